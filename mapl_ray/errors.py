@@ -1,0 +1,14 @@
+"""The two ways a run ends badly; `cli.py` turns them into exit codes, never into a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """The user's mistake, found before work starts: exit code 2.
+
+    The message names the thing (file, row, field, value), says what was expected and what to do.
+    """
+
+
+class RunError(Exception):
+    """A failure in mid-run (non-finite loss, engine that will not start): exit code 1."""

@@ -1,0 +1,214 @@
+"""Exactly-once Parquet data sets: parts are written aside, fsynced and renamed; a manifest is committed last.
+
+Readers trust the manifest alone, so a run that was killed leaves nothing a reader would take for whole, and a rerun
+takes over the parts that are finished and continues.
+
+    part-00000.parquet     rows, ordered by the caller
+    part-00000.json        the part's entry: rows, sha256, fingerprint
+    rejected-00000.jsonl   rows that could not be used, each with its reason (only where there are any)
+    manifest.json          the committed list of entries
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapl_ray.errors import UserError
+from mapl_ray.records import SCHEMA_VERSION, Rejection, RelationGroup, canonical_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One finished part of a data set."""
+
+    index: int
+    rows: int
+    rejected: int
+    sha256: str  # of the Parquet file
+    first_id: str | None
+    last_id: str | None
+    fingerprint: str  # of everything the part's content depends on
+
+    @property
+    def file(self) -> str:
+        return part_name(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a finished data set holds; `input_rows == rows + rejected`, always."""
+
+    stage: str
+    fingerprint: str
+    input_rows: int
+    rows: int
+    rejected: int
+    parts: tuple[Part, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def content_hash(self) -> str:
+        """One digest for the whole content, independent of when and where it was made."""
+        return fingerprint_of([part.sha256 for part in self.parts])
+
+
+def part_name(index: int) -> str:
+    """File name of a part."""
+    return f"part-{index:05d}.parquet"
+
+
+def fingerprint_of(value: Any) -> str:
+    """sha256 (hex) of a JSON-able value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a file aside, fsync it, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(aside)
+        with aside.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_part(
+    directory: Path,
+    index: int,
+    rows: Sequence[dict[str, Any]],
+    rejections: Sequence[Rejection],
+    schema: pa.Schema,
+    fingerprint: str,
+) -> Part:
+    """Write one part and its rejections; its entry comes last and marks it finished."""
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    path = directory / part_name(index)
+    write_atomically(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
+    if rejections:
+        text = "".join(canonical_json(rejection.to_row()) + "\n" for rejection in rejections)
+        write_atomically(
+            directory / f"rejected-{index:05d}.jsonl", lambda aside: aside.write_text(text, encoding="utf-8")
+        )
+    ids = [row["pair_id"] for row in rows]
+    part = Part(
+        index=index,
+        rows=len(rows),
+        rejected=len(rejections),
+        sha256=_sha256(path),
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+        fingerprint=fingerprint,
+    )
+    write_json(_entry_path(directory, index), asdict(part))
+    return part
+
+
+def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:
+    """The entry of a part made by an earlier run from the same inputs, its digest verified; else None."""
+    try:
+        part = Part(**json.loads(_entry_path(directory, index).read_text(encoding="utf-8")))
+        same = part.fingerprint == fingerprint and _sha256(directory / part.file) == part.sha256
+    except (OSError, ValueError, TypeError):
+        return None
+    return part if same else None
+
+
+def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part]) -> Manifest:
+    """Write the manifest: from here on readers see the data set. Parts of earlier, larger runs are removed."""
+    ordered = tuple(sorted(parts, key=lambda part: part.index))
+    rows, rejected = sum(p.rows for p in ordered), sum(p.rejected for p in ordered)
+    manifest = Manifest(stage, fingerprint, rows + rejected, rows, rejected, ordered)
+    keep = {MANIFEST} | {name for p in ordered for name in (p.file, _entry_path(directory, p.index).name)}
+    keep |= {f"rejected-{p.index:05d}.jsonl" for p in ordered if p.rejected}
+    for pattern in ("part-*", "rejected-*"):
+        for stale in directory.glob(pattern):
+            if stale.name not in keep:
+                stale.unlink()
+    write_json(directory / MANIFEST, asdict(manifest))
+    return manifest
+
+
+def read_manifest(directory: Path, verify: bool = True) -> Manifest:
+    """The manifest of a finished data set, its parts checked against their digests.
+
+    Raises `UserError` where the data set is missing, unfinished or damaged.
+    """
+    path = directory / MANIFEST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        parts = tuple(Part(**part) for part in values.pop("parts"))
+        manifest = Manifest(parts=parts, **values)
+    except FileNotFoundError:
+        state = "has no manifest.json (unfinished)" if directory.is_dir() else "does not exist"
+        raise UserError(f"{directory} {state}. Run the stage that makes it; finished parts are kept.") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a manifest ({error}). Delete it and run the stage again.") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema_version {manifest.schema_version}, but this release reads {SCHEMA_VERSION}. "
+            "Make the data again."
+        )
+    for part in parts if verify else ():
+        file = directory / part.file
+        if not file.is_file() or _sha256(file) != part.sha256:
+            raise UserError(
+                f"{file}: missing or damaged (sha256 differs from manifest.json). "
+                "Run the stage again: it rewrites this part and keeps the others."
+            )
+    return manifest
+
+
+def finished(directory: Path, fingerprint: str) -> Manifest | None:
+    """The manifest if this very data set is finished and whole (a rerun has nothing to do), else None."""
+    try:
+        manifest = read_manifest(directory)
+    except UserError:
+        return None
+    return manifest if manifest.fingerprint == fingerprint else None
+
+
+def iter_rows(directory: Path, manifest: Manifest | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a finished data set in its order, one part in memory at a time."""
+    for part in (manifest or read_manifest(directory)).parts:
+        yield from read_part(directory, part)
+
+
+def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
+    """All rows of one part."""
+    # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+    with (directory / part.file).open("rb") as handle:
+        return pq.read_table(handle).to_pylist()  # type: ignore[no-any-return]
+
+
+def read_groups(directory: Path) -> list[RelationGroup]:
+    """All groups of a finished data set."""
+    return [RelationGroup.from_row(row) for row in iter_rows(directory)]
+
+
+def _entry_path(directory: Path, index: int) -> Path:
+    return directory / f"part-{index:05d}.json"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
