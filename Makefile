@@ -1,0 +1,30 @@
+# make demo   set up, then run the whole pipeline on the shipped sample (CPU, offline)
+# make test   set up, then lint, type-check and test
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin
+export PYTHON
+# Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: demo test lint install clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt .ci/install
+	.ci/install $(VENV)
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(OFFLINE) $(RUN)/mapl demo $(ARGS)
+
+lint: install
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+test: lint
+	$(OFFLINE) $(RUN)/python -m pytest $(ARGS)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

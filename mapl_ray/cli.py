@@ -1,0 +1,167 @@
+"""`mapl ...`: parse, check, call. Exit 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mapl_ray.config import RunConfig, load_config
+from mapl_ray.errors import RunError, UserError
+
+STAGES = {
+    "synthesize": "preference pairs -> relation groups (Ray Data)",
+    "score": "fill ref_logps and rewards (vLLM actors)",
+    "tune": "search the loss weights (Ray Tune)",
+    "evaluate": "accuracy per level, k, family; MAPL beside the baseline",
+    "report": "one HTML file of a finished run",
+    "pipeline": "every stage in order, finished ones skipped",
+    "demo": "the pipeline on the shipped sample with a tiny model: CPU, offline",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code; never a bare traceback for what a user can mend."""
+    # Line by line, so that progress shows in a pipe, a log file and a Ray job alike.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UserError as error:
+        return _say(f"error: {error}", 2)
+    except RunError as error:
+        return _say(f"failed: {error}", 1)
+    except KeyboardInterrupt:
+        return _say("interrupted; finished work is kept: run the same command again to go on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _say(text: str, code: int) -> int:
+    print(f"mapl: {text}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mapl", description="Multi-level Aware Preference Learning on Ray.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in STAGES.items():
+        _run_command(commands.add_parser(name, help=text, description=text), _stage)
+    train = _run_command(commands.add_parser("train", help="train a reward model or a DPO policy (DeepSpeed)"), _train)
+    train.add_argument("method", choices=["rm", "dpo"])
+    train.add_argument("--baseline", action="store_true", help="the plain baseline: lambda_intra = lambda_inter = 0")
+    export = _run_command(commands.add_parser("export", help="write the groups as plain rows"), _export)
+    export.add_argument("--format", choices=["intra", "inter", "trl"], required=True)
+    export.add_argument("--output", required=True, help="a .jsonl or .parquet file")
+    export.add_argument("--split", choices=["train", "eval"], default="train")
+    _run_command(commands.add_parser("doctor", help="what this machine or cluster can do, and what is missing"), _doctor)
+    _submit_command(commands.add_parser("submit", help="run a command as a Ray job and follow its log"))
+    return parser
+
+
+def _run_command(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser.add_argument("--config", help="a YAML file; recipes are in jobs/configs/")
+    parser.add_argument("--model", help="short for model.name_or_path=...")
+    parser.add_argument("--data", help="short for data.path=...")
+    parser.add_argument("--print-config", action="store_true", help="print the whole config as it will be used, and stop")
+    # nargs="*" cannot follow another positional and options mixed; overrides are told apart by their "=".
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="override single values")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    overrides = list(args.overrides)
+    overrides += [f"model.name_or_path={args.model}"] if args.model else []
+    overrides += [f"data.path={args.data}"] if args.data else []
+    path = args.config
+    if args.command == "demo" and path is None:
+        path = Path(__file__).parent / "demo.yaml"
+    config = load_config(path, overrides)
+    if args.print_config:
+        import yaml
+
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
+        raise SystemExit(0)
+    return config
+
+
+def _stage(args: argparse.Namespace) -> int:
+    from mapl_ray.distributed import pipeline
+
+    config = _config(args)
+    with pipeline.session(config, args.command):
+        {
+            "synthesize": pipeline.synthesize,
+            "score": pipeline.score,
+            "tune": pipeline.tune,
+            "evaluate": pipeline.evaluate,
+            "report": pipeline.report,
+            "pipeline": pipeline.run,
+            "demo": pipeline.run,
+        }[args.command](config)
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from mapl_ray.distributed import pipeline
+
+    config = _config(args)
+    with pipeline.session(config, f"train {args.method}"):
+        pipeline.train(config, args.method, baseline=args.baseline)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from mapl_ray.shards import iter_rows
+    from mapl_ray.records import RelationGroup
+    from mapl_ray.synthesis import write_export
+
+    config = _config(args)
+    directory = config.run_dir / "groups" / args.split
+    rows = write_export((RelationGroup.from_row(row) for row in iter_rows(directory)), args.format, Path(args.output))
+    print(f"{rows} {args.format} rows -> {args.output}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mapl_ray.doctor import diagnose, render
+
+    findings = diagnose(_config(args) if args.config or args.overrides or args.model or args.data else None)
+    print(render(findings))
+    return 1 if any(finding.level == "fail" for finding in findings) else 0
+
+
+def _submit_command(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", choices=["synthesize", "score", "train", "tune", "evaluate", "report", "pipeline"])
+    parser.add_argument("--method", choices=["rm", "dpo"], help="of `train`")
+    parser.add_argument("--address", required=True, help="the dashboard's address, as in http://127.0.0.1:8265")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--no-wait", action="store_true", help="print the job's id and return")
+    parser.add_argument("--allow-unprotected", action="store_true", help="use a remote cluster that asks for no token")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.set_defaults(run=_submit)
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from mapl_ray.distributed.submit import submit
+
+    if (args.job == "train") != bool(args.method):
+        raise UserError("`mapl submit train` takes --method rm or --method dpo; the other jobs take none.")
+    return submit(
+        config_path=Path(args.config),
+        command=["train", args.method] if args.job == "train" else [args.job],
+        address=args.address,
+        overrides=list(args.overrides),
+        wait=not args.no_wait,
+        allow_unprotected=args.allow_unprotected,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
