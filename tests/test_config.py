@@ -1,0 +1,62 @@
+"""What users get wrong in a config ends in one message that names key, value and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from mapl_ray.config import RunConfig, load_config, parse_config
+from mapl_ray.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.zero_stag=3", r"unknown key 'train.zero_stag'. Known keys here: .*zero_stage"),
+        ("rm.zero_stag=3", r"unknown key 'rm.zero_stag'. Known keys here: .*zero_stage"),
+        ("train.weights.lambda=1", r"unknown key 'train.weights.lambda'. Known keys here: lambda_intra, lambda_inter"),
+        ("train.zero_stage=4", r"train.zero_stage=4: .*0, 1, 2 or 3"),
+        ("train.beta=0", r"train.beta=0: .*greater than 0"),
+        ("name=../../x", r"name='../../x': expected letters"),
+        ("synthesis.max_instructions=0", r"synthesis.max_instructions=0"),
+        ("tune.lambda_intra=[2, 1]", r"tune.lambda_intra=.*low <= high"),
+        ("tune.objective={prefs: 1}", r"tune.objective=.*pref, intra, inter"),
+        ("seed.x=1", r"seed"),
+        ("seed", r"expected section.key=value"),
+    ],
+)
+def test_a_wrong_value_is_named(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(None, [override, *(["seed=0"] if override == "seed" else [])])
+
+
+def test_files_that_are_not_a_config(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such config file"):
+        load_config(tmp_path / "none.yaml")
+    path = tmp_path / "a.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(UserError, match="expected a mapping"):
+        load_config(path)
+    path.write_text("name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UserError, match="not a readable YAML"):
+        load_config(path)
+
+
+def test_methods_lay_their_values_over_train() -> None:
+    config = parse_config(
+        {"train": {"zero_stage": 1, "weights": {"lambda_inter": 3}}, "dpo": {"zero_stage": 3}}, "test"
+    )
+    assert (config.training("rm").zero_stage, config.training("dpo").zero_stage) == (1, 3)
+    assert config.training("dpo").weights.lambda_inter == 3
+
+
+def test_the_command_line_wins_over_a_method_section(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("dpo: {zero_stage: 3, weights: {lambda_intra: 5}}\n")
+    config = load_config(path, ["train.zero_stage=1", "train.weights.lambda_intra=2", "train.learning_rate=5e-6"])
+    dpo = config.training("dpo")
+    assert (dpo.zero_stage, dpo.weights.lambda_intra, dpo.learning_rate) == (1, 2.0, 5e-6)
+
+
+def test_a_config_survives_its_own_dump() -> None:
+    config = load_config(None, ["dpo.zero_stage=3", "tune.beta=[0.05, 0.5]"])
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config

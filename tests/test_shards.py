@@ -1,0 +1,78 @@
+"""Exactly-once parts: a reader sees whole data sets or a message, never something in between."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mapl_ray.errors import UserError
+from mapl_ray.records import PAIR_SCHEMA, Rejection
+from mapl_ray.shards import commit, finished, finished_part, read_manifest, read_part, write_part
+
+
+def row(pair_id: str) -> dict[str, object]:
+    prompt = [{"role": "user", "content": "Hi"}]
+    return {"pair_id": pair_id, "prompt": prompt, "chosen": "a", "rejected": "b", "source": "s", "margin": None}
+
+
+def two_parts(directory: Path) -> None:
+    rejection = Rejection("s", 3, "c", "read", "chosen is empty")
+    parts = [
+        write_part(directory, 0, [row("a"), row("b")], [], PAIR_SCHEMA, "f"),
+        write_part(directory, 1, [row("c")], [rejection], PAIR_SCHEMA, "f"),
+    ]
+    commit(directory, "read", "f", parts)
+
+
+def test_round_trip_and_accounting(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    manifest = read_manifest(tmp_path)
+    assert (manifest.rows, manifest.rejected, manifest.input_rows) == (3, 1, 4)
+    assert [r["pair_id"] for r in read_part(tmp_path, manifest.parts[0])] == ["a", "b"]
+    rejected = json.loads((tmp_path / "rejected-00001.jsonl").read_text())
+    assert rejected == {"source": "s", "row": 3, "pair_id": "c", "stage": "read", "reason": "chosen is empty"}
+
+
+def test_same_rows_same_bytes(tmp_path: Path) -> None:
+    first = write_part(tmp_path / "one", 0, [row("a")], [], PAIR_SCHEMA, "f")
+    second = write_part(tmp_path / "two", 0, [row("a")], [], PAIR_SCHEMA, "f")
+    assert first.sha256 == second.sha256
+    assert first.sha256 != write_part(tmp_path / "three", 0, [row("z")], [], PAIR_SCHEMA, "f").sha256
+
+
+def test_a_half_written_part_is_named_with_its_cure(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    part = tmp_path / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"part-00001\.parquet: missing or damaged.*Run the stage again"):
+        read_manifest(tmp_path)
+    assert finished(tmp_path, "f") is None
+    assert finished_part(tmp_path, 1, "f") is None  # so a rerun writes it anew
+    assert finished_part(tmp_path, 0, "f") is not None
+
+
+def test_parts_without_a_manifest_are_not_read(tmp_path: Path) -> None:
+    write_part(tmp_path, 0, [row("a")], [], PAIR_SCHEMA, "f")
+    with pytest.raises(UserError, match="unfinished"):
+        read_manifest(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_other_inputs_are_not_taken_for_finished(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    assert finished(tmp_path, "f") is not None
+    assert finished(tmp_path, "g") is None
+    assert finished_part(tmp_path, 0, "g") is None
+
+
+def test_commit_removes_what_an_earlier_larger_run_left(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    commit(tmp_path, "read", "h", [write_part(tmp_path, 0, [row("a")], [], PAIR_SCHEMA, "h")])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "part-00000.json", "part-00000.parquet"]
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="surrogates not allowed"):
+        write_part(tmp_path, 0, [row("\ud800")], [], PAIR_SCHEMA, "f")
+    assert list(tmp_path.iterdir()) == []
