@@ -1,0 +1,45 @@
+"""Intra and inter accuracy by instruction family.
+
+A relation counts for every family of the instructions its prompts carry, so the families overlap where k > 1.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from mapl_ray.evaluation.bootstrap import Estimate, estimate
+from mapl_ray.evaluation.items import FloatArray, RelationItems
+
+
+class WorstFamily(TypedDict):
+    """The family a model serves worst at one level."""
+
+    family: str
+    accuracy: Estimate
+
+
+def accuracy_by_family(
+    items: RelationItems, margins_R: FloatArray, samples: int, seed: int
+) -> dict[str, dict[str, Estimate]]:
+    """`{"intra": {family: ...}, "inter": {family: ...}}`, families in alphabetical order."""
+    results: dict[str, dict[str, Estimate]] = {}
+    correct_R = (margins_R > 0.0).astype(float)
+    for level_family in ("intra", "inter"):
+        of_level_R = items.of_family(level_family)
+        results[level_family] = {}
+        for family in sorted(frozenset().union(*items.families_R)):
+            mask_R = of_level_R & items.with_family(family)
+            accuracy = estimate(correct_R[mask_R], items.prompt_R[mask_R], samples, seed)
+            if accuracy is not None:
+                results[level_family][family] = accuracy
+    return results
+
+
+def worst_families(by_family: dict[str, dict[str, Estimate]]) -> dict[str, WorstFamily]:
+    """Of every level, the family with the lowest accuracy; levels without families are absent."""
+    results: dict[str, WorstFamily] = {}
+    for level_family, accuracies in by_family.items():
+        if accuracies:
+            worst = min(accuracies, key=lambda family: accuracies[family]["value"])
+            results[level_family] = WorstFamily(family=worst, accuracy=accuracies[worst])
+    return results

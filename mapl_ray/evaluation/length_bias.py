@@ -1,0 +1,76 @@
+"""Length bias: does the reward follow the preference, or the number of words?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from mapl_ray.evaluation.bootstrap import Estimate, estimate
+from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards
+from mapl_ray.records import RelationGroup
+
+
+class LengthBias(TypedDict):
+    """Preference accuracy by which response is longer, and rank correlations with length in words.
+
+    An unbiased model has equal accuracies. `reward_length` takes every (original prompt, response);
+    `gap_length` the gap chosen - rejected against the difference of their lengths, so that prompts do not mix.
+    """
+
+    chosen_longer: Estimate | None
+    chosen_shorter: Estimate | None
+    reward_length: float | None
+    gap_length: float | None
+
+
+def length_bias(
+    groups: Sequence[RelationGroup],
+    items: RelationItems,
+    margins_R: FloatArray,
+    rewards: Rewards,
+    samples: int,
+    seed: int,
+) -> LengthBias:
+    """Measure length bias on the `pref` relations and on the sequences under the original prompt."""
+    words_G2 = np.array([[len(response.split()) for response in group.responses] for group in groups])
+    words_G2 = words_G2.reshape(-1, 2)
+    longer_R = (words_G2[:, 0] - words_G2[:, 1])[items.group_R]
+    pref_R = items.of_family("pref")
+    correct_R = (margins_R > 0.0).astype(float)
+    sides: list[Estimate | None] = []
+    for side_R in (longer_R > 0, longer_R < 0):
+        mask_R = pref_R & side_R
+        sides.append(estimate(correct_R[mask_R], items.prompt_R[mask_R], samples, seed))
+    cells = [
+        (rewards[g][s], words_G2[g, sequence.response])
+        for g, group in enumerate(groups)
+        for s, sequence in enumerate(group.sequences)
+        if sequence.prompt == 0
+    ]
+    reward_N, words_N = np.array(cells, dtype=np.float64).reshape(-1, 2).T
+    return LengthBias(
+        chosen_longer=sides[0],
+        chosen_shorter=sides[1],
+        reward_length=spearman(reward_N, words_N),
+        gap_length=spearman(margins_R[pref_R], longer_R[pref_R].astype(np.float64)),
+    )
+
+
+def spearman(first_N: FloatArray, second_N: FloatArray) -> float | None:
+    """Spearman's rank correlation, ties given their average rank; None where one side is constant or N < 2."""
+    ranks = np.stack([_average_ranks(first_N), _average_ranks(second_N)])
+    if ranks.shape[1] < 2:
+        return None
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum()) / scale if scale > 0.0 else None
+
+
+def _average_ranks(values_N: FloatArray) -> FloatArray:
+    """1-based ranks [N]; equal values share the mean of the ranks they take up."""
+    _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    means: FloatArray = last - (counts - 1) / 2.0
+    return means[inverse_N]

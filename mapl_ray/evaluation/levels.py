@@ -1,0 +1,43 @@
+"""Accuracy per level: the share of relations whose signed sum of rewards is above 0 (METHOD.md, "What to measure")."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from mapl_ray.evaluation.bootstrap import Estimate, estimate
+from mapl_ray.evaluation.items import BoolArray, FloatArray, RelationItems
+from mapl_ray.records import LEVEL_FAMILIES, Level
+
+
+class LevelResult(TypedDict):
+    """One level of one model. Ties count as wrong; their share is told because a constant reward ties everywhere."""
+
+    accuracy: Estimate
+    mean_margin: float
+    ties: float
+
+
+def level_results(items: RelationItems, margins_R: FloatArray, samples: int, seed: int) -> dict[str, LevelResult]:
+    """Results of `pref`, `intra` and `inter`; levels without relations are absent."""
+    masks = {family: items.of_family(family) for family in LEVEL_FAMILIES}
+    return _results(masks, items, margins_R, samples, seed)
+
+
+def kind_results(items: RelationItems, margins_R: FloatArray, samples: int, seed: int) -> dict[str, LevelResult]:
+    """Results of widening and narrowing inter relations apart; kinds without relations are absent."""
+    masks = {level.value: items.of_level(level) for level in (Level.INTER_WIDENING, Level.INTER_NARROWING)}
+    return _results(masks, items, margins_R, samples, seed)
+
+
+def _results(
+    masks: dict[str, BoolArray], items: RelationItems, margins_R: FloatArray, samples: int, seed: int
+) -> dict[str, LevelResult]:
+    results: dict[str, LevelResult] = {}
+    for name, mask_R in masks.items():
+        margins = margins_R[mask_R]
+        accuracy = estimate((margins > 0.0).astype(float), items.prompt_R[mask_R], samples, seed)
+        if accuracy is not None:
+            results[name] = LevelResult(
+                accuracy=accuracy, mean_margin=float(margins.mean()), ties=float((margins == 0.0).mean())
+            )
+    return results

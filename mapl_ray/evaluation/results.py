@@ -1,0 +1,113 @@
+"""All measures of all models in one JSON-able result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from mapl_ray.config import EvaluationConfig
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.evaluation.bootstrap import Estimate
+from mapl_ray.evaluation.by_family import WorstFamily, accuracy_by_family, worst_families
+from mapl_ray.evaluation.by_k import accuracy_by_k
+from mapl_ray.evaluation.compare import Comparison, baseline_pairs, compare
+from mapl_ray.evaluation.examples import Example, pick_examples
+from mapl_ray.evaluation.gaps import GapHistograms, gap_histograms
+from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards, relation_items, relation_margins
+from mapl_ray.evaluation.length_bias import LengthBias, length_bias
+from mapl_ray.evaluation.levels import LevelResult, kind_results, level_results
+from mapl_ray.evaluation.provenance import Provenance
+from mapl_ray.records import RelationGroup
+
+RESULTS_VERSION = 1
+
+
+class ModelResults(TypedDict):
+    """Every measure of one model."""
+
+    levels: dict[str, LevelResult]
+    inter_kinds: dict[str, LevelResult]
+    by_k: dict[str, dict[str, Estimate]]
+    by_family: dict[str, dict[str, Estimate]]
+    worst_family: dict[str, WorstFamily]
+    length_bias: LengthBias
+    gaps: GapHistograms
+
+
+class Results(TypedDict):
+    """What `evaluation.json` holds."""
+
+    results_version: int
+    counts: dict[str, int]
+    models: dict[str, ModelResults]
+    comparisons: list[Comparison]
+    examples: list[Example]
+    families: dict[str, str]
+    config: dict[str, Any]
+    provenance: Provenance | None
+
+
+def evaluate_models(
+    groups: Sequence[RelationGroup],
+    rewards: Mapping[str, Rewards],
+    families: Mapping[str, str],
+    provenance: Provenance | None,
+    config: EvaluationConfig,
+    *,
+    seed: int = 0,
+    comparisons: Sequence[tuple[str, str]] | None = None,
+) -> Results:
+    """Measure every model on the same groups.
+
+    `rewards` maps a model to a tuple of rewards a group, one a sequence; `families` a function's name to its family;
+    `comparisons` are (model, baseline), by default every `name` with `name-baseline`. Raises `UserError` where there
+    is nothing to evaluate, `RunError` where rewards do not fit the groups or are not finite.
+    """
+    if not groups:
+        raise UserError("no held-out groups to evaluate on: raise data.eval_fraction or data.limit, and run again.")
+    pairs = baseline_pairs(rewards) if comparisons is None else list(comparisons)
+    if missing := {name for pair in pairs for name in pair} - set(rewards):
+        raise RunError(f"comparison of models without rewards: {', '.join(sorted(missing))}.")
+    items = relation_items(groups, families)
+    margins = {model: relation_margins(groups, of_model, model) for model, of_model in rewards.items()}
+    samples = config.bootstrap_samples
+    return Results(
+        results_version=RESULTS_VERSION,
+        counts={
+            "groups": len(groups),
+            "prompts": len(set(items.prompt_R.tolist())),
+            "relations": len(items.levels_R),
+        },
+        models={
+            model: _measure(groups, items, margins[model], of_model, samples, seed)
+            for model, of_model in rewards.items()
+        },
+        comparisons=[
+            Comparison(model=a, baseline=b, levels=compare(items, margins[a], margins[b], samples, seed))
+            for a, b in pairs
+        ],
+        examples=pick_examples(groups, rewards),
+        families=dict(families),
+        config={**config.model_dump(mode="json"), "seed": seed},
+        provenance=provenance,
+    )
+
+
+def _measure(
+    groups: Sequence[RelationGroup],
+    items: RelationItems,
+    margins_R: FloatArray,
+    rewards: Rewards,
+    samples: int,
+    seed: int,
+) -> ModelResults:
+    by_family = accuracy_by_family(items, margins_R, samples, seed)
+    return ModelResults(
+        levels=level_results(items, margins_R, samples, seed),
+        inter_kinds=kind_results(items, margins_R, samples, seed),
+        by_k=accuracy_by_k(items, margins_R, samples, seed),
+        by_family=by_family,
+        worst_family=worst_families(by_family),
+        length_bias=length_bias(groups, items, margins_R, rewards, samples, seed),
+        gaps=gap_histograms(groups, rewards),
+    )

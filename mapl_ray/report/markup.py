@@ -1,0 +1,48 @@
+"""HTML and SVG that cannot be injected into: every text is escaped unless it is `Markup` made here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+
+class Markup(str):
+    """Text that is already safe HTML."""
+
+    __slots__ = ()
+
+
+Child = str | int | None
+
+
+def el(tag: str, *children: Child, **attributes: str | float | None) -> Markup:
+    """An element; `class_` becomes `class`, `stroke_width` becomes `stroke-width`, None attributes are left out."""
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(_number(value), quote=True)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{tag}{written}>{join(children)}</{tag}>")
+
+
+def join(children: Iterable[Child]) -> Markup:
+    """Children one after another, plain text escaped, None left out."""
+    return Markup("".join(_child(child) for child in children if child is not None))
+
+
+def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], class_: str | None = None) -> Markup:
+    """A table that scrolls sideways by itself on a narrow screen; the first column holds row headers."""
+    body = []
+    for row in rows:
+        first, *rest = row
+        body.append(el("tr", el("th", first, scope="row"), *(el("td", cell) for cell in rest)))
+    header = el("thead", el("tr", *(el("th", cell, scope="col") for cell in head)))
+    return el("div", el("table", header, el("tbody", *body), class_=class_), class_="scroll", tabindex="0")
+
+
+def _child(child: str | int | None) -> str:
+    return child if isinstance(child, Markup) else html.escape(str(child), quote=True)
+
+
+def _number(value: str | float | None) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,114 @@
+"""`build_report`: one self-contained HTML file for a run."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from mapl_ray.report.examples_section import examples_section
+from mapl_ray.report.markup import Markup, el, join
+from mapl_ray.report.result_sections import (
+    by_family_section,
+    by_k_section,
+    gaps_section,
+    length_section,
+    levels_section,
+    results_section,
+)
+from mapl_ray.report.run_files import RunFiles, read_run
+from mapl_ray.report.run_sections import (
+    cost_section,
+    curves_section,
+    data_section,
+    provenance_section,
+    tuning_section,
+)
+from mapl_ray.shards import write_atomically
+
+QUESTION = (
+    "Do models that also learn from intra-sample relations (one response, two prompts) and inter-sample relations "
+    "(one response pair, two prompts) follow several instructions better than plain preference learning on the same "
+    "pairs, without losing preference accuracy?"
+)
+
+_Section = tuple[str, str, Markup | None, str]  # id, title, content, what is missing
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write `run_dir/report.html` from what the run holds and return its path.
+
+    Parts that are not there are left out with a sentence. Raises `UserError` where there is no run directory.
+    """
+    files = read_run(run_dir)
+    sections = _result_sections(files) + _run_sections(files)
+    navigation = el("nav", el("ul", *(el("li", el("a", title, href=f"#{key}")) for key, title, _, _ in sections)))
+    body = join(
+        [
+            navigation,
+            *(
+                el(
+                    "section",
+                    el("h2", title),
+                    el("p", missing, class_="missing") if content is None else content,
+                    id=key,
+                )
+                for key, title, content, missing in sections
+            ),
+            *(el("p", note, class_="missing") for note in files.notes),
+        ]
+    )
+    template = Template(resources.files("mapl_ray.report").joinpath("template.html").read_text(encoding="utf-8"))
+    title = join([f"MAPL run: {run_dir.resolve().name}"])
+    text = template.substitute(title=title, question=join([QUESTION]), body=body)
+    path = run_dir / "report.html"
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _result_sections(files: RunFiles) -> list[_Section]:
+    evaluation = files.evaluation
+    missing = "There is no evaluation.json in this run yet: `mapl evaluate` makes it."
+    if evaluation is None:
+        return [("results", "Results", None, missing)]
+    return [
+        ("results", "Results", results_section(evaluation), missing),
+        ("levels", "Accuracy by level", levels_section(evaluation), missing),
+        (
+            "k",
+            "Accuracy by number of instructions",
+            by_k_section(evaluation),
+            "No instructed relations were evaluated.",
+        ),
+        ("families", "Accuracy by family", by_family_section(evaluation), "No instructed relations were evaluated."),
+        ("gaps", "Gaps under x, x+ and x-", gaps_section(evaluation), "There are no gaps to show."),
+        ("length", "Length bias", length_section(evaluation), missing),
+    ]
+
+
+def _run_sections(files: RunFiles) -> list[_Section]:
+    evaluation = files.evaluation or {}
+    provenance = evaluation.get("provenance")
+    return [
+        (
+            "curves",
+            "Learning curves",
+            curves_section(files.metrics, list(evaluation.get("models", {}))),
+            "No run has written a metrics.jsonl yet.",
+        ),
+        ("tuning", "Tuning", tuning_section(files.trials), "There was no tuning: tune/trials.json is not there."),
+        ("examples", "Examples", examples_section(files.examples), "There are no groups to show."),
+        (
+            "data",
+            "Data",
+            data_section(files.data_sets, evaluation.get("families", {})),
+            "There are no finished data sets in this run.",
+        ),
+        ("cost", "Cost", cost_section(files.costs), "No run has written its cost to a result.json yet."),
+        (
+            "provenance",
+            "Provenance",
+            None if provenance is None else provenance_section(provenance),
+            "The evaluation carries no provenance.",
+        ),
+    ]

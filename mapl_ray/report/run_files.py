@@ -1,0 +1,120 @@
+"""What a run directory holds, read tolerantly: a report of half a run is better than none."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.errors import UserError
+from mapl_ray.records import RelationGroup
+from mapl_ray.shards import Manifest, iter_rows, read_manifest
+
+_EXAMPLES = 4
+
+
+@dataclass(slots=True)
+class DataSet:
+    """One finished data set and what was counted in it."""
+
+    name: str  # as in groups/train
+    manifest: Manifest
+    reasons: Counter[str] = field(default_factory=Counter)
+    functions: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class RunFiles:
+    """The parts of a run; a missing or unreadable part is empty, `notes` tells of the unreadable."""
+
+    run_dir: Path
+    evaluation: dict[str, Any] | None = None
+    data_sets: list[DataSet] = field(default_factory=list)
+    metrics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # run name -> rows
+    costs: dict[str, dict[str, Any]] = field(default_factory=dict)  # run name -> result.json
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_run(run_dir: Path) -> RunFiles:
+    """Read everything below `run_dir`. Raises `UserError` where there is no such directory."""
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no such run directory. Run the pipeline first, or check name and output_dir.")
+    files = RunFiles(run_dir)
+    evaluation = _read_json(run_dir / "evaluation.json", files.notes)
+    if isinstance(evaluation, dict):
+        files.evaluation = evaluation
+    for manifest in sorted(run_dir.glob("*/*/manifest.json")):
+        if manifest.parent.parent.name in ("pairs", "groups"):
+            _read_data_set(manifest.parent, files)
+    for path in sorted(run_dir.glob("*/metrics.jsonl")):
+        if rows := _read_lines(path):
+            files.metrics[path.parent.name] = rows
+    for path in sorted(run_dir.glob("*/result.json")):
+        result = _read_json(path, files.notes)
+        if isinstance(result, dict):
+            files.costs[path.parent.name] = result
+    tune = _read_json(run_dir / "tune" / "trials.json", files.notes)
+    trials = tune.get("trials") if isinstance(tune, dict) else tune
+    files.trials = [trial for trial in trials if isinstance(trial, dict)] if isinstance(trials, list) else []
+    if files.evaluation and files.evaluation.get("examples"):
+        files.examples = files.evaluation["examples"]
+    return files
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None: bools, text and NaN are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _read_data_set(directory: Path, files: RunFiles) -> None:
+    name = f"{directory.parent.name}/{directory.name}"
+    try:
+        data_set = DataSet(name, read_manifest(directory))
+    except UserError as error:
+        files.notes.append(str(error))
+        return
+    for path in sorted(directory.glob("rejected-*.jsonl")):
+        for row in _read_lines(path):
+            data_set.reasons[f"{row.get('stage', '?')}: {_generalised(str(row.get('reason', '?')))}"] += 1
+    if directory.parent.name == "groups":
+        for row in iter_rows(directory, data_set.manifest):
+            data_set.functions.update(i["name"] for some in row["instructions"] for i in some)
+            if len(files.examples) < _EXAMPLES:
+                files.examples.append({"group": RelationGroup.from_row(row).to_row(), "rewards": {}})
+    files.data_sets.append(data_set)
+
+
+def _generalised(reason: str) -> str:
+    """The reason without the row's own values, so that like reasons are counted together."""
+    reason = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "'…'", reason)
+    return re.sub(r"\d+(\.\d+)?", "n", reason)[:160]
+
+
+def _read_json(path: Path, notes: list[str]) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} of {path.parent.name} could not be read: {error}")
+        return None
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # a run that was killed leaves half a line
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -1,0 +1,104 @@
+"""A whole run directory with made-up numbers in the real formats."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from mapl_ray.config import EvaluationConfig
+from mapl_ray.evaluation import collect_provenance, evaluate_models
+from mapl_ray.records import (
+    GROUP_SCHEMA,
+    InstructionRecord,
+    Level,
+    Message,
+    Rejection,
+    Relation,
+    RelationGroup,
+    Sequence,
+)
+from mapl_ray.shards import commit, write_json, write_part
+
+FAMILIES = {
+    "min_words": "length",
+    "keyword": "content",
+    "bullets": "format",
+    "starts_with": "position",
+    "upper": "case",
+}
+INJECTION = "<script>console.error('injected')</script><img src=x onerror=console.error(1)>"
+
+
+def _group(index: int, rng: random.Random) -> RelationGroup:
+    names = rng.sample(sorted(FAMILIES), rng.randint(1, 3))
+    sides = [[InstructionRecord(n, f"{word} & <b>{n}</b> here.") for n in names] for word in ("Use", "Avoid")]
+    question = f"Question {index % 90}: why is the sky blue? {INJECTION if index < 6 else ''}"
+    prompts = [question, *(question + " " + " ".join(i.text for i in side) for side in sides)]
+    yes, no = (True,) * len(names), (False,) * len(names)
+    chosen, rejected = ("word " * rng.randint(5, 40) + INJECTION for _ in range(2))
+    flags = ((), (), yes, no, no, yes)
+    return RelationGroup(
+        pair_id=f"pair-{index:04d}",
+        prompts=tuple((Message("user", text),) for text in prompts),
+        instructions=((), tuple(sides[0]), tuple(sides[1])),
+        responses=(chosen, rejected),
+        sequences=tuple(Sequence(n // 2, n % 2, flags[n]) for n in range(6)),
+        relations=(
+            Relation(Level.PREF, (0,), (1,)),
+            Relation(Level.INTRA, (2,), (4,)),
+            Relation(Level.INTRA, (5,), (3,)),
+            Relation(Level.INTER_WIDENING, (2, 1), (3, 0)),
+            Relation(Level.INTER_NARROWING, (0, 5), (1, 4)),
+        ),
+        source="made-up",
+    )
+
+
+def _rewards(groups: list[RelationGroup], skill: float, rng: random.Random) -> list[tuple[float, ...]]:
+    means = (0.5, -0.2, 0.5 + skill, -0.2 - skill, 0.5 - skill, -0.2 + skill)
+    return [tuple(mean + rng.gauss(0.0, 0.8) for mean in means) for _ in groups]
+
+
+def _write_metrics(directory: Path, skill: float, rng: random.Random) -> None:
+    rows = []
+    for step in range(1, 201):
+        row = {"step": step, "loss": 2.0 - 0.004 * step + rng.gauss(0, 0.05), "learning_rate": 1e-4, "phase": "train"}
+        if step % 20 == 0:
+            for level in ("pref", "intra", "inter"):
+                gained = 0.2 if level == "pref" else skill
+                row[f"eval/rewards/accuracies/{level}"] = 0.5 + gained * step / 200
+            row["eval/loss"] = 2.0 - 0.003 * step
+        rows.append(json.dumps(row))
+    (directory / "metrics.jsonl").write_text("\n".join(rows) + '\n{"step": 201, "lo')  # killed in mid-line
+
+
+def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
+    rng = random.Random(0)
+    groups = [_group(index, rng) for index in range(num_groups)]
+    skills = {"rm": 0.5, "rm-baseline": 0.0, "dpo": 0.3, "dpo-baseline": 0.05}
+    rewards = {model: _rewards(groups, skill, rng) for model, skill in skills.items()}
+    provenance = collect_provenance(seed=0, data={"groups/eval": "0" * 64}, chat_templates={"rm": "{{ messages }}"})
+    results = evaluate_models(groups, rewards, FAMILIES, provenance, EvaluationConfig(bootstrap_samples=200))
+    write_json(run_dir / "evaluation.json", results)
+    rejections = [
+        Rejection("made-up", n, f"r{n}", "synthesize", f"no function serves '{INJECTION}' after {n} draws")
+        for n in range(8)
+    ]
+    data = run_dir / "groups" / "eval"
+    commit(data, "synthesize", "f", [write_part(data, 0, [g.to_row() for g in groups], rejections, GROUP_SCHEMA, "f")])
+    for model, skill in skills.items():
+        (run_dir / model).mkdir()
+        _write_metrics(run_dir / model, skill / 2, rng)
+        write_json(run_dir / model / "result.json", {"wall_seconds": 93.2, "tokens_per_second": 2100.5, "steps": 200})
+    trials = [
+        {"params": {"lambda_intra": rng.random(), "lambda_inter": rng.random()}, "objective": rng.random()}
+        for _ in range(8)
+    ]
+    write_json(run_dir / "tune" / "trials.json", {"trials": [*trials, {"params": {}, "objective": None}]})
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write_run(tmp_path_factory.mktemp("runs") / "made-up <b>run")
