@@ -1,10 +1,23 @@
 """Fixtures that several test folders share."""
 
+import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mapl_ray.config import TinyModelConfig
+from mapl_ray.models import build_tiny, load_tokenizer
+from mapl_ray.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+_VOCABULARY = (
+    "river stone bread lamp garden winter paper music copper window quiet yellow seven forest the a of and to in is it "
+    "with for on slow bright every open small early"
+)
+WORDS = _VOCABULARY.split()
+GroupMaker = Callable[[int], list[RelationGroup]]
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +26,57 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real preference data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+def _text(rng: random.Random, low: int, high: int) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
+
+
+def grid_group(index: int) -> RelationGroup:
+    """A grid group of made-up words with every relation of METHOD.md; the same for the same index.
+
+    Even groups have two responses that begin alike, so that their tree branches inside the response.
+    """
+    rng = random.Random(index)
+    prompt = _text(rng, 5, 12)
+    start = _text(rng, 2, 3) + " " if index % 2 == 0 else ""
+    sides = ["Use at least 10 words.", "Use at most 9 words."]
+    texts = [prompt, *(f"{prompt} {side}" for side in sides)]
+    records = [InstructionRecord("made_up", side, {"n": 10}) for side in sides]
+    flags = ((), (), (True,), (False,), (False,), (True,))
+    return RelationGroup(
+        pair_id=f"pair-{index:04d}",
+        prompts=tuple((Message("user", text),) for text in texts),
+        instructions=((), (records[0],), (records[1],)),
+        responses=(start + _text(rng, 10, 20), start + _text(rng, 4, 9)),
+        sequences=tuple(Sequence(n // 2, n % 2, flags[n]) for n in range(6)),
+        relations=(
+            Relation(Level.PREF, (0,), (1,)),
+            Relation(Level.INTRA, (2,), (4,)),
+            Relation(Level.INTRA, (5,), (3,)),
+            Relation(Level.INTER_WIDENING, (2, 1), (3, 0)),
+            Relation(Level.INTER_NARROWING, (0, 5), (1, 4)),
+        ),
+        source="made-up",
+        ref_logps=tuple(-30.0 - rng.random() for _ in range(6)),
+    )
+
+
+@pytest.fixture(scope="session")
+def grid_groups() -> GroupMaker:
+    """`grid_groups(n)` makes n groups."""
+    return lambda number: [grid_group(index) for index in range(number)]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with two layers and its tokenizer, as a directory."""
+    config = TinyModelConfig(vocab_size=400, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=512)
+    texts = [" ".join(WORDS), *(text for i in range(20) for text in grid_group(i).responses)]
+    return build_tiny(tmp_path_factory.mktemp("models") / "tiny", texts, config, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_model: Path) -> Any:
+    """The tokenizer of `tiny_model`."""
+    return load_tokenizer(tiny_model)

@@ -1,0 +1,17 @@
+"""Relation groups as tensors: tokenization, prefix trees, collation."""
+
+from mapl_ray.batches.collate import Batch, collate
+from mapl_ray.batches.encode import EncodedGroup, encode_group, without_relations
+from mapl_ray.batches.relations import RelationBatch
+from mapl_ray.batches.tree import PrefixTree, build_tree
+
+__all__ = [
+    "Batch",
+    "EncodedGroup",
+    "PrefixTree",
+    "RelationBatch",
+    "build_tree",
+    "collate",
+    "encode_group",
+    "without_relations",
+]

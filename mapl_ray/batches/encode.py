@@ -1,0 +1,73 @@
+"""A relation group as token ids, the same for scoring, training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mapl_ray.records import Message, Rejection, Relation, RelationGroup, Sequence, messages_to_rows
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedGroup:
+    """Token ids of a group's prompts and responses; a sequence is `prompt_ids + response_ids`."""
+
+    pair_id: str
+    prompt_ids: tuple[tuple[int, ...], ...]  # a tuple a prompt, chat template applied, ready for the answer
+    response_ids: tuple[tuple[int, ...], ...]  # a tuple a response, ending with EOS
+    sequences: tuple[Sequence, ...]
+    relations: tuple[Relation, ...]
+    ref_logps: tuple[float, ...] | None = None
+
+    def token_ids(self, sequence: int) -> tuple[int, ...]:
+        """Ids of one whole sequence."""
+        cell = self.sequences[sequence]
+        return self.prompt_ids[cell.prompt] + self.response_ids[cell.response]
+
+    def prompt_length(self, sequence: int) -> int:
+        """Number of prompt tokens of one sequence: the response starts there."""
+        return len(self.prompt_ids[self.sequences[sequence].prompt])
+
+
+def encode_group(group: RelationGroup, tokenizer: Any, max_sequence_tokens: int) -> EncodedGroup | Rejection:
+    """Render the prompts with the chat template and tokenize prompts and responses apart.
+
+    Apart, so that a response has the same ids under every prompt and the boundary never moves; a tokenizer that
+    merges across it would give other ids for the joined text, which no stage here ever uses.
+    Returns a `Rejection` for a sequence longer than `max_sequence_tokens`.
+    """
+    prompt_ids = tuple(_prompt_ids(prompt, tokenizer) for prompt in group.prompts)
+    response_ids = tuple(
+        (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id) for response in group.responses
+    )
+    encoded = EncodedGroup(
+        group.pair_id, prompt_ids, response_ids, group.sequences, group.relations, ref_logps=group.ref_logps
+    )
+    longest = max(len(prompt_ids[s.prompt]) + len(response_ids[s.response]) for s in group.sequences)
+    if longest > max_sequence_tokens:
+        reason = (
+            f"longest sequence has {longest} tokens, above max_sequence_tokens={max_sequence_tokens}: "
+            "raise it, or lower data.max_prompt_chars and data.max_response_chars"
+        )
+        return Rejection(group.source, -1, group.pair_id, "tokenize", reason)
+    return encoded
+
+
+def without_relations(group: EncodedGroup) -> EncodedGroup:
+    """The group as a filler: it takes part in the computation and adds nothing to loss or counts.
+
+    ZeRO's collectives need every rank to run the same number of micro-batches, also where the data ran out.
+    """
+    return replace(group, relations=())
+
+
+def _prompt_ids(prompt: Seq[Message], tokenizer: Any) -> tuple[int, ...]:
+    rows = messages_to_rows(tuple(prompt))
+    if tokenizer.chat_template is None:
+        text = "".join(f"{row['role']}: {row['content']}\n\n" for row in rows) + "assistant: "
+        text = (tokenizer.bos_token or "") + text
+    else:
+        text = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+    # The template writes BOS itself where the model wants one.
+    return tuple(tokenizer.encode(text, add_special_tokens=False))

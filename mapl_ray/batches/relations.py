@@ -1,0 +1,39 @@
+"""The relations of a batch as tensors. Dimensions: R relations, S sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mapl_ray.records import LEVEL_FAMILIES, Relation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RelationBatch:
+    """Signed sums over the batch's sequences (METHOD.md, "One form for all of it")."""
+
+    signs_RS: torch.Tensor  # float32: +1 preferred, -1 dispreferred, 0 not part of the relation
+    level_R: torch.Tensor  # int64: index into records.LEVEL_FAMILIES
+
+    def to(self, device: torch.device | str) -> RelationBatch:
+        """The same on another device."""
+        return RelationBatch(self.signs_RS.to(device), self.level_R.to(device))
+
+    def counts(self) -> torch.Tensor:
+        """Relations a level family, float64 [3]."""
+        return torch.bincount(self.level_R, minlength=len(LEVEL_FAMILIES)).double()
+
+
+def relation_batch(relations: Sequence[tuple[int, Relation]], num_sequences: int) -> RelationBatch:
+    """Relations with the offset of their group's first sequence in the batch."""
+    signs_RS = torch.zeros(len(relations), num_sequences)
+    levels = []
+    for row, (offset, relation) in enumerate(relations):
+        for sequence in relation.preferred:
+            signs_RS[row, offset + sequence] += 1.0
+        for sequence in relation.dispreferred:
+            signs_RS[row, offset + sequence] -= 1.0
+        levels.append(LEVEL_FAMILIES.index(relation.level.family))
+    return RelationBatch(signs_RS, torch.tensor(levels, dtype=torch.int64))

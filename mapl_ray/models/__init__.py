@@ -1,0 +1,16 @@
+"""Policies and reward models: loading, tree attention, and one forward pass a method."""
+
+from mapl_ray.models.forward import PolicyLogps, RewardScores
+from mapl_ray.models.load import load_policy, load_reward_model, load_tokenizer
+from mapl_ray.models.tiny import build_tiny
+from mapl_ray.models.tree_attention import check_tree_support
+
+__all__ = [
+    "PolicyLogps",
+    "RewardScores",
+    "build_tiny",
+    "check_tree_support",
+    "load_policy",
+    "load_reward_model",
+    "load_tokenizer",
+]

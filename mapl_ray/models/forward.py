@@ -1,0 +1,70 @@
+"""One forward pass a method. Dimensions: B rows, T tokens, H hidden, E edges, M memberships, S sequences, V vocabulary.
+
+They are modules, not functions, because DeepSpeed wraps a module: its ZeRO-3 hooks gather the weights of every
+submodule as it is called, so everything that touches weights happens inside `forward`, through submodules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from mapl_ray.batches import Batch
+from mapl_ray.models.tree_attention import attention_mask_of
+
+
+class PolicyLogps(nn.Module):
+    """log pi(y|x) of every sequence."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Sums over response tokens, float32 [S], in nats; equal for trees and padded rows."""
+        hidden = _hidden(self.model, batch)
+        # Logits of response tokens alone: V is the widest dimension there is.
+        hidden_EH = hidden.flatten(0, 1)[batch.source_E]
+        logits_EV = _scaled(self.model.get_output_embeddings()(hidden_EH), self.model.config.get_text_config())
+        logps_E = -cross_entropy(logits_EV.float(), batch.target_E, reduction="none")
+        logps_S = torch.zeros(batch.num_sequences, dtype=torch.float32, device=logps_E.device)
+        return logps_S.index_add(0, batch.sequence_M, logps_E[batch.edge_M])
+
+
+class RewardScores(nn.Module):
+    """r(x, y) of every sequence: the scalar head at the last token of the response."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Rewards, float32 [S]; equal for trees and padded rows."""
+        last_SH = _hidden(self.model, batch).flatten(0, 1)[batch.last_S]
+        rewards: torch.Tensor = self.model.score(last_SH)
+        return rewards[:, 0].float()
+
+
+def _hidden(model: Any, batch: Batch) -> torch.Tensor:
+    """Last hidden states [B, T, H]."""
+    hidden: torch.Tensor = model.base_model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=attention_mask_of(batch, model.config._attn_implementation),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden
+
+
+def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What some families do to logits after the output layer: Cohere, Granite, Gemma 2."""
+    if (scale := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * scale
+    if (scaling := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits / scaling
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits = cap * torch.tanh(logits / cap)
+    return logits

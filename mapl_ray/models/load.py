@@ -1,0 +1,100 @@
+"""Loading from a local directory or a hub: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from mapl_ray.errors import UserError
+from mapl_ray.models.tree_attention import attention_implementation
+
+Dtype = Literal["float32", "bfloat16"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
+    """A tokenizer with EOS, and a padding token that is never the last of a response.
+
+    transformers finds a reward model's last token as the last one that is not padding; with EOS as padding it would
+    find the one before. Raises `UserError` where there is no tokenizer or no EOS.
+    """
+    check_model_directory(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unloadable(path, "tokenizer", error) from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{path}: the tokenizer has no EOS token; responses could not be told to end.")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = _spare_token(tokenizer, path)
+    return tokenizer
+
+
+def load_policy(path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu") -> Any:
+    """A causal language model for DPO. Raises `UserError` where it can't be loaded as it is."""
+    return _load(AutoModelForCausalLM, path, dtype, revision, device)
+
+
+def load_reward_model(
+    path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu", seed: int = 0
+) -> Any:
+    """A model with a scalar head (`num_labels=1`); a fresh one, drawn from `seed`, where the checkpoint has none."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(AutoModelForSequenceClassification, path, dtype, revision, device, num_labels=1)
+    if not isinstance(getattr(model, "score", None), torch.nn.Module):
+        raise UserError(
+            f"{path}: {type(model).__name__} has no head `score`. Use a decoder family (Llama, Qwen, Mistral)."
+        )
+    return model
+
+
+def check_model_directory(path: str | Path) -> None:
+    """What can be seen of a local directory without loading it. A name that is no directory is taken for a hub's."""
+    folder = Path(path)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(path).startswith(("./", "../", "~")):
+            raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json, so not a Hugging Face model directory.")
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(f"{folder}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
+    if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: pickled weights only. Convert them to safetensors; pickles are not read.")
+
+
+def _load(auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, **options: Any) -> Any:
+    check_model_directory(path)
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
+        model = auto.from_pretrained(
+            str(path),
+            config=config,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention_implementation(device),
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _unloadable(path, "model", error) from None
+    return model
+
+
+def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0]
+    return UserError(f"{path}: the {what} could not be loaded: {reason}")
+
+
+def _spare_token(tokenizer: Any, path: str | Path) -> str:
+    """A token that never ends a response: one kept in reserve, the unknown token, or BOS."""
+    names = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>", "[PAD]")
+    vocabulary = tokenizer.get_vocab()
+    for token in (*names, tokenizer.unk_token, tokenizer.bos_token):
+        if token in vocabulary and vocabulary[token] != tokenizer.eos_token_id:
+            return str(token)
+    raise UserError(f"{path}: the tokenizer has no token to pad with but EOS. Add a padding token to it.")

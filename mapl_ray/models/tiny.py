@@ -1,0 +1,81 @@
+"""A small Llama and its tokenizer, made on the spot: the demo and the tests need no hub."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mapl_ray.config import TinyModelConfig
+
+_ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def build_tiny(directory: Path, texts: Iterable[str], config: TinyModelConfig, seed: int) -> Path:
+    """Train a byte-level BPE tokenizer on `texts`, draw the weights from `seed`, save both; returns `directory`.
+
+    The directory appears at once and whole; one that is there stays as it is.
+    """
+    if directory.is_dir():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
+        tokenizer = _tokenizer(texts, config)
+        _model(tokenizer, config, seed).save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        whole = Path(aside) / "whole"
+        whole.mkdir(mode=0o755)
+        for file in [path for path in Path(aside).iterdir() if path != whole]:
+            file.rename(whole / file.name)
+        whole.rename(directory)
+    return directory
+
+
+def _tokenizer(texts: Iterable[str], config: TinyModelConfig) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=["<pad>", "<s>", "</s>", *_ROLES],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=list(_ROLES),
+        chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=config.max_position_embeddings,
+    )
+
+
+def _model(tokenizer: PreTrainedTokenizerFast, config: TinyModelConfig, seed: int) -> LlamaForCausalLM:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.hidden_size,
+                intermediate_size=4 * config.hidden_size,
+                num_hidden_layers=config.num_layers,
+                num_attention_heads=config.num_heads,
+                num_key_value_heads=config.num_heads,
+                max_position_embeddings=config.max_position_embeddings,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )

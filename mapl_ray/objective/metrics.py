@@ -1,0 +1,35 @@
+"""Metrics as sums that add up over micro-batches and ranks. Dimensions: R relations, L level families, M measures."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from mapl_ray.batches import RelationBatch
+from mapl_ray.config import LevelWeights
+from mapl_ray.records import LEVEL_FAMILIES
+
+_MEASURES = ("loss", "rewards/accuracies", "rewards/margins")
+
+
+def level_sums(margins_R: torch.Tensor, relations: RelationBatch) -> torch.Tensor:
+    """Sums a level family, float64 [L, 4]: loss, correct (margin > 0), margin, count."""
+    margins_R = margins_R.double()
+    measures_RM = torch.stack(
+        [-logsigmoid(margins_R), (margins_R > 0).double(), margins_R, torch.ones_like(margins_R)], dim=1
+    )
+    sums_LM = torch.zeros(len(LEVEL_FAMILIES), measures_RM.shape[1], dtype=torch.float64, device=margins_R.device)
+    return sums_LM.index_add(0, relations.level_R, measures_RM)
+
+
+def metrics_of(sums_LM: torch.Tensor, weights: LevelWeights) -> dict[str, float]:
+    """`loss`, and `loss/LEVEL`, `rewards/accuracies/LEVEL`, `rewards/margins/LEVEL` of every level that occurs."""
+    metrics = {"loss": 0.0}
+    for level, sums_M in zip(LEVEL_FAMILIES, sums_LM.tolist(), strict=True):
+        *sums, count = sums_M
+        if count == 0:
+            continue
+        for name, value in zip(_MEASURES, sums, strict=True):
+            metrics[f"{name}/{level}"] = value / count
+        metrics["loss"] += weights.of(level) * metrics[f"loss/{level}"]
+    return metrics
