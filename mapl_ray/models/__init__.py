@@ -1,7 +1,8 @@
 """Policies and reward models: loading, tree attention, and one forward pass a method."""
 
 from mapl_ray.models.forward import PolicyLogps, RewardScores
-from mapl_ray.models.load import load_policy, load_reward_model, load_tokenizer
+from mapl_ray.models.load import check_model_directory, load_policy, load_reward_model, load_tokenizer
+from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tiny import build_tiny
 from mapl_ray.models.tree_attention import check_tree_support
 
@@ -9,8 +10,10 @@ __all__ = [
     "PolicyLogps",
     "RewardScores",
     "build_tiny",
+    "check_model_directory",
     "check_tree_support",
     "load_policy",
     "load_reward_model",
     "load_tokenizer",
+    "quiet_transformers",
 ]

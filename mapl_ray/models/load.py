@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mapl_ray.errors import UserError
+from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tree_attention import attention_implementation
 
 Dtype = Literal["float32", "bfloat16"]
@@ -70,19 +71,25 @@ def check_model_directory(path: str | Path) -> None:
 def _load(auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, **options: Any) -> Any:
     check_model_directory(path)
     try:
-        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
-        model = auto.from_pretrained(
-            str(path),
-            config=config,
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention_implementation(device),
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        with quiet_transformers():
+            return _from_pretrained(auto, path, dtype, revision, device, options)
     except (OSError, ValueError) as error:
         raise _unloadable(path, "model", error) from None
-    return model
+
+
+def _from_pretrained(
+    auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, options: dict[str, Any]
+) -> Any:
+    config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
+    return auto.from_pretrained(
+        str(path),
+        config=config,
+        revision=revision,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attention_implementation(device),
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
 
 
 def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mapl_ray.config import TinyModelConfig
+from mapl_ray.models.quiet import quiet_transformers
 
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 _TEMPLATE = (
@@ -29,7 +30,8 @@ def build_tiny(directory: Path, texts: Iterable[str], config: TinyModelConfig, s
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
         tokenizer = _tokenizer(texts, config)
-        _model(tokenizer, config, seed).save_pretrained(aside)
+        with quiet_transformers():
+            _model(tokenizer, config, seed).save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         whole = Path(aside) / "whole"
         whole.mkdir(mode=0o755)

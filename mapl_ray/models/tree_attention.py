@@ -6,6 +6,7 @@ which skips the blocks that no branch needs. Dimensions: B rows, T tokens.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -58,10 +59,8 @@ def check_tree_support(model: Any, max_sequence_tokens: int) -> None:
         raise UserError(
             f"{config.model_type}: recurrent layers carry state along a row, so it can't hold a tree. {cure}"
         )
-    if (
-        not getattr(model, "_supports_sdpa", False)
-        or "position_ids" not in model.base_model.forward.__code__.co_varnames
-    ):
+    takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+    if not (getattr(model, "_supports_sdpa", False) and takes_positions):
         raise UserError(f"{config.model_type}: takes no attention mask and position_ids of its own. {cure}")
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

@@ -1,0 +1,197 @@
+"""Raw rows of one local file: JSON lines, JSON, CSV (each also gzipped) and Parquet."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import reprlib
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapl_ray.errors import UserError
+from mapl_ray.preferences.formats import COLUMNS
+
+# Extension types whose values are plain data. Others may hold pickles, which run code when they are opened.
+PLAIN_EXTENSIONS = frozenset({"arrow.uuid", "arrow.json", "arrow.bool8", "arrow.fixed_shape_tensor"})
+BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One input row before it is understood; `values` is None where it could not be parsed, `problem` says why."""
+
+    row: int  # 0-based position in its source
+    values: Mapping[str, Any] | None
+    problem: str = ""
+
+
+def file_kind(path: Path) -> str | None:
+    """The suffix that decides how a file is read (`.gz` aside), or None for a kind that is not read."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+        return suffixes[-1] if suffixes and suffixes[-1] in _READERS and suffixes[-1] != ".parquet" else None
+    return suffixes[-1] if suffixes and suffixes[-1] in _READERS else None
+
+
+def read_file(path: Path) -> Iterator[RawRow]:
+    """Rows of a file in its order, streamed (a `.json` array is read whole).
+
+    Raises `UserError` naming the file if it is truncated, damaged, not UTF-8 or holds extension types.
+    """
+    kind = file_kind(path)
+    if kind is None:
+        raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
+    with _readable(path), _open(path) as handle:
+        yield from _READERS[kind](handle, path)
+
+
+def refuse_extensions(schema: pa.Schema, where: str) -> None:
+    """Raise `UserError` if any column, however nested, has an Arrow extension type that is not plain data."""
+    for column in schema:
+        found = next((name for name in _extensions(column) if name not in PLAIN_EXTENSIONS), None)
+        if found is not None:
+            raise UserError(
+                f"{where}: column {column.name!r} has the Arrow extension type {found!r}, which may hold pickled "
+                "objects and is not opened. Write the column as text, numbers or lists of them, or leave it out."
+            )
+
+
+def _extensions(column: pa.Field) -> Iterator[str]:
+    # Registered types show as such; for unregistered ones Arrow keeps the storage type and the name as metadata.
+    name = (column.metadata or {}).get(b"ARROW:extension:name")
+    if name is not None:
+        yield name.decode("utf-8", "replace")
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        yield kind.extension_name
+        kind = kind.storage_type
+    if isinstance(kind, pa.DictionaryType):
+        yield from _extensions(pa.field("values", kind.value_type))
+    for index in range(kind.num_fields):
+        yield from _extensions(kind.field(index))
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: truncated or damaged gzip file ({error}). Copy or download it again.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason}). Convert it: iconv -t UTF-8.") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV ({error}).") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, truncated or damaged ({error}). Make or copy it again.") from None
+
+
+def _json_lines(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+    row = 0
+    for number, line in enumerate(handle, 1):
+        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if not data.strip():
+            continue
+        try:
+            text = data.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}: line {number}, byte {error.start}: not UTF-8 ({error.reason}). Convert it: iconv -t UTF-8."
+            ) from None
+        try:
+            yield _checked(row, json.loads(text), f"line {number}")
+        except (ValueError, RecursionError) as error:  # also numbers of too many digits, and far too deep nesting
+            yield RawRow(row, None, f"line {number}={reprlib.repr(text)}: not JSON ({error}); expected a JSON object")
+        row += 1
+
+
+def _json(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+    data = handle.read()
+    if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"[":
+        yield from _json_lines(io.BytesIO(data), path)  # JSON lines often go by .json
+        return
+    text = data.decode("utf-8-sig")
+    del data
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON array ({error}). Expected [{{...}}, ...]; it may be truncated.") from None
+    for row, value in enumerate(values):
+        yield _checked(row, value, f"element {row}")
+
+
+def _checked(row: int, value: Any, where: str) -> RawRow:
+    if isinstance(value, dict):
+        return RawRow(row, value)
+    return RawRow(row, None, f"{where}={reprlib.repr(value)}: a {type(value).__name__}; expected a JSON object")
+
+
+def _csv(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+    # The library's default of 131072 characters a field is below what a long response may have.
+    csv.field_size_limit(sys.maxsize)
+    lines = csv.reader(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), strict=True)
+    header = next(lines, None)
+    if header is None:
+        return
+    if len(set(header)) != len(header):
+        raise UserError(f"{path}: a column name occurs twice in the header: {', '.join(map(repr, header))}.")
+    row = 0
+    while True:
+        start = lines.line_num + 1
+        try:
+            fields = next(lines, None)
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise UserError(
+                    f"{path}: the row that starts at line {start} has a quote that is never closed. "
+                    "Close it, or copy the file again if it is truncated."
+                ) from None
+            yield RawRow(row, None, f"line {start}: not CSV ({error}); expected quoted or plain fields")
+            row += 1
+            continue
+        if fields is None:
+            return
+        if not fields:
+            continue  # a blank line
+        if len(fields) == len(header):
+            yield RawRow(row, dict(zip(header, fields, strict=True)))
+        else:
+            yield RawRow(row, None, f"line {start}: {len(fields)} fields; expected {len(header)} as in the header")
+        row += 1
+
+
+def _parquet(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+    # A handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+    file = pq.ParquetFile(handle)
+    refuse_extensions(file.schema_arrow, str(path))
+    columns = [name for name in file.schema_arrow.names if name in COLUMNS] or None
+    row = 0
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+        for values in batch.to_pylist():
+            yield RawRow(row, values)
+            row += 1
+
+
+_READERS: dict[str, Callable[[BinaryIO, Path], Iterator[RawRow]]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+FILE_KINDS = ".jsonl, .json, .csv (each also with .gz) or .parquet"

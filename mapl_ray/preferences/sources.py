@@ -1,0 +1,149 @@
+"""What `data.path` names, opened: a file, a folder of files, a saved data set, a data set on the hub, or the demo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mapl_ray.config import DataConfig
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file, refuse_extensions
+from mapl_ray.preferences.formats import COLUMNS
+
+DEMO = Path(__file__).parent / "demo_pairs.jsonl"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One stream of raw rows."""
+
+    name: str  # in messages: the path as the user gave it, or the data set's name
+    label: str  # in records: the file's or data set's name, the same on every machine
+    rows: Callable[[], Iterator[RawRow]]
+
+
+def open_sources(config: DataConfig) -> list[Source]:
+    """The sources of `config.path` in reading order, at least one.
+
+    Raises `UserError` if there is no such thing, or it is of a kind that is not read.
+    """
+    if config.path == "demo":
+        return [_file_source(DEMO)]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config.path):
+        raise UserError(
+            f"data.path={config.path!r}: URLs are not read. Download the data and give the local path, or give the "
+            "name of a Hugging Face data set as owner/name."
+        )
+    if not config.path.strip():
+        raise UserError("data.path is empty. Expected a file, a folder or the name of a Hugging Face data set.")
+    path = Path(config.path).expanduser()
+    try:
+        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.path={config.path!r}: not a usable path ({error}).") from None
+    if is_folder:
+        return _folder_sources(path, config)
+    if is_file:
+        if file_kind(path) is None:
+            raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
+        return [_file_source(path)]
+    if exists:
+        raise UserError(f"{path}: neither a regular file nor a folder.")
+    if not _HUB_NAME.fullmatch(config.path) or file_kind(path) is not None:
+        raise UserError(
+            f"data.path={config.path!r}: no such file or folder (looked from {Path.cwd()}). Expected a file "
+            f"({FILE_KINDS}), a folder of such files, a saved data set or the name of a Hugging Face data set."
+        )
+    return [Source(config.path, config.path, partial(_hub_rows, config))]
+
+
+def _file_source(path: Path) -> Source:
+    return Source(str(path), path.name, partial(read_file, path))
+
+
+def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
+    label = path.resolve().name
+    if (path / "dataset_dict.json").is_file():
+        return [Source(str(path), label, partial(_saved_rows, path, config.split))]
+    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
+        return [Source(str(path), label, partial(_saved_rows, path, None))]
+    files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith((".", "_")))
+    read = [f for f in files if file_kind(f) is not None]
+    if not read:
+        found = ", ".join(f.name for f in files[:5]) or "no files"
+        raise UserError(
+            f"{path}: holds no file that is read (found {found}). Expected {FILE_KINDS} files directly in it, or a "
+            "folder made by save_to_disk."
+        )
+    return [_file_source(f) for f in read]
+
+
+def _saved_rows(path: Path, split: str | None) -> Iterator[RawRow]:
+    """Rows of a `save_to_disk` folder; `split` is None for a single data set, which has none."""
+    import datasets  # here: it takes most of a second, and most runs read files
+
+    try:
+        data = datasets.load_from_disk(str(path))
+        if split is not None:
+            if split not in data:
+                raise UserError(f"{path}: has no split {split!r}. Set data.split to one of: {', '.join(data)}.")
+            data = data[split]
+        refuse_extensions(data.data.schema, str(path))
+        yield from _numbered(data.with_format(None))
+    # A damaged folder shows as any of these, from its JSON files or from Arrow's.
+    except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a whole save_to_disk folder ({type(error).__name__}: {_first_line(error)}). "
+            "Save or copy it again."
+        ) from None
+
+
+def _hub_rows(config: DataConfig) -> Iterator[RawRow]:
+    """Rows of a data set on the hub, streamed. Loading scripts never run: `trust_remote_code` is not passed."""
+    import datasets  # here: it takes most of a second, and most runs read files
+
+    started = False
+    try:
+        data = datasets.load_dataset(config.path, split=config.split, revision=config.revision, streaming=True)
+        for raw in _numbered(data):
+            started = True
+            yield raw
+    # Whatever HTTP client and file format stand behind it: there is no closed list of what they raise.
+    except Exception as error:
+        if started:
+            raise RunError(f"hub data set {config.path!r}: reading stopped ({_first_line(error)}).") from error
+        raise UserError(_hub_message(config, error)) from None
+
+
+def _hub_message(config: DataConfig, error: Exception) -> str:
+    what = f"data.path={config.path!r}: no such file or folder here, so taken for a Hugging Face data set, "
+    if isinstance(error, ConnectionError):
+        return (
+            f"{what}but the hub cannot be reached ({_first_line(error)}). Check the path, the network and "
+            "HF_HUB_OFFLINE; or, where there is a network, run "
+            f"`datasets.load_dataset({config.path!r}, split={config.split!r}).save_to_disk(FOLDER)`, copy FOLDER "
+            "here and set data.path to it."
+        )
+    return (
+        f"{what}but split {config.split!r}, revision {config.revision or 'main'!r} cannot be read "
+        f"({_first_line(error)}). Check data.path, data.split and data.revision; a gated data set needs "
+        "`hf auth login`."
+    )
+
+
+def _numbered(data: Any) -> Iterator[RawRow]:
+    # Only the columns that are used: others may be images that take long to decode.
+    known = [name for name in data.column_names or [] if name in COLUMNS]
+    for row, values in enumerate(data.select_columns(known) if known else data):
+        yield RawRow(row, values)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

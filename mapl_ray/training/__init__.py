@@ -1,0 +1,6 @@
+"""Training of reward models and DPO policies: one readable step and loop, without ray."""
+
+from mapl_ray.training.loop import train
+from mapl_ray.training.result import TrainResult, finished_result, run_fingerprint
+
+__all__ = ["TrainResult", "finished_result", "run_fingerprint", "train"]

@@ -1,0 +1,51 @@
+"""Random access to the groups of a finished data set, held as Arrow columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.config import Method
+from mapl_ray.errors import UserError
+from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
+from mapl_ray.shards import Manifest, read_manifest
+
+
+class GroupTable:
+    """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
+
+    def __init__(self, directory: Path, method: Method) -> None:
+        """Raises `UserError` for an unfinished, damaged or empty data set, and for DPO without `ref_logps`."""
+        self.directory = directory
+        self.manifest: Manifest = read_manifest(directory)
+        tables = []
+        for part in self.manifest.parts:
+            # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+            with (directory / part.file).open("rb") as handle:
+                tables.append(pq.read_table(handle, schema=GROUP_SCHEMA))
+        self._table = pa.concat_tables(tables) if tables else GROUP_SCHEMA.empty_table()
+        if len(self) == 0:
+            raise UserError(f"{directory}: no groups. See the rejected-*.jsonl files there for the reasons.")
+        if method == "dpo" and self._table["ref_logps"].null_count:
+            raise UserError(
+                f"{directory}: no ref_logps, which DPO needs. Run `mapl score` with scoring.ref_logps=true."
+            )
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: int) -> RelationGroup:
+        return RelationGroup.from_row(self._table.slice(index, 1).to_pylist()[0])
+
+
+def encode_all(
+    table: GroupTable, indices: list[int], tokenizer: Any, max_sequence_tokens: int
+) -> tuple[list[EncodedGroup], list[Rejection]]:
+    """Encode some groups of the table; over-long ones are left out and returned."""
+    encoded = [encode_group(table[index], tokenizer, max_sequence_tokens) for index in indices]
+    groups = [group for group in encoded if isinstance(group, EncodedGroup)]
+    return groups, [group for group in encoded if isinstance(group, Rejection)]

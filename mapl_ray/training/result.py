@@ -1,0 +1,65 @@
+"""What a finished training run leaves, and how a rerun knows that there is nothing to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mapl_ray.config import Method, TrainConfig
+from mapl_ray.shards import Manifest, fingerprint_of, write_json
+
+# What changes how a run is carried out, and not what comes out of it.
+_OPERATIONAL = {
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "checkpoints_to_keep",
+    "max_failures",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """Contents of `result.json`, written last."""
+
+    method: Method
+    fingerprint: str
+    steps: int
+    model_dir: str
+    metrics: dict[str, float]  # held-out, after the last step
+    wall_seconds: float
+    tokens_per_second: float
+    num_workers: int
+    zero_stage: int
+    tokens: int
+    too_long: int  # groups left out of the steps because of max_sequence_tokens
+    resumed_step: int = 0
+    config: dict[str, object] = field(default_factory=dict)
+
+    def write(self, output_dir: Path) -> None:
+        """Mark the run finished."""
+        write_json(output_dir / "result.json", asdict(self))
+
+
+def run_fingerprint(config: TrainConfig, method: Method, model: str, train: Manifest) -> str:
+    """Identity of a run: what it learns from, starts from and how. `model` names or hashes the base model."""
+    return fingerprint_of(
+        {
+            "method": method,
+            "model": model,
+            "data": train.content_hash,
+            "config": config.model_dump(mode="json", exclude=_OPERATIONAL),
+        }
+    )
+
+
+def finished_result(output_dir: Path, fingerprint: str) -> TrainResult | None:
+    """The result of this very run if it is there, else None."""
+    try:
+        result = TrainResult(**json.loads((output_dir / "result.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    whole = (output_dir / "model" / "config.json").is_file()
+    return result if result.fingerprint == fingerprint and whole else None
