@@ -1,0 +1,67 @@
+"""Data sets and a launcher of several ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mapl_ray.batches import EncodedGroup, collate, encode_group
+from mapl_ray.models import PolicyLogps, load_policy
+from mapl_ray.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.shards import commit, write_part
+
+Outcome = dict[str, Any]
+Launch = Callable[..., list[Outcome]]
+
+
+def write_groups(directory: Path, groups: list[RelationGroup]) -> Path:
+    """Groups as a finished data set of one part."""
+    commit(directory, "score", "f", [write_part(directory, 0, [g.to_row() for g in groups], [], GROUP_SCHEMA, "f")])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, grid_groups: Any, tiny_model: Path, tokenizer: Any) -> Path:
+    """13 groups to train on (no multiple of any batch here), 5 held out, and a set with one poisoned group."""
+    folder, policy = tmp_path_factory.mktemp("data"), PolicyLogps(load_policy(tiny_model, "float32"))
+    groups = []
+    for group in grid_groups(18):
+        encoded = encode_group(group, tokenizer, 256)
+        assert isinstance(encoded, EncodedGroup)
+        with torch.no_grad():
+            ref_logps = policy(collate([encoded], "padded", tokenizer.pad_token_id))
+        groups.append(replace(group, ref_logps=tuple(ref_logps.tolist())))
+    write_groups(folder / "train", groups[:13])
+    write_groups(folder / "eval", groups[13:])
+    poisoned = replace(groups[2], ref_logps=(float("nan"),) * 6)
+    write_groups(folder / "poisoned", [*groups[:2], poisoned, *groups[3:6]])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def launch(data: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """`launch(ranks, spec, ...)` runs specs one after another in the same processes, as torchrun does on a machine."""
+
+    def run(ranks: int, *specs: dict[str, Any]) -> list[Outcome]:
+        filled = [
+            {"model": str(tiny_model), "train": str(data / "train"), "eval": str(data / "eval"), **s} for s in specs
+        ]
+        spec_file = tmp_path_factory.mktemp("spec") / "spec.json"
+        spec_file.write_text(json.dumps(filled))
+        script = Path(__file__).with_name("run_rank.py")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        environment = {**os.environ, "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, str(script), str(spec_file)], capture_output=True, text=True, timeout=400, env=environment
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return [json.loads((Path(spec["output"]) / "outcome.json").read_text()) for spec in filled]
+
+    return run

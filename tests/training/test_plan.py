@@ -1,0 +1,47 @@
+"""Who computes what: plain arithmetic."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mapl_ray.config import TrainConfig
+from mapl_ray.training.plan import StepPlan, deal
+
+
+def test_steps_by_hand() -> None:
+    # 2 ranks x 3 micro-batches x 2 groups = 12 a step; 25 groups are 3 steps an epoch, 2 epochs are 6
+    config = TrainConfig(micro_batch_size=2, gradient_accumulation_steps=3, epochs=2)
+    plan = StepPlan.of(config, num_groups=25, world_size=2)
+    assert (plan.groups_per_step, plan.steps_per_epoch, plan.total_steps) == (12, 3, 6)
+    assert StepPlan.of(config.model_copy(update={"max_steps": 4}), 25, 2).total_steps == 4
+
+
+def test_dealing() -> None:
+    assert deal([7, 8, 9], 2) == [[7, 9], [8]]
+
+
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(0, 5))
+def test_an_epoch_is_every_group_once_on_any_number_of_ranks(
+    num_groups: int, world_size: int, accumulation: int, micro: int, seed: int
+) -> None:
+    config = TrainConfig(micro_batch_size=micro, gradient_accumulation_steps=accumulation, epochs=2, seed=seed)
+    plan = StepPlan.of(config, num_groups, world_size)
+    seen: list[int] = []
+    for step in range(plan.steps_per_epoch):
+        ranks = [plan.micro_batches_of(step, rank, world_size) for rank in range(world_size)]
+        assert {len(batches) for batches in ranks} == {accumulation}
+        assert all(len(batch) <= micro for batches in ranks for batch in batches)
+        of_step = sorted(i for batches in ranks for batch in batches for i in batch)
+        assert of_step == sorted(plan.groups_of_step(step))
+        seen += of_step
+    assert sorted(seen) == list(range(num_groups))
+
+
+def test_epochs_have_different_orders() -> None:
+    plan = StepPlan.of(TrainConfig(micro_batch_size=20, epochs=2), 20, 1)
+    assert plan.groups_of_step(0) != plan.groups_of_step(1)
+
+
+def test_nothing_to_train_on() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        StepPlan.of(TrainConfig(), 0, 1)
