@@ -65,6 +65,16 @@ class TinyModelConfig(_Section):
     num_heads: int = Field(default=4, ge=1)
     max_position_embeddings: int = Field(default=4096, ge=64)
 
+    @model_validator(mode="after")
+    def _head_size(self) -> Self:
+        # vLLM's CPU attention has kernels for heads of 32, 64, 96, ... alone.
+        if self.hidden_size % (32 * self.num_heads):
+            raise ValueError(
+                f"hidden_size={self.hidden_size} and num_heads={self.num_heads}: "
+                f"expected a multiple of 32 * num_heads = {32 * self.num_heads}"
+            )
+        return self
+
 
 class ModelConfig(_Section):
     """The base model: a local directory, a hub name, or a tiny one built on the spot (`name_or_path: tiny`)."""

@@ -71,7 +71,7 @@ def grid_groups() -> GroupMaker:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama with two layers and its tokenizer, as a directory."""
-    config = TinyModelConfig(vocab_size=400, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=512)
+    config = TinyModelConfig(vocab_size=400, hidden_size=64, num_layers=2, num_heads=2, max_position_embeddings=512)
     texts = [" ".join(WORDS), *(text for i in range(20) for text in grid_group(i).responses)]
     return build_tiny(tmp_path_factory.mktemp("models") / "tiny", texts, config, seed=1)
 

@@ -1,0 +1,86 @@
+"""The one module that imports vllm: one engine a scorer, started once and used for all batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from mapl_ray.errors import RunError
+from mapl_ray.models import load_tokenizer
+from mapl_ray.scoring.options import EngineOptions
+
+
+class LogprobScorer:
+    """log p(response | prompt) under a causal model, summed over response tokens, in nats."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises `UserError` for a model without tokenizer, `RunError` where the engine does not start."""
+        self.tokenizer = load_tokenizer(options.model, options.revision)
+        # vLLM always generates: one token more than is scored.
+        self.max_tokens = options.max_model_len - 1
+        self._engine = _engine(options, "generate")
+
+    def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+        """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False)
+        return [
+            sum(step[token].logprob for step, token in zip(out.prompt_logprobs[start:], ids[start:], strict=True))
+            for out, ids, start in zip(outputs, token_ids, starts, strict=True)
+        ]
+
+
+class RewardScorer:
+    """r(x, y) of a sequence classification model with one label: the raw logit of the last token."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises `UserError` for a model without tokenizer, `RunError` where the engine does not start."""
+        self.tokenizer = load_tokenizer(options.model, options.revision)
+        self.max_tokens = options.max_model_len
+        self._engine = _engine(options, "pooling")
+
+    def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+        """One logit a sequence; `starts` does not matter here."""
+        from vllm import PoolingParams
+
+        pooling = PoolingParams(use_activation=False)  # a sigmoid would squash the reward
+        outputs = self._engine.classify(_prompts(token_ids), pooling_params=pooling, use_tqdm=False)
+        return [float(out.outputs.probs[0]) for out in outputs]
+
+
+def _prompts(token_ids: Sequence[Sequence[int]]) -> list[dict[str, list[int]]]:
+    return [{"prompt_token_ids": list(ids)} for ids in token_ids]
+
+
+def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> Any:
+    # Read by vLLM on import or start; this process exists for the engine alone.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if options.tensor_parallel_size == 1:
+        # The engine in this process: nothing to be left behind when the actor is killed.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if options.gpus == 0:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_cache_gib)
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # actors share the cores
+    from vllm import LLM
+
+    try:
+        return LLM(
+            model=options.model,
+            revision=options.revision,
+            runner=runner,
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+            tensor_parallel_size=options.tensor_parallel_size,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+            enforce_eager=options.gpus == 0,
+            seed=options.seed,
+            trust_remote_code=False,
+            disable_log_stats=True,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"{options.model}: the vLLM engine did not start: {reason}") from error
