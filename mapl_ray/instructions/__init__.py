@@ -1,0 +1,46 @@
+"""The function set G0: functions that write an instruction which a given response satisfies or violates."""
+
+from mapl_ray.instructions import (
+    address,
+    case,
+    format,
+    keywords,
+    length,
+    lists,
+    numbers,
+    paragraphs,
+    punctuation,
+    sentences,
+    start_end,
+    variety,
+)
+from mapl_ray.instructions.compatibility import compatible
+from mapl_ray.instructions.features import Features, features_of
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.registry import REGISTRY, lookup
+from mapl_ray.instructions.types import Args, Case, Instruction, InstructionFunction
+
+__all__ = [
+    "REGISTRY",
+    "Args",
+    "Case",
+    "Features",
+    "Instruction",
+    "InstructionFunction",
+    "address",
+    "case",
+    "compatible",
+    "features_of",
+    "format",
+    "instruction_function",
+    "keywords",
+    "length",
+    "lists",
+    "lookup",
+    "numbers",
+    "paragraphs",
+    "punctuation",
+    "sentences",
+    "start_end",
+    "variety",
+]

@@ -1,0 +1,111 @@
+"""Two shapes that most of the function set has: a count with a bound, and a thing that is used or avoided."""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.phrasing import bound_phrases, fill
+from mapl_ray.instructions.registry import register
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction
+
+# Half of a count's templates take the bound as an object, so that a dozen nouns read well in them.
+COUNT_TEMPLATES: tuple[str, ...] = (
+    "Use {bound}.",
+    "Your response should contain {bound}.",
+    "Include {bound} in your answer.",
+    "The answer must have {bound}.",
+)
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {"at least": operator.ge, "at most": operator.le}
+
+
+def within_bound(value: int, args: Args) -> bool:
+    """Whether a count keeps the bound of `direction` and `n`."""
+    return bool(_COMPARE[args["direction"]](value, args["n"]))
+
+
+def count_function(
+    name: str,
+    family: str,
+    value: Callable[[Features], int],
+    nouns: tuple[str, str],
+    templates: Sequence[str] = COUNT_TEMPLATES,
+    *,
+    quantity: str | None = None,
+    least: int = 1,
+    min_gap: int = 2,
+    ifeval: Callable[[Args], IfEval | None] | None = None,
+    excludes: Iterable[str] = (),
+    size: bool = False,
+) -> InstructionFunction:
+    """Register "at least / at most n things". Templates take `{bound}`, as in "at least 5 words".
+
+    Arguments: `direction` ("at least" or "at most") and `n`. The direction is drawn first, whatever the flags;
+    `least` is the smallest threshold that is worth saying.
+    """
+
+    def draw(case: Case, rng: random.Random) -> Args | None:
+        values = [(text.measure(name, value), flag) for text, flag in case.flags]
+        for direction in rng.sample(DIRECTIONS, 2):
+            n = draw_threshold(values, direction, rng, least=least, min_gap=min_gap)
+            if n is not None:
+                return {"direction": direction, "n": n}
+        return None
+
+    def phrasings(args: Args) -> list[str]:
+        bounds = bound_phrases(args["direction"], args["n"], *nouns)
+        return [text for bound in bounds for text in fill(templates, bound=bound)]
+
+    return register(
+        InstructionFunction(
+            name=name,
+            family=family,
+            quantity=quantity or name,
+            draw=draw,
+            check=lambda text, args: within_bound(text.measure(name, value), args),
+            phrasings=phrasings,
+            ifeval=ifeval,
+            excludes=frozenset(excludes),
+            size=size,
+        )
+    )
+
+
+def presence_function(
+    name: str,
+    family: str,
+    present: Callable[[Features], bool],
+    use: Sequence[str],
+    avoid: Sequence[str],
+    *,
+    quantity: str | None = None,
+    ifeval: Callable[[Args], IfEval | None] | None = None,
+    excludes: Iterable[str] = (),
+) -> InstructionFunction:
+    """Register "use / do not use the thing"; `use[i]` and `avoid[i]` are the two sides of one wording.
+
+    Argument: `use`, a bool. Each text's flag fixes it: True where a text that must satisfy has the thing.
+    """
+
+    def draw(case: Case, rng: random.Random) -> Args | None:
+        sides = {text.measure(name, present) == flag for text, flag in case.flags}
+        if len(sides) > 1:
+            return None
+        return {"use": sides.pop() if sides else rng.random() < 0.5}
+
+    return register(
+        InstructionFunction(
+            name=name,
+            family=family,
+            quantity=quantity or name,
+            draw=draw,
+            check=lambda text, args: text.measure(name, present) == bool(args["use"]),
+            phrasings=lambda args: use if args["use"] else avoid,
+            ifeval=ifeval,
+            excludes=frozenset(excludes),
+        )
+    )

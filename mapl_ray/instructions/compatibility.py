@@ -1,0 +1,26 @@
+"""Which instructions never meet in one prompt."""
+
+from __future__ import annotations
+
+from mapl_ray.instructions.features import fold
+from mapl_ray.instructions.registry import lookup
+from mapl_ray.instructions.types import Instruction
+
+
+def compatible(a: Instruction, b: Instruction) -> bool:
+    """Whether the two can stand in one prompt: neither redundant nor contradictory in themselves.
+
+    Not together: the same quantity twice, quantities that exclude each other, and words of which one holds the other.
+    Limits that pull against each other (many words, few sentences) may meet: whoever combines instructions keeps a
+    response that satisfies all of them.
+    """
+    f, g = lookup(a.name), lookup(b.name)
+    if f.name == g.name or f.quantity == g.quantity or g.quantity in f.excludes or f.quantity in g.excludes:
+        return False
+    words_a, words_b = _words(a), _words(b)
+    return not any(one in two or two in one for one in words_a for two in words_b)
+
+
+def _words(instruction: Instruction) -> list[str]:
+    word = instruction.args.get("word")
+    return [fold(word)] if isinstance(word, str) else []

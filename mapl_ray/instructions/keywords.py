@@ -1,0 +1,130 @@
+"""Keywords: words that must or must not occur, and how often.
+
+Where a keyword comes from does not depend on the flag: with another text at hand, from what one of the two texts has
+and the other lacks; with none, from words that turn up in answers on nearly any subject.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from mapl_ray.instructions.builders import within_bound
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.phrasing import bound_phrases, fill, quoted
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.word_lists import COMMON_WORDS
+
+_FAMILY = "keywords"
+
+
+def keyword_pool(present: Sequence[Features], absent: Sequence[Features], context: Sequence[Features]) -> list[str]:
+    """Content words that all of `present` hold and none of `absent`; plausible ones, in a fixed order."""
+    if present:
+        words = [
+            word
+            for folded, word in present[0].content_words.items()
+            if all(folded in text.content_words for text in present[1:])
+        ]
+        words = [word for word in words if not any(text.count_word(word) for text in absent)]
+        if absent:
+            return words
+        preferred = (
+            [word for word in words if not context[0].count_word(word)]
+            if context
+            else [word for word in words if word in _COMMON]
+        )
+        return preferred or words
+    words = [word for text in context for word in text.content_words.values()]
+    lacking = [word for word in dict.fromkeys(words) if not any(text.count_word(word) for text in absent)]
+    return lacking or [word for word in COMMON_WORDS if not any(text.count_word(word) for text in absent)]
+
+
+_COMMON = frozenset(COMMON_WORDS)
+
+
+def _ifeval_forbidden(args: Args) -> IfEval | None:
+    # IFEval searches `\bword\b` with IGNORECASE, as `count_word` does for ASCII words. Its search for words that
+    # must occur has no word ends ("art" in "part"): `include_word` is not mapped for that.
+    word = args["word"]
+    return ("keywords:forbidden_words", {"forbidden_words": [word]}) if word.isascii() else None
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: text.count_word(args["word"]) > 0,
+    phrasings=lambda args: fill(
+        (
+            "Include the word {word}.",
+            "Your response should contain the word {word}.",
+            "Use the word {word} at least once.",
+            "The word {word} must appear in the answer.",
+        ),
+        word=quoted(args["word"]),
+    ),
+)
+def include_word(case: Case, rng: random.Random) -> Args | None:
+    """A word that must occur."""
+    pool = keyword_pool(case.satisfied, case.violated, case.context)
+    return {"word": rng.choice(pool)} if pool else None
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: text.count_word(args["word"]) == 0,
+    phrasings=lambda args: fill(
+        (
+            "Do not use the word {word}.",
+            "Your response should not contain the word {word}.",
+            "Avoid the word {word}.",
+            "The word {word} must not appear in the answer.",
+        ),
+        word=quoted(args["word"]),
+    ),
+    ifeval=_ifeval_forbidden,
+)
+def forbid_word(case: Case, rng: random.Random) -> Args | None:
+    """A word that must not occur."""
+    pool = keyword_pool(case.violated, case.satisfied, case.context)
+    return {"word": rng.choice(pool)} if pool else None
+
+
+def _frequency_phrasings(args: Args) -> list[str]:
+    texts: list[str] = []
+    for bound in bound_phrases(args["direction"], args["n"], "time", "times"):
+        texts += fill(
+            (
+                "Use the word {word} {bound}.",
+                "The word {word} should appear {bound} in your response.",
+                "Let the word {word} occur {bound}.",
+                "In the answer, the word {word} must be used {bound}.",
+            ),
+            word=quoted(args["word"]),
+            bound=bound,
+        )
+    return texts
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: within_bound(text.count_word(args["word"]), args),
+    phrasings=_frequency_phrasings,
+)
+def word_frequency(case: Case, rng: random.Random) -> Args | None:
+    """How often a word occurs; it is one that some text of the case or its context uses most."""
+    counts: Counter[str] = Counter()
+    for text in (*(text for text, _ in case.flags), *case.context):
+        for folded, word in text.content_words.items():
+            counts[word] = max(counts[word], text.word_counts[folded])
+    words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:12]]
+    words = words or list(COMMON_WORDS)
+    for word in rng.sample(words, min(6, len(words))):
+        values = [(text.count_word(word), flag) for text, flag in case.flags]
+        for direction in rng.sample(DIRECTIONS, 2):
+            n = draw_threshold(values, direction, rng)
+            if n is not None:
+                return {"word": word, "direction": direction, "n": n}
+    return None

@@ -1,0 +1,78 @@
+"""Length: words and characters of the whole response."""
+
+from __future__ import annotations
+
+import random
+
+from mapl_ray.instructions.builders import count_function
+from mapl_ray.instructions.phrasing import fill
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.thresholds import draw_range
+from mapl_ray.instructions.types import Args, Case, IfEval
+
+_FAMILY = "length"
+# Words and characters are one quantity: two limits on the length of one answer are redundant at best.
+_QUANTITY = "length"
+
+
+def _ifeval_words(args: Args) -> IfEval:
+    # IFEval knows "at least n" and "less than n"; both count `\w+` runs.
+    if args["direction"] == "at least":
+        return "length_constraints:number_words", {"relation": "at least", "num_words": args["n"]}
+    return "length_constraints:number_words", {"relation": "less than", "num_words": args["n"] + 1}
+
+
+word_count = count_function(
+    "word_count",
+    _FAMILY,
+    lambda text: len(text.words),
+    ("word", "words"),
+    (
+        "Use {bound} in total.",
+        "Write {bound}.",
+        "Your response should be {bound} long.",
+        "The whole answer must consist of {bound}.",
+    ),
+    quantity=_QUANTITY,
+    ifeval=_ifeval_words,
+    size=True,
+    least=5,
+)
+
+character_count = count_function(
+    "character_count",
+    _FAMILY,
+    lambda text: text.num_characters,
+    ("character", "characters"),
+    (
+        "Use {bound} in total, spaces included.",
+        "Write {bound}, counting spaces.",
+        "Your response should be {bound} long (spaces count).",
+        "The whole answer, spaces included, must consist of {bound}.",
+    ),
+    quantity=_QUANTITY,
+    min_gap=20,
+    size=True,
+    least=50,
+)
+
+
+@instruction_function(
+    family=_FAMILY,
+    quantity=_QUANTITY,
+    check=lambda text, args: bool(args["low"] <= len(text.words) <= args["high"]),
+    phrasings=lambda args: fill(
+        (
+            "Use between {low} and {high} words in total.",
+            "Write {low} to {high} words.",
+            "Your response should be between {low} and {high} words long.",
+            "Keep the length of the answer within {low} to {high} words.",
+        ),
+        **args,
+    ),
+    size=True,
+)
+def word_count_between(case: Case, rng: random.Random) -> Args | None:
+    """A range of words, both ends within."""
+    ends = draw_range([(len(text.words), flag) for text, flag in case.flags], rng)
+    return None if ends is None or ends[0] >= ends[1] else {"low": ends[0], "high": ends[1]}

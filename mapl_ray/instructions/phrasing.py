@@ -1,0 +1,37 @@
+"""Wording: numbers with their nouns, bounds that never change the truth, quotation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# All of a row mean the same whole number: no "over" and "under", which are off by one.
+_BOUNDS = {
+    "at least": ("at least {n} {nouns}", "no fewer than {n} {nouns}", "a minimum of {n} {nouns}", "{n} or more {many}"),
+    "at most": ("at most {n} {nouns}", "no more than {n} {nouns}", "a maximum of {n} {nouns}", "{n} or fewer {many}"),
+}
+
+
+def noun(n: int, singular: str, plural: str) -> str:
+    """The noun in its number."""
+    return singular if n == 1 else plural
+
+
+def count_phrase(n: int, singular: str, plural: str) -> str:
+    """ "1 word", "5 words"."""
+    return f"{n} {noun(n, singular, plural)}"
+
+
+def bound_phrases(direction: str, n: int, singular: str, plural: str) -> list[str]:
+    """All ways to say "at least n things" (or at most), four for either direction."""
+    return [bound.format(n=n, nouns=noun(n, singular, plural), many=plural) for bound in _BOUNDS[direction]]
+
+
+def fill(templates: Sequence[str], **values: object) -> list[str]:
+    """The templates with their fields filled in."""
+    return [template.format(**values) for template in templates]
+
+
+def quoted(word: str) -> str:
+    """The word in straight double quotes; quotes inside are escaped."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,66 @@
+"""Punctuation: counts of marks, and marks that are used or avoided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, presence_function
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.types import Args, IfEval, InstructionFunction
+
+_FAMILY = "punctuation"
+
+
+def _ifeval_no_comma(args: Args) -> IfEval | None:
+    return None if args["use"] else ("punctuation:no_comma", {})
+
+
+def _contains(signs: str) -> Callable[[Features], bool]:
+    return lambda text: any(sign in text.text for sign in signs)
+
+
+def _mark_function(
+    name: str, signs: str, singular: str, plural: str, ifeval: Callable[[Args], IfEval | None] | None = None
+) -> InstructionFunction:
+    return presence_function(
+        name,
+        _FAMILY,
+        _contains(signs),
+        (
+            f"Use at least one {singular}.",
+            f"Your response should contain {plural}.",
+            f"Include one or more {plural} in your answer.",
+            f"There must be at least one {singular} in the answer.",
+        ),
+        (
+            f"Use no {plural}.",
+            f"Your response should not contain any {plural}.",
+            f"Leave {plural} out of your answer entirely.",
+            f"There must not be a single {singular} in the answer.",
+        ),
+        quantity=name.removesuffix("_use"),
+        ifeval=ifeval,
+    )
+
+
+comma_count = count_function(
+    "comma_count",
+    _FAMILY,
+    lambda text: text.text.count(","),
+    ("comma", "commas"),
+    COUNT_TEMPLATES,
+    quantity="comma",
+    size=True,
+)
+
+comma_use = _mark_function("comma_use", ",", "comma", "commas", _ifeval_no_comma)
+exclamation_mark_use = _mark_function(
+    "exclamation_mark_use",
+    "!\uff01",
+    "exclamation mark",
+    "exclamation marks",
+)
+question_mark_use = _mark_function("question_mark_use", "?\uff1f", "question mark", "question marks")
+colon_use = _mark_function("colon_use", ":\uff1a", "colon", "colons")
+semicolon_use = _mark_function("semicolon_use", ";\uff1b", "semicolon", "semicolons")
+bracket_use = _mark_function("bracket_use", "()\uff08\uff09", "round bracket", "round brackets")

@@ -1,0 +1,61 @@
+"""The decorator that turns a drawing function into an instruction function of the registry.
+
+A function of your own, in your own module:
+
+    @instruction_function(
+        family="topic",
+        check=lambda text, args: args["sign"] in text.text,
+        phrasings=lambda args: [f"Use the sign {args['sign']}.", f"The sign {args['sign']} must occur."],
+    )
+    def currency_sign(case: Case, rng: random.Random) -> Args | None:
+        signs = [s for s in "$€£" if all((s in text.text) == flag for text, flag in case.flags)]
+        return {"sign": rng.choice(signs)} if signs else None
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.registry import register
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction
+
+Draw: TypeAlias = Callable[[Case, random.Random], Args | None]
+
+
+def instruction_function(
+    *,
+    family: str,
+    check: Callable[[Features, Args], bool],
+    phrasings: Callable[[Args], Sequence[str]],
+    name: str | None = None,
+    quantity: str | None = None,
+    ifeval: Callable[[Args], IfEval | None] | None = None,
+    excludes: Iterable[str] = (),
+    size: bool = False,
+) -> Callable[[Draw], InstructionFunction]:
+    """Register the decorated function, which draws JSON-able arguments for a `Case` or says None.
+
+    `name` defaults to the function's own, `quantity` to the name. Instructions are checked on every text of the case
+    before they are used, so a draw that is wrong costs a redraw and nothing else.
+    """
+
+    def decorate(draw: Draw) -> InstructionFunction:
+        own_name = name if name is not None else getattr(draw, "__name__", "unnamed")
+        return register(
+            InstructionFunction(
+                name=own_name,
+                family=family,
+                quantity=quantity if quantity is not None else own_name,
+                draw=draw,
+                check=check,
+                phrasings=phrasings,
+                ifeval=ifeval,
+                excludes=frozenset(excludes),
+                size=size,
+            )
+        )
+
+    return decorate

@@ -1,0 +1,156 @@
+"""The first and the last of a response: words, letters, marks."""
+
+from __future__ import annotations
+
+import random
+
+from mapl_ray.instructions.features import Features, fold
+from mapl_ray.instructions.phrasing import fill, quoted
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
+
+_FAMILY = "start_end"
+_MARKS = {".": "full stop", "?": "question mark", "!": "exclamation mark"}
+_MAX_WORD = 30  # longer runs are no words a person would name
+
+
+def _is_word(word: str | None, wanted: str) -> bool:
+    return word is not None and fold(word) == fold(wanted)
+
+
+def _usable(word: str | None) -> bool:
+    return word is not None and len(word) <= _MAX_WORD and any(sign.isalpha() for sign in word)
+
+
+def _pick(case: Case, own: list[str | None], others: list[str], rng: random.Random) -> str | None:
+    """A word that is the `own` word of exactly the texts that must satisfy; `others` where none must."""
+    flags = [flag for _, flag in case.flags]
+    wanted = [word for word, flag in zip(own, flags, strict=True) if flag]
+    pool: list[str | None] = wanted[:1] if wanted else [*others]
+    fitting = [
+        word
+        for word in pool
+        if word is not None
+        and _usable(word)
+        and all(_is_word(mine, word) == flag for mine, flag in zip(own, flags, strict=True))
+    ]
+    return rng.choice(fitting) if fitting else None
+
+
+def _context_words(case: Case, words: list[str | None], fallback: tuple[str, ...]) -> list[str]:
+    # The other response's own word, where there is one, else any that is plausible in that place.
+    near = [word for word in words if word is not None and _usable(word)]
+    own = {fold(word) for word in (_first(text) for text, _ in case.flags) if word}
+    return near if near and any(fold(word) not in own for word in near) else list(fallback)
+
+
+def _first(text: Features) -> str | None:
+    return text.first_word
+
+
+@instruction_function(
+    family=_FAMILY,
+    quantity="opening",
+    excludes=("first_person_use", "second_person_use"),
+    check=lambda text, args: _is_word(text.first_word, args["word"]),
+    phrasings=lambda args: fill(
+        (
+            "Begin with the word {word}.",
+            "The first word of your response should be {word}.",
+            "Start your answer with the word {word}.",
+            "{word} must be the very first word of the answer.",
+        ),
+        word=quoted(args["word"]),
+    ),
+)
+def first_word(case: Case, rng: random.Random) -> Args | None:
+    """The first word of the response."""
+    own = [text.first_word for text, _ in case.flags]
+    word = _pick(case, own, _context_words(case, [text.first_word for text in case.context], OPENERS), rng)
+    return None if word is None else {"word": word}
+
+
+def _starts_with(text: Features, letter: str) -> bool:
+    return text.first_word is not None and fold(text.first_word).startswith(fold(letter))
+
+
+@instruction_function(
+    family=_FAMILY,
+    quantity="opening",
+    check=lambda text, args: _starts_with(text, args["letter"]),
+    phrasings=lambda args: fill(
+        (
+            "Begin with a word that starts with the letter {letter}.",
+            "The first letter of your response should be {letter}.",
+            "Start your answer with the letter {letter}.",
+            "{letter} must be the first letter of the answer.",
+        ),
+        letter=quoted(args["letter"]),
+    ),
+)
+def first_letter(case: Case, rng: random.Random) -> Args | None:
+    """The first letter of the response."""
+    wanted = case.satisfied[:1] or [*case.context]
+    pool = [text.first_word[0].upper() for text in wanted if text.first_word and text.first_word[0].isalpha()]
+    if not case.satisfied:
+        pool = pool if pool and not any(_starts_with(text, pool[0]) for text in case.violated) else list("ABCFHISTWY")
+    fitting = [letter for letter in pool if all(_starts_with(text, letter) == flag for text, flag in case.flags)]
+    return {"letter": rng.choice(fitting)} if fitting else None
+
+
+@instruction_function(
+    family=_FAMILY,
+    quantity="ending",
+    check=lambda text, args: _is_word(text.last_word, args["word"]),
+    phrasings=lambda args: fill(
+        (
+            "End with the word {word}.",
+            "The last word of your response should be {word}.",
+            "Finish your answer with the word {word}.",
+            "{word} must be the very last word of the answer.",
+        ),
+        word=quoted(args["word"]),
+    ),
+)
+def last_word(case: Case, rng: random.Random) -> Args | None:
+    """The last word of the response; punctuation may follow."""
+    own = [text.last_word for text, _ in case.flags]
+    near: list[str | None] = [text.last_word for text in case.context]
+    taken = {fold(word) for word in own if word}
+    others = [word for word in near if word is not None and _usable(word) and fold(word) not in taken]
+    word = _pick(case, own, others or list(COMMON_WORDS), rng)
+    return None if word is None else {"word": word}
+
+
+@instruction_function(
+    family=_FAMILY,
+    quantity="ending",
+    excludes=("question_mark", "exclamation_mark"),
+    check=lambda text, args: (text.ending_mark == args["mark"]) != bool(args["negated"]),
+    phrasings=lambda args: fill(
+        (
+            "Do not end with a {mark}.",
+            "Your response should not end with a {mark}.",
+            "The last character of your answer must not be a {mark}.",
+            "Do not finish the answer with a {mark}.",
+        )
+        if args["negated"]
+        else (
+            "End with a {mark}.",
+            "Your response should end with a {mark}.",
+            "The last character of your answer must be a {mark}.",
+            "Finish the answer with a {mark}.",
+        ),
+        mark=_MARKS[args["mark"]],
+    ),
+)
+def ending_mark(case: Case, rng: random.Random) -> Args | None:
+    """The mark that the response ends with, or does not end with."""
+    for negated in rng.sample((False, True), 2):
+        marks = [
+            mark for mark in _MARKS if all(((text.ending_mark == mark) != negated) == flag for text, flag in case.flags)
+        ]
+        if marks:
+            return {"mark": rng.choice(marks), "negated": negated}
+    return None

@@ -1,0 +1,188 @@
+"""The counting rules: what a word, sentence, paragraph, list item, number ... of a response is.
+
+Every checker of the function set counts by these functions and by nothing else. All of them take any string (empty,
+enormous, any script) in linear time and never raise.
+
+| thing | rule |
+|---|---|
+| word | a run of `\\w` characters, as IFEval counts: "don't" is two words, "well-known" two, "3.5" two |
+| spelled word | letters and digits, joined by inner apostrophes and hyphens ("don't" is one): first and last words |
+| character | every code point, spaces and line breaks too, of the text without leading and trailing white space |
+| line | ends at `\\n`, `\\r\\n` or `\\r`; only lines that hold something other than white space count |
+| paragraph | a block of lines between blank lines |
+| code block | from a line that starts with three backticks or tildes to the next such line, or to the end |
+| sentence | ends at `.`, `!`, `?` or an ellipsis, with closing quotes, before white space and no small letter, or at |
+| | the end of a block or list item; never at an abbreviation ("Dr."), an initial or a decimal; headings and |
+| | code are none |
+| bullet item | a line of `-`, `*`, `+` or `•`, white space, text, at any indent, outside code blocks |
+| numbered item | a line of `1.`, `1)` or `Step 1`, then text, at any indent, outside code blocks |
+| heading | a line of one to six `#`, white space, text, outside code blocks |
+| bold part | `**text**` or `__text__` within one line, outside code blocks |
+| number | digits, with inner points and commas ("1,000" is one), at the start of a word; list numbers do not count |
+| capital word | a word of at least two letters, all of them capitals, none of them digits |
+"""
+
+from __future__ import annotations
+
+import re
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_WORD = re.compile(r"\w+")
+_SPELLED = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*+")
+_BULLET = re.compile(r"[ \t]*[-*+•][ \t]+(?=\S)(?![-*][ \t]*[-*][ \t]*$)")
+_NUMBERED = re.compile(r"[ \t]*(?:\d{1,3}[.)]|[Ss]tep[ \t]\d{1,3}[.:)]?)[ \t]+(?=\S)")
+_HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
+_BOLD = re.compile(r"\*\*(?=[^\s*])[^*\n]*+\*\*|(?<!\w)__(?=[^\s_])[^_\n]*+__(?!\w)")
+_DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(r"(?<![\w.,])\d++(?:[.,]\d++)*+")
+# A run of end marks and what closes it, tried only where the run starts: linear on "......".
+_SENTENCE_END = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"'\u201d\u2019\u00bb)\]*_]*+(?=\s)|[\u3002\uff01\uff1f]++[\u201d\u2019\u300d\u300f\uff09]*+"
+)
+_TOKEN_BEFORE = re.compile(r"[\w.]+\Z")
+_ABBREVIATIONS = re.compile(
+    r"(?:mr|mrs|ms|dr|prof|sr|jr|st|vs|etc|e\.g|i\.e|eg|ie|cf|fig|no|vol|al|inc|ltd|co|corp|dept|est|approx|"
+    r"jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|u\.s|u\.k|u\.n|a\.m|p\.m|ph\.d|b\.c|a\.d)",
+    re.IGNORECASE,
+)
+_CLOSERS = " \t\r\n\f\v\u00a0\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~"
+
+
+def words(text: str) -> list[str]:
+    """All words, in order."""
+    return _WORD.findall(text)
+
+
+def lines(text: str) -> list[str]:
+    """All lines, blank ones too."""
+    return _LINE_END.split(text)
+
+
+def outside_code(all_lines: list[str]) -> list[str]:
+    """The lines that are not in a code block; a block becomes one blank line."""
+    kept: list[str] = []
+    inside = False
+    for line in all_lines:
+        if line.lstrip().startswith(("```", "~~~")):
+            inside = not inside
+            kept.append("")
+        elif not inside:
+            kept.append(line)
+    return kept
+
+
+def has_code_block(all_lines: list[str]) -> bool:
+    """Whether a code block starts anywhere."""
+    return any(line.lstrip().startswith(("```", "~~~")) for line in all_lines)
+
+
+def paragraphs(all_lines: list[str]) -> list[str]:
+    """Blocks of lines between blank lines."""
+    blocks: list[list[str]] = []
+    fresh = True
+    for line in all_lines:
+        if not line.strip():
+            fresh = True
+        elif fresh:
+            blocks.append([line])
+            fresh = False
+        else:
+            blocks[-1].append(line)
+    return ["\n".join(block) for block in blocks]
+
+
+def sentences(prose_lines: list[str]) -> list[str]:
+    """Sentences of the lines outside code blocks."""
+    found: list[str] = []
+    block: list[str] = []
+    for line in [*prose_lines, ""]:
+        item = _BULLET.match(line) or _NUMBERED.match(line)
+        heading = _HEADING.match(line) is not None
+        if item is not None or heading or not line.strip():
+            found.extend(_split_sentences(" ".join(block)))
+            block = []
+        if not heading:
+            block.append(line[item.end() :] if item is not None else line)
+    return found
+
+
+def _split_sentences(block: str) -> list[str]:
+    pieces: list[str] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(block):
+        if _ends_sentence(block, start, match):
+            pieces.append(block[start : match.end()])
+            start = match.end()
+    pieces.append(block[start:])
+    return [piece.strip() for piece in pieces if _WORD.search(piece)]
+
+
+def _ends_sentence(block: str, start: int, match: re.Match[str]) -> bool:
+    following = block[match.end() : match.end() + 8].lstrip()[:1]
+    if following.islower():
+        return False
+    if match.group() != ".":
+        return True
+    before = _TOKEN_BEFORE.search(block, max(start, match.start() - 12), match.start())
+    token = before.group() if before else ""
+    return not (_ABBREVIATIONS.fullmatch(token) or (len(token) == 1 and token.isupper() and token != "I"))
+
+
+def bullet_items(prose_lines: list[str]) -> int:
+    """Number of bullet items, nested ones too; rules such as `* * *` are none."""
+    return sum(_BULLET.match(line) is not None for line in prose_lines)
+
+
+def numbered_items(prose_lines: list[str]) -> int:
+    """Number of numbered items."""
+    return sum(_NUMBERED.match(line) is not None for line in prose_lines)
+
+
+def headings(prose_lines: list[str]) -> int:
+    """Number of Markdown headings."""
+    return sum(_HEADING.match(line) is not None for line in prose_lines)
+
+
+def bold_parts(prose_lines: list[str]) -> int:
+    """Number of Markdown bold parts."""
+    return sum(len(_BOLD.findall(line)) for line in prose_lines if "**" in line or "__" in line)
+
+
+def numbers(all_lines: list[str]) -> int:
+    """Number of numbers in digits, list numbers left out."""
+    total = 0
+    for line in all_lines:
+        if not _DIGIT.search(line):
+            continue
+        item = _NUMBERED.match(line)
+        total += len(_NUMBER.findall(line[item.end() :] if item else line))
+    return total
+
+
+def capital_words(all_words: list[str]) -> int:
+    """Number of words in capitals ("NASA"; not "I", not "B2B")."""
+    return sum(len(word) > 1 and word.isupper() and word.isalpha() for word in all_words)
+
+
+def first_word(text: str) -> str | None:
+    """The first spelled word, marks and quotes before it left out; None where there is none."""
+    match = _SPELLED.search(text)
+    return None if match is None else match.group().replace("\u2019", "'")
+
+
+def last_word(text: str) -> str | None:
+    """The last spelled word; None where there is none."""
+    # From the end, in windows that double: a long tail of marks stays linear.
+    size = 64
+    while True:
+        start = max(0, len(text) - size)
+        found = _SPELLED.findall(text[start:])
+        # The first word of a cut window may have lost its start: take the last of at least two.
+        if len(found) > 1 or start == 0:
+            return found[-1].replace("\u2019", "'") if found else None
+        size *= 2
+
+
+def ending_mark(text: str) -> str:
+    """The last character once white space and closing quotes, brackets and Markdown marks are taken off; "" if none."""
+    return text.rstrip(_CLOSERS)[-1:]

@@ -1,0 +1,84 @@
+"""Numbers for instructions: far enough from the response's own value, and round as a person would have them.
+
+A threshold keeps a margin of 10 % and at least 2 units from every value it is drawn against, so that a person
+who counts a little differently comes to the same verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+Direction = Literal["at least", "at most"]
+DIRECTIONS: tuple[Direction, Direction] = ("at least", "at most")
+Values = Sequence[tuple[int, bool]]  # (value of a text, whether it must satisfy)
+
+_REACH = 2.0  # how far, as a factor, a threshold may lie from the nearest value
+_UNITS = (1, 5, 10, 50)
+
+
+def margin(value: int, min_gap: int = 2) -> int:
+    """The least distance of a threshold from a value."""
+    return max(min_gap, math.ceil(value / 10))
+
+
+def draw_threshold(
+    values: Values, direction: Direction, rng: random.Random, *, least: int = 1, min_gap: int = 2
+) -> int | None:
+    """A threshold n >= least, log-uniform, with `value >= n` (or `<= n`) exactly for the values that must satisfy.
+
+    None where no n keeps the margins.
+    """
+    low, high = least, None
+    bounded_below = False
+    for value, satisfied in values:
+        gap = margin(value, min_gap)
+        if satisfied == (direction == "at least"):
+            high = value - gap if high is None else min(high, value - gap)
+        else:
+            low, bounded_below = max(low, value + gap), True
+    if high is None:
+        high = max(math.floor(low * _REACH), low + 3 * min_gap)
+    elif not bounded_below:
+        low = max(low, math.ceil(high / _REACH))
+    return None if low > high else _log_uniform(low, high, rng)
+
+
+def draw_range(values: Values, rng: random.Random, *, least: int = 1, min_gap: int = 2) -> tuple[int, int] | None:
+    """A range (low, high), both within, that holds exactly the values that must satisfy, all at a margin from its ends.
+
+    None where no range keeps the margins.
+    """
+    inside = [value for value, satisfied in values if satisfied]
+    outside = [value for value, satisfied in values if not satisfied]
+    if not inside:
+        # Nobody is inside: stand in for the value that the range is made around, beside those that must be outside.
+        anchor = max(1, rng.choice(outside)) if outside else 100
+        factor = rng.uniform(1.5, 3.0)
+        above, below = round(anchor * factor) + 3 * min_gap, round(anchor / factor)
+        fits_below = below - margin(below, min_gap) >= least and rng.random() < 0.5
+        inside = [below if fits_below else above]
+    least_in, most_in = min(inside), max(inside)
+    lows = [(value, False) for value in outside if value <= most_in] + [(least_in, True)]
+    highs = [(value, False) for value in outside if value >= least_in] + [(most_in, True)]
+    low = draw_threshold(lows, "at least", rng, least=least, min_gap=min_gap)
+    high = draw_threshold(highs, "at most", rng, least=least, min_gap=min_gap)
+    return None if low is None or high is None else (low, high)
+
+
+def round_as_a_person(value: float, low: int, high: int) -> int:
+    """The roundest number near `value` that stays within [low, high]: 120 rather than 117, 25 rather than 23."""
+    scale = 10 ** max(0, len(str(int(value))) - 2)
+    units = sorted({unit * power for unit in _UNITS for power in (1, scale)}, reverse=True)
+    for unit in units:
+        first, last = -(-low // unit) * unit, high // unit * unit
+        if unit <= max(1.0, value / 4) and first <= last:
+            return min(max(round(value / unit) * unit, first), last)
+    return min(max(round(value), low), high)
+
+
+def _log_uniform(low: int, high: int, rng: random.Random) -> int:
+    value = math.exp(rng.uniform(math.log(low), math.log(high)))
+    return round_as_a_person(value, low, high)

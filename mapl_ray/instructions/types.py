@@ -1,0 +1,108 @@
+"""Instructions, and the functions that write them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mapl_ray.errors import UserError
+from mapl_ray.instructions.features import Features, features_of
+from mapl_ray.instructions.registry import lookup
+from mapl_ray.records import InstructionRecord
+
+Args: TypeAlias = Mapping[str, Any]  # JSON-able
+IfEval: TypeAlias = tuple[str, dict[str, Any]]  # instruction id and arguments of an IFEval checker
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What an instruction is asked for: which texts shall satisfy it and which shall not."""
+
+    flags: tuple[tuple[Features, bool], ...]
+    context: tuple[Features, ...] = ()  # texts on the same topic that plausible words may come from
+
+    @property
+    def satisfied(self) -> list[Features]:
+        """The texts that shall satisfy."""
+        return [text for text, flag in self.flags if flag]
+
+    @property
+    def violated(self) -> list[Features]:
+        """The texts that shall violate."""
+        return [text for text, flag in self.flags if not flag]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction: its wording, and the arguments its checker goes by."""
+
+    name: str  # of the function that wrote it
+    family: str
+    args: Args
+    text: str
+
+    def check(self, response: str | Features) -> bool:
+        """Whether the response does what the instruction says."""
+        return lookup(self.name).check(features_of(response), self.args)
+
+    def to_ifeval(self) -> IfEval | None:
+        """IFEval's id and arguments for exactly this instruction, or None where its checker counts otherwise."""
+        ifeval = lookup(self.name).ifeval
+        return None if ifeval is None else ifeval(self.args)
+
+    def to_record(self) -> InstructionRecord:
+        """What is stored."""
+        return InstructionRecord(self.name, self.text, dict(self.args))
+
+    @classmethod
+    def from_record(cls, record: InstructionRecord) -> Instruction:
+        """The stored instruction again; raises `UserError` for an unknown name or arguments that are not its own."""
+        function = lookup(record.name)
+        instruction = cls(record.name, function.family, dict(record.args), record.text)
+        try:
+            instruction.check("")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"instruction {record.name!r}: arguments {dict(record.args)!r} are not this function's ({error!r})."
+            ) from None
+        return instruction
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionFunction:
+    """A function of the set G0: writes an instruction that a response satisfies or violates, as asked."""
+
+    name: str
+    family: str
+    quantity: str  # what it restricts: no two instructions on one quantity meet in a prompt
+    draw: Callable[[Case, random.Random], Args | None]
+    check: Callable[[Features, Args], bool]
+    phrasings: Callable[[Args], Sequence[str]]  # all wordings of these arguments, as many for any arguments
+    ifeval: Callable[[Args], IfEval | None] | None = None
+    excludes: frozenset[str] = field(default_factory=frozenset)  # quantities it can't be combined with
+    size: bool = False  # a measure that grows with the text's length
+
+    def generate(
+        self, response: str | Features, satisfied: bool, rng: random.Random, *, other: str | Features | None = None
+    ) -> Instruction | None:
+        """An instruction that `response` satisfies or violates, or None where there is none.
+
+        `other` is a text on the same topic (the other response of a pair): keywords that the response lacks come
+        from it, and keywords that it holds are then such that `other` lacks.
+        """
+        context = () if other is None else (features_of(other),)
+        return self.generate_for(Case(((features_of(response), satisfied),), context), rng)
+
+    def generate_for(self, case: Case, rng: random.Random, wording: int | None = None) -> Instruction | None:
+        """An instruction for several texts at once, each with its flag; `wording` picks the phrasing.
+
+        Every flag is checked before the instruction is handed out.
+        """
+        wording = rng.getrandbits(32) if wording is None else wording
+        args = self.draw(case, rng)
+        if args is None or any(self.check(text, args) != flag for text, flag in case.flags):
+            return None
+        phrasings = self.phrasings(args)
+        return Instruction(self.name, self.family, args, phrasings[wording % len(phrasings)])

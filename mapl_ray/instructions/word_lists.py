@@ -1,0 +1,63 @@
+"""Words that are never keywords, and plausible ones for where no other text is at hand."""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+STOP_WORDS: frozenset[str] = frozenset(
+    _words("""
+    about above across actually after again against almost alone along already also although always among another any
+    anyone anything around because been before behind being below beneath beside besides between beyond both came can
+    cannot come could dare despite did does doing done down during each either else enough especially etc even ever
+    every everyone everything except few fewer first for from further gave get gets getting give given gives giving goes
+    going gone got had has have having he hence her here hers herself him himself his how however http https html
+    indeed instead into isn itself just keep kept know knew known last later least less let lets like likely made main
+    mainly make makes making many may maybe might mine more moreover most mostly much must myself near nearly need
+    needs neither never next none nor nothing now off often once one ones only onto other others otherwise ought our
+    ours ourselves out over own perhaps please quite rather really said same saw say says see seem seemed seems seen
+    self several shall she should since some someone something sometimes somewhere soon still such sure take taken takes
+    taking tell than that the their theirs them themselves then there therefore these they thing things this those
+    though through throughout thus till together too took toward towards under unless until unto upon used using usually
+    very want wants was way ways well went were what whatever when whenever where whereas wherever whether which while
+    whom whose why will with within without would www yes yet you your yours yourself yourselves doesn didn don wasn
+    weren wouldn couldn shouldn aren hasn haven isn
+    """)
+)
+
+# Content words that turn up in answers on nearly any subject.
+COMMON_WORDS: tuple[str, ...] = _words(
+    """
+    ability access account action activity advice amount analysis answer approach area aspect attention audience
+    background balance basis behavior benefit body book budget building business capital care career case cause center
+    challenge chance change character child choice city class color common community company comparison complete
+    computer concept condition connection consider contact content context control cost country couple course create
+    culture current customer daily data decision degree demand design detail develop development difference different
+    difficult direction discussion distance early economy education effect effective effort element energy engine
+    entire environment equipment event evidence example exercise experience expert explain face fact factor family
+    feature feeling field figure final focus food force form foundation freedom friend function future game general
+    goal government group growth guide habit health heart help history home hope house human idea impact important
+    improve include increase individual industry influence information interest investment issue journey knowledge
+    language large learning lesson letter level life light limit list local machine management market material matter
+    meaning measure media meeting memory message method mind minute mistake model moment money month morning movement
+    music nature network night number offer office option order organization page part particular partner party past
+    pattern people performance period person picture piece place plan point policy popular position possible power
+    practice present pressure price principle problem process product professional program progress project property
+    provide public purpose quality question range rate reach reading reality reason record region relationship report
+    research resource response result risk role rule safety scale school science season section security sense series
+    service share simple situation size skill social society software solution sound source space special specific
+    stage standard start state step story strategy strength structure student study style subject success support
+    system table task teacher team technology term test theory thought time tool topic total trade tradition training
+    travel type unique user value variety version view voice water week work world writing year
+    """
+)
+
+OPENERS: tuple[str, ...] = _words(
+    "A According Although An As At Certainly First For Here How I If In It Let Many Once One Please Sure Thank The "
+    "There This To Today Unfortunately We When While Yes You Your"
+)
+
+# Letters most answers hold many of, so that a count of them says something.
+COUNTED_LETTERS = "abcdefghiklmnoprstuvwy"

@@ -1,0 +1,143 @@
+"""Draw one contrast: instructions of the same functions G1 with two argument sets, for a pair of texts.
+
+`plus` is written for the chosen response, `minus` for the rejected one (METHOD.md, "The two datasets"):
+(all) the winner satisfies every instruction and the loser violates at least one;
+(any) the winner satisfies at least one instruction and the loser violates every one.
+
+The two sides are drawn by one rule with the responses exchanged. A prompt of either side is preferred for one response
+and dispreferred for the other, so neither its words nor its numbers tell which it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible
+
+Condition = Literal["all", "any"]
+_TRIES = 3  # draws of one instruction before the function is given up
+
+
+@dataclass(frozen=True, slots=True)
+class PairFeatures:
+    """The texts of one pair."""
+
+    chosen: Features
+    rejected: Features
+    prompt: Features  # the text of the last user turn
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two lists of as many instructions, by the same functions in the same order."""
+
+    plus: tuple[Instruction, ...]
+    minus: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    function: InstructionFunction
+    wording: int  # one for both sides: nothing but the arguments differ
+
+
+def draw_functions(functions: Sequence[InstructionFunction], k: int, rng: random.Random) -> list[InstructionFunction]:
+    """G1: k functions that can stand together, families drawn first so that none dominates.
+
+    Fewer than k where no more fit together.
+    """
+    families: dict[str, list[InstructionFunction]] = {}
+    for function in sorted(functions, key=lambda function: function.name):
+        families.setdefault(function.family, []).append(function)
+    queue = [rng.sample(members, len(members)) for _, members in sorted(families.items())]
+    rng.shuffle(queue)
+    chosen: list[InstructionFunction] = []
+    # One of every family before any family gives a second.
+    while len(chosen) < k and queue:
+        for members in [*queue]:
+            while members and not _fits(members[-1], chosen):
+                members.pop()
+            if members and len(chosen) < k:
+                chosen.append(members.pop())
+        queue = [members for members in queue if members]
+    return chosen
+
+
+def _fits(function: InstructionFunction, chosen: Sequence[InstructionFunction]) -> bool:
+    return all(
+        function.quantity != other.quantity
+        and function.quantity not in other.excludes
+        and other.quantity not in function.excludes
+        for other in chosen
+    )
+
+
+def draw_contrast(
+    pair: PairFeatures, functions: Sequence[InstructionFunction], condition: Condition, rng: random.Random
+) -> Contrast | None:
+    """Both sides for one G1, or None where its functions cannot tell the responses apart in both directions."""
+    slots = [_Slot(function, rng.getrandbits(32)) for function in functions]
+    plus = _draw_side(slots, pair.chosen, pair.rejected, pair.prompt, condition, rng)
+    if plus is None:
+        return None
+    minus = _draw_side(slots, pair.rejected, pair.chosen, pair.prompt, condition, rng)
+    return None if minus is None else Contrast(plus, minus)
+
+
+def _draw_side(
+    slots: Sequence[_Slot],
+    winner: Features,
+    loser: Features,
+    prompt: Features,
+    condition: Condition,
+    rng: random.Random,
+) -> tuple[Instruction, ...] | None:
+    """Instructions that the winner satisfies and the loser violates, as the condition says; in the order of slots."""
+    drawn: dict[int, Instruction] = {}
+    separated = False
+    for index in rng.sample(range(len(slots)), len(slots)):
+        instruction = None
+        for flags in _flag_order(condition, separated, rng):
+            if not _satisfiable(slots[index], flags, drawn, slots, winner):
+                continue
+            case = Case(((winner, flags[0]), (loser, flags[1])), (prompt,))
+            instruction = _draw_slot(slots[index], case, [*drawn.values()], rng)
+            if instruction is not None:
+                separated |= flags == (True, False)
+                break
+        if instruction is None:
+            return None
+        drawn[index] = instruction
+    return tuple(drawn[index] for index in range(len(slots))) if separated else None
+
+
+def _flag_order(condition: Condition, separated: bool, rng: random.Random) -> list[tuple[bool, bool]]:
+    """(flag of the winner, flag of the loser), in the order to try: one slot has to separate the two."""
+    separating = (True, False)
+    neutral = (True, True) if condition == "all" else (False, False)
+    if separated and rng.random() < 0.5:
+        return [neutral, separating]
+    return [separating, neutral]
+
+
+def _satisfiable(
+    slot: _Slot, flags: tuple[bool, bool], drawn: dict[int, Instruction], slots: Sequence[_Slot], winner: Features
+) -> bool:
+    """Whether a response can do it all: the winner does, or no two measures of size pull against each other."""
+    if not slot.function.size:
+        return True
+    others = [drawn[index] for index in drawn if slots[index].function.size]
+    return not others or (flags[0] and all(other.check(winner) for other in others))
+
+
+def _draw_slot(slot: _Slot, case: Case, beside: Sequence[Instruction], rng: random.Random) -> Instruction | None:
+    for _ in range(_TRIES):
+        instruction = slot.function.generate_for(case, rng, slot.wording)
+        if instruction is None:
+            return None
+        if all(compatible(instruction, other) for other in beside):
+            return instruction
+    return None

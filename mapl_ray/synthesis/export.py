@@ -1,0 +1,124 @@
+"""Groups as plain tables: the intra and inter data sets of METHOD.md, and rows that TRL takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapl_ray.errors import UserError
+from mapl_ray.records import Level, Relation, RelationGroup, messages_to_rows
+from mapl_ray.shards import write_atomically
+
+ExportFormat: TypeAlias = Literal["intra", "inter", "trl"]
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_COLUMNS: dict[str, list[str]] = {
+    "intra": ["prompt_preferred", "prompt_dispreferred", "response"],
+    "inter": ["prompt", "prompt_original", "chosen", "rejected"],
+    "trl": ["prompt", "chosen", "rejected"],
+}
+_ROWS_AT_ONCE = 1000
+
+
+def export_schema(format: ExportFormat) -> pa.Schema:
+    """Arrow schema of a format: columns of messages, then plain strings."""
+    strings = ["kind", "pair_id"] if format != "intra" else ["pair_id"]
+    return pa.schema([(name, _MESSAGES) for name in _COLUMNS[format]] + [(name, pa.string()) for name in strings])
+
+
+def export_rows(group: RelationGroup, format: ExportFormat) -> Iterator[dict[str, Any]]:
+    """The rows of one group; prompts and responses are lists of `{role, content}`.
+
+    * intra: `prompt_preferred`, `prompt_dispreferred`, `response`
+    * inter: `prompt`, `prompt_original`, `chosen`, `rejected`, `kind`: under `prompt` the gap between chosen and
+      rejected is wider (`inter_widening`) or narrower (`inter_narrowing`) than under `prompt_original`
+    * trl: `prompt`, `chosen`, `rejected`, conversational, as TRL's DPOTrainer and RewardTrainer take: x and x+ with the
+      pair as it is, x- with the pair exchanged
+    """
+    if format not in _COLUMNS:
+        raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
+    for relation in group.relations:
+        row = _row(group, relation, format)
+        if row is not None:
+            yield {**row, "pair_id": group.pair_id}
+
+
+def _row(group: RelationGroup, relation: Relation, format: ExportFormat) -> dict[str, Any] | None:
+    inter = relation.level.family == "inter"
+    if format == "trl" and relation.level is Level.PREF:
+        return {**_pair(group, 0), "kind": relation.level.value}
+    if format == "intra" and relation.level is Level.INTRA:
+        winner, loser = group.sequences[relation.preferred[0]], group.sequences[relation.dispreferred[0]]
+        return {
+            "prompt_preferred": messages_to_rows(group.prompts[winner.prompt]),
+            "prompt_dispreferred": messages_to_rows(group.prompts[loser.prompt]),
+            "response": _answer(group.responses[winner.response]),
+        }
+    if not inter or format == "intra":
+        return None
+    index = max(group.sequences[i].prompt for i in relation.preferred)  # the instructed one; the original is 0
+    if format == "inter":
+        original = {"prompt_original": messages_to_rows(group.prompts[0])}
+        return {**_pair(group, index), **original, "kind": relation.level.value}
+    exchanged = relation.level is Level.INTER_NARROWING
+    return {**_pair(group, index, exchanged), "kind": relation.level.value}
+
+
+def _pair(group: RelationGroup, prompt: int, exchanged: bool = False) -> dict[str, Any]:
+    better, worse = reversed(group.responses) if exchanged else group.responses
+    return {
+        "prompt": messages_to_rows(group.prompts[prompt]),
+        "chosen": _answer(better),
+        "rejected": _answer(worse),
+    }
+
+
+def _answer(response: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": response}]
+
+
+def write_export(groups: Iterable[RelationGroup], format: ExportFormat, path: str | Path) -> int:
+    """Write all rows to a `.jsonl` or `.parquet` file, which appears whole or not at all; the number of rows.
+
+    Raises `UserError` for an unknown format or another ending.
+    """
+    path = Path(path)
+    if format not in _COLUMNS:
+        raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
+    writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
+    if path.suffix not in writers:
+        raise UserError(f"{path}: the file's name must end with .jsonl or .parquet.")
+    rows = (row for group in groups for row in export_rows(group, format))
+    written: list[int] = []
+    write_atomically(path, lambda aside: written.append(writers[path.suffix](rows, format, aside)))
+    return written[0]
+
+
+def _write_jsonl(rows: Iterator[dict[str, Any]], format: ExportFormat, path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as handle:
+        for row in rows:
+            ordered = {name: row[name] for name in export_schema(format).names}
+            handle.write(json.dumps(ordered, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], format: ExportFormat, path: Path) -> int:
+    schema = export_schema(format)
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                count, batch = count + len(batch), []
+        if batch:  # an empty row group would be more than some readers take
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return count + len(batch)

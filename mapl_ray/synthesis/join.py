@@ -1,0 +1,71 @@
+"""Join instructions with the original prompt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from mapl_ray.errors import UserError
+from mapl_ray.instructions import Instruction
+from mapl_ray.records import Message
+
+# (before one instruction, before several); an empty one is no line of its own.
+_SENTENCE_LEADS = (
+    ("", ""),
+    ("Please note:", "Please note:"),
+    ("One requirement:", "Some requirements:"),
+    ("Follow this instruction in your answer.", "Follow these instructions in your answer."),
+    ("In your response, keep to the following.", "In your response, keep to the following."),
+)
+_LIST_LEADS = (
+    ("Requirement:", "Requirements:"),
+    ("Please follow this instruction:", "Please follow these instructions:"),
+    ("Your answer must meet this condition:", "Your answer must meet these conditions:"),
+    ("Keep to this rule:", "Keep to these rules:"),
+    ("Additional instruction:", "Additional instructions:"),
+)
+
+
+def join_prompt(
+    prompt: tuple[Message, ...], instructions: Sequence[Instruction], rng: random.Random
+) -> tuple[Message, ...]:
+    """The prompt with the instructions after the text of its last user turn, which stays an exact prefix.
+
+    System, earlier and later turns are kept. The layout depends on `rng` and the number of instructions alone.
+    Raises `UserError` where the prompt has no user turn.
+    """
+    turn = last_user_turn(prompt)
+    if turn is None:
+        raise UserError("a prompt without a user turn: there is nothing to join instructions with.")
+    block = _layout([instruction.text for instruction in instructions], rng)
+    joined = Message(prompt[turn].role, prompt[turn].content + block)
+    return (*prompt[:turn], joined, *prompt[turn + 1 :])
+
+
+def last_user_turn(prompt: tuple[Message, ...]) -> int | None:
+    """Index of the last message by the user."""
+    return max((index for index, message in enumerate(prompt) if message.role == "user"), default=None)
+
+
+def _layout(texts: list[str], rng: random.Random) -> str:
+    layout: Callable[[list[str], random.Random], str] = rng.choice((_sentences, _bullets, _numbers))
+    return layout(texts, rng) if texts else ""
+
+
+def _lead(leads: Sequence[tuple[str, str]], texts: list[str], rng: random.Random) -> str:
+    one, several = rng.choice(leads)
+    return one if len(texts) == 1 else several
+
+
+def _sentences(texts: list[str], rng: random.Random) -> str:
+    lead = _lead(_SENTENCE_LEADS, texts, rng)
+    return "\n\n" + " ".join([lead, *texts] if lead else texts)
+
+
+def _bullets(texts: list[str], rng: random.Random) -> str:
+    return "\n\n" + "\n".join([_lead(_LIST_LEADS, texts, rng), *(f"- {text}" for text in texts)])
+
+
+def _numbers(texts: list[str], rng: random.Random) -> str:
+    items = [f"{number}. {text}" for number, text in enumerate(texts, start=1)]
+    return "\n\n" + "\n".join([_lead(_LIST_LEADS, texts, rng), *items])

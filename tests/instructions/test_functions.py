@@ -1,0 +1,177 @@
+"""Every function of the registry: truth, both sides, restoring, wording."""
+
+import random
+import re
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mapl_ray.errors import UserError
+from mapl_ray.instructions import REGISTRY, Case, Instruction, compatible, features_of, instruction_function
+from mapl_ray.instructions.registry import _FUNCTIONS
+from mapl_ray.records import InstructionRecord, canonical_json
+
+NAMES = sorted(REGISTRY)
+RESPONSE = (
+    "Paris is a city. It has museums, parks and cafés!\n\n- First visit the Louvre.\n- Then walk along the river.\n\n"
+    "I hope that helps you. Museums in Paris: 3 of them are free; museums elsewhere are not."
+)
+
+
+def test_the_set_is_broad() -> None:
+    assert len(REGISTRY) >= 20
+    assert len({function.family for function in REGISTRY.values()}) >= 8
+    assert all(name == function.name for name, function in REGISTRY.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_true_and_two_sided_on_real_responses(name, real_pairs) -> None:
+    rng = random.Random(name)
+    served = {True: 0, False: 0}
+    asked = 0
+    for chosen, rejected in real_pairs:
+        for response, other in ((chosen, rejected), (rejected, None)):
+            asked += 1
+            for flag in (True, False):
+                instruction = REGISTRY[name].generate(response, flag, rng, other=other)
+                if instruction is not None:
+                    served[flag] += 1
+                    assert instruction.check(response) == flag
+    assert asked >= 500
+    assert min(served.values()) >= 0.9 * asked
+
+
+def test_two_sided_on_short_responses(short_responses) -> None:
+    rng = random.Random(0)
+    for function in REGISTRY.values():
+        for flag in (True, False):
+            served = sum(function.generate(text, flag, rng) is not None for text in short_responses)
+            assert served >= 0.9 * len(short_responses), (function.name, flag)
+
+
+texts = st.one_of(
+    st.text(max_size=300),
+    st.text(st.sampled_from("aB1 .,!?\n-*#`\"'\u2019字é\u0301\u200b\u202e🙂_:()K\u017f\u0131ß"), max_size=300),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=30, deadline=None)
+@given(text=texts, other=st.none() | texts, flag=st.booleans(), rng=st.randoms(use_true_random=False))
+def test_any_unicode(name, text, other, flag, rng) -> None:
+    instruction = REGISTRY[name].generate(text, flag, rng, other=other)
+    if instruction is None:
+        return
+    assert instruction.check(text) == flag
+    restored = Instruction.from_record(instruction.to_record())
+    assert restored == instruction
+    for one in (text, other or "", RESPONSE):
+        assert restored.check(one) == instruction.check(one)
+    canonical_json(instruction.args).encode()  # JSON text, and UTF-8
+
+
+@pytest.mark.parametrize("response", ["", " ", "\n\n", "🙂", "a", "字" * 50, "x" * 300_000, "word " * 60_000])
+def test_odd_responses(response) -> None:
+    rng = random.Random(0)
+    for function in REGISTRY.values():
+        for flag in (True, False):
+            instruction = function.generate(response, flag, rng)
+            assert instruction is None or instruction.check(response) == flag
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wording(name) -> None:
+    function = REGISTRY[name]
+    layouts = defaultdict(set)
+    for seed in range(60):
+        instruction = function.generate(RESPONSE, seed % 2 == 0, random.Random(seed))
+        if instruction is None:
+            continue
+        phrasings = function.phrasings(instruction.args)
+        layouts[len(phrasings)].add(canonical_json(instruction.args))
+        assert len(set(phrasings)) >= 4
+        for text in phrasings:
+            assert text.endswith(".")
+            assert text[0].isupper() or text[0] in "\"'"
+            assert not re.search(r"\{|\}|  |\b1 (words|sentences|times|commas|paragraphs|letters|characters)\b", text)
+    assert len(layouts) == 1  # as many wordings for any arguments: one index means one wording
+
+
+def test_wording_depends_on_the_index_alone() -> None:
+    case = Case(((features_of(RESPONSE), True),))
+    first = REGISTRY["word_count"].generate_for(case, random.Random(1), wording=5)
+    second = REGISTRY["word_count"].generate_for(case, random.Random(2), wording=5)
+    assert first is not None
+    assert second is not None
+    numbers = re.compile(r"\d+|at least|at most|no fewer than|no more than|a minimum of|a maximum of|or more|or fewer")
+    assert numbers.sub("#", first.text) == numbers.sub("#", second.text)
+
+
+def test_keywords_come_from_the_pair() -> None:
+    mine, theirs = (
+        "The museum opens early. Visitors enjoy paintings.",
+        "The theatre closes late. Audiences enjoy drama.",
+    )
+    for seed in range(30):
+        rng = random.Random(seed)
+        yes = REGISTRY["include_word"].generate(mine, True, rng, other=theirs)
+        no = REGISTRY["include_word"].generate(mine, False, rng, other=theirs)
+        assert yes is not None
+        assert no is not None
+        # What only one of the two has, on either side: "enjoy", which both have, would give the flag away.
+        assert yes.args["word"] in {"museum", "opens", "early", "visitors", "paintings"}
+        assert no.args["word"] in {"theatre", "closes", "late", "audiences", "drama"}
+
+
+def test_records_that_are_not_ours() -> None:
+    with pytest.raises(UserError, match="no instruction function 'word_cuont'"):
+        Instruction.from_record(InstructionRecord("word_cuont", "x", {}))
+    for args in ({}, {"n": "5", "direction": "at least"}, {"n": 5, "direction": "about"}):
+        with pytest.raises(UserError, match="word_count"):
+            Instruction.from_record(InstructionRecord("word_count", "x", args))
+
+
+def _instruction(name: str, **args: object) -> Instruction:
+    return Instruction(name, REGISTRY[name].family, args, "x")
+
+
+def test_compatible() -> None:
+    words = _instruction("word_count", direction="at least", n=50)
+    between = _instruction("word_count_between", low=10, high=60)
+    include = _instruction("include_word", word="river")
+    assert not compatible(words, words)
+    assert not compatible(words, between)  # one quantity
+    assert not compatible(include, _instruction("forbid_word", word="Rivers"))  # holds the other
+    assert not compatible(_instruction("digit_use", use=False), _instruction("number_count", direction="at least", n=3))
+    assert not compatible(_instruction("list_use", use=False), _instruction("bullet_count", direction="at least", n=3))
+    assert not compatible(
+        _instruction("ending_mark", mark="?", negated=False), _instruction("question_mark_use", use=False)
+    )
+    assert compatible(words, include)
+    assert compatible(include, _instruction("forbid_word", word="mountain"))
+
+
+def test_a_function_of_ones_own() -> None:
+    @instruction_function(
+        family="topic",
+        check=lambda text, args: args["sign"] in text.text,
+        phrasings=lambda args: [f"Use the sign {args['sign']}.", f"The sign {args['sign']} must occur."],
+    )
+    def currency_sign(case, rng):
+        """Wrong on purpose: it never looks at the flags."""
+        return {"sign": rng.choice("$€")}
+
+    try:
+        rng = random.Random(0)
+        drawn = [REGISTRY["currency_sign"].generate("It costs $5.", True, rng) for _ in range(40)]
+        # Every draw is checked: the wrong half is held back.
+        assert {instruction.args["sign"] for instruction in drawn if instruction is not None} == {"$"}
+        assert None in drawn
+        with pytest.raises(UserError, match="registered already"):
+            instruction_function(
+                family="topic", name="currency_sign", check=lambda text, args: True, phrasings=lambda args: ["x"]
+            )(lambda case, rng: {})
+    finally:
+        _FUNCTIONS.pop("currency_sign")

@@ -1,0 +1,67 @@
+"""Thresholds: margins, truth, roundness."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_range, draw_threshold, margin, round_as_a_person
+
+values = st.lists(st.tuples(st.integers(0, 100_000), st.booleans()), min_size=1, max_size=3)
+
+
+@given(values, st.sampled_from(DIRECTIONS), st.randoms(use_true_random=False))
+def test_threshold_keeps_truth_and_margin(flags, direction, rng) -> None:
+    n = draw_threshold(flags, direction, rng)
+    if n is None:
+        return
+    assert n >= 1
+    for value, satisfied in flags:
+        assert (value >= n if direction == "at least" else value <= n) == satisfied
+        assert abs(value - n) >= max(2, value / 10)
+
+
+@given(values, st.randoms(use_true_random=False))
+def test_range_keeps_truth_and_margin(flags, rng) -> None:
+    ends = draw_range(flags, rng)
+    if ends is None:
+        return
+    for value, satisfied in flags:
+        if satisfied:
+            assert ends[0] + margin(value) <= value <= ends[1] - margin(value)
+        else:
+            assert value <= ends[0] - margin(value) or value >= ends[1] + margin(value)
+
+
+@pytest.mark.parametrize(("value", "direction"), [(0, "at least"), (0, "at most"), (120, "at least"), (120, "at most")])
+def test_one_response_can_always_be_served_in_some_direction(value, direction) -> None:
+    rng = random.Random(0)
+    # 0 things: "at least n" can only be violated and "at most n" only be satisfied; 120 things: either, both ways.
+    expected = [direction == "at most", direction == "at least"] if value == 0 else [True, True]
+    served = [draw_threshold([(value, flag)], direction, rng) is not None for flag in (True, False)]
+    assert served == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "expected"),
+    [(117, 50, 200, 120), (23, 10, 40, 25), (7.4, 1, 20, 7), (117, 116, 119, 117), (1234, 900, 2000, 1000)],
+)
+def test_rounding(value, low, high, expected) -> None:
+    rounded = round_as_a_person(value, low, high)
+    assert low <= rounded <= high
+    if value < 1000:
+        assert rounded == expected
+    else:
+        assert rounded % 100 == 0
+
+
+def test_both_directions_are_drawn_alike_whatever_the_flag() -> None:
+    from mapl_ray.instructions import REGISTRY
+
+    response = " ".join(["word"] * 120)
+    for flag in (True, False):
+        rng = random.Random(0)
+        drawn = [REGISTRY["word_count"].generate(response, flag, rng) for _ in range(400)]
+        share = sum(i.args["direction"] == "at least" for i in drawn if i is not None) / 400
+        assert 0.42 < share < 0.58  # a fair coin, within 3 standard deviations of 0.025
