@@ -11,6 +11,7 @@ from pathlib import Path
 from mapl_ray.config import RunConfig, load_config
 from mapl_ray.errors import RunError, UserError
 
+DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {
     "synthesize": "preference pairs -> relation groups (Ray Data)",
     "score": "fill ref_logps and rewards (vLLM actors)",
@@ -24,9 +25,7 @@ STAGES = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; never a bare traceback for what a user can mend."""
-    # Line by line, so that progress shows in a pipe, a log file and a Ray job alike.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    args = _parser().parse_args(argv)
+    args = _arguments(argv)
     try:
         return int(args.run(args))
     except UserError as error:
@@ -45,6 +44,17 @@ def _say(text: str, code: int) -> int:
     return code
 
 
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    """argparse closes a list of positionals at the first option; overrides that stand after it are taken here."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    stray = [word for word in rest if word.startswith("-") or "=" not in word]
+    if stray:
+        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+    args.overrides += rest
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mapl", description="Multi-level Aware Preference Learning on Ray.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -57,19 +67,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=["intra", "inter", "trl"], required=True)
     export.add_argument("--output", required=True, help="a .jsonl or .parquet file")
     export.add_argument("--split", choices=["train", "eval"], default="train")
-    _run_command(commands.add_parser("doctor", help="what this machine or cluster can do, and what is missing"), _doctor)
+    _run_command(
+        commands.add_parser("doctor", help="what this machine or cluster can do, and what is missing"), _doctor
+    )
     _submit_command(commands.add_parser("submit", help="run a command as a Ray job and follow its log"))
     return parser
 
 
-def _run_command(
-    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
+def _run_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     parser.add_argument("--config", help="a YAML file; recipes are in jobs/configs/")
     parser.add_argument("--model", help="short for model.name_or_path=...")
     parser.add_argument("--data", help="short for data.path=...")
-    parser.add_argument("--print-config", action="store_true", help="print the whole config as it will be used, and stop")
-    # nargs="*" cannot follow another positional and options mixed; overrides are told apart by their "=".
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the whole config as it will be used, and stop"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="override single values")
     parser.set_defaults(run=run)
     return parser
@@ -81,7 +92,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
     overrides += [f"data.path={args.data}"] if args.data else []
     path = args.config
     if args.command == "demo" and path is None:
-        path = Path(__file__).parent / "demo.yaml"
+        path = DEMO_CONFIG
     config = load_config(path, overrides)
     if args.print_config:
         import yaml
@@ -92,16 +103,20 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 
 def _stage(args: argparse.Namespace) -> int:
+    config = _config(args)
+    # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
     from mapl_ray.distributed import pipeline
 
-    config = _config(args)
-    with pipeline.session(config, args.command):
+    if args.command == "report":  # reads files alone
+        pipeline.report(config)
+        return 0
+    stages = pipeline.ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
+    with pipeline.session(config, stages):
         {
             "synthesize": pipeline.synthesize,
             "score": pipeline.score,
             "tune": pipeline.tune,
             "evaluate": pipeline.evaluate,
-            "report": pipeline.report,
             "pipeline": pipeline.run,
             "demo": pipeline.run,
         }[args.command](config)
@@ -109,20 +124,20 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    config = _config(args)
     from mapl_ray.distributed import pipeline
 
-    config = _config(args)
-    with pipeline.session(config, f"train {args.method}"):
+    with pipeline.session(config, (f"train {args.method}",)):
         pipeline.train(config, args.method, baseline=args.baseline)
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
-    from mapl_ray.shards import iter_rows
+    config = _config(args)
     from mapl_ray.records import RelationGroup
+    from mapl_ray.shards import iter_rows
     from mapl_ray.synthesis import write_export
 
-    config = _config(args)
     directory = config.run_dir / "groups" / args.split
     rows = write_export((RelationGroup.from_row(row) for row in iter_rows(directory)), args.format, Path(args.output))
     print(f"{rows} {args.format} rows -> {args.output}")

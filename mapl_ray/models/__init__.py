@@ -1,6 +1,7 @@
 """Policies and reward models: loading, tree attention, and one forward pass a method."""
 
 from mapl_ray.models.forward import PolicyLogps, RewardScores
+from mapl_ray.models.identity import model_identity
 from mapl_ray.models.load import check_model_directory, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tiny import build_tiny
@@ -15,5 +16,6 @@ __all__ = [
     "load_policy",
     "load_reward_model",
     "load_tokenizer",
+    "model_identity",
     "quiet_transformers",
 ]

@@ -147,3 +147,13 @@ def _numbered(data: Any) -> Iterator[RawRow]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def source_files(config: DataConfig) -> list[Path]:
+    """The files that `config.path` stands for, in reading order; empty for a data set on the hub."""
+    if config.path == "demo":
+        return [DEMO]
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return [path] if path.is_file() else []

@@ -1,0 +1,8 @@
+"""`ray job submit --working-dir . -- python jobs/train_dpo.py --config mapl_ray/demo.yaml`."""
+
+import sys
+
+from mapl_ray.cli import main
+from mapl_ray.distributed.job_entry import job_arguments
+
+sys.exit(main(["train", "dpo", *job_arguments(sys.argv[1:])]))

@@ -1,0 +1,253 @@
+"""Talk to a cluster's job server: connect only where it is safe, follow a job's log, list and stop jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from mapl_ray.errors import RunError, UserError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
+# Ray lets these win over an address that is handed in, so a job could go to another cluster than the one named.
+_OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+_RECONNECTS = 5
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """One job of a cluster. Times are seconds since the epoch, None before they happened."""
+
+    id: str
+    status: str
+    entrypoint: str
+    started: float | None
+    ended: float | None
+
+
+def job_server(address: str | None) -> str:
+    """The job server's URL (`http://host:port`); None and `auto` mean this machine's.
+
+    Raises `UserError` for any scheme but http and https: Ray would import a module of the scheme's name.
+    """
+    if address in (None, "auto"):
+        return DEFAULT_ADDRESS
+    assert address is not None
+    url = address if "://" in address else f"http://{address}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if parts.scheme not in ("http", "https") or not host or parts.username or parts.path.strip("/") or parts.query:
+        raise UserError(
+            f"address {address!r}: expected the dashboard's address, as in http://127.0.0.1:8265. "
+            "A token does not belong in it: put it in a file named by RAY_AUTH_TOKEN_PATH."
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 8265)}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host can only be this machine. A name other than `localhost` counts as remote."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def on_this_machine(client: JobSubmissionClient, url: str) -> bool:
+    """Whether the cluster's head runs here and sees the same files as this process.
+
+    A loopback address alone does not tell, for it may be the near end of a tunnel or of `kubectl port-forward`. So look
+    for a process of the cluster's session among this machine's, in this process's mount namespace.
+    """
+    if not is_loopback(url):
+        return False
+    own = _mount_namespace("self")
+    if own is None:  # No /proc to look at, as on macOS: loopback is all there is to go by.
+        return True
+    session = str(client._do_request("GET", "/api/version").json().get("session_name") or "")
+    processes = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if session and session in _text(path)]
+    return any(_mount_namespace(process.name) == own for process in processes)
+
+
+def _mount_namespace(process: str) -> str | None:
+    try:
+        return os.readlink(f"/proc/{process}/ns/mnt")
+    except OSError:  # Ended meanwhile, or another user's.
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def asks_for_token(url: str, timeout_seconds: float = 10.0) -> bool:
+    """Whether the job server turns away a request without a token.
+
+    Raises `UserError` if nothing answers there.
+    """
+    # A proxy must not answer for a cluster on this machine.
+    handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    try:
+        urllib.request.build_opener(*handlers).open(f"{url}/api/jobs/", timeout=timeout_seconds).close()
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return True
+        raise UserError(
+            f"{url}: answered {error.code} where a list of jobs was expected. Is this Ray's dashboard?"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{url}: no Ray job server answers ({error}). Start one with `ray start --head`, or open a tunnel to "
+            "the cluster's port 8265 (cluster/README.md)."
+        ) from None
+    return False
+
+
+def check_protection(url: str, *, protected: bool, allow_unprotected: bool) -> list[str]:
+    """Warnings to show about a cluster that asks for a token (`protected`) or does not.
+
+    Raises `UserError` for a remote one that does not, unless `allow_unprotected`.
+    """
+    if not protected:
+        if not is_loopback(url) and not allow_unprotected:
+            raise UserError(
+                f"{url}: this cluster runs anybody's code, for it asks for no token. Start it with "
+                "RAY_AUTH_MODE=token (every file under cluster/ does), or pass --allow-unprotected if its network is "
+                "closed to others."
+            )
+        return [f"{url} asks for no token: whoever reaches this port can run code there."]
+    if not is_loopback(url) and url.startswith("http://"):
+        return [f"{url} is not encrypted, the token can be read on the way: better through an ssh tunnel."]
+    return []
+
+
+def connect(address: str | None, *, allow_unprotected: bool = False) -> tuple[JobSubmissionClient, str, list[str]]:
+    """A client of the job server, its URL, and warnings to show.
+
+    Raises `UserError` for a remote cluster that asks for no token (unless `allow_unprotected`), for one that asks
+    for a token when there is none or a wrong one here, and where nothing answers.
+    """
+    url = job_server(address)
+    protected = asks_for_token(url)
+    warnings = check_protection(url, protected=protected, allow_unprotected=allow_unprotected)
+    with exactly_this_address():
+        try:
+            client = JobSubmissionClient(url)
+            client.list_jobs()  # Building the client does not always show that a token is refused.
+        except Exception as error:  # Ray raises RuntimeError, ConnectionError and AuthenticationError here.
+            if not protected:
+                raise UserError(f"{url}: {error}") from None
+            raise UserError(
+                f"{url}: the cluster asks for a token, and the one here is missing or not its own. Set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file (mode 0600) that holds the cluster's token."
+            ) from None
+    return client, url, warnings
+
+
+@contextmanager
+def exactly_this_address() -> Iterator[None]:
+    """Hide the environment variables that would make Ray talk to another cluster than the one handed in."""
+    kept = {name: os.environ.pop(name) for name in _OVERRIDING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None]) -> int:
+    """Hand the job's log to `write` as it grows, and return the exit code once the job has ended.
+
+    0 succeeded; 2 the job called it the user's mistake; 1 any other failure; 130 stopped.
+    Raises `RunError` if the cluster goes away meanwhile.
+    """
+    written = 0
+    failures = 0
+    while True:
+        try:
+            written = asyncio.run(_tail(client, job_id, write, written))
+            status = client.get_job_status(job_id)
+            if status in TERMINAL:
+                return exit_code(client, job_id)
+            failures = 0
+        except Exception as error:  # The socket, the HTTP request or the server's answer: each has its own type.
+            failures += 1
+            if failures > _RECONNECTS:
+                raise RunError(f"job {job_id}: lost the cluster while following the log: {error}") from None
+        time.sleep(1.0)
+
+
+async def _tail(client: JobSubmissionClient, job_id: str, write: Callable[[str], None], written: int) -> int:
+    """Every connection sends the log from its start: pass over the `written` characters that were shown before."""
+    seen = 0
+    async for text in client.tail_job_logs(job_id):
+        new = text[max(0, written - seen) :]
+        seen += len(text)
+        if new:
+            write(new)
+            written = seen
+    return written
+
+
+def exit_code(client: JobSubmissionClient, job_id: str) -> int:
+    """The exit code of a job that has ended."""
+    details = client.get_job_info(job_id)
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.status == JobStatus.STOPPED:
+        return 130
+    return details.driver_exit_code if details.driver_exit_code in (2, 130) else 1
+
+
+def list_jobs(address: str | None, *, allow_unprotected: bool = False) -> list[JobSummary]:
+    """Every job the cluster remembers, newest first."""
+    client, _, _ = connect(address, allow_unprotected=allow_unprotected)
+    jobs = [
+        JobSummary(
+            id=job.submission_id or job.job_id or "?",
+            status=str(job.status.value),
+            entrypoint=job.entrypoint,
+            started=None if job.start_time is None else job.start_time / 1000,
+            ended=None if job.end_time is None else job.end_time / 1000,
+        )
+        for job in client.list_jobs()
+    ]
+    return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
+
+
+def stop_job(address: str | None, job_id: str, *, allow_unprotected: bool = False) -> bool:
+    """Ask a job to stop. False if it had ended before. Raises `UserError` for an unknown id."""
+    client, url, _ = connect(address, allow_unprotected=allow_unprotected)
+    _known(client, url, job_id)
+    return bool(client.stop_job(job_id))
+
+
+def job_logs(address: str | None, job_id: str, *, allow_unprotected: bool = False) -> str:
+    """The job's log so far. Raises `UserError` for an unknown id."""
+    client, url, _ = connect(address, allow_unprotected=allow_unprotected)
+    _known(client, url, job_id)
+    return str(client.get_job_logs(job_id))
+
+
+def _known(client: JobSubmissionClient, url: str, job_id: str) -> None:
+    # The id becomes part of a URL: look it up among the ids there are, rather than quoting it.
+    known = [job.submission_id for job in client.list_jobs() if job.submission_id]
+    if job_id not in known:
+        raise UserError(f"{url}: no job {job_id!r}. Jobs there: {', '.join(known) or 'none'}.")

@@ -1,0 +1,172 @@
+"""The stages in order, each idempotent: what is finished is skipped, and says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
+from mapl_ray.distributed.evaluate import score_models
+from mapl_ray.distributed.prepare import resolve_model
+from mapl_ray.distributed.resources import check_stage
+from mapl_ray.distributed.runtime import available_resources, ray_session
+from mapl_ray.distributed.score import run_scoring
+from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.distributed.train import data_dirs, run_training
+from mapl_ray.distributed.tune import run_tune
+from mapl_ray.errors import UserError
+from mapl_ray.evaluation import collect_provenance, evaluate_models, results_table
+from mapl_ray.instructions import REGISTRY
+from mapl_ray.models import load_tokenizer
+from mapl_ray.report import build_report
+from mapl_ray.shards import read_groups, read_manifest, write_json
+
+METHODS: tuple[Method, ...] = ("rm", "dpo")
+ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate")
+
+
+@contextmanager
+def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
+    """Ray for the stages named, after checking that each of them fits what is there."""
+    with ray_session(config.cluster):
+        resources = available_resources()
+        for stage in stages:
+            check_stage(stage, config, resources)
+        yield
+
+
+def run(config: RunConfig) -> None:
+    """Every stage, with its time; ends with the table, the artefacts and the next command to try."""
+    started = time.monotonic()
+    synthesize(config)
+    score(config)
+    for method in METHODS:
+        train(config, method, baseline=False)
+        if config.evaluation.baseline:
+            train(config, method, baseline=True)
+    tune(config)
+    evaluate(config)
+    report(config)
+    _closing_lines(config, time.monotonic() - started)
+
+
+def synthesize(config: RunConfig) -> None:
+    """Preference pairs -> relation groups, in `run_dir/groups`."""
+    with _stage("synthesize"):
+        run_synthesis(config)
+
+
+def score(config: RunConfig) -> None:
+    """Fill `ref_logps` and `rewards`, in `run_dir/scored`."""
+    with _stage("score"):
+        run_scoring(config)
+
+
+def train(config: RunConfig, method: Method, *, baseline: bool) -> None:
+    """One model, in `run_dir/rm`, `rm-baseline`, `dpo` or `dpo-baseline`."""
+    name = model_name(method, baseline)
+    with _stage(f"train {name}"):
+        result = run_training(
+            config,
+            method,
+            train_config=training_of(config, method, baseline),
+            model_path=resolve_model(config),
+            output=config.run_dir / name,
+        )
+        accuracies = {key.rsplit("/", 1)[-1]: value for key, value in result.metrics.items() if "accuracies" in key}
+        shown = ", ".join(f"{level} {value:.3f}" for level, value in accuracies.items())
+        print(f"  {result.steps} steps; accuracy: {shown}; model: {result.model_dir}", flush=True)
+
+
+def tune(config: RunConfig) -> None:
+    """Search the loss weights, in `run_dir/tune`."""
+    with _stage("tune"):
+        print(f"  best config: {run_tune(config)}", flush=True)
+
+
+def evaluate(config: RunConfig) -> None:
+    """Measure every trained model on the held-out groups; `run_dir/evaluation.json` and a table."""
+    with _stage("evaluate"):
+        models = _trained_models(config)
+        directory = data_dirs(config)[1]
+        if directory is None:
+            raise UserError(f"{config.run_dir}: no held-out groups. Raise data.eval_fraction or data.limit.")
+        groups, too_long, rewards = score_models(config, models, read_groups(directory))
+        results = evaluate_models(
+            groups,
+            rewards,
+            {name: function.family for name, function in REGISTRY.items()},
+            collect_provenance(
+                seed=config.seed,
+                data={
+                    "train": read_manifest(data_dirs(config)[0]).content_hash,
+                    "held-out": read_manifest(directory).content_hash,
+                },
+                chat_templates={name: load_tokenizer(path).chat_template for name, (_, path) in models.items()},
+                counts={"held-out groups": len(groups), "held-out groups left out as too long": len(too_long)},
+            ),
+            config.evaluation,
+            seed=config.seed,
+        )
+        write_json(config.run_dir / "evaluation.json", results)
+        print(results_table(results), flush=True)
+
+
+def report(config: RunConfig) -> None:
+    """One self-contained HTML file of the run."""
+    with _stage("report"):
+        print(f"  {build_report(config.run_dir)}", flush=True)
+
+
+def model_name(method: Method, baseline: bool) -> str:
+    """Folder of a trained model below the run directory."""
+    return f"{method}-baseline" if baseline else method
+
+
+def training_of(config: RunConfig, method: Method, baseline: bool) -> TrainConfig:
+    """The method's training section; the baseline differs by its loss weights alone."""
+    section = config.training(method)
+    plain = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
+    return section.model_copy(update={"weights": plain}) if baseline else section
+
+
+def _trained_models(config: RunConfig) -> dict[str, tuple[Method, Path]]:
+    models = {
+        model_name(method, baseline): (method, config.run_dir / model_name(method, baseline) / "model")
+        for method in METHODS
+        for baseline in (False, True)
+    }
+    found = {name: entry for name, entry in models.items() if (entry[1].parent / "result.json").is_file()}
+    if not found:
+        raise UserError(
+            f"{config.run_dir}: no trained model to evaluate. Run `mapl train rm` or `mapl train dpo` first."
+        )
+    return found
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    print(f"== {name}", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"   {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _closing_lines(config: RunConfig, seconds: float) -> None:
+    run = config.run_dir
+    print(f"\nDone in {seconds:.0f} s. What it left:")
+    for what, path in {
+        "groups (Parquet)": run / "groups",
+        "scored groups": run / "scored",
+        "reward model": run / "rm" / "model",
+        "DPO policy": run / "dpo" / "model",
+        "best weights": run / "tune" / "best.yaml",
+        "numbers": run / "evaluation.json",
+        "report": run / "report.html",
+    }.items():
+        print(f"  {what:17} {path}")
+    print(f"\nCurves:     tensorboard --logdir {run}")
+    print(f"Tuned run:  mapl train {config.tune.method} --config {run / 'tune' / 'best.yaml'}")
+    print("Your data:  mapl demo --data pairs.jsonl name=mine")

@@ -1,0 +1,66 @@
+"""A Ray session: a private cluster of this machine, or the one that the config names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from mapl_ray.config import ClusterConfig
+from mapl_ray.distributed.resources import Node, Resources
+from mapl_ray.errors import UserError
+
+_FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
+
+
+@contextmanager
+def ray_session(config: ClusterConfig) -> Iterator[None]:
+    """Connect, and disconnect at the end; a session that is there already is used and left as it is.
+
+    A private cluster listens on loopback alone. Raises `UserError` for a cluster that can't be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect(config)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def available_resources() -> Resources:
+    """CPUs and GPUs of every living node."""
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = node["Resources"]
+            nodes.append(Node(cpus=there.get("CPU", 0.0), gpus=there.get("GPU", 0.0)))
+    return Resources(tuple(nodes))
+
+
+def _connect(config: ClusterConfig) -> None:
+    environment = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
+    environment["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it shows every line of a worker twice
+    for noisy in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    options = {"log_to_driver": True, "logging_level": logging.WARNING, "runtime_env": {"env_vars": environment}}
+    if config.address is None:
+        # Reports on usage would leave the machine; a private cluster asks nobody and tells nobody.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
+        local = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+        ray.init(num_cpus=config.num_cpus, **local, **options)
+        return
+    try:
+        ray.init(address=config.address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cluster.address={config.address!r}: no Ray cluster could be reached: {reason}. Start one with "
+            "`ray start --head`, name another, or leave the address out to run on this machine."
+        ) from None

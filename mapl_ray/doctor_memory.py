@@ -1,0 +1,114 @@
+"""Memory of model and optimizer states by ZeRO stage (Rajbhandari et al. 2020, section 3): plain arithmetic.
+
+Activations come on top and depend on batch and kernels; they are not estimated here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mapl_ray.config import RunConfig
+from mapl_ray.doctor_checks import Finding
+
+
+def state_bytes(parameters: float, zero_stage: int, num_workers: int, *, bf16: bool) -> float:
+    """Bytes on one worker for weights, gradients and Adam's states.
+
+    With bf16: 2 + 2 for weights and gradients and 12 for the float32 copy and two moments. Without: 4 + 4 + 8.
+    Stage 1 splits the optimizer's part over the workers, stage 2 the gradients too, stage 3 the weights as well.
+    """
+    weights, gradients, optimizer = (2.0, 2.0, 12.0) if bf16 else (4.0, 4.0, 8.0)
+    optimizer /= num_workers if zero_stage >= 1 else 1
+    gradients /= num_workers if zero_stage >= 2 else 1
+    weights /= num_workers if zero_stage >= 3 else 1
+    return parameters * (weights + gradients + optimizer)
+
+
+def parameter_count(config: RunConfig) -> tuple[float, str] | None:
+    """Number of parameters and where it comes from; None where nothing tells."""
+    name = config.model.name_or_path
+    if name == "tiny":
+        tiny = config.model.tiny
+        # Llama with an MLP of at most four times the hidden size: 4 h^2 for attention, 3 * 4 h^2 for the MLP.
+        count = 2 * tiny.vocab_size * tiny.hidden_size + tiny.num_layers * 16 * tiny.hidden_size**2
+        return float(count), "at most, from model.tiny"
+    path = Path(name) / "config.json"
+    if path.is_file():
+        counted = _from_config(path)
+        return None if counted is None else (counted, f"from {path}")
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([BbMm])(?![A-Za-z0-9])", re.sub(r"[-_/]", " ", name))
+    if match is None:
+        return None
+    return float(match[1]) * (1e9 if match[2] in "Bb" else 1e6), f"read from the name {name!r}, not measured"
+
+
+def _from_config(path: Path) -> float | None:
+    """Parameters of a decoder with gated MLP and grouped-query attention (Llama, Qwen2, Mistral)."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        hidden, layers = int(values["hidden_size"]), int(values["num_hidden_layers"])
+        heads, vocab = int(values["num_attention_heads"]), int(values["vocab_size"])
+        mlp = int(values["intermediate_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    head = int(values.get("head_dim") or hidden // heads)
+    key_value = head * int(values.get("num_key_value_heads") or heads)
+    attention = 2 * hidden * head * heads + 2 * hidden * key_value
+    embeddings = vocab * hidden * (1 if values.get("tie_word_embeddings") else 2)
+    return float(embeddings + layers * (attention + 3 * hidden * mlp + 2 * hidden) + hidden)
+
+
+def check_memory(config: RunConfig) -> Iterator[Finding]:
+    """The estimate for both methods, beside the memory of this machine's GPUs where there are any."""
+    counted = parameter_count(config)
+    if counted is None:
+        yield Finding("warn", "memory", f"size of {config.model.name_or_path} unknown: no estimate")
+        return
+    parameters, source = counted
+    for method in ("rm", "dpo"):
+        train = config.training("rm" if method == "rm" else "dpo")
+        need = state_bytes(parameters, train.zero_stage, train.num_workers, bf16=train.bf16)
+        detail = (
+            f"train {method}: {_size(need)} a worker for model and optimizer states (ZeRO-{train.zero_stage}, "
+            f"{train.num_workers} worker(s), {_count(parameters)} parameters {source}); activations come on top"
+        )
+        if config.cluster.address is not None:
+            there, what = None, ""
+        elif train.gpus_per_worker:
+            there, what = _gpu_bytes(), "a GPU here has"
+        else:  # All workers share the machine's memory.
+            need *= train.num_workers
+            there, what = _machine_bytes(), f"the workers want {_size(need)}, this machine has"
+        if there is not None and need > there:
+            cure = "more workers, a higher train.zero_stage, train.bf16=true, or a smaller model"
+            yield Finding("fail", "memory", f"{detail}; {what} {_size(there)}", cure)
+        else:
+            yield Finding("ok", "memory", detail)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _count(parameters: float) -> str:
+    return f"{parameters / 1e9:.2f} billion" if parameters >= 1e8 else f"{parameters / 1e6:.2f} million"
+
+
+def _machine_bytes() -> float | None:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gpu_bytes() -> float | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    count = torch.cuda.device_count()
+    return min(float(torch.cuda.get_device_properties(i).total_memory) for i in range(count))

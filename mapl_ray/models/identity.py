@@ -1,0 +1,25 @@
+"""What a base model is, in one short text: stages compare it to know whether their work still stands."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_READ_WHOLE = 2**30  # bytes; larger weights are told apart by size and time of change
+
+
+def model_identity(path: str | Path, revision: str | None = None) -> str:
+    """A digest of a local directory's files, or `name@revision` for a hub's model."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"{path}@{revision or 'main'}"
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.is_file()):
+        status = file.stat()
+        digest.update(f"{file.name}\n{status.st_size}\n".encode())
+        if status.st_size <= _READ_WHOLE:
+            with file.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        else:
+            digest.update(str(status.st_mtime_ns).encode())
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""The image recipe, as far as that goes without building it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def instructions(root: Path) -> list[tuple[str, str]]:
+    """(instruction, arguments) of each line of the Dockerfile, continuations joined."""
+    text = (root / "cluster" / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in re.sub(r"\\\n", " ", text).splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def test_it_is_python_3_11_with_the_gpu_stack(instructions: list[tuple[str, str]]) -> None:
+    assert instructions[0][0] == "FROM"
+    assert re.fullmatch(r"python:3\.11-\S+", instructions[0][1])
+    assert any(name == "RUN" and "'.[gpu]'" in words for name, words in instructions)
+
+
+def test_it_ends_as_a_user_without_rights(instructions: list[tuple[str, str]]) -> None:
+    names = [name for name, _ in instructions]
+    # A number: Kubernetes cannot tell that a name is not root. The manifests run as the same.
+    assert [words for name, words in instructions if name == "USER"] == ["1000"]
+    assert names.index("USER") > max(index for index, name in enumerate(names) if name == "RUN")
+    assert "EXPOSE" not in names
+
+
+def test_everything_it_copies_is_there_and_let_through(root: Path, instructions: list[tuple[str, str]]) -> None:
+    ignore = (root / "cluster" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in ignore  # nothing but what is named
+    sources = [source for name, words in instructions if name == "COPY" for source in words.split()[:-1]]
+    assert sources
+    for source in sources:
+        assert f"!{source}" in ignore
+        if source != "README.md":
+            assert (root / source).exists()

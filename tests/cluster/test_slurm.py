@@ -1,0 +1,113 @@
+"""The Slurm script: its syntax, and a real run of it with a stand-in for `srun` that starts steps on this machine."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# The last step of two nodes: drop srun's own options, run what is left here. Leaves the token's mode to look at.
+SRUN = """#!/usr/bin/env bash
+while [[ $1 == --* ]]; do echo "$1" >>"$STEP_LOG"; shift; done
+stat --format=%a "$RAY_AUTH_TOKEN_PATH" >>"$STEP_LOG"
+exec "$@" --num-cpus=1 --object-store-memory=80000000
+"""
+
+
+@pytest.fixture(scope="module")
+def script(root: Path) -> Path:
+    return root / "cluster" / "slurm.sh"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_the_syntax_is_right(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    assert os.access(script, os.X_OK)
+
+
+def test_what_it_asks_of_slurm_and_ray(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    assert "#SBATCH --signal=B:TERM@" in text
+    assert "umask 077" in text
+    assert "RAY_AUTH_MODE=token" in text
+    assert "--dashboard-host=127.0.0.1" in text
+    assert "0.0.0.0" not in text
+    assert "ray stop" not in text  # would end every Ray of this user on the node, not ours alone
+    code = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    # The token's value is never a word of a command line, where every user of the node could read it.
+    assert not any("RAY_AUTH_TOKEN=" in line or "cat $private" in line for line in code)
+
+
+def test_without_a_command_it_says_how_to_use_it(script: Path) -> None:
+    done = subprocess.run([script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "usage: sbatch" in done.stderr
+
+
+@pytest.mark.ray
+def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text(SRUN)
+    (tools / "srun").chmod(0o755)
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    job_id = f"test{os.getpid()}"
+    session = Path("/tmp") / f"mapl-{job_id}"
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "SLURM_JOB_ID": job_id,
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURMD_NODENAME": "first",
+        "STEP_LOG": str(tmp_path / "step.log"),
+        "MAPL_TOKEN_ROOT": str(tokens),
+        "MAPL_RAY_PORT": str(free_port()),
+        "MAPL_RAY_HEAD_OPTIONS": f"--num-cpus=1 --object-store-memory=80000000 --dashboard-port={free_port()} "
+        f"--ray-client-server-port={free_port()}",
+    }
+    try:
+        done = subprocess.run(
+            [script, "doctor", "--config", "missing file.yaml"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        # The command's own exit code and message: the words came through the script whole.
+        assert done.returncode == 2, done.stderr[-3000:]
+        assert "missing file.yaml: no such config file" in done.stderr
+        assert "Ray: 2 node(s)" in done.stdout
+        steps = (tmp_path / "step.log").read_text().splitlines()
+        assert steps == ["--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--exclude=first", "600"]
+        assert list(tokens.iterdir()) == []  # the token is gone
+        assert stat.S_IMODE(session.stat().st_mode) & 0o077 == 0  # kept after a failure, for its logs, and private
+        wait_for_no_process_of(str(session))
+    finally:
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def wait_for_no_process_of(session: str) -> None:
+    deadline = time.monotonic() + 20.0
+    while left := [path for path in Path("/proc").glob("[0-9]*/cmdline") if session in command_line(path)]:
+        assert time.monotonic() < deadline, f"still running: {[command_line(path)[:200] for path in left]}"
+        time.sleep(0.5)
+
+
+def command_line(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # ended meanwhile
+        return ""

@@ -1,0 +1,313 @@
+"""`mapl submit` against a real Ray cluster on this machine, with a token, its own ports and its own folder."""
+
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray._private.authentication_test_utils import reset_auth_token_state
+from ray.job_submission import JobSubmissionClient
+
+from mapl_ray.config import RunConfig
+from mapl_ray.distributed import job_client, submit
+from mapl_ray.distributed.job_entry import job_arguments
+from mapl_ray.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+# A job that ends with the code it is given and says every word it got, one a line.
+ECHO = "import sys; print(*sys.argv[1:], sep='\\n'); sys.exit(int(sys.argv[1]))"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; all are held open together, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60.0) -> None:
+    """Return once the cluster has its node: the dashboard answers some seconds before that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if submit.available(url).startswith("1 node(s)"):
+            return
+        time.sleep(0.3)
+    pytest.fail(f"no Ray cluster at {url}:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The dashboard's address of a one-node cluster that asks for the token this process is given."""
+    # Not tmp_path: Ray's socket paths must stay below 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="mapl"))
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    gcs, dashboard, client = free_ports(3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        reset_auth_token_state()  # Ray reads mode and token once a process, when it is imported
+        command = [
+            *(Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={gcs}", "--num-cpus=1"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+            *(f"--temp-dir={folder}", "--disable-usage-stats", "--object-store-memory=100000000"),
+        ]
+        log = folder / "head.log"
+        # Nothing runs on it any more when it is stopped, so there is nothing to drain.
+        environment = {**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            url = f"http://127.0.0.1:{dashboard}"
+            wait_until_up(url, process, log)
+            yield url
+        finally:
+            process.terminate()  # `ray start --block` takes its processes with it
+            process.wait(timeout=60)
+            shutil.rmtree(folder, ignore_errors=True)
+    reset_auth_token_state()
+
+
+@pytest.fixture(scope="module")
+def client(cluster: str) -> JobSubmissionClient:
+    found, url, warnings = job_client.connect(cluster)
+    assert url == cluster
+    assert warnings == []  # loopback and a token: nothing to warn of
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_jobs_exit_code_comes_back_and_every_word_survives_the_shell(
+    client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    words = [
+        "two words",
+        "a \"double\" and a 'single' quote",
+        "$HOME `id` $(id) ; exit 7 # | & > x",
+        "data.path=[1, 2]",
+    ]
+    command = [sys.executable, "-c", ECHO, str(code), *words]
+    assert submit.run_job(client, command, tmp_path, url=cluster, label="test") == code
+    # Each word is a line of the log, exactly as it was given.
+    shown = capsys.readouterr().out.splitlines()
+    start = shown.index(words[0])
+    assert shown[start : start + len(words)] == words
+    assert f"job {list_newest(cluster).id}: {'succeeded' if code == 0 else 'failed'}" in shown
+
+
+def list_newest(cluster: str) -> job_client.JobSummary:
+    return job_client.list_jobs(cluster)[0]
+
+
+@pytest.mark.ray
+def test_submit_runs_the_cli_with_the_config_and_shows_the_plan(
+    cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "my config's name.yaml"  # a name that a shell would trip over
+    config.write_text("name: from-a-job\noutput_dir: somewhere\n")
+    # --print-config ends before any work: the whole way to the command line and back, and nothing more.
+    command = ["doctor", "--print-config"]
+    assert submit.submit(config, command, cluster, ["data.path=it's here.jsonl", "seed=7"]) == 0
+    out = capsys.readouterr().out
+    assert "there      1 node(s), 1 CPU, 0 GPU" in out
+    printed = out[out.index("name: from-a-job") :]
+    assert "seed: 7" in printed
+    assert "path: it's here.jsonl" in printed
+    # Relative to this folder, not to the one the job starts in.
+    assert f"output_dir: {Path.cwd() / 'somewhere'}" in printed
+    assert "address: auto" in printed  # the cluster it was submitted to, not a private one
+    assert "token" not in list_newest(cluster).entrypoint
+
+
+@pytest.mark.ray
+def test_the_users_mistake_in_a_job_comes_back_as_2(
+    cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("name: demo\n")
+    # Only the job finds out: `submit` hands the words on as they are.
+    assert submit.submit(config, ["synthesize", "--no-such-option"], cluster) == 2
+    assert "unrecognized arguments: --no-such-option" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_the_scripts_run_under_plain_ray_job_submit(cluster: str, tmp_path: Path) -> None:
+    for name in ("mapl_ray", "jobs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    script = ["jobs/train_rm.py", "--print-config", "--config", "mapl_ray/demo.yaml", "train.zero_stage=1"]
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).parent / "ray", "job", "submit", "--address", cluster),
+            *("--working-dir", tmp_path, "--", sys.executable, *script),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "zero_stage: 1" in done.stdout
+    assert "address: auto" in done.stdout  # the script adds it: this cluster, not a private one
+
+
+@pytest.mark.ray
+def test_a_job_can_be_left_alone_listed_and_stopped(
+    client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-c", "import time; print('started', flush=True); time.sleep(600)"]
+    assert submit.run_job(client, command, tmp_path, url=cluster, label="sleeper", wait=False) == 0
+    job = list_newest(cluster)
+    assert shlex.split(job.entrypoint) == command
+    assert f"ray job stop --address {cluster} {job.id}" in capsys.readouterr().out
+    assert submit.stop_job(cluster, job.id)
+    shown: list[str] = []
+    assert job_client.follow(client, job.id, shown.append) == 130  # stopped
+    with pytest.raises(UserError, match="no job 'raysubmit_unknown'"):
+        submit.stop_job(cluster, "raysubmit_unknown")
+
+
+@pytest.mark.ray
+def test_a_wrong_or_missing_token_is_told_from_a_wrong_address(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "token"
+    other.write_text("f" * 64)
+    # As above: asked from a fresh process.
+    code = (
+        "import sys\nfrom mapl_ray.distributed.job_client import connect\nfrom mapl_ray.errors import UserError\n"
+        "try: connect(sys.argv[1])\nexcept UserError as error: print(error)\n"
+    )
+    for environment in ({"RAY_AUTH_TOKEN_PATH": str(other)}, {"RAY_AUTH_MODE": "disabled"}):
+        done = subprocess.run(
+            [sys.executable, "-c", code, cluster],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "asks for a token, and the one here is missing or not its own" in done.stdout, done.stderr[-2000:]
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+def test_another_address_in_the_environment_does_not_win(
+    client: JobSubmissionClient, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Port 9 of loopback: nothing answers there.
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    assert job_client.connect(cluster)[1] == cluster
+    assert submit.available(cluster) == "1 node(s), 1 CPU, 0 GPU"
+    assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:9"  # put back
+
+
+@pytest.mark.ray
+def test_the_clusters_files_are_known_to_be_ours_only_when_it_runs_here(
+    client: JobSubmissionClient, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert job_client.on_this_machine(client, cluster)
+    # The far end of a tunnel: the same loopback address, but a session that no process of this machine belongs to.
+    monkeypatch.setattr(job_client, "_text", lambda path: "raylet --session-name=session_of_another_machine")
+    assert not job_client.on_this_machine(client, cluster)
+
+
+def test_a_wrong_address_ends_quickly_with_what_to_do() -> None:
+    (port,) = free_ports(1)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"no Ray job server answers .*ray start --head"):
+        job_client.connect(f"127.0.0.1:{port}")
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    "address", ["os://x", "module:8265", "ftp://host:1", "http://user:pw@host:8265", "http://host:8265/x", "http://"]
+)
+def test_addresses_that_are_no_dashboard_are_refused_without_asking(address: str) -> None:
+    # Ray imports a module of the scheme's name, and would send a token along to whoever is named.
+    if address == "module:8265":
+        assert job_client.job_server(address) == "http://module:8265"
+        return
+    with pytest.raises(UserError, match="expected the dashboard's address"):
+        job_client.job_server(address)
+
+
+def test_addresses_in_short() -> None:
+    assert job_client.job_server(None) == "http://127.0.0.1:8265"
+    assert job_client.job_server("auto") == "http://127.0.0.1:8265"
+    assert job_client.job_server("head.example:1234") == "http://head.example:1234"
+    assert job_client.job_server("https://head.example") == "https://head.example:443"
+    assert job_client.job_server("[::1]:8265") == "http://[::1]:8265"
+
+
+@pytest.mark.parametrize(
+    ("url", "protected", "allowed", "outcome"),
+    [
+        ("http://127.0.0.1:8265", True, False, "quiet"),
+        ("http://127.0.0.1:8265", False, False, "whoever reaches this port"),  # one's own machine: only a word
+        ("http://[::1]:8265", False, False, "whoever reaches this port"),
+        ("http://10.0.0.1:8265", True, False, "not encrypted"),
+        ("https://10.0.0.1:8265", True, False, "quiet"),
+        ("http://10.0.0.1:8265", False, False, "refused"),
+        ("https://ray.example:443", False, False, "refused"),  # encrypted, and still open to all
+        ("http://localhost.evil.example:8265", False, False, "refused"),
+        ("http://10.0.0.1:8265", False, True, "whoever reaches this port"),  # --allow-unprotected
+    ],
+)
+def test_a_remote_cluster_without_a_token_is_refused(url: str, protected: bool, allowed: bool, outcome: str) -> None:
+    if outcome == "refused":
+        with pytest.raises(UserError, match=r"asks for no token.*--allow-unprotected"):
+            job_client.check_protection(url, protected=protected, allow_unprotected=allowed)
+        return
+    warnings = job_client.check_protection(url, protected=protected, allow_unprotected=allowed)
+    assert [outcome in warning for warning in warnings] == ([] if outcome == "quiet" else [True])
+
+
+def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = RunConfig.model_validate({"output_dir": "/mnt/shared/runs", "data": {"path": "org/dataset"}})
+    assert submit._paths(shared, local=False) == {}  # absolute; a hub's name; `tiny`
+    with pytest.raises(UserError, match="output_dir='runs': a relative path means nothing on another machine"):
+        submit._paths(RunConfig(), local=False)
+    assert submit._paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["synthesize"], "CPUs as they come free"),
+        (["score"], "score: 8 CPU, 8 GPU"),  # 8 engines of one CPU and one GPU
+        (["train", "rm"], "train rm: 32 CPU, 8 GPU"),  # 8 workers of 4 CPU and one GPU
+        (["tune"], "tune: 32 CPU, 8 GPU"),  # one trial at a time
+        (["evaluate"], "evaluate: 1 CPU, 1 GPU"),
+    ],
+)
+def test_the_plan_names_what_a_command_wants(command: list[str], expected: str) -> None:
+    values = {
+        "scoring": {"num_engines": 8, "gpus_per_engine": 1},
+        "train": {"num_workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 4},
+        "evaluation": {"gpus": 1},
+    }
+    assert submit.wanted(RunConfig.model_validate(values), command) == expected
+
+
+def test_a_job_joins_the_cluster_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert job_arguments(["--config", "a.yaml"]) == ["--config", "a.yaml"]
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert job_arguments(["--config", "a.yaml"]) == ["--config", "a.yaml", "cluster.address=auto"]
+    assert job_arguments(["cluster.address=h:1"]) == ["cluster.address=h:1"]
