@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
 from mapl_ray.distributed.evaluate import score_models
+from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.prepare import resolve_model
 from mapl_ray.distributed.resources import check_stage
 from mapl_ray.distributed.runtime import available_resources, ray_session
@@ -30,6 +31,7 @@ ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate"
 @contextmanager
 def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
     """Ray for the stages named, after checking that each of them fits what is there."""
+    check_inputs(config, stages)
     with ray_session(config.cluster):
         resources = available_resources()
         for stage in stages:

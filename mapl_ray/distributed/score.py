@@ -10,7 +10,7 @@ import ray.data
 
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.shard_tasks import Stage, part_by_index, run_stage
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stage
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import check_model_directory, model_identity
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
@@ -76,7 +76,8 @@ def _compute(
         compute=ray.data.ActorPoolStrategy(size=scoring.num_engines),
         num_cpus=scoring.cpus_per_engine,
         num_gpus=scoring.gpus_per_engine,
-        ray_remote_args_fn=lambda: {"max_restarts": 2, "max_task_retries": 2},
+        max_restarts=MAX_RETRIES,
+        max_task_retries=MAX_RETRIES,
     )
 
 

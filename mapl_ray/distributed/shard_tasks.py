@@ -6,6 +6,7 @@ the same file again and nothing is lost or doubled. The manifest is committed la
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from tqdm import tqdm
 
 from mapl_ray.errors import RunError
 from mapl_ray.shards import Manifest, Part, commit, fingerprint_of, finished, finished_part, read_manifest
+
+# Ray's own default is for ever: a row that kills its worker would do so again and again.
+MAX_RETRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,11 @@ def run_stage(stage: Stage, compute: Callable[[ray.data.Dataset], ray.data.Datas
     missing = {i: mark for i, mark in wanted.items() if finished_part(stage.target, i, mark) is None}
     if missing:
         items = [{"index": index, "fingerprint": mark} for index, mark in sorted(missing.items())]
-        rows = _watched(compute(ray.data.from_items(items, override_num_blocks=len(items))), stage, len(items))
+        with warnings.catch_warnings():
+            # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
+        rows = _watched(results, stage, len(items))
         if errors := [row["error"] for row in rows if row["error"]]:
             raise RunError(f"{stage.name}: {errors[0]}")
     parts = [finished_part(stage.target, index, mark) for index, mark in sorted(wanted.items())]

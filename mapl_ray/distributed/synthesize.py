@@ -11,11 +11,11 @@ import ray.data
 import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, pair_from_row, prepare_pairs
-from mapl_ray.distributed.shard_tasks import Stage, part_by_index, run_stage
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stage
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
-from mapl_ray.synthesis import synthesize
+from mapl_ray.synthesis import select_functions, synthesize
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
@@ -23,6 +23,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
 
     Raises `UserError` where no pair of the train split gave a group.
     """
+    select_functions(config.synthesis)  # a misspelt name is told here, not by a task
     prepare_pairs(config)
     manifests = {}
     for split in SPLITS:
@@ -54,7 +55,7 @@ def _compute(shards: ray.data.Dataset, stage: Stage, config: RunConfig) -> ray.d
         fn_kwargs={"stage": stage, "config": config.synthesis, "seed": config.seed},
         compute=ray.data.TaskPoolStrategy(size=config.cluster.synthesis_workers),
         num_cpus=1,
-        ray_remote_args_fn=lambda: {"max_retries": 2},  # a pair that kills its worker must not do so for ever
+        max_retries=MAX_RETRIES,
     )
 
 

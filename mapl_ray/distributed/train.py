@@ -101,6 +101,7 @@ def make_trainer(
             name=name,
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             callbacks=callbacks or [],
         ),
     )

@@ -11,7 +11,7 @@ from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
 
 _FAMILY = "start_end"
-_MARKS = {".": "full stop", "?": "question mark", "!": "exclamation mark"}
+_MARKS = {".": "a full stop", "?": "a question mark", "!": "an exclamation mark"}
 _MAX_WORD = 30  # longer runs are no words a person would name
 
 
@@ -130,17 +130,17 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
     check=lambda text, args: (text.ending_mark == args["mark"]) != bool(args["negated"]),
     phrasings=lambda args: fill(
         (
-            "Do not end with a {mark}.",
-            "Your response should not end with a {mark}.",
-            "The last character of your answer must not be a {mark}.",
-            "Do not finish the answer with a {mark}.",
+            "Do not end with {mark}.",
+            "Your response should not end with {mark}.",
+            "The last character of your answer must not be {mark}.",
+            "Do not finish the answer with {mark}.",
         )
         if args["negated"]
         else (
-            "End with a {mark}.",
-            "Your response should end with a {mark}.",
-            "The last character of your answer must be a {mark}.",
-            "Finish the answer with a {mark}.",
+            "End with {mark}.",
+            "Your response should end with {mark}.",
+            "The last character of your answer must be {mark}.",
+            "Finish the answer with {mark}.",
         ),
         mark=_MARKS[args["mark"]],
     ),

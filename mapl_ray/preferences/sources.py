@@ -157,3 +157,8 @@ def source_files(config: DataConfig) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     return [path] if path.is_file() else []
+
+
+def check_source(config: DataConfig) -> None:
+    """Raise `UserError` if `config.path` names nothing that can be read; reads nothing itself."""
+    open_sources(config)

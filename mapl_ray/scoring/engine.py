@@ -80,6 +80,7 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
             seed=options.seed,
             trust_remote_code=False,
             disable_log_stats=True,
+            use_tqdm_on_load=False,
         )
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -29,7 +29,7 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
     Every flag and condition of the group is checked again from its records before it is handed out. Raises `UserError`
     for a config that names unknown functions, or too few.
     """
-    functions = _functions(config)
+    functions = select_functions(config)
     turn = last_user_turn(pair.prompt)
     if turn is None:
         return _rejection(pair, "prompt: no user turn; instructions are joined with the last one")
@@ -103,7 +103,8 @@ def _assemble(
     )
 
 
-def _functions(config: SynthesisConfig) -> list[InstructionFunction]:
+def select_functions(config: SynthesisConfig) -> list[InstructionFunction]:
+    """The functions that the config allows. Raises `UserError` for unknown names, or too few."""
     if config.functions is None:
         return list(REGISTRY.values())
     if not config.functions:

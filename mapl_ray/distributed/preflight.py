@@ -1,0 +1,27 @@
+"""What can be known before a cluster starts: an hour of waiting must not end in a missing file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mapl_ray.config import RunConfig
+from mapl_ray.errors import UserError
+from mapl_ray.models import check_model_directory
+from mapl_ray.preferences import check_source
+from mapl_ray.synthesis import select_functions
+
+
+def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
+    """Look at the files and names that the stages will need. Raises `UserError` for the first that is not right."""
+    if "synthesize" in stages:
+        check_source(config.data)
+        select_functions(config.synthesis)
+    if config.model.name_or_path != "tiny":
+        check_model_directory(config.model.name_or_path)
+    if "score" in stages:
+        if not config.scoring.ref_logps and config.scoring.reward_model is None:
+            raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
+        if config.scoring.reward_model is not None:
+            check_model_directory(config.scoring.reward_model)
+    if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
+        raise UserError("DPO needs ref_logps, and scoring.ref_logps=false. Set it to true.")

@@ -1,0 +1,105 @@
+"""The house: what a layer may import, where the heavy libraries are, and how large a file may be."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "mapl_ray"
+HEAVY = ("ray", "vllm", "deepspeed")
+# From top to bottom: a layer imports itself and what stands before it.
+ORDER = (
+    "errors", "records", "config", "shards", "preferences", "instructions", "synthesis", "batches", "objective",
+    "models", "scoring", "training", "evaluation", "report", "distributed", "doctor_checks", "doctor_memory", "doctor",
+    "cli",
+)  # fmt: skip
+ALLOWED = {"distributed": {"ray"}}
+IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py"}}
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import module` is an import of the module.
+            folder = PACKAGE.parent / Path(*node.module.split("."))
+            inner = {a.name for a in node.names if (folder / f"{a.name}.py").is_file()}
+            found |= {f"{node.module}.{name}" for name in inner}
+            if len(inner) < len(node.names):
+                found.add(node.module)
+    return found
+
+
+def layer_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def test_every_layer_has_its_place() -> None:
+    layers = {layer_of(file) for file in files()} - {"__init__"}
+    assert layers == set(ORDER)
+
+
+def test_data_flows_one_way() -> None:
+    wrong = []
+    for file in files():
+        layer = layer_of(file)
+        for name in imports(file):
+            parts = name.split(".")
+            if parts[0] == "mapl_ray" and len(parts) > 1 and ORDER.index(parts[1]) > ORDER.index(layer):
+                wrong.append(f"{file.relative_to(PACKAGE)} imports {name}")
+    assert wrong == []
+
+
+def test_no_import_cycles() -> None:
+    modules = {".".join(("mapl_ray", *f.relative_to(PACKAGE).with_suffix("").parts)): f for f in files()}
+    by_name = {name.removesuffix(".__init__"): name for name in modules}
+    graph = {
+        name: {by_name[i] for i in imports(file) if i in by_name and by_name[i] != name}
+        for name, file in modules.items()
+    }
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert len(order) == len(modules)
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_are_imported_in_one_place(library: str) -> None:
+    found = {
+        str(file.relative_to(PACKAGE)) for file in files() if any(i.split(".")[0] == library for i in imports(file))
+    }
+    if library == "ray":
+        assert found
+        assert all(name.startswith("distributed/") for name in found)
+    else:
+        assert found == IMPORTERS[library]
+
+
+@pytest.mark.parametrize("layer", [layer for layer in ORDER if layer != "cli"])
+def test_layers_load_without_what_they_may_not_know(layer: str) -> None:
+    """In a process of its own: the maths runs on a lone GPU, without Ray, vLLM or DeepSpeed."""
+    code = f"import sys, mapl_ray.{layer}\nprint(*sorted(m for m in {HEAVY} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    allowed = ALLOWED.get(layer, set()) | ({"deepspeed"} if layer == "training" else set())
+    assert set(done.stdout.split()) <= allowed
+
+
+def test_files_are_small() -> None:
+    large = {str(f.relative_to(PACKAGE)): n for f in files() if (n := len(f.read_text().splitlines())) > 400}
+    assert large == {}
+
+
+def test_package_files_define_nothing() -> None:
+    for file in PACKAGE.rglob("__init__.py"):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        kinds = {type(node) for node in body if not isinstance(node, ast.Expr)}
+        assert kinds <= {ast.ImportFrom, ast.Assign}, file

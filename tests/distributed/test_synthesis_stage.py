@@ -1,0 +1,144 @@
+"""Real pairs through Ray Data: the same bytes whatever the workers, shards and order; accounting; takeover."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.distributed.prepare import prepare_pairs
+from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.errors import UserError
+from mapl_ray.shards import Manifest, iter_rows, read_manifest
+
+pytestmark = pytest.mark.ray
+ROWS = 240
+
+
+@pytest.fixture(scope="module")
+def real_rows(shared_data: Path) -> list[dict[str, Any]]:
+    """The first real pairs, one doubled and one broken."""
+    with gzip.open(shared_data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(ROWS), strict=False)]
+    return [*rows, rows[0], {**rows[1], "id": "broken", "chosen": ""}]
+
+
+def config_of(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> RunConfig:
+    folder.mkdir(parents=True)
+    source = folder / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values = {
+        "name": "run",
+        "output_dir": str(folder / "runs"),
+        "data": {"path": str(source), "eval_fraction": 0.2},
+        "synthesis": {"rows_per_shard": 60},
+    }
+    return parse_config({**values, **changes}, "test")
+
+
+def contents(config: RunConfig) -> dict[str, str]:
+    return {split: read_manifest(config.run_dir / "groups" / split).content_hash for split in ("train", "eval")}
+
+
+def test_same_bytes_for_any_order_and_number_of_workers(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    a = config_of(tmp_path / "a", real_rows, cluster={"synthesis_workers": 1})
+    b = config_of(tmp_path / "b", list(reversed(real_rows)), cluster={"synthesis_workers": 2})
+    manifests = run_synthesis(a)
+    run_synthesis(b)
+    assert contents(a) == contents(b)
+    assert len(manifests["train"].parts) == 4  # about 190 pairs in shards of 60: three workers' worth and more
+    assert [row["pair_id"] for row in iter_rows(a.run_dir / "groups" / "train")] == [
+        row["pair_id"] for row in iter_rows(b.run_dir / "groups" / "train")
+    ]
+
+
+def test_same_groups_for_one_and_for_many_shards(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    one = config_of(tmp_path / "one", real_rows, synthesis={"rows_per_shard": 10_000})
+    many = config_of(tmp_path / "many", real_rows, synthesis={"rows_per_shard": 80})
+    for config in (one, many):
+        run_synthesis(config)
+    groups = [
+        sorted(iter_rows(config.run_dir / "groups" / "train"), key=lambda row: str(row["pair_id"]))
+        for config in (one, many)
+    ]
+    assert groups[0] == groups[1]
+    assert len(read_manifest(many.run_dir / "groups" / "train").parts) == 3
+
+
+def test_accounting_split_and_skipping(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tmp_path / "run", real_rows)
+    manifests = run_synthesis(config)
+    pairs = {split: read_manifest(config.run_dir / "pairs" / split) for split in ("train", "eval")}
+    assert sum(manifest.input_rows for manifest in pairs.values()) == len(real_rows)
+    for split, manifest in manifests.items():
+        assert manifest.input_rows == pairs[split].rows
+        assert manifest.rows > 0.9 * manifest.input_rows
+    reasons = (config.run_dir / "pairs" / "train" / "rejected-00000.jsonl").read_text(encoding="utf-8")
+    assert "more than once" in reasons
+    assert "chosen" in reasons
+    prompts = [
+        {json.dumps(row["prompts"][0]) for row in iter_rows(config.run_dir / "groups" / split)}
+        for split in ("train", "eval")
+    ]
+    assert not prompts[0] & prompts[1]
+    before = {path: path.stat().st_mtime_ns for path in config.run_dir.rglob("part-*")}
+    capsys.readouterr()
+    assert run_synthesis(config) == manifests
+    assert "already there, skipped" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in config.run_dir.rglob("part-*")} == before
+
+
+def test_unfinished_and_damaged_parts_are_made_again(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """What a killed run leaves: no manifest, a part without its entry, a part cut short."""
+    config = config_of(tmp_path / "run", real_rows)
+    run_synthesis(config)
+    expected, groups = contents(config), config.run_dir / "groups" / "train"
+    (groups / "manifest.json").unlink()
+    (groups / "part-00000.json").unlink()
+    damaged = groups / "part-00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    kept = (groups / "part-00002.parquet").stat().st_mtime_ns
+    run_synthesis(config)
+    assert contents(config) == expected
+    assert (groups / "part-00002.parquet").stat().st_mtime_ns == kept
+
+
+def test_a_changed_config_makes_new_groups(local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    config = config_of(tmp_path / "run", real_rows[:40])
+    first = run_synthesis(config)["train"].content_hash
+    changed = config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"max_instructions": 1})})
+    assert run_synthesis(changed)["train"].content_hash != first
+    assert all(len(row["instructions"][1]) == 1 for row in iter_rows(config.run_dir / "groups" / "train"))
+
+
+def test_no_usable_row_is_the_users_mistake(tmp_path: Path) -> None:
+    row = {"prompt": "Say something.", "chosen": "same", "rejected": "same"}
+    config = config_of(tmp_path / "run", [row, row])
+    with pytest.raises(UserError, match="no row of 2 could be used"):
+        prepare_pairs(config)
+    assert not (config.run_dir / "pairs" / "train" / "manifest.json").exists()
+
+
+def test_unknown_function_is_told_before_any_part(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    config = config_of(tmp_path / "run", real_rows[:10], synthesis={"functions": ["word_cuont"]})
+    with pytest.raises(UserError, match="word_cuont"):
+        run_synthesis(config)
+
+
+def test_manifest_type(tmp_path: Path) -> None:
+    config = config_of(tmp_path / "run", [{"prompt": "Why?", "chosen": "Because it is.", "rejected": "No."}])
+    manifests = prepare_pairs(config)
+    assert all(isinstance(manifest, Manifest) for manifest in manifests.values())
+    assert sum(manifest.rows for manifest in manifests.values()) == 1
