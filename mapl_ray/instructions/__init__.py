@@ -17,8 +17,7 @@ from mapl_ray.instructions import (
 from mapl_ray.instructions.compatibility import compatible
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.register import instruction_function
-from mapl_ray.instructions.registry import REGISTRY, lookup
-from mapl_ray.instructions.types import Args, Case, Instruction, InstructionFunction
+from mapl_ray.instructions.types import REGISTRY, Args, Case, Instruction, InstructionFunction, lookup
 
 __all__ = [
     "REGISTRY",

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.phrasing import bound_phrases, fill
-from mapl_ray.instructions.registry import register
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
-from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
 
 # Half of a count's templates take the bound as an object, so that a dozen nouns read well in them.
 COUNT_TEMPLATES: tuple[str, ...] = (

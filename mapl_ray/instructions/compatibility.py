@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mapl_ray.instructions.features import fold
-from mapl_ray.instructions.registry import lookup
-from mapl_ray.instructions.types import Instruction
+from mapl_ray.instructions.types import Instruction, lookup
 
 
 def compatible(a: Instruction, b: Instruction) -> bool:

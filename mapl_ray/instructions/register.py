@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.registry import register
-from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
 
 Draw: TypeAlias = Callable[[Case, random.Random], Args | None]
 

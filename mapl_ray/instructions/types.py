@@ -1,15 +1,15 @@
-"""Instructions, and the functions that write them."""
+"""Instructions, the functions that write them, and the registry that finds a stored instruction's function."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions.features import Features, features_of
-from mapl_ray.instructions.registry import lookup
 from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
@@ -106,3 +106,27 @@ class InstructionFunction:
             return None
         phrasings = self.phrasings(args)
         return Instruction(self.name, self.family, args, phrasings[wording % len(phrasings)])
+
+
+_FUNCTIONS: dict[str, InstructionFunction] = {}
+
+REGISTRY: Mapping[str, InstructionFunction] = MappingProxyType(_FUNCTIONS)
+
+
+def register(function: InstructionFunction) -> InstructionFunction:
+    """Add a function to the registry; raises `UserError` where the name is taken."""
+    if function.name in _FUNCTIONS:
+        raise UserError(f"instruction function {function.name!r} is registered already. Choose another name.")
+    _FUNCTIONS[function.name] = function
+    return function
+
+
+def lookup(name: str) -> InstructionFunction:
+    """The function of that name; raises `UserError` with the known names."""
+    try:
+        return _FUNCTIONS[name]
+    except KeyError:
+        raise UserError(
+            f"no instruction function {name!r}. Known: {', '.join(sorted(_FUNCTIONS))}. "
+            "A function of your own must be imported before it is used."
+        ) from None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Case, Instruction, compatible, features_of, instruction_function
-from mapl_ray.instructions.registry import _FUNCTIONS
+from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import InstructionRecord, canonical_json
 
 NAMES = sorted(REGISTRY)
