@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.phrasing import bound_phrases, fill
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
-from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 
 # Half of a count's templates take the bound as an object, so that a dozen nouns read well in them.
 COUNT_TEMPLATES: tuple[str, ...] = (
@@ -40,6 +40,7 @@ def count_function(
     ifeval: Callable[[Args], IfEval | None] | None = None,
     excludes: Iterable[str] = (),
     size: bool = False,
+    sides: Sides = "two",
 ) -> InstructionFunction:
     """Register "at least / at most n things". Templates take `{bound}`, as in "at least 5 words".
 
@@ -70,6 +71,7 @@ def count_function(
             ifeval=ifeval,
             excludes=frozenset(excludes),
             size=size,
+            sides=sides,
         )
     )
 
@@ -84,6 +86,7 @@ def presence_function(
     quantity: str | None = None,
     ifeval: Callable[[Args], IfEval | None] | None = None,
     excludes: Iterable[str] = (),
+    sides: Sides = "two",
 ) -> InstructionFunction:
     """Register "use / do not use the thing"; `use[i]` and `avoid[i]` are the two sides of one wording.
 
@@ -106,5 +109,6 @@ def presence_function(
             phrasings=lambda args: use if args["use"] else avoid,
             ifeval=ifeval,
             excludes=frozenset(excludes),
+            sides=sides,
         )
     )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 
 Draw: TypeAlias = Callable[[Case, random.Random], Args | None]
 
@@ -34,6 +34,7 @@ def instruction_function(
     ifeval: Callable[[Args], IfEval | None] | None = None,
     excludes: Iterable[str] = (),
     size: bool = False,
+    sides: Sides = "two",
 ) -> Callable[[Draw], InstructionFunction]:
     """Register the decorated function, which draws JSON-able arguments for a `Case` or says None.
 
@@ -54,6 +55,7 @@ def instruction_function(
                 ifeval=ifeval,
                 excludes=frozenset(excludes),
                 size=size,
+                sides=sides,
             )
         )
 

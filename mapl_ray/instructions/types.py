@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions.features import Features, features_of
@@ -14,6 +14,8 @@ from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
 IfEval: TypeAlias = tuple[str, dict[str, Any]]  # instruction id and arguments of an IFEval checker
+# two: serves both flags on nearly every text; one: nearly every ordinary text violates it; soft: a judge tells the truth.
+Sides: TypeAlias = Literal["two", "one", "soft"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class InstructionFunction:
     ifeval: Callable[[Args], IfEval | None] | None = None
     excludes: frozenset[str] = field(default_factory=frozenset)  # quantities it can't be combined with
     size: bool = False  # a measure that grows with the text's length
+    sides: Sides = "two"
 
     def generate(
         self, response: str | Features, satisfied: bool, rng: random.Random, *, other: str | Features | None = None
