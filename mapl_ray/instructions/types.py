@@ -14,7 +14,7 @@ from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
 IfEval: TypeAlias = tuple[str, dict[str, Any]]  # instruction id and arguments of an IFEval checker
-# two: serves both flags on nearly every text; one: nearly every ordinary text violates it; soft: a judge tells the truth.
+# two: serves both flags on nearly every text; one: ordinary text only ever violates it; soft: a judge tells the truth.
 Sides: TypeAlias = Literal["two", "one", "soft"]
 
 
