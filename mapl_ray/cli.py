@@ -138,7 +138,7 @@ def _export(args: argparse.Namespace) -> int:
     from mapl_ray.shards import iter_rows
     from mapl_ray.synthesis import write_export
 
-    directory = config.run_dir / "groups" / args.split
+    directory = config.data_dir / "groups" / args.split
     rows = write_export((RelationGroup.from_row(row) for row in iter_rows(directory)), args.format, Path(args.output))
     print(f"{rows} {args.format} rows -> {args.output}")
     return 0

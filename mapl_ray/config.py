@@ -194,6 +194,7 @@ class RunConfig(_Section):
 
     name: str = "mapl"
     output_dir: str = "runs"
+    data_run: str | None = None  # the run (a name below output_dir) whose pairs, groups and scores this one takes
     seed: int = 0
     data: DataConfig = DataConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
@@ -206,11 +207,11 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
 
-    @field_validator("name")
+    @field_validator("name", "data_run")
     @classmethod
-    def _confined(cls, value: str) -> str:
+    def _confined(cls, value: str | None) -> str | None:
         # Ray Train joins the run name to its storage path unchecked: `../../x` would escape it.
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             raise ValueError(
                 f"expected letters, digits, '.', '_' and '-', starting with a letter or digit; got {value!r}"
             )
@@ -220,6 +221,11 @@ class RunConfig(_Section):
     def run_dir(self) -> Path:
         """Absolute: workers start in other folders than the driver."""
         return (Path(self.output_dir) / self.name).resolve()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where pairs, groups and scores are: this run's folder, or that of `data_run`."""
+        return (Path(self.output_dir) / (self.data_run or self.name)).resolve()
 
     def training(self, method: Method) -> TrainConfig:
         """The `train` section with the method's own values laid over it."""

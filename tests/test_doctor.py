@@ -220,7 +220,7 @@ def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch
 
 def test_there_are_recipes_from_laptop_to_cluster() -> None:
     names = {path.stem for path in RECIPES}
-    assert {"demo", "alpaca_eval", "hh", "pandalm", "qwen-0.5b-1gpu", "llama-8b-8gpu", "llama-8b-multinode"} <= names
+    assert {"alpaca_eval", "hh", "pandalm", "qwen-0.5b-1gpu", "llama-8b-8gpu", "llama-8b-multinode"} <= names
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

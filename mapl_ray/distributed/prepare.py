@@ -32,7 +32,7 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     could not be used are counted with the train split; over both splits accepted + rejected = input rows.
     """
     fingerprint = _fingerprint(config)
-    there = {split: finished(config.run_dir / "pairs" / split, fingerprint) for split in SPLITS}
+    there = {split: finished(config.data_dir / "pairs" / split, fingerprint) for split in SPLITS}
     if all(there.values()):
         return {split: manifest for split, manifest in there.items() if manifest is not None}
     pairs, rejections = _read(config.data)
@@ -59,8 +59,8 @@ def resolve_model(config: RunConfig) -> str:
     if name != "tiny":
         check_model_directory(name)
         return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
-    pairs = config.run_dir / "pairs" / "train"
-    directory, mark = config.run_dir / "model", config.run_dir / "model.json"
+    pairs = config.data_dir / "pairs" / "train"
+    directory, mark = config.data_dir / "model", config.data_dir / "model.json"
     identity = {
         "pairs": read_manifest(pairs).content_hash,
         "tiny": config.model.tiny.model_dump(mode="json"),
@@ -102,7 +102,7 @@ def _read(config: DataConfig) -> tuple[list[PreferencePair], list[Rejection]]:
 def _write(
     config: RunConfig, split: str, pairs: list[PreferencePair], rejections: list[Rejection], fingerprint: str
 ) -> Manifest:
-    directory = config.run_dir / "pairs" / split
+    directory = config.data_dir / "pairs" / split
     number = max(1, -(-len(pairs) // config.synthesis.rows_per_shard))
     shards: list[list[dict[str, Any]]] = [[] for _ in range(number)]
     for pair in pairs:

@@ -14,6 +14,18 @@ from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.errors import UserError
 
 _FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
+# Of workers: what the libraries say about themselves would bury a run's own lines.
+_QUIET = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it shows every line of a worker twice
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+}
+_LOG_LEVELS = {
+    "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
+    "ray.train": logging.WARNING,
+    "ray.tune": logging.WARNING,
+    "ray._private.authentication": logging.ERROR,  # a word at every start that a token is asked for
+}
 
 
 @contextmanager
@@ -44,9 +56,9 @@ def available_resources() -> Resources:
 
 def _connect(config: ClusterConfig) -> None:
     environment = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
-    environment["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it shows every line of a worker twice
-    for noisy in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    environment |= _QUIET
+    for noisy, level in _LOG_LEVELS.items():
+        logging.getLogger(noisy).setLevel(level)
     options = {"log_to_driver": True, "logging_level": logging.WARNING, "runtime_env": {"env_vars": environment}}
     if config.address is None:
         # Reports on usage would leave the machine; a private cluster asks nobody and tells nobody.

@@ -27,8 +27,8 @@ def run_scoring(config: RunConfig) -> dict[str, Manifest]:
     manifests: dict[str, Manifest] = {}
     for number, (column, model) in enumerate(columns.items()):
         last = number == len(columns) - 1
-        source = config.run_dir / ("groups" if number == 0 else f"scored-{next(iter(columns))}")
-        target = config.run_dir / ("scored" if last else f"scored-{column}")
+        source = config.data_dir / ("groups" if number == 0 else f"scored-{next(iter(columns))}")
+        target = config.data_dir / ("scored" if last else f"scored-{column}")
         for split in SPLITS:
             manifests[split] = _score_split(config, column, model, source / split, target / split)
     return manifests

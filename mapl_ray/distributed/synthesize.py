@@ -29,8 +29,8 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     for split in SPLITS:
         stage = Stage(
             name="synthesize",
-            source=config.run_dir / "pairs" / split,
-            target=config.run_dir / "groups" / split,
+            source=config.data_dir / "pairs" / split,
+            target=config.data_dir / "groups" / split,
             recipe=_recipe(config),
         )
         manifest, made = run_stage(stage, lambda shards, stage=stage: _compute(shards, stage, config))  # type: ignore[misc]
@@ -38,7 +38,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
         manifests[split] = manifest
     if manifests["train"].rows == 0:
         raise UserError(
-            f"{config.run_dir / 'groups' / 'train'}: no pair gave a group. The reasons are in rejected-*.jsonl there."
+            f"{config.data_dir / 'groups' / 'train'}: no pair gave a group. The reasons are in rejected-*.jsonl there."
         )
     return manifests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +54,8 @@ def data_dirs(config: RunConfig) -> tuple[Path, Path | None]:
     """Train and held-out groups: as scored where they are, else as synthesized; no held-out ones if there are none."""
     found = {}
     for split in ("train", "eval"):
-        scored = config.run_dir / "scored" / split
-        found[split] = scored if (scored / "manifest.json").is_file() else config.run_dir / "groups" / split
+        scored = config.data_dir / "scored" / split
+        found[split] = scored if (scored / "manifest.json").is_file() else config.data_dir / "groups" / split
     return found["train"], found["eval"] if read_manifest(found["eval"]).rows else None
 
 
@@ -111,6 +112,7 @@ def train_worker(spec: dict[str, Any]) -> None:
     """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver tells the user."""
     from mapl_ray.training import train
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report that is made to it
     failure = failure_file(spec)
     if failure.is_file():
         raise RuntimeError(json.loads(failure.read_text(encoding="utf-8"))["text"])

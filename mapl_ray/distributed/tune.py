@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ def run_tune(config: RunConfig) -> Path:
 
     A finished search of the same config and data is not run again. Raises `RunError` where no trial gave a number.
     """
+    # Trials run in folders of their own, and the best config is to work from any.
+    config = config.model_copy(update={"output_dir": str(config.run_dir.parent)})
     output, model_path = config.run_dir / "tune", resolve_model(config)
     best, fingerprint = output / "best.yaml", _fingerprint(config, model_path)
     if best.is_file() and _finished(output) == fingerprint:
@@ -47,13 +51,16 @@ def run_tune(config: RunConfig) -> Path:
 
 
 def best_config(config: RunConfig, params: dict[str, float]) -> dict[str, Any]:
-    """The run's whole config with the best weights in the section of the method that was tuned."""
+    """The run's whole config with the best weights in the section of the method that was tuned.
+
+    It has a name of its own, so that its models stand beside those of the run, and takes the run's data.
+    """
     values = config.model_dump(mode="json")
     section = values["rm" if config.tune.method == "rm" else "dpo"]
     section["weights"] = {name: params[name] for name in ("lambda_intra", "lambda_inter")}
     if "beta" in params:
         section["beta"] = params["beta"]
-    values["name"] = f"{config.name}-tuned"[:64]
+    values |= {"name": f"{config.name[:58]}-tuned", "data_run": config.data_run or config.name}
     parse_config(values, "best.yaml")
     return values
 
@@ -73,6 +80,7 @@ def trial_config(config: RunConfig, params: dict[str, float]) -> TrainConfig:
 
 def _tuner(config: RunConfig, model_path: str, output: Path) -> tune.Tuner:
     settings = config.tune
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables also where verbose is 0
     trainable = tune.with_parameters(_run_trial, config=config, model_path=model_path, output=output)
     return tune.Tuner(
         tune.with_resources(trainable, {"CPU": _TRIAL_CPUS}),
@@ -88,8 +96,29 @@ def _tuner(config: RunConfig, model_path: str, output: Path) -> tune.Tuner:
                 grace_period=min(settings.grace_period_steps, settings.max_steps),
             ),
         ),
-        run_config=tune.RunConfig(name="search", storage_path=str(output / "ray"), verbose=0),
+        run_config=tune.RunConfig(
+            name="search", storage_path=str(output / "ray"), verbose=0, callbacks=[_Progress(settings.num_trials)]
+        ),
     )
+
+
+class _Progress(tune.Callback):
+    """A line a result; Tune's own tables are for notebooks."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._numbers: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "objective" in result:
+            number = self._numbers.get(trial.trial_id, 0)
+            step, objective = result.get("step", 0.0), result["objective"]
+            print(f"  trial {number}/{self._total}  step {step:.0f}  objective {objective:.3f}", flush=True)
 
 
 def _space(settings: TuneConfig) -> dict[str, Any]:
@@ -143,8 +172,6 @@ def _fingerprint(config: RunConfig, model_path: str) -> str:
 
 
 def _finished(output: Path) -> str | None:
-    import json
-
     try:
         return str(json.loads((output / "trials.json").read_text(encoding="utf-8"))["fingerprint"])
     except (OSError, ValueError, KeyError):

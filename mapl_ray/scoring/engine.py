@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -57,6 +58,7 @@ def _prompts(token_ids: Sequence[Sequence[int]]) -> list[dict[str, list[int]]]:
 
 def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> Any:
     # Read by vLLM on import or start; this process exists for the engine alone.
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says while it is imported, before it sets a level
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if options.tensor_parallel_size == 1:
