@@ -10,7 +10,7 @@ import ray.data
 
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stage
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import check_model_directory, model_identity
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
@@ -29,8 +29,7 @@ def run_scoring(config: RunConfig) -> dict[str, Manifest]:
         last = number == len(columns) - 1
         source = config.data_dir / ("groups" if number == 0 else f"scored-{next(iter(columns))}")
         target = config.data_dir / ("scored" if last else f"scored-{column}")
-        for split in SPLITS:
-            manifests[split] = _score_split(config, column, model, source / split, target / split)
+        manifests = _score(config, column, model, source, target)
     return manifests
 
 
@@ -44,7 +43,8 @@ def _columns(config: RunConfig) -> dict[Column, str]:
     return columns
 
 
-def _score_split(config: RunConfig, column: Column, model: str, source: Path, target: Path) -> Manifest:
+def _score(config: RunConfig, column: Column, model: str, source: Path, target: Path) -> dict[str, Manifest]:
+    """Both splits with the same engines: each takes longer to start than to score a small split."""
     options = EngineOptions.of(config.scoring, model, config.model.revision, config.model.dtype, config.seed)
     recipe = fingerprint_of(
         {
@@ -54,21 +54,22 @@ def _score_split(config: RunConfig, column: Column, model: str, source: Path, ta
             "max_model_len": options.max_model_len,
         }
     )
-    stage = Stage("score", source, target, recipe)
-    manifest, made = run_stage(stage, lambda shards: _compute(shards, stage, column, options, config))
-    text = f"{manifest.rows} groups with {column}, {manifest.rejected} rejected"
-    print(f"  {target.name}: {text}; {f'{made} parts made' if made else 'already there, skipped'}", flush=True)
-    return manifest
+    stages = [Stage("score", source / split, target / split, recipe) for split in SPLITS]
+    done = run_stages(stages, lambda shards: _compute(shards, stages, column, options, config))
+    for split, (manifest, made) in zip(SPLITS, done, strict=True):
+        text = f"{manifest.rows} groups with {column}, {manifest.rejected} rejected"
+        print(f"  {split}: {text}; {f'{made} parts made' if made else 'already there, skipped'}", flush=True)
+    return {split: manifest for split, (manifest, _) in zip(SPLITS, done, strict=True)}
 
 
 def _compute(
-    shards: ray.data.Dataset, stage: Stage, column: Column, options: EngineOptions, config: RunConfig
+    shards: ray.data.Dataset, stages: list[Stage], column: Column, options: EngineOptions, config: RunConfig
 ) -> ray.data.Dataset:
     scoring = config.scoring
     return shards.map(
         ScoreShard,
         fn_constructor_kwargs={
-            "stage": stage,
+            "stages": stages,
             "column": column,
             "options": asdict(options),
             "batch_groups": scoring.batch_groups,
@@ -84,10 +85,10 @@ def _compute(
 class ScoreShard:
     """One engine, started once; a part a call."""
 
-    def __init__(self, stage: Stage, column: Column, options: dict[str, Any], batch_groups: int) -> None:
+    def __init__(self, stages: list[Stage], column: Column, options: dict[str, Any], batch_groups: int) -> None:
         from mapl_ray.scoring.engine import LogprobScorer, RewardScorer
 
-        self._stage, self._column, self._batch_groups = stage, column, batch_groups
+        self._stages, self._column, self._batch_groups = stages, column, batch_groups
         self._error = ""
         try:
             engine = EngineOptions(**options)
@@ -96,20 +97,20 @@ class ScoreShard:
             self._error = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        index = int(row["index"])
+        stage, index = self._stages[int(row["stage"])], int(row["index"])
         if self._error:
-            return {"index": index, "error": self._error}
-        source = read_part(self._stage.source, part_by_index(self._stage.source, index))
+            return {"error": self._error}
+        source = read_part(stage.source, part_by_index(stage.source, index))
         groups = [RelationGroup.from_row(item) for item in source]
         results = []
         for start in range(0, len(groups), self._batch_groups):
             results += score_groups(groups[start : start + self._batch_groups], self._scorer, self._column)
         write_part(
-            self._stage.target,
+            stage.target,
             index,
             [result.to_row() for result in results if isinstance(result, RelationGroup)],
             [result for result in results if isinstance(result, Rejection)],
             GROUP_SCHEMA,
             row["fingerprint"],
         )
-        return {"index": index, "error": ""}
+        return {"error": ""}

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray.data
 from tqdm import tqdm
@@ -36,66 +35,62 @@ class Stage:
         """Of the whole target."""
         return fingerprint_of([self.name, self.recipe, read_manifest(self.source).content_hash])
 
-    def part_fingerprint(self, part: Part) -> str:
-        """Of one part: unchanged parts survive when others change."""
-        return fingerprint_of([self.name, self.recipe, part.index, part.sha256])
+    def wanted(self) -> dict[int, str]:
+        """Fingerprint of every part of the target: unchanged parts survive when others change."""
+        parts = read_manifest(self.source).parts
+        return {part.index: fingerprint_of([self.name, self.recipe, part.index, part.sha256]) for part in parts}
 
 
-def run_stage(stage: Stage, compute: Callable[[ray.data.Dataset], ray.data.Dataset]) -> tuple[Manifest, int]:
-    """Bring the target up to date; returns its manifest and the number of parts that had to be made.
+def run_stages(
+    stages: Sequence[Stage], compute: Callable[[ray.data.Dataset], ray.data.Dataset]
+) -> list[tuple[Manifest, int]]:
+    """Bring the targets up to date in one go; returns each one's manifest and the number of parts that were made.
 
-    `compute` maps a data set of `{"index", "fingerprint"}` rows to one of `{"index", "error"}`, having written the
-    parts. Raises `RunError` for a part that could not be made; the finished ones stay and are taken over next time.
+    `compute` maps a data set of `{"stage", "index", "fingerprint"}` rows (`stage` an index into `stages`) to one of
+    `{"error"}` rows, having written the parts; all stages share its actors, which may take long to start. Raises
+    `RunError` for a part that could not be made; the finished ones stay and are taken over next time.
     """
-    if (manifest := finished(stage.target, stage.fingerprint)) is not None:
-        return manifest, 0
-    source = read_manifest(stage.source)
-    (stage.target / "manifest.json").unlink(missing_ok=True)  # a stale target must not be taken for this one
-    wanted = {part.index: stage.part_fingerprint(part) for part in source.parts}
-    missing = {i: mark for i, mark in wanted.items() if finished_part(stage.target, i, mark) is None}
-    if missing:
-        items = [{"index": index, "fingerprint": mark} for index, mark in sorted(missing.items())]
+    whole = [finished(stage.target, stage.fingerprint) for stage in stages]
+    wanted = [{} if there else stage.wanted() for stage, there in zip(stages, whole, strict=True)]
+    items = [
+        {"stage": number, "index": index, "fingerprint": mark}
+        for number, (stage, marks) in enumerate(zip(stages, wanted, strict=True))
+        for index, mark in sorted(marks.items())
+        if finished_part(stage.target, index, mark) is None
+    ]
+    for stage, there in zip(stages, whole, strict=True):
+        if there is None:  # a stale target must not be taken for this one
+            (stage.target / "manifest.json").unlink(missing_ok=True)
+    if items:
         with warnings.catch_warnings():
             # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
             warnings.simplefilter("ignore", DeprecationWarning)
             results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
-        rows = _watched(results, stage, len(items))
-        if errors := [row["error"] for row in rows if row["error"]]:
-            raise RunError(f"{stage.name}: {errors[0]}")
-    parts = [finished_part(stage.target, index, mark) for index, mark in sorted(wanted.items())]
-    if any(part is None for part in parts):
-        lost = [index for index, part in zip(sorted(wanted), parts, strict=True) if part is None]
+        if errors := [error for error in _watched(results, stages[0].name, len(items)) if error]:
+            raise RunError(f"{stages[0].name}: {errors[0]}")
+    return [
+        (there or _committed(stage, marks), sum(item["stage"] == number for item in items))
+        for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
+    ]
+
+
+def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:
+    parts = {index: finished_part(stage.target, index, mark) for index, mark in sorted(wanted.items())}
+    if lost := [index for index, part in parts.items() if part is None]:
         raise RunError(
             f"{stage.target}: parts {lost} are not there after the stage. On a cluster, output_dir must be on storage "
             "that all nodes share."
         )
-    return commit(stage.target, stage.name, stage.fingerprint, [part for part in parts if part is not None]), len(
-        missing
-    )
+    return commit(stage.target, stage.name, stage.fingerprint, [part for part in parts.values() if part is not None])
 
 
-def _watched(results: ray.data.Dataset, stage: Stage, total: int) -> list[dict[str, Any]]:
-    """Result rows as they come, with a bar of our own: Ray Data's shows blocks and resources, not work."""
+def _watched(results: ray.data.Dataset, name: str, total: int) -> list[str]:
+    """Errors of the result rows as they come, with a bar of our own: Ray Data's shows blocks and resources."""
     ray.data.DataContext.get_current().enable_progress_bars = False
-    label = f"  {stage.name} {stage.target.name}"
-    return list(tqdm(results.iter_rows(), desc=label, total=total, unit="part", disable=total == 1))
+    rows = tqdm(results.iter_rows(), desc=f"  {name}", total=total, unit="part", disable=total <= 2)
+    return [row["error"] for row in rows]
 
 
 def part_by_index(directory: Path, index: int) -> Part:
     """The entry of one part, without looking at the others' files."""
     return next(part for part in read_manifest(directory, verify=False).parts if part.index == index)
-
-
-def plain(stage: Stage) -> dict[str, Any]:
-    """A stage as task arguments."""
-    return {name: str(value) for name, value in asdict(stage).items()}
-
-
-def stage_of(values: dict[str, Any]) -> Stage:
-    """The inverse of `plain`."""
-    return Stage(values["name"], Path(values["source"]), Path(values["target"]), values["recipe"])
-
-
-def column(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Result rows as the batch format of Ray Data."""
-    return {"index": [row["index"] for row in rows], "error": [row["error"] for row in rows]}

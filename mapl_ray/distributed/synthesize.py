@@ -11,7 +11,7 @@ import ray.data
 import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, pair_from_row, prepare_pairs
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stage
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
@@ -25,15 +25,14 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     """
     select_functions(config.synthesis)  # a misspelt name is told here, not by a task
     prepare_pairs(config)
+    recipe = _recipe(config)
+    stages = [
+        Stage("synthesize", config.data_dir / "pairs" / split, config.data_dir / "groups" / split, recipe)
+        for split in SPLITS
+    ]
     manifests = {}
-    for split in SPLITS:
-        stage = Stage(
-            name="synthesize",
-            source=config.data_dir / "pairs" / split,
-            target=config.data_dir / "groups" / split,
-            recipe=_recipe(config),
-        )
-        manifest, made = run_stage(stage, lambda shards, stage=stage: _compute(shards, stage, config))  # type: ignore[misc]
+    done = run_stages(stages, lambda shards: _compute(shards, stages, config))
+    for split, (manifest, made) in zip(SPLITS, done, strict=True):
         print(f"  {split}: {_told(manifest, made)}", flush=True)
         manifests[split] = manifest
     if manifests["train"].rows == 0:
@@ -49,24 +48,24 @@ def _told(manifest: Manifest, made: int) -> str:
     return f"{text}; {made} of {len(manifest.parts)} parts made" if made else f"{text}; already there, skipped"
 
 
-def _compute(shards: ray.data.Dataset, stage: Stage, config: RunConfig) -> ray.data.Dataset:
+def _compute(shards: ray.data.Dataset, stages: list[Stage], config: RunConfig) -> ray.data.Dataset:
     return shards.map(
         synthesize_shard,
-        fn_kwargs={"stage": stage, "config": config.synthesis, "seed": config.seed},
+        fn_kwargs={"stages": stages, "config": config.synthesis, "seed": config.seed},
         compute=ray.data.TaskPoolStrategy(size=config.cluster.synthesis_workers),
         num_cpus=1,
         max_retries=MAX_RETRIES,
     )
 
 
-def synthesize_shard(row: dict[str, Any], *, stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:
+def synthesize_shard(row: dict[str, Any], *, stages: list[Stage], config: SynthesisConfig, seed: int) -> dict[str, Any]:
     """Make one part. A config mistake comes back as a row: as an exception Ray would retry it."""
-    index = int(row["index"])
+    stage, index = stages[int(row["stage"])], int(row["index"])
     try:
         pairs = map(pair_from_row, read_part(stage.source, part_by_index(stage.source, index)))
         results = [synthesize(pair, config, seed) for pair in pairs]
     except UserError as error:
-        return {"index": index, "error": str(error)}
+        return {"error": str(error)}
     write_part(
         stage.target,
         index,
@@ -75,7 +74,7 @@ def synthesize_shard(row: dict[str, Any], *, stage: Stage, config: SynthesisConf
         GROUP_SCHEMA,
         row["fingerprint"],
     )
-    return {"index": index, "error": ""}
+    return {"error": ""}
 
 
 def _recipe(config: RunConfig) -> str:

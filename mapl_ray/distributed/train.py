@@ -112,7 +112,8 @@ def train_worker(spec: dict[str, Any]) -> None:
     """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver tells the user."""
     from mapl_ray.training import train
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report that is made to it
+    # Ray Train repeats every report that is made to it, through a logger named by its file's path.
+    logging.getLogger().setLevel(logging.WARNING)
     failure = failure_file(spec)
     if failure.is_file():
         raise RuntimeError(json.loads(failure.read_text(encoding="utf-8"))["text"])
