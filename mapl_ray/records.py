@@ -53,6 +53,22 @@ class PreferencePair:
     source: str
     margin: float | None = None
 
+    def to_row(self) -> dict[str, Any]:
+        """A plain row in `PAIR_SCHEMA`."""
+        return {
+            "pair_id": self.pair_id,
+            "prompt": messages_to_rows(self.prompt),
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "source": self.source,
+            "margin": self.margin,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> PreferencePair:
+        """The inverse of `to_row`."""
+        return cls(**{**row, "prompt": messages_from_rows(row["prompt"])})
+
 
 @dataclass(frozen=True, slots=True)
 class InstructionRecord:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def write_part(
     directory: Path,
     index: int,
     rows: Sequence[dict[str, Any]],
-    rejections: Sequence[Rejection],
+    rejections: Iterable[Rejection],
     schema: pa.Schema,
     fingerprint: str,
 ) -> Part:
@@ -104,16 +105,12 @@ def write_part(
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = directory / part_name(index)
     write_atomically(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
-    if rejections:
-        text = "".join(canonical_json(rejection.to_row()) + "\n" for rejection in rejections)
-        write_atomically(
-            directory / f"rejected-{index:05d}.jsonl", lambda aside: aside.write_text(text, encoding="utf-8")
-        )
+    rejected = _write_rejections(directory / f"rejected-{index:05d}.jsonl", iter(rejections))
     ids = [row["pair_id"] for row in rows]
     part = Part(
         index=index,
         rows=len(rows),
-        rejected=len(rejections),
+        rejected=rejected,
         sha256=_sha256(path),
         first_id=ids[0] if ids else None,
         last_id=ids[-1] if ids else None,
@@ -121,6 +118,24 @@ def write_part(
     )
     write_json(_entry_path(directory, index), asdict(part))
     return part
+
+
+def _write_rejections(path: Path, rejections: Iterator[Rejection]) -> int:
+    """One at a time, for there may be many; no file where there are none. Returns their number."""
+    first = next(rejections, None)
+    if first is None:
+        return 0
+    count = 0
+
+    def write(aside: Path) -> None:
+        nonlocal count
+        with aside.open("w", encoding="utf-8", newline="\n") as lines:
+            for rejection in chain([first], rejections):
+                lines.write(canonical_json(rejection.to_row()) + "\n")
+                count += 1
+
+    write_atomically(path, write)
+    return count
 
 
 def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:

@@ -4,53 +4,55 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.config import DataConfig, RunConfig
+from tqdm import tqdm
+
+from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import build_tiny, check_model_directory
-from mapl_ray.preferences import eval_split, read_pairs, source_files
-from mapl_ray.records import (
-    PAIR_SCHEMA,
-    PreferencePair,
-    Rejection,
-    canonical_json,
-    messages_from_rows,
-    messages_to_rows,
+from mapl_ray.preferences import RejectionFile, Spill, eval_split, place_of, read_pairs, source_files
+from mapl_ray.records import PAIR_SCHEMA, PreferencePair, Rejection, canonical_json
+from mapl_ray.shards import (
+    Manifest,
+    Part,
+    commit,
+    fingerprint_of,
+    finished,
+    iter_rows,
+    read_manifest,
+    write_part,
 )
-from mapl_ray.shards import Manifest, commit, fingerprint_of, finished, iter_rows, read_manifest, write_part
 
 SPLITS = ("train", "eval")
 
 
 def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
-    """Read the source into `run_dir/pairs/{train,eval}`, skipped where it is there already.
+    """Read the source into `data_dir/pairs/{train,eval}`, skipped where it is there already.
 
-    A pair's shard and place follow from its id alone, so every order of the input gives the same bytes. Rows that
-    could not be used are counted with the train split; over both splits accepted + rejected = input rows.
+    A pair's split, shard and place follow from its content alone, so every order of the input gives the same bytes;
+    memory does not grow with the input. Rows that could not be used are counted with the train split; over both splits
+    accepted + rejected = input rows.
     """
     fingerprint = _fingerprint(config)
-    there = {split: finished(config.data_dir / "pairs" / split, fingerprint) for split in SPLITS}
+    folder = config.data_dir / "pairs"
+    there = {split: finished(folder / split, fingerprint) for split in SPLITS}
     if all(there.values()):
         return {split: manifest for split, manifest in there.items() if manifest is not None}
-    pairs, rejections = _read(config.data)
-    if not pairs:
-        shown = "; ".join(f"row {r.row}: {r.reason}" for r in rejections[:3])
-        raise UserError(f"data.path={config.data.path!r}: no row of {len(rejections)} could be used ({shown}).")
-    split_of: dict[str, list[PreferencePair]] = {"train": [], "eval": []}
-    for pair in pairs:
-        held_out = eval_split(pair, config.data.eval_fraction, config.seed)
-        split_of["eval" if held_out else "train"].append(pair)
-    if not split_of["train"]:
-        raise UserError(
-            f"data.path={config.data.path!r}: all {len(pairs)} pairs were held out. Lower data.eval_fraction."
-        )
-    return {
-        split: _write(config, split, split_of[split], rejections if split == "train" else [], fingerprint)
-        for split in SPLITS
-    }
+    with Spill(folder / ".spill") as spill, RejectionFile(folder / ".spill" / "rejected.jsonl") as rejected:
+        counts = _read(config, spill, rejected)
+        writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}
+        for pair in _unique(spill.sorted(), rejected):
+            writers[_split_of(pair, config)].add(pair)
+        if not writers["train"].rows:
+            raise UserError(
+                f"data.path={config.data.path!r}: all {writers['eval'].rows} pairs were held out. "
+                "Lower data.eval_fraction."
+            )
+        return {split: writers[split].finish(rejected.read() if split == "train" else ()) for split in reversed(SPLITS)}
 
 
 def resolve_model(config: RunConfig) -> str:
@@ -73,56 +75,69 @@ def resolve_model(config: RunConfig) -> str:
     return str(directory)
 
 
-def pair_from_row(row: dict[str, Any]) -> PreferencePair:
-    """The pair of a row in `PAIR_SCHEMA`."""
-    return PreferencePair(**{**row, "prompt": messages_from_rows(row["prompt"])})
-
-
-def _read(config: DataConfig) -> tuple[list[PreferencePair], list[Rejection]]:
-    """Pairs ordered by id, one an id; rejections in the order of the source."""
-    pairs: list[PreferencePair] = []
-    rejections: list[Rejection] = []
-    for item in read_pairs(config):
+def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str, int]:
+    """Fill `spill` and `rejected` from the source; the number of pairs of either split. Raises `UserError` for none."""
+    counts = dict.fromkeys(SPLITS, 0)
+    for item in tqdm(read_pairs(config.data), desc="  read", unit="row", mininterval=5.0, delay=5.0):
         if isinstance(item, Rejection):
-            rejections.append(item)
+            rejected.add(item)
         else:
-            pairs.append(item)
-    # Of several pairs with one id the first by content stays, whatever the order of the input.
-    pairs.sort(key=lambda pair: (pair.pair_id, canonical_json(_row(pair))))
-    unique: list[PreferencePair] = []
+            spill.add(item)
+            counts[_split_of(item, config)] += 1
+    if not any(counts.values()):
+        shown = "; ".join(f"row {r.row}: {r.reason}" for r in islice(rejected.read(), 3))
+        raise UserError(f"data.path={config.data.path!r}: no row of {rejected.count} could be used ({shown}).")
+    return counts
+
+
+def _split_of(pair: PreferencePair, config: RunConfig) -> str:
+    return "eval" if eval_split(pair, config.data.eval_fraction, config.seed) else "train"
+
+
+def _unique(pairs: Iterator[PreferencePair], rejected: RejectionFile) -> Iterator[PreferencePair]:
+    """Of several pairs with one id the first by content stays, whatever the order of the input."""
+    kept = None
     for pair in pairs:
-        if unique and unique[-1].pair_id == pair.pair_id:
+        if pair.pair_id == kept:
             reason = f"id {pair.pair_id!r} occurs more than once: expected one row an id; one of them was kept"
-            rejections.append(Rejection(pair.source, -1, pair.pair_id, "read", reason))
+            rejected.add(Rejection(pair.source, -1, pair.pair_id, "read", reason))
         else:
-            unique.append(pair)
-    return unique, rejections
+            kept = pair.pair_id
+            yield pair
 
 
-def _write(
-    config: RunConfig, split: str, pairs: list[PreferencePair], rejections: list[Rejection], fingerprint: str
-) -> Manifest:
-    directory = config.data_dir / "pairs" / split
-    number = max(1, -(-len(pairs) // config.synthesis.rows_per_shard))
-    shards: list[list[dict[str, Any]]] = [[] for _ in range(number)]
-    for pair in pairs:
-        shards[int.from_bytes(hashlib.sha256(pair.pair_id.encode()).digest()[:8], "big") % number].append(_row(pair))
-    parts = [
-        write_part(directory, index, rows, rejections if index == 0 else [], PAIR_SCHEMA, fingerprint)
-        for index, rows in enumerate(shards)
-    ]
-    return commit(directory, "prepare", fingerprint, parts)
+class ShardWriter:
+    """Pairs in the order of `place_of` -> parts of about `rows_per_shard`; which part a pair is in, its id decides.
 
+    A pair more or less changes its own part and leaves the others as they were, up to the next multiple of parts.
+    """
 
-def _row(pair: PreferencePair) -> dict[str, Any]:
-    return {
-        "pair_id": pair.pair_id,
-        "prompt": messages_to_rows(pair.prompt),
-        "chosen": pair.chosen,
-        "rejected": pair.rejected,
-        "source": pair.source,
-        "margin": pair.margin,
-    }
+    def __init__(self, directory: Path, total: int, config: RunConfig, fingerprint: str) -> None:
+        self._directory, self._fingerprint = directory, fingerprint
+        self._number = max(1, -(-total // config.synthesis.rows_per_shard))
+        self._parts: list[Part] = []
+        self._buffer: list[dict[str, Any]] = []
+        self.rows = 0
+
+    def add(self, pair: PreferencePair) -> None:
+        """Take the next pair."""
+        while int(place_of(pair.pair_id) * self._number) > len(self._parts):
+            self._write(())
+        self._buffer.append(pair.to_row())
+        self.rows += 1
+
+    def finish(self, rejections: Iterable[Rejection]) -> Manifest:
+        """Write what is left, the rejections with the last part, and the manifest."""
+        while len(self._parts) < self._number - 1:
+            self._write(())
+        self._write(rejections)
+        return commit(self._directory, "prepare", self._fingerprint, self._parts)
+
+    def _write(self, rejections: Iterable[Rejection]) -> None:
+        index = len(self._parts)
+        part = write_part(self._directory, index, self._buffer, rejections, PAIR_SCHEMA, self._fingerprint)
+        self._parts.append(part)
+        self._buffer = []
 
 
 def _fingerprint(config: RunConfig) -> str:

@@ -10,10 +10,10 @@ import ray.data
 
 import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
-from mapl_ray.distributed.prepare import SPLITS, pair_from_row, prepare_pairs
+from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import UserError
-from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
+from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
 from mapl_ray.synthesis import select_functions, synthesize
 
@@ -62,7 +62,7 @@ def synthesize_shard(row: dict[str, Any], *, stages: list[Stage], config: Synthe
     """Make one part. A config mistake comes back as a row: as an exception Ray would retry it."""
     stage, index = stages[int(row["stage"])], int(row["index"])
     try:
-        pairs = map(pair_from_row, read_part(stage.source, part_by_index(stage.source, index)))
+        pairs = map(PreferencePair.from_row, read_part(stage.source, part_by_index(stage.source, index)))
         results = [synthesize(pair, config, seed) for pair in pairs]
     except UserError as error:
         return {"error": str(error)}

@@ -2,6 +2,16 @@
 
 from mapl_ray.preferences.read import read_pairs
 from mapl_ray.preferences.sources import check_source, source_files
+from mapl_ray.preferences.spill import RejectionFile, Spill, place_of
 from mapl_ray.preferences.split import eval_split, prompt_key
 
-__all__ = ["check_source", "eval_split", "prompt_key", "read_pairs", "source_files"]
+__all__ = [
+    "RejectionFile",
+    "Spill",
+    "check_source",
+    "eval_split",
+    "place_of",
+    "prompt_key",
+    "read_pairs",
+    "source_files",
+]

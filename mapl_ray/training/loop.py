@@ -116,7 +116,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None) -> Progre
     resumed = resume(engine, run.checkpoints, run.fingerprint)
     progress = Progress(resumed_step=resumed, done=resumed)
     last = run.plan.total_steps if stop_after is None else min(stop_after, run.plan.total_steps)
-    show_every = max(1, run.plan.total_steps // 10)
+    show_every = max(5, run.plan.total_steps // 10)
     with ExitStack() as stack:
         writers = None
         if engine.rank == 0:

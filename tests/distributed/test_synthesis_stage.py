@@ -81,7 +81,8 @@ def test_accounting_split_and_skipping(
     for split, manifest in manifests.items():
         assert manifest.input_rows == pairs[split].rows
         assert manifest.rows > 0.9 * manifest.input_rows
-    reasons = (config.run_dir / "pairs" / "train" / "rejected-00000.jsonl").read_text(encoding="utf-8")
+    (file,) = (config.run_dir / "pairs" / "train").glob("rejected-*.jsonl")
+    reasons = file.read_text(encoding="utf-8")
     assert "more than once" in reasons
     assert "chosen" in reasons
     prompts = [
