@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+# Made once: `json.dumps` with options makes an encoder at every call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class Level(StrEnum):
@@ -176,7 +178,7 @@ class Rejection:
 
 def canonical_json(value: Any) -> str:
     """JSON text that depends on the value alone (sorted keys, no spaces, Unicode kept)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def messages_to_rows(messages: tuple[Message, ...]) -> list[dict[str, str]]:

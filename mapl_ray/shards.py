@@ -149,13 +149,16 @@ def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:
 
 
 def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part]) -> Manifest:
-    """Write the manifest: from here on readers see the data set. Parts of earlier, larger runs are removed."""
+    """Write the manifest: from here on readers see the data set.
+
+    Parts of earlier, larger runs are removed, and what killed runs left unfinished.
+    """
     ordered = tuple(sorted(parts, key=lambda part: part.index))
     rows, rejected = sum(p.rows for p in ordered), sum(p.rejected for p in ordered)
     manifest = Manifest(stage, fingerprint, rows + rejected, rows, rejected, ordered)
     keep = {MANIFEST} | {name for p in ordered for name in (p.file, _entry_path(directory, p.index).name)}
     keep |= {f"rejected-{p.index:05d}.jsonl" for p in ordered if p.rejected}
-    for pattern in ("part-*", "rejected-*"):
+    for pattern in ("part-*", "rejected-*", ".*.tmp"):
         for stale in directory.glob(pattern):
             if stale.name not in keep:
                 stale.unlink()

@@ -1,0 +1,169 @@
+"""Synthesis, side by side in one process tree: the pure function, Ray Data to Parquet, `datasets.map`.
+
+    python benchmarks/synthesis.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 16000
+
+Rates are pairs a second. Every way runs the same function on the same pairs; starting up is left out of all of them
+(Ray and its workers are warmed up with another small data set, `datasets.map` is given its processes' start as measured
+on a few rows). The table gives ratios, for a machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.config import ClusterConfig, DataConfig, RunConfig, SynthesisConfig, parse_config
+from mapl_ray.instructions import features_of
+from mapl_ray.preferences import read_pairs
+from mapl_ray.records import PreferencePair, RelationGroup
+from mapl_ray.shards import write_json
+from mapl_ray.synthesis import synthesize
+
+CONFIG = SynthesisConfig()
+
+
+def load(path: str, number: int) -> list[PreferencePair]:
+    """That many pairs; the file is gone through as often as it takes, each time with other ids."""
+    pairs = [item for item in read_pairs(DataConfig(path=path)) if isinstance(item, PreferencePair)]
+    rounds = range(-(-number // len(pairs)))
+    # Another last word as well: nothing may be remembered from the round before.
+    return list(
+        islice(
+            (
+                PreferencePair(f"{p.pair_id}-{n}", p.prompt, f"{p.chosen} {n}", f"{p.rejected} {n}", p.source, p.margin)
+                for n in rounds
+                for p in pairs
+            ),
+            number,
+        )
+    )
+
+
+def pure(pairs: list[PreferencePair]) -> float:
+    """One core, in this process; CPU seconds."""
+    started = time.process_time()
+    for pair in pairs:
+        synthesize(pair, CONFIG, 0)
+    return len(pairs) / (time.process_time() - started)
+
+
+def counting(pairs: list[PreferencePair]) -> float:
+    """Words and sentences of both responses alone: a floor for whatever reads the texts."""
+    started = time.process_time()
+    for pair in pairs:
+        for text in (pair.chosen, pair.rejected):
+            features = features_of(text)
+            len(features.words), len(features.sentences)
+    return len(pairs) / (time.process_time() - started)
+
+
+def write_pairs(pairs: list[PreferencePair], path: Path) -> Path:
+    """Pairs as a file that every way can read."""
+    with path.open("w", encoding="utf-8") as lines:
+        for pair in pairs:
+            row = pair.to_row() | {"id": pair.pair_id}
+            lines.write(json.dumps({name: row[name] for name in ("id", "prompt", "chosen", "rejected")}) + "\n")
+    return path
+
+
+def run_config(folder: Path, source: Path, workers: int) -> RunConfig:
+    """A run of its own a number of workers."""
+    return parse_config(
+        {
+            "name": f"workers-{workers}",
+            "output_dir": str(folder),
+            "data": {"path": str(source), "eval_fraction": 0.0},
+            "cluster": {"num_cpus": 2, "synthesis_workers": workers},
+        },
+        "benchmark",
+    )
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Wall seconds."""
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def ray_data(pairs: list[PreferencePair], folder: Path) -> dict[str, float]:
+    """Parquet of pairs to Parquet of groups with one and with two workers; reading the source, apart."""
+    from mapl_ray.distributed.prepare import prepare_pairs
+    from mapl_ray.distributed.runtime import ray_session
+    from mapl_ray.distributed.synthesize import run_synthesis
+
+    source, small = write_pairs(pairs, folder / "pairs.jsonl"), write_pairs(pairs[:400], folder / "warm.jsonl")
+    rates = {}
+    for workers in (1, 2):
+        with ray_session(ClusterConfig(num_cpus=2)):
+            warm = run_config(folder / "warm", small, workers)
+            shards = warm.synthesis.model_copy(update={"rows_per_shard": 100})
+            run_synthesis(warm.model_copy(update={"synthesis": shards}))
+            config = run_config(folder, source, workers)
+            seconds = timed(lambda config=config: prepare_pairs(config))  # type: ignore[misc]
+            rates["reading and sorting"] = len(pairs) / seconds
+            rates[f"Ray Data, {workers}"] = len(pairs) / timed(lambda config=config: run_synthesis(config))  # type: ignore[misc]
+    return rates
+
+
+def _mapped(row: dict[str, Any]) -> dict[str, Any]:
+    result = synthesize(PreferencePair.from_row({**row, "pair_id": row["pair_id"]}), CONFIG, 0)
+    return {"group": result.to_row() if isinstance(result, RelationGroup) else None}
+
+
+def datasets_map(pairs: list[PreferencePair]) -> dict[str, float]:
+    """`datasets.map` with one and with two processes, the time that a few rows take taken off."""
+    import datasets
+
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    data = datasets.Dataset.from_list([pair.to_row() for pair in pairs])
+    rates = {}
+    for workers in (1, 2):
+
+        def work(data: Any, workers: int = workers) -> float:
+            return timed(lambda: data.map(_mapped, num_proc=workers, remove_columns=data.column_names))
+
+        start = work(data.select(range(2 * workers)))
+        rates[f"datasets.map, {workers}"] = (len(pairs) - 2 * workers) / (work(data) - start)
+    return rates
+
+
+def main() -> None:
+    """Measure, print the table, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--pairs", type=int, default=16_000)
+    parser.add_argument("--output", type=Path, help="a .json file for the numbers")
+    args = parser.parse_args()
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    pairs = load(args.data, args.pairs)
+    characters = sum(len(p.chosen) + len(p.rejected) for p in pairs) / len(pairs)
+    pure(pairs[:200])
+    rates = {"words and sentences": counting(pairs), "pure": pure(pairs)}
+    with tempfile.TemporaryDirectory() as folder:
+        rates |= ray_data(pairs, Path(folder))
+    rates |= datasets_map(pairs)
+    rates["pure, again"] = pure(pairs)
+    one = (rates["pure"] + rates["pure, again"]) / 2
+    print(f"{len(pairs)} pairs, {characters:.0f} characters of responses each\n")
+    print("| way | pairs/s | of pure, a core |\n|---|---|---|")
+    for name, rate in rates.items():
+        cores = 2 if name.endswith(", 2") else 1
+        print(f"| {name} | {rate:.0f} | {rate / cores / one:.2f} |")
+    print(f"\nRay Data, 2 workers over 1: {rates['Ray Data, 2'] / rates['Ray Data, 1']:.2f}")
+    print(f"Ray Data over datasets.map, 1: {rates['Ray Data, 1'] / rates['datasets.map, 1']:.2f}")
+    print(f"Ray Data over datasets.map, 2: {rates['Ray Data, 2'] / rates['datasets.map, 2']:.2f}")
+    if args.output:
+        write_json(args.output, rates)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Synthesis killed at twenty random points, with everything it started, ends with the very same data."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mapl_ray.shards import iter_rows, read_manifest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+KILLS = 20
+ROWS = 960
+
+
+@pytest.fixture(scope="module")
+def source(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real pairs, with a row that is rejected when it is read."""
+    path = tmp_path_factory.mktemp("source") / "pairs.jsonl"
+    with gzip.open(shared_data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [next(lines) for _ in range(ROWS)]
+    path.write_text("".join([*rows, json.dumps({"prompt": "a", "chosen": "b", "rejected": 3}) + "\n"]))
+    return path
+
+
+def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
+    # Small shards, so that there are many points to be killed at: about fifty parts.
+    words = [f"data.path={source}", f"output_dir={output}", "name=run", "synthesis.rows_per_shard=20"]
+    command = [sys.executable, "-m", "mapl_ray.cli", "synthesize", *words, "cluster.num_cpus=2"]
+    with (output / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+def kill_with_children(process: subprocess.Popen[bytes]) -> None:
+    """As if the machine had lost its power: the driver and all of Ray, at once."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    psutil.wait_procs(family, timeout=20)
+
+
+def entries(run: Path) -> int:
+    folders = [run / stage / split for stage in ("pairs", "groups") for split in ("train", "eval")]
+    return sum(len(list(folder.glob("part-*.json"))) for folder in folders if folder.is_dir())
+
+
+def wait_for(process: subprocess.Popen[bytes], run: Path, number: int) -> bool:
+    """True once that many parts are finished; False if the run ended before."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None:
+        if entries(run) >= number:
+            return True
+        assert time.monotonic() < deadline, "no progress for two minutes"
+        time.sleep(0.002)
+    return False
+
+
+def finish(source: Path, output: Path) -> None:
+    assert start(source, output).wait(timeout=300) == 0, (output / "log").read_text()[-3000:]
+
+
+def test_twenty_kills_change_nothing(source: Path, tmp_path: Path) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir()
+    killed.mkdir()
+    finish(source, undisturbed)
+    rng, points = random.Random(20), []
+    while len(points) < KILLS:
+        process = start(source, killed)
+        # The first ones while the pairs are read and written, then after nought to three more parts.
+        target = 0 if len(points) < 3 else entries(killed / "run") + rng.randint(0, 3)
+        if not wait_for(process, killed / "run", target):
+            break
+        time.sleep(rng.uniform(0.0, 8.0 if len(points) < 3 else 0.05))
+        kill_with_children(process)
+        points.append(entries(killed / "run"))
+        for manifest in (killed / "run").glob("*/*/manifest.json"):
+            read_manifest(manifest.parent)  # whatever a reader would take for whole is whole
+    assert len(points) == KILLS, f"the run was over after {len(points)} kills, at parts {points}"
+    assert len(set(points)) > 5, f"not at many points: {points}"
+    finish(source, killed)
+    for stage in ("pairs", "groups"):
+        for split in ("train", "eval"):
+            a, b = (read_manifest(folder / "run" / stage / split) for folder in (undisturbed, killed))
+            assert a == b
+    ids = [row["pair_id"] for s in ("train", "eval") for row in iter_rows(killed / "run" / "groups" / s)]
+    assert len(ids) == len(set(ids))
+    pairs = [read_manifest(killed / "run" / "pairs" / split) for split in ("train", "eval")]
+    assert sum(manifest.input_rows for manifest in pairs) == ROWS + 1
+    leftovers = [p.name for p in (killed / "run").rglob("*") if p.name.endswith(".tmp") or p.name == ".spill"]
+    assert leftovers == []
