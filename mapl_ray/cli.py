@@ -60,8 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in STAGES.items():
         _run_command(commands.add_parser(name, help=text, description=text), _stage)
-    train = _run_command(commands.add_parser("train", help="train a reward model or a DPO policy (DeepSpeed)"), _train)
-    train.add_argument("method", choices=["rm", "dpo"])
+    train = commands.add_parser("train", help="train a reward model or a DPO policy (DeepSpeed)")
+    train.add_argument("method", choices=["rm", "dpo"])  # before the overrides, which take every word that is left
+    _run_command(train, _train)
     train.add_argument("--baseline", action="store_true", help="the plain baseline: lambda_intra = lambda_inter = 0")
     export = _run_command(commands.add_parser("export", help="write the groups as plain rows"), _export)
     export.add_argument("--format", choices=["intra", "inter", "trl"], required=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mapl_ray.cli import main
 from mapl_ray.config import RunConfig, load_config, parse_config
 from mapl_ray.errors import UserError
 
@@ -60,3 +61,26 @@ def test_the_command_line_wins_over_a_method_section(tmp_path: Path) -> None:
 def test_a_config_survives_its_own_dump() -> None:
     config = load_config(None, ["dpo.zero_stage=3", "tune.beta=[0.05, 0.5]"])
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "rm", "seed=3", "name=x"],
+        ["train", "rm", "--config", "FILE", "seed=3", "name=x"],
+        ["train", "rm", "seed=3", "--config", "FILE", "name=x"],
+        ["synthesize", "--data", "demo", "seed=3", "name=x"],
+        ["export", "--format", "trl", "seed=3", "--output", "o.jsonl", "name=x"],
+    ],
+)
+def test_overrides_stand_anywhere_after_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1")
+    words = [str(tmp_path / "a.yaml") if word == "FILE" else word for word in words]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--print-config"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "seed: 3" in printed
+    assert "name: x" in printed
