@@ -43,6 +43,15 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge model makes of a soft function's question: p(yes) of either response."""
+
+    name: str  # of the soft function
+    chosen: float
+    rejected: float
+
+
+@dataclass(frozen=True, slots=True)
 class PreferencePair:
     """An original preference pair (x, y_w, y_l)."""
 
@@ -52,6 +61,7 @@ class PreferencePair:
     rejected: str
     source: str
     margin: float | None = None
+    judgements: tuple[Judgement, ...] = ()  # none where nothing was judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,7 @@ def messages_from_rows(rows: list[Mapping[str, str]]) -> tuple[Message, ...]:
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _INDICES = pa.list_(pa.int32())
+_JUDGEMENTS = pa.list_(pa.struct([("name", pa.string()), ("chosen", pa.float32()), ("rejected", pa.float32())]))
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -184,6 +195,7 @@ PAIR_SCHEMA = pa.schema(
         ("rejected", pa.string()),
         ("source", pa.string()),
         ("margin", pa.float64()),
+        ("judgements", _JUDGEMENTS),
     ]
 )
 

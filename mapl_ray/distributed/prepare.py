@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mapl_ray.models import build_tiny, check_model_directory
 from mapl_ray.preferences import eval_split, read_pairs, source_files
 from mapl_ray.records import (
     PAIR_SCHEMA,
+    Judgement,
     PreferencePair,
     Rejection,
     canonical_json,
@@ -75,7 +77,8 @@ def resolve_model(config: RunConfig) -> str:
 
 def pair_from_row(row: dict[str, Any]) -> PreferencePair:
     """The pair of a row in `PAIR_SCHEMA`."""
-    return PreferencePair(**{**row, "prompt": messages_from_rows(row["prompt"])})
+    judgements = tuple(Judgement(**judgement) for judgement in row["judgements"])
+    return PreferencePair(**{**row, "prompt": messages_from_rows(row["prompt"]), "judgements": judgements})
 
 
 def _read(config: DataConfig) -> tuple[list[PreferencePair], list[Rejection]]:
@@ -122,6 +125,7 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
         "rejected": pair.rejected,
         "source": pair.source,
         "margin": pair.margin,
+        "judgements": [asdict(judgement) for judgement in pair.judgements],
     }
 
 
@@ -132,7 +136,13 @@ def _fingerprint(config: RunConfig) -> str:
             files[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
     data = config.data.model_dump(mode="json", exclude={"path"} if files else None)
     return fingerprint_of(
-        {"data": data, "files": files, "seed": config.seed, "rows_per_shard": config.synthesis.rows_per_shard}
+        {
+            "data": data,
+            "files": files,
+            "seed": config.seed,
+            "rows_per_shard": config.synthesis.rows_per_shard,
+            "columns": PAIR_SCHEMA.names,
+        }
     )
 
 

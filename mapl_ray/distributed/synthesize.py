@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,21 @@ import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, pair_from_row, prepare_pairs
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stage
-from mapl_ray.errors import UserError
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
-from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
-from mapl_ray.synthesis import select_functions, synthesize
+from mapl_ray.shards import Manifest, fingerprint_of, read_manifest, read_part, write_part
+from mapl_ray.synthesis import module_digests, select_functions, synthesize_all, with_absolute_paths
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     """`run_dir/pairs` -> `run_dir/groups`, both splits; the same bytes on any number of workers.
 
-    Raises `UserError` where no pair of the train split gave a group.
+    Every pair gives `groups_per_pair` results, each a group or a rejection: `input_rows` of the manifest is their
+    number. Raises `UserError` where no pair of the train split gave a group.
     """
-    select_functions(config.synthesis)  # a misspelt name is told here, not by a task
+    of_split = split_configs(config.synthesis)
+    for synthesis in of_split.values():
+        select_functions(synthesis)  # a misspelt name is told here, not by a task
     prepare_pairs(config)
     manifests = {}
     for split in SPLITS:
@@ -31,10 +35,17 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
             name="synthesize",
             source=config.run_dir / "pairs" / split,
             target=config.run_dir / "groups" / split,
-            recipe=_recipe(config),
+            recipe=_recipe(of_split[split], config.seed),
         )
-        manifest, made = run_stage(stage, lambda shards, stage=stage: _compute(shards, stage, config))  # type: ignore[misc]
-        print(f"  {split}: {_told(manifest, made)}", flush=True)
+        compute = partial(_compute, stage=stage, config=config, synthesis=of_split[split])
+        manifest, made = run_stage(stage, compute)
+        pairs, each = read_manifest(stage.source, verify=False).rows, config.synthesis.groups_per_pair
+        if manifest.input_rows != pairs * each:
+            raise RunError(
+                f"{stage.target}: {manifest.rows} groups and {manifest.rejected} rejections from {pairs} pairs; "
+                f"expected {each} results a pair. Delete the folder and run the stage again."
+            )
+        print(f"  {split}: {_told(manifest, made, pairs)}", flush=True)
         manifests[split] = manifest
     if manifests["train"].rows == 0:
         raise UserError(
@@ -43,28 +54,43 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     return manifests
 
 
-def _told(manifest: Manifest, made: int) -> str:
+def split_configs(config: SynthesisConfig) -> dict[str, SynthesisConfig]:
+    """What each split's groups are made by: families that are held out occur in the held-out split alone."""
+    absolute = with_absolute_paths(config)
+    return dict(zip(SPLITS, (absolute.for_training(), absolute), strict=True))
+
+
+def _told(manifest: Manifest, made: int, pairs: int) -> str:
     share = manifest.rows / max(1, manifest.input_rows)
-    text = f"{manifest.input_rows} pairs -> {manifest.rows} groups ({share:.1%}), {manifest.rejected} rejected"
+    each = f" x {manifest.input_rows // pairs}" if manifest.input_rows > pairs else ""
+    text = f"{pairs} pairs{each} -> {manifest.rows} groups ({share:.1%}), {manifest.rejected} rejected"
     return f"{text}; {made} of {len(manifest.parts)} parts made" if made else f"{text}; already there, skipped"
 
 
-def _compute(shards: ray.data.Dataset, stage: Stage, config: RunConfig) -> ray.data.Dataset:
+def _compute(shards: ray.data.Dataset, stage: Stage, config: RunConfig, synthesis: SynthesisConfig) -> ray.data.Dataset:
+    digests = module_digests(synthesis.modules)
     return shards.map(
         synthesize_shard,
-        fn_kwargs={"stage": stage, "config": config.synthesis, "seed": config.seed},
+        fn_kwargs={"stage": stage, "config": synthesis, "seed": config.seed, "digests": digests},
         compute=ray.data.TaskPoolStrategy(size=config.cluster.synthesis_workers),
         num_cpus=1,
         max_retries=MAX_RETRIES,
     )
 
 
-def synthesize_shard(row: dict[str, Any], *, stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:
-    """Make one part. A config mistake comes back as a row: as an exception Ray would retry it."""
+def synthesize_shard(
+    row: dict[str, Any], *, stage: Stage, config: SynthesisConfig, seed: int, digests: list[str]
+) -> dict[str, Any]:
+    """Make one part. A config mistake comes back as a row: as an exception Ray would retry it.
+
+    `digests` are those of the driver's `synthesis.modules`: a node with another version makes nothing.
+    """
     index = int(row["index"])
     try:
+        if module_digests(config.modules) != digests:
+            raise UserError(f"synthesis.modules {', '.join(config.modules)}: this node has another version of them.")
         pairs = map(pair_from_row, read_part(stage.source, part_by_index(stage.source, index)))
-        results = [synthesize(pair, config, seed) for pair in pairs]
+        results = [result for pair in pairs for result in synthesize_all(pair, config, seed)]
     except UserError as error:
         return {"index": index, "error": str(error)}
     write_part(
@@ -78,12 +104,16 @@ def synthesize_shard(row: dict[str, Any], *, stage: Stage, config: SynthesisConf
     return {"index": index, "error": ""}
 
 
-def _recipe(config: RunConfig) -> str:
-    """Config, seed, and the very code that writes instructions: a mended function makes the data anew."""
+def _recipe(config: SynthesisConfig, seed: int) -> str:
+    """Config, seed, and the very code that writes instructions: a mended function makes the data anew.
+
+    Modules count by their source, not by where it lies; held-out families by what they change of this split.
+    """
     code = hashlib.sha256()
     package = Path(mapl_ray.__file__ or "").parent
     for folder in ("instructions", "synthesis"):
         for file in sorted((package / folder).glob("*.py")):
             code.update(file.read_bytes())
-    values = config.synthesis.model_dump(mode="json", exclude={"rows_per_shard"})
-    return fingerprint_of({"config": values, "seed": config.seed, "code": code.hexdigest()})
+    values = config.model_dump(mode="json", exclude={"rows_per_shard", "modules", "held_out_families"})
+    modules = module_digests(config.modules)
+    return fingerprint_of({"config": values, "seed": seed, "code": code.hexdigest(), "modules": modules})
