@@ -35,7 +35,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
             name="synthesize",
             source=config.run_dir / "pairs" / split,
             target=config.run_dir / "groups" / split,
-            recipe=_recipe(of_split[split], config.seed),
+            recipe=recipe_of(of_split[split], config.seed),
         )
         compute = partial(_compute, stage=stage, config=config, synthesis=of_split[split])
         manifest, made = run_stage(stage, compute)
@@ -104,7 +104,7 @@ def synthesize_shard(
     return {"index": index, "error": ""}
 
 
-def _recipe(config: SynthesisConfig, seed: int) -> str:
+def recipe_of(config: SynthesisConfig, seed: int) -> str:
     """Config, seed, and the very code that writes instructions: a mended function makes the data anew.
 
     Modules count by their source, not by where it lies; held-out families by what they change of this split.
