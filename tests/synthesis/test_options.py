@@ -46,12 +46,14 @@ def test_k_weights_that_are_none(value: dict[int, float]) -> None:
         SynthesisConfig.model_validate({"k_weights": value})
 
 
-def test_no_family_dominates(pairs: list[PreferencePair]) -> None:
+@pytest.mark.parametrize(("k_weights", "multiple"), [(None, 1.8), ({1: 1.0}, 2.4), ({3: 1.0, 5: 1.0}, 1.6)])
+def test_no_family_dominates(pairs: list[PreferencePair], k_weights: dict[int, float] | None, multiple: float) -> None:
     assert len(pairs) >= 500
-    families = families_of(groups_of(pairs, SynthesisConfig()))
+    families = families_of(groups_of(pairs, SynthesisConfig(k_weights=k_weights)))
     share = sum(families.values()) / len(families)
-    # What separates two responses often (words, lengths) is rejected less often than what seldom does.
-    assert max(families.values()) <= 1.6 * share, families
+    # What separates two responses often (words, lengths) is rejected less often than what seldom does. Alone in a
+    # prompt it has to separate them, beside others it need not.
+    assert max(families.values()) <= multiple * share, families
 
 
 def test_family_weights(pairs: list[PreferencePair]) -> None:
