@@ -65,7 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     _run_command(train, _train)
     train.add_argument("--baseline", action="store_true", help="the plain baseline: lambda_intra = lambda_inter = 0")
     export = _run_command(commands.add_parser("export", help="write the groups as plain rows"), _export)
-    export.add_argument("--format", choices=["intra", "inter", "trl"], required=True)
+    export.add_argument("--format", choices=["intra", "inter", "trl", "openrlhf"], required=True)
+    export.add_argument(
+        "--prompts",
+        choices=["explicit", "implicit"],
+        default="explicit",
+        help="of trl and openrlhf: a column of their own, or the first turns of chosen and rejected",
+    )
     export.add_argument("--output", required=True, help="a .jsonl or .parquet file")
     export.add_argument("--split", choices=["train", "eval"], default="train")
     _run_command(
@@ -140,7 +146,8 @@ def _export(args: argparse.Namespace) -> int:
     from mapl_ray.synthesis import write_export
 
     directory = config.data_dir / "groups" / args.split
-    rows = write_export((RelationGroup.from_row(row) for row in iter_rows(directory)), args.format, Path(args.output))
+    groups = (RelationGroup.from_row(row) for row in iter_rows(directory))
+    rows = write_export(groups, args.format, Path(args.output), args.prompts)
     print(f"{rows} {args.format} rows -> {args.output}")
     return 0
 

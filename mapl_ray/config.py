@@ -6,7 +6,9 @@ is checked when the config is read.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +19,10 @@ from mapl_ray.errors import UserError
 from mapl_ray.records import LEVEL_FAMILIES
 
 Method = Literal["rm", "dpo"]
+
+
+def _are_weights(values: Collection[float]) -> bool:
+    return all(math.isfinite(value) and value >= 0 for value in values) and sum(values) > 0
 
 
 class _Section(BaseModel):
@@ -43,7 +49,13 @@ class SynthesisConfig(_Section):
     condition: Literal["all", "any"] = "all"  # of the intra relations (METHOD.md, "The two datasets")
     min_instructions: int = Field(default=1, ge=1)
     max_instructions: int = Field(default=3, ge=1)
+    k_weights: dict[int, float] | None = None  # {1: 2, 3: 1}: how often k instructions; takes the place of the range
     functions: tuple[str, ...] | None = None  # names from the registry; None takes all
+    modules: tuple[str, ...] = ()  # modules (or .py files) with functions of your own; their code is run
+    family_weights: dict[str, float] = Field(default_factory=dict)  # 1 where not named; 0 leaves a family out
+    held_out_families: tuple[str, ...] = ()  # in the held-out split's groups alone
+    groups_per_pair: int = Field(default=1, ge=1)
+    soft_confidence: float = Field(default=0.8, gt=0.5, le=1.0)  # a judge's p(yes) counts from here, p(no) alike
     attempts: int = Field(default=8, ge=1)  # draws of G1 before a pair is rejected
     rows_per_shard: int = Field(default=1000, ge=1)
 
@@ -54,6 +66,32 @@ class SynthesisConfig(_Section):
                 f"max_instructions={self.max_instructions} is below min_instructions={self.min_instructions}"
             )
         return self
+
+    @field_validator("k_weights")
+    @classmethod
+    def _numbers(cls, value: dict[int, float] | None) -> dict[int, float] | None:
+        if value is not None and (not value or min(value) < 1 or not _are_weights(value.values())):
+            raise ValueError("expected {k: weight}, k from 1, weights finite and not negative, at least one above 0")
+        return value
+
+    @field_validator("family_weights")
+    @classmethod
+    def _families(cls, value: dict[str, float]) -> dict[str, float]:
+        if value and not _are_weights([*value.values(), 1.0]):
+            raise ValueError("expected {family: weight}, weights finite and not negative")
+        return value
+
+    @property
+    def least_instructions(self) -> int:
+        """The smallest k that can be drawn."""
+        if self.k_weights is None:
+            return self.min_instructions
+        return min(k for k, weight in self.k_weights.items() if weight > 0)
+
+    def for_training(self) -> SynthesisConfig:
+        """What the train split's groups are made by: families that are held out have no weight."""
+        held_out = dict.fromkeys(self.held_out_families, 0.0)
+        return self.model_copy(update={"family_weights": {**self.family_weights, **held_out}})
 
 
 class TinyModelConfig(_Section):

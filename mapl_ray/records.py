@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +45,15 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge model makes of a soft function's question: p(yes) of either response."""
+
+    name: str  # of the soft function
+    chosen: float
+    rejected: float
+
+
+@dataclass(frozen=True, slots=True)
 class PreferencePair:
     """An original preference pair (x, y_w, y_l)."""
 
@@ -54,6 +63,7 @@ class PreferencePair:
     rejected: str
     source: str
     margin: float | None = None
+    judgements: tuple[Judgement, ...] = ()  # none where nothing was judged
 
     def to_row(self) -> dict[str, Any]:
         """A plain row in `PAIR_SCHEMA`."""
@@ -64,12 +74,14 @@ class PreferencePair:
             "rejected": self.rejected,
             "source": self.source,
             "margin": self.margin,
+            "judgements": [asdict(judgement) for judgement in self.judgements],
         }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> PreferencePair:
         """The inverse of `to_row`."""
-        return cls(**{**row, "prompt": messages_from_rows(row["prompt"])})
+        judgements = tuple(Judgement(**judgement) for judgement in row["judgements"])
+        return cls(**{**row, "prompt": messages_from_rows(row["prompt"]), "judgements": judgements})
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +205,7 @@ def messages_from_rows(rows: list[Mapping[str, str]]) -> tuple[Message, ...]:
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _INDICES = pa.list_(pa.int32())
+_JUDGEMENTS = pa.list_(pa.struct([("name", pa.string()), ("chosen", pa.float32()), ("rejected", pa.float32())]))
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -202,6 +215,7 @@ PAIR_SCHEMA = pa.schema(
         ("rejected", pa.string()),
         ("source", pa.string()),
         ("margin", pa.float64()),
+        ("judgements", _JUDGEMENTS),
     ]
 )
 

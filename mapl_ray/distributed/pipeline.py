@@ -23,6 +23,7 @@ from mapl_ray.instructions import REGISTRY
 from mapl_ray.models import load_tokenizer
 from mapl_ray.report import build_report
 from mapl_ray.shards import read_groups, read_manifest, write_json
+from mapl_ray.synthesis import load_modules
 
 METHODS: tuple[Method, ...] = ("rm", "dpo")
 ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate")
@@ -95,6 +96,7 @@ def evaluate(config: RunConfig) -> None:
         directory = data_dirs(config)[1]
         if directory is None:
             raise UserError(f"{config.run_dir}: no held-out groups. Raise data.eval_fraction or data.limit.")
+        load_modules(config.synthesis.modules)  # the families of the user's own functions
         groups, too_long, rewards = score_models(config, models, read_groups(directory))
         results = evaluate_models(
             groups,
@@ -111,6 +113,7 @@ def evaluate(config: RunConfig) -> None:
             ),
             config.evaluation,
             seed=config.seed,
+            unseen_families=config.synthesis.held_out_families,
         )
         write_json(config.run_dir / "evaluation.json", results)
         print(results_table(results), flush=True)

@@ -147,7 +147,13 @@ def _fingerprint(config: RunConfig) -> str:
             files[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
     data = config.data.model_dump(mode="json", exclude={"path"} if files else None)
     return fingerprint_of(
-        {"data": data, "files": files, "seed": config.seed, "rows_per_shard": config.synthesis.rows_per_shard}
+        {
+            "data": data,
+            "files": files,
+            "seed": config.seed,
+            "rows_per_shard": config.synthesis.rows_per_shard,
+            "columns": PAIR_SCHEMA.names,
+        }
     )
 
 

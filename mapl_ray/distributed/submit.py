@@ -31,6 +31,7 @@ from mapl_ray.distributed.job_client import (
     stop_job,
 )
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.synthesis import with_absolute_paths
 
 __all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
 
@@ -158,9 +159,14 @@ def _entrypoint(
     ]
 
 
-def _paths(config: RunConfig, *, local: bool) -> dict[str, str]:
+def _paths(config: RunConfig, *, local: bool) -> dict[str, str | tuple[str, ...]]:
     """Overrides that keep relative paths meaning what they mean here: the job starts in a folder of its own."""
-    found: dict[str, str] = {}
+    found: dict[str, str | tuple[str, ...]] = {}
+    absolute = with_absolute_paths(config.synthesis).modules
+    if absolute != config.synthesis.modules:
+        if not local:
+            raise _not_there("synthesis.modules", config.synthesis.modules)
+        found["synthesis.modules"] = absolute
     for key, value in (
         ("output_dir", config.output_dir),
         ("data.path", config.data.path),
@@ -174,11 +180,15 @@ def _paths(config: RunConfig, *, local: bool) -> dict[str, str]:
         if is_path and local:
             found[key] = str(Path(value).expanduser().resolve())
         elif is_path:
-            raise UserError(
-                f"{key}={value!r}: a relative path means nothing on another machine. "
-                "Give an absolute path on storage that every node of the cluster sees."
-            )
+            raise _not_there(key, value)
     return found
+
+
+def _not_there(key: str, value: object) -> UserError:
+    return UserError(
+        f"{key}={value!r}: a relative path means nothing on another machine. "
+        "Give an absolute path on storage that every node of the cluster sees."
+    )
 
 
 @contextmanager

@@ -12,28 +12,31 @@ import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
-from mapl_ray.errors import UserError
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
-from mapl_ray.synthesis import select_functions, synthesize
+from mapl_ray.synthesis import module_digests, select_functions, synthesize_all, with_absolute_paths
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     """`run_dir/pairs` -> `run_dir/groups`, both splits; the same bytes on any number of workers.
 
-    Raises `UserError` where no pair of the train split gave a group.
+    Every pair gives `groups_per_pair` results, each a group or a rejection: `input_rows` of the manifest is their
+    number. Raises `UserError` where no pair of the train split gave a group.
     """
-    select_functions(config.synthesis)  # a misspelt name is told here, not by a task
-    prepare_pairs(config)
-    recipe = _recipe(config)
+    of_split = split_configs(config.synthesis)
+    for synthesis in of_split.values():
+        select_functions(synthesis)  # a misspelt name is told here, not by a task
+    pairs, folder = prepare_pairs(config), config.data_dir
     stages = [
-        Stage("synthesize", config.data_dir / "pairs" / split, config.data_dir / "groups" / split, recipe)
-        for split in SPLITS
+        Stage("synthesize", folder / "pairs" / split, folder / "groups" / split, recipe_of(synthesis, config.seed))
+        for split, synthesis in of_split.items()
     ]
     manifests = {}
-    done = run_stages(stages, lambda shards: _compute(shards, stages, config))
+    done = run_stages(stages, lambda shards: _compute(shards, stages, [*of_split.values()], config))
     for split, (manifest, made) in zip(SPLITS, done, strict=True):
-        print(f"  {split}: {_told(manifest, made)}", flush=True)
+        _check_accounts(config, split, manifest, pairs[split].rows)
+        print(f"  {split}: {_told(manifest, made, pairs[split].rows)}", flush=True)
         manifests[split] = manifest
     if manifests["train"].rows == 0:
         raise UserError(
@@ -42,28 +45,56 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     return manifests
 
 
-def _told(manifest: Manifest, made: int) -> str:
+def split_configs(config: SynthesisConfig) -> dict[str, SynthesisConfig]:
+    """What each split's groups are made by: families that are held out occur in the held-out split alone."""
+    absolute = with_absolute_paths(config)
+    return dict(zip(SPLITS, (absolute.for_training(), absolute), strict=True))
+
+
+def _check_accounts(config: RunConfig, split: str, manifest: Manifest, pairs: int) -> None:
+    each = config.synthesis.groups_per_pair
+    if manifest.input_rows != pairs * each:
+        raise RunError(
+            f"{config.data_dir / 'groups' / split}: {manifest.rows} groups and {manifest.rejected} rejections from "
+            f"{pairs} pairs; expected {each} results a pair. Delete the folder and run the stage again."
+        )
+
+
+def _told(manifest: Manifest, made: int, pairs: int) -> str:
     share = manifest.rows / max(1, manifest.input_rows)
-    text = f"{manifest.input_rows} pairs -> {manifest.rows} groups ({share:.1%}), {manifest.rejected} rejected"
+    each = f" x {manifest.input_rows // pairs}" if manifest.input_rows > pairs else ""
+    text = f"{pairs} pairs{each} -> {manifest.rows} groups ({share:.1%}), {manifest.rejected} rejected"
     return f"{text}; {made} of {len(manifest.parts)} parts made" if made else f"{text}; already there, skipped"
 
 
-def _compute(shards: ray.data.Dataset, stages: list[Stage], config: RunConfig) -> ray.data.Dataset:
+def _compute(
+    shards: ray.data.Dataset, stages: list[Stage], configs: list[SynthesisConfig], config: RunConfig
+) -> ray.data.Dataset:
+    digests = module_digests(configs[0].modules)
     return shards.map(
         synthesize_shard,
-        fn_kwargs={"stages": stages, "config": config.synthesis, "seed": config.seed},
+        fn_kwargs={"stages": stages, "configs": configs, "seed": config.seed, "digests": digests},
         compute=ray.data.TaskPoolStrategy(size=config.cluster.synthesis_workers),
         num_cpus=1,
         max_retries=MAX_RETRIES,
     )
 
 
-def synthesize_shard(row: dict[str, Any], *, stages: list[Stage], config: SynthesisConfig, seed: int) -> dict[str, Any]:
-    """Make one part. A config mistake comes back as a row: as an exception Ray would retry it."""
-    stage, index = stages[int(row["stage"])], int(row["index"])
+def synthesize_shard(
+    row: dict[str, Any], *, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]
+) -> dict[str, Any]:
+    """Make one part. A config mistake comes back as a row: as an exception Ray would retry it.
+
+    `configs` has one entry a stage. `digests` are those of the driver's `synthesis.modules`: a node with another
+    version makes nothing.
+    """
+    number, index = int(row["stage"]), int(row["index"])
+    stage, config = stages[number], configs[number]
     try:
+        if module_digests(config.modules) != digests:
+            raise UserError(f"synthesis.modules {', '.join(config.modules)}: this node has another version of them.")
         pairs = map(PreferencePair.from_row, read_part(stage.source, part_by_index(stage.source, index)))
-        results = [synthesize(pair, config, seed) for pair in pairs]
+        results = [result for pair in pairs for result in synthesize_all(pair, config, seed)]
     except UserError as error:
         return {"error": str(error)}
     write_part(
@@ -77,12 +108,16 @@ def synthesize_shard(row: dict[str, Any], *, stages: list[Stage], config: Synthe
     return {"error": ""}
 
 
-def _recipe(config: RunConfig) -> str:
-    """Config, seed, and the very code that writes instructions: a mended function makes the data anew."""
+def recipe_of(config: SynthesisConfig, seed: int) -> str:
+    """Config, seed, and the very code that writes instructions: a mended function makes the data anew.
+
+    Modules count by their source, not by where it lies; held-out families by what they change of this split.
+    """
     code = hashlib.sha256()
     package = Path(mapl_ray.__file__ or "").parent
     for folder in ("instructions", "synthesis"):
         for file in sorted((package / folder).glob("*.py")):
             code.update(file.read_bytes())
-    values = config.synthesis.model_dump(mode="json", exclude={"rows_per_shard"})
-    return fingerprint_of({"config": values, "seed": config.seed, "code": code.hexdigest()})
+    values = config.model_dump(mode="json", exclude={"rows_per_shard", "modules", "held_out_families"})
+    modules = module_digests(config.modules)
+    return fingerprint_of({"config": values, "seed": seed, "code": code.hexdigest(), "modules": modules})

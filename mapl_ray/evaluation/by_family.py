@@ -5,7 +5,10 @@ A relation counts for every family of the instructions its prompts carry, so the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypedDict
+
+import numpy as np
 
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
 from mapl_ray.evaluation.items import FloatArray, RelationItems
@@ -32,6 +35,28 @@ def accuracy_by_family(
             accuracy = estimate(correct_R[mask_R], items.prompt_R[mask_R], samples, seed)
             if accuracy is not None:
                 results[level_family][family] = accuracy
+    return results
+
+
+def accuracy_by_novelty(
+    items: RelationItems, margins_R: FloatArray, unseen: Collection[str], samples: int, seed: int
+) -> dict[str, dict[str, Estimate]]:
+    """`{"intra": {"seen": ..., "unseen": ...}, "inter": ...}`: unseen relations carry a family not met in training.
+
+    Empty where every family was met.
+    """
+    if not unseen:
+        return {}
+    results: dict[str, dict[str, Estimate]] = {}
+    correct_R = (margins_R > 0.0).astype(float)
+    unseen_R = np.array([not families.isdisjoint(unseen) for families in items.families_R], dtype=np.bool_)
+    for level_family in ("intra", "inter"):
+        results[level_family] = {}
+        for name, of_kind_R in (("seen", ~unseen_R), ("unseen", unseen_R)):
+            mask_R = items.of_family(level_family) & of_kind_R
+            accuracy = estimate(correct_R[mask_R], items.prompt_R[mask_R], samples, seed)
+            if accuracy is not None:
+                results[level_family][name] = accuracy
     return results
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from mapl_ray.config import EvaluationConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.evaluation.bootstrap import Estimate
-from mapl_ray.evaluation.by_family import WorstFamily, accuracy_by_family, worst_families
+from mapl_ray.evaluation.by_family import WorstFamily, accuracy_by_family, accuracy_by_novelty, worst_families
 from mapl_ray.evaluation.by_k import accuracy_by_k
 from mapl_ray.evaluation.compare import Comparison, baseline_pairs, compare
 from mapl_ray.evaluation.examples import Example, pick_examples
@@ -29,6 +29,7 @@ class ModelResults(TypedDict):
     inter_kinds: dict[str, LevelResult]
     by_k: dict[str, dict[str, Estimate]]
     by_family: dict[str, dict[str, Estimate]]
+    by_novelty: dict[str, dict[str, Estimate]]  # families seen and unseen in training; empty where all were seen
     worst_family: dict[str, WorstFamily]
     length_bias: LengthBias
     gaps: GapHistograms
@@ -43,6 +44,7 @@ class Results(TypedDict):
     comparisons: list[Comparison]
     examples: list[Example]
     families: dict[str, str]
+    unseen_families: list[str]  # that no train group carries
     config: dict[str, Any]
     provenance: Provenance | None
 
@@ -56,11 +58,13 @@ def evaluate_models(
     *,
     seed: int = 0,
     comparisons: Sequence[tuple[str, str]] | None = None,
+    unseen_families: Collection[str] = (),
 ) -> Results:
     """Measure every model on the same groups.
 
     `rewards` maps a model to a tuple of rewards a group, one a sequence; `families` a function's name to its family;
-    `comparisons` are (model, baseline), by default every `name` with `name-baseline`. Raises `UserError` where there
+    `comparisons` are (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that
+    training held out. Raises `UserError` where there
     is nothing to evaluate, `RunError` where rewards do not fit the groups or are not finite.
     """
     if not groups:
@@ -79,7 +83,7 @@ def evaluate_models(
             "relations": len(items.levels_R),
         },
         models={
-            model: _measure(groups, items, margins[model], of_model, samples, seed)
+            model: _measure(groups, items, margins[model], of_model, unseen_families, samples, seed)
             for model, of_model in rewards.items()
         },
         comparisons=[
@@ -88,6 +92,7 @@ def evaluate_models(
         ],
         examples=pick_examples(groups, rewards),
         families=dict(families),
+        unseen_families=sorted(unseen_families),
         config={**config.model_dump(mode="json"), "seed": seed},
         provenance=provenance,
     )
@@ -98,6 +103,7 @@ def _measure(
     items: RelationItems,
     margins_R: FloatArray,
     rewards: Rewards,
+    unseen_families: Collection[str],
     samples: int,
     seed: int,
 ) -> ModelResults:
@@ -107,6 +113,7 @@ def _measure(
         inter_kinds=kind_results(items, margins_R, samples, seed),
         by_k=accuracy_by_k(items, margins_R, samples, seed),
         by_family=by_family,
+        by_novelty=accuracy_by_novelty(items, margins_R, unseen_families, samples, seed),
         worst_family=worst_families(by_family),
         length_bias=length_bias(groups, items, margins_R, rewards, samples, seed),
         gaps=gap_histograms(groups, rewards),

@@ -11,12 +11,14 @@ from mapl_ray.instructions import (
     paragraphs,
     punctuation,
     sentences,
+    soft,
     start_end,
     variety,
 )
 from mapl_ray.instructions.compatibility import compatible
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.soft import soft_function
 from mapl_ray.instructions.types import REGISTRY, Args, Case, Instruction, InstructionFunction, lookup
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
     "paragraphs",
     "punctuation",
     "sentences",
+    "soft",
+    "soft_function",
     "start_end",
     "variety",
 ]

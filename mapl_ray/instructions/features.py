@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -34,6 +35,11 @@ class Features:
     @cached_property
     def ascii(self) -> bool:
         return self.text.isascii()
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the text in what is stored of it: the start of its sha256."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @cached_property
     def lower(self) -> str:

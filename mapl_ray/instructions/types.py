@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -24,6 +25,8 @@ class Case:
 
     flags: tuple[tuple[Features, bool], ...]
     context: tuple[Features, ...] = ()  # texts on the same topic that plausible words may come from
+    # Digest of a text -> soft function -> the judge's p(yes); nothing for texts that were not judged with confidence.
+    judgements: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def satisfied(self) -> list[Features]:
@@ -64,7 +67,7 @@ class Instruction:
         function = lookup(record.name)
         instruction = cls(record.name, function.family, dict(record.args), record.text)
         try:
-            instruction.check("")
+            function.validate_args(instruction.args)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"instruction {record.name!r}: arguments {dict(record.args)!r} are not this function's ({error!r})."
@@ -86,6 +89,18 @@ class InstructionFunction:
     excludes: frozenset[str] = field(default_factory=frozenset)  # quantities it can't be combined with
     size: bool = False  # a measure that grows with the text's length
     sides: Sides = "two"
+    question: str | None = None  # soft functions: what a judge is asked of one response, to be answered yes or no
+    validate: Callable[[Args], object] | None = None  # see `validate_args`; None: the check of an empty text tells
+
+    def validate_args(self, args: Args) -> None:
+        """Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` for arguments that are not this function's.
+
+        A check that can't be asked about any text at all needs a `validate` of its own.
+        """
+        if self.validate is not None:
+            self.validate(args)
+        else:
+            self.check(features_of(""), args)
 
     def generate(
         self, response: str | Features, satisfied: bool, rng: random.Random, *, other: str | Features | None = None
@@ -124,6 +139,18 @@ def register(function: InstructionFunction) -> InstructionFunction:
     return function
 
 
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Functions registered inside stay only if nothing is raised: a module that breaks off can be imported again."""
+    before = set(_FUNCTIONS)
+    try:
+        yield
+    except BaseException:
+        for name in set(_FUNCTIONS) - before:
+            del _FUNCTIONS[name]
+        raise
+
+
 def lookup(name: str) -> InstructionFunction:
     """The function of that name; raises `UserError` with the known names."""
     try:
@@ -131,5 +158,5 @@ def lookup(name: str) -> InstructionFunction:
     except KeyError:
         raise UserError(
             f"no instruction function {name!r}. Known: {', '.join(sorted(_FUNCTIONS))}. "
-            "A function of your own must be imported before it is used."
+            "A function of your own must be imported before it is used: name its module in synthesis.modules."
         ) from None

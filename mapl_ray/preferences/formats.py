@@ -4,7 +4,8 @@
     hh             chosen, rejected: whole transcripts, "\\n\\nHuman: ...\\n\\nAssistant: ..."
     ultrafeedback  prompt, chosen, rejected (conversations), score_chosen, score_rejected
 
-Optional columns of all three: `id` or `pair_id`, `margin`, `system`.
+Optional columns of all three: `id` or `pair_id`, `margin`, `system`, and `judgements` for soft instruction functions:
+a list of {name, chosen, rejected}, the judge's p(yes) of either response.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
-from mapl_ray.records import Message, PreferencePair, Rejection, canonical_json, messages_to_rows
+from mapl_ray.records import Judgement, Message, PreferencePair, Rejection, canonical_json, messages_to_rows
 
 Format = Literal["pairs", "hh", "ultrafeedback"]
 Turns = tuple[Message, ...]
@@ -28,7 +29,7 @@ ROLES = ("system", "user", "assistant")
 PROMPT_COLUMNS = ("prompt", "instruction", "question")
 COLUMNS = frozenset(
     {"id", "pair_id", "system", *PROMPT_COLUMNS, "input", "chosen", "rejected", "margin", "score_chosen"}
-    | {"score_rejected"}
+    | {"score_rejected", "judgements"}
 )
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _EXPECTED = {
@@ -74,12 +75,14 @@ def parse_row(
     try:
         pair_id = _own_id(values)
         margin = _margin(values)
+        judgements = _judgements(values.get("judgements"))
         prompt, chosen, rejected = _conversation(values, data_format)
         prompt = _with_system(prompt, values)
         _check(prompt, chosen, rejected, config)
     except RowError as error:
         return Rejection(source, row, pair_id, STAGE, str(error))
-    return PreferencePair(pair_id or content_id(prompt, chosen, rejected), prompt, chosen, rejected, source, margin)
+    pair_id = pair_id or content_id(prompt, chosen, rejected)
+    return PreferencePair(pair_id, prompt, chosen, rejected, source, margin, judgements)
 
 
 def content_id(prompt: Turns, chosen: str, rejected: str) -> str:
@@ -221,6 +224,28 @@ def _margin(values: Mapping[str, Any]) -> float | None:
         return margin
     high, low = (_number(name, values.get(name)) for name in ("score_chosen", "score_rejected"))
     return None if high is None or low is None else high - low
+
+
+def _judgements(value: Any) -> tuple[Judgement, ...]:
+    expected = "a list of {name, chosen, rejected}, p(yes) from 0 to 1"
+    if _blank(value):
+        return ()
+    if not isinstance(value, list):
+        raise RowError("judgements", f"a {type(value).__name__}", expected, value)
+    found: dict[str, Judgement] = {}
+    for index, item in enumerate(value):
+        where = f"judgements[{index}]"
+        if not isinstance(item, Mapping):
+            raise RowError(where, f"a {type(item).__name__}", expected, item)
+        name = _text(f"{where}.name", item.get("name"))
+        if name in found:
+            raise RowError(f"{where}.name", "judged already", "one judgement a function", name)
+        p = {side: _number(f"{where}.{side}", item.get(side)) for side in ("chosen", "rejected")}
+        chosen, rejected = p["chosen"], p["rejected"]
+        if chosen is None or rejected is None or not (0.0 <= chosen <= 1.0 and 0.0 <= rejected <= 1.0):
+            raise RowError(where, "not two probabilities", expected, p)
+        found[name] = Judgement(name, chosen, rejected)
+    return tuple(found.values())
 
 
 def _number(field: str, value: Any) -> float | None:

@@ -62,8 +62,12 @@ def by_k_section(evaluation: Evaluation) -> Markup | None:
 def by_family_section(evaluation: Evaluation) -> Markup | None:
     """Accuracy by instruction family, and each model's worst family."""
     figures = []
+    unseen = evaluation.get("unseen_families", [])
     for level in ("intra", "inter"):
-        series = _series(evaluation, "by_family", level)
+        series = {
+            model: {f"{name} (unseen)" if name in unseen else name: value for name, value in values.items()}
+            for model, values in _series(evaluation, "by_family", level).items()
+        }
         if categories := sorted({name for values in series.values() for name in values}):
             figures.append(_figure(level, forest(series, categories)))
     if not figures:
@@ -77,8 +81,20 @@ def by_family_section(evaluation: Evaluation) -> Markup | None:
             _panels(legend(list(evaluation["models"])), figures),
             el("p", "A relation counts for every family its prompts carry. Worst family of each model:", class_="note"),
             table(["model", "intra", "inter"], worst),
+            _novelty(evaluation) if unseen else None,
         ]
     )
+
+
+def _novelty(evaluation: Evaluation) -> Markup:
+    columns = [(level, kind) for level in ("intra", "inter") for kind in ("seen", "unseen")]
+    rows: list[list[str | Markup]] = []
+    for model, results in evaluation["models"].items():
+        found = [results["by_novelty"].get(level, {}).get(kind) for level, kind in columns]
+        rows.append([model, *("-" if value is None else _with_interval(format_percent(value)) for value in found)])
+    note = f"Held out of training: {', '.join(evaluation['unseen_families'])}. Unseen relations carry one of these."
+    head = ["model", *(f"{level}, {kind}" for level, kind in columns)]
+    return join([el("p", note, class_="note"), table(head, rows)])
 
 
 def gaps_section(evaluation: Evaluation) -> Markup | None:

@@ -1,17 +1,24 @@
 """Synthesis: preference pairs become relation groups."""
 
-from mapl_ray.synthesis.export import ExportFormat, export_rows, export_schema, write_export
+from mapl_ray.synthesis.export import ExportFormat, Prompts, export_rows, export_schema, write_export
 from mapl_ray.synthesis.join import join_prompt
-from mapl_ray.synthesis.synthesize import select_functions, synthesize
+from mapl_ray.synthesis.select import select_functions
+from mapl_ray.synthesis.synthesize import synthesize, synthesize_all
+from mapl_ray.synthesis.user_modules import load_modules, module_digests, with_absolute_paths
 from mapl_ray.synthesis.verify import verify_group
 
 __all__ = [
     "ExportFormat",
+    "Prompts",
     "export_rows",
     "export_schema",
     "join_prompt",
+    "load_modules",
+    "module_digests",
     "select_functions",
     "synthesize",
+    "synthesize_all",
     "verify_group",
+    "with_absolute_paths",
     "write_export",
 ]

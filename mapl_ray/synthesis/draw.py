@@ -11,13 +11,14 @@ and dispreferred for the other, so neither its words nor its numbers tell which 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible
 
 Condition = Literal["all", "any"]
+Families: TypeAlias = Sequence[tuple[float, Sequence[InstructionFunction]]]  # (weight, members) of each
 _TRIES = 3  # draws of one instruction before the function is given up
 
 
@@ -28,6 +29,7 @@ class PairFeatures:
     chosen: Features
     rejected: Features
     prompt: Features  # the text of the last user turn
+    judgements: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # see `Case.judgements`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +46,52 @@ class _Slot:
     wording: int  # one for both sides: nothing but the arguments differ
 
 
-def draw_functions(functions: Sequence[InstructionFunction], k: int, rng: random.Random) -> list[InstructionFunction]:
-    """G1: k functions that can stand together, families drawn first so that none dominates.
-
-    Fewer than k where no more fit together.
-    """
+def weighted_families(functions: Sequence[InstructionFunction], weights: Mapping[str, float]) -> Families:
+    """The functions by family, in an order that depends on names alone; 1 where no weight is given."""
     families: dict[str, list[InstructionFunction]] = {}
     for function in sorted(functions, key=lambda function: function.name):
         families.setdefault(function.family, []).append(function)
-    queue = [rng.sample(members, len(members)) for _, members in sorted(families.items())]
-    rng.shuffle(queue)
+    return [(weights.get(family, 1.0), members) for family, members in sorted(families.items())]
+
+
+def draw_functions(families: Families, k: int, rng: random.Random) -> list[InstructionFunction]:
+    """G1: k functions that can stand together, families drawn first so that none dominates.
+
+    Families come in proportion to their weights, without repetition. Fewer than k where no more fit together.
+    """
+    # The order of exponential waiting times is the order of weighted draws without replacement.
+    order = sorted((rng.expovariate(weight), index) for index, (weight, _) in enumerate(families))
+    queue = [_Members(families[index][1], rng) for _, index in order]
     chosen: list[InstructionFunction] = []
     # One of every family before any family gives a second.
     while len(chosen) < k and queue:
         for members in [*queue]:
-            while members and not _fits(members[-1], chosen):
-                members.pop()
-            if members and len(chosen) < k:
-                chosen.append(members.pop())
-        queue = [members for members in queue if members]
+            if len(chosen) == k:
+                break
+            function = members.next_fitting(chosen)
+            if function is None:
+                queue.remove(members)
+            else:
+                chosen.append(function)
     return chosen
+
+
+class _Members:
+    """A family's functions in random order, shuffled when they are first asked for: most never are."""
+
+    def __init__(self, functions: Sequence[InstructionFunction], rng: random.Random) -> None:
+        self._functions, self._rng = functions, rng
+        self._left: list[InstructionFunction] | None = None
+
+    def next_fitting(self, chosen: Sequence[InstructionFunction]) -> InstructionFunction | None:
+        """The next that can stand with the chosen ones; those before it, which can't, are dropped for good."""
+        if self._left is None:
+            self._left = self._rng.sample(self._functions, len(self._functions))
+        while self._left:
+            function = self._left.pop()
+            if _fits(function, chosen):
+                return function
+        return None
 
 
 def _fits(function: InstructionFunction, chosen: Sequence[InstructionFunction]) -> bool:
@@ -80,10 +108,10 @@ def draw_contrast(
 ) -> Contrast | None:
     """Both sides for one G1, or None where its functions cannot tell the responses apart in both directions."""
     slots = [_Slot(function, rng.getrandbits(32)) for function in functions]
-    plus = _draw_side(slots, pair.chosen, pair.rejected, pair.prompt, condition, rng)
+    plus = _draw_side(slots, pair.chosen, pair.rejected, pair, condition, rng)
     if plus is None:
         return None
-    minus = _draw_side(slots, pair.rejected, pair.chosen, pair.prompt, condition, rng)
+    minus = _draw_side(slots, pair.rejected, pair.chosen, pair, condition, rng)
     return None if minus is None else Contrast(plus, minus)
 
 
@@ -91,7 +119,7 @@ def _draw_side(
     slots: Sequence[_Slot],
     winner: Features,
     loser: Features,
-    prompt: Features,
+    pair: PairFeatures,
     condition: Condition,
     rng: random.Random,
 ) -> tuple[Instruction, ...] | None:
@@ -103,7 +131,7 @@ def _draw_side(
         for flags in _flag_order(condition, separated, rng):
             if not _satisfiable(slots[index], flags, drawn, slots, winner):
                 continue
-            case = Case(((winner, flags[0]), (loser, flags[1])), (prompt,))
+            case = Case(((winner, flags[0]), (loser, flags[1])), (pair.prompt,), pair.judgements)
             instruction = _draw_slot(slots[index], case, [*drawn.values()], rng)
             if instruction is not None:
                 separated |= flags == (True, False)

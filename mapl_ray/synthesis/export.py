@@ -1,4 +1,4 @@
-"""Groups as plain tables: the intra and inter data sets of METHOD.md, and rows that TRL takes."""
+"""Groups as plain tables: the intra and inter data sets of METHOD.md, and rows that TRL and OpenRLHF take."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from mapl_ray.errors import UserError
 from mapl_ray.records import Level, Relation, RelationGroup, messages_to_rows
 from mapl_ray.shards import write_atomically
 
-ExportFormat: TypeAlias = Literal["intra", "inter", "trl"]
+ExportFormat: TypeAlias = Literal["intra", "inter", "trl", "openrlhf"]
+Prompts: TypeAlias = Literal["explicit", "implicit"]
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _COLUMNS: dict[str, list[str]] = {
     "intra": ["prompt_preferred", "prompt_dispreferred", "response"],
     "inter": ["prompt", "prompt_original", "chosen", "rejected"],
     "trl": ["prompt", "chosen", "rejected"],
+    "openrlhf": ["prompt", "chosen", "rejected"],
 }
+_TRAINERS = ("trl", "openrlhf")
 _ROWS_AT_ONCE = 1000
 
 
-def export_schema(format: ExportFormat) -> pa.Schema:
+def export_schema(format: ExportFormat, prompts: Prompts = "explicit") -> pa.Schema:
     """Arrow schema of a format: columns of messages, then plain strings."""
     strings = ["kind", "pair_id"] if format != "intra" else ["pair_id"]
-    return pa.schema([(name, _MESSAGES) for name in _COLUMNS[format]] + [(name, pa.string()) for name in strings])
+    messages = [name for name in _COLUMNS[format] if prompts == "explicit" or name != "prompt"]
+    return pa.schema([(name, _MESSAGES) for name in messages] + [(name, pa.string()) for name in strings])
 
 
-def export_rows(group: RelationGroup, format: ExportFormat) -> Iterator[dict[str, Any]]:
+def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "explicit") -> Iterator[dict[str, Any]]:
     """The rows of one group; prompts and responses are lists of `{role, content}`.
 
     * intra: `prompt_preferred`, `prompt_dispreferred`, `response`
@@ -39,18 +43,36 @@ def export_rows(group: RelationGroup, format: ExportFormat) -> Iterator[dict[str
       rejected is wider (`inter_widening`) or narrower (`inter_narrowing`) than under `prompt_original`
     * trl: `prompt`, `chosen`, `rejected`, conversational, as TRL's DPOTrainer and RewardTrainer take: x and x+ with the
       pair as it is, x- with the pair exchanged
+    * openrlhf: the same rows, as OpenRLHF's reward and DPO data sets take them with `--apply_chat_template` and
+      `--prompt_key prompt` (without that key where prompts are implicit)
+
+    `prompts="implicit"`, for the last two: no `prompt` column, `chosen` and `rejected` are whole conversations.
+    Raises `UserError` for an unknown format, or implicit prompts of a format that has none.
     """
-    if format not in _COLUMNS:
-        raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
+    _check(format, prompts)
     for relation in group.relations:
         row = _row(group, relation, format)
         if row is not None:
-            yield {**row, "pair_id": group.pair_id}
+            yield {**(row if prompts == "explicit" else _implicit(row)), "pair_id": group.pair_id}
+
+
+def _check(format: ExportFormat, prompts: Prompts) -> None:
+    if format not in _COLUMNS:
+        raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
+    if prompts not in get_args(Prompts):
+        raise UserError(f"unknown kind of prompts {prompts!r}. Known: {', '.join(get_args(Prompts))}.")
+    if prompts == "implicit" and format not in _TRAINERS:
+        raise UserError(f"format {format!r} has no implicit prompts; they are for {' and '.join(_TRAINERS)}.")
+
+
+def _implicit(row: dict[str, Any]) -> dict[str, Any]:
+    prompt = row["prompt"]
+    return {"chosen": prompt + row["chosen"], "rejected": prompt + row["rejected"], "kind": row["kind"]}
 
 
 def _row(group: RelationGroup, relation: Relation, format: ExportFormat) -> dict[str, Any] | None:
     inter = relation.level.family == "inter"
-    if format == "trl" and relation.level is Level.PREF:
+    if format in _TRAINERS and relation.level is Level.PREF:
         return {**_pair(group, 0), "kind": relation.level.value}
     if format == "intra" and relation.level is Level.INTRA:
         winner, loser = group.sequences[relation.preferred[0]], group.sequences[relation.dispreferred[0]]
@@ -82,35 +104,36 @@ def _answer(response: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": response}]
 
 
-def write_export(groups: Iterable[RelationGroup], format: ExportFormat, path: str | Path) -> int:
+def write_export(
+    groups: Iterable[RelationGroup], format: ExportFormat, path: str | Path, prompts: Prompts = "explicit"
+) -> int:
     """Write all rows to a `.jsonl` or `.parquet` file, which appears whole or not at all; the number of rows.
 
-    Raises `UserError` for an unknown format or another ending.
+    Raises `UserError` as `export_rows` does, or for another ending.
     """
     path = Path(path)
-    if format not in _COLUMNS:
-        raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
+    _check(format, prompts)
     writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if path.suffix not in writers:
         raise UserError(f"{path}: the file's name must end with .jsonl or .parquet.")
-    rows = (row for group in groups for row in export_rows(group, format))
+    rows = (row for group in groups for row in export_rows(group, format, prompts))
+    schema = export_schema(format, prompts)
     written: list[int] = []
-    write_atomically(path, lambda aside: written.append(writers[path.suffix](rows, format, aside)))
+    write_atomically(path, lambda aside: written.append(writers[path.suffix](rows, schema, aside)))
     return written[0]
 
 
-def _write_jsonl(rows: Iterator[dict[str, Any]], format: ExportFormat, path: Path) -> int:
+def _write_jsonl(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
-            ordered = {name: row[name] for name in export_schema(format).names}
+            ordered = {name: row[name] for name in schema.names}
             handle.write(json.dumps(ordered, ensure_ascii=False) + "\n")
             count += 1
     return count
 
 
-def _write_parquet(rows: Iterator[dict[str, Any]], format: ExportFormat, path: Path) -> int:
-    schema = export_schema(format)
+def _write_parquet(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []

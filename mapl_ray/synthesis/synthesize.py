@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 
 from mapl_ray.config import SynthesisConfig
 from mapl_ray.errors import UserError
-from mapl_ray.instructions import REGISTRY, Instruction, InstructionFunction, features_of, lookup
-from mapl_ray.records import PreferencePair, Rejection, Relation, RelationGroup, Sequence
-from mapl_ray.synthesis.draw import Contrast, PairFeatures, draw_contrast, draw_functions
+from mapl_ray.instructions import Instruction, features_of
+from mapl_ray.records import Message, PreferencePair, Rejection, Relation, RelationGroup, Sequence
+from mapl_ray.synthesis.draw import (
+    Contrast,
+    Families,
+    PairFeatures,
+    draw_contrast,
+    draw_functions,
+    weighted_families,
+)
 from mapl_ray.synthesis.grid import GRID_CELLS, GRID_CONTRASTS, GRID_RELATIONS
 from mapl_ray.synthesis.independent import INDEPENDENT_CELLS, INDEPENDENT_CONTRASTS, INDEPENDENT_RELATIONS
 from mapl_ray.synthesis.join import join_prompt, last_user_turn
+from mapl_ray.synthesis.select import confident_judgements, select_functions, usable_functions
 from mapl_ray.synthesis.verify import verify_group
 
 Cells = tuple[tuple[int, int], ...]
@@ -23,11 +33,37 @@ _LAYOUTS: dict[str, tuple[int, Cells, tuple[Relation, ...]]] = {
 }
 
 
+def synthesize_all(pair: PreferencePair, config: SynthesisConfig, seed: int) -> list[RelationGroup | Rejection]:
+    """`groups_per_pair` results: the pair's group, and further ones with other instructions under ids of their own.
+
+    The first is `synthesize(pair, ...)`; the others are `pair_id#2`, `pair_id#3`, ... Raises as `synthesize` does.
+    """
+    if config.groups_per_pair > 1 and re.search(r"#\d+\Z", pair.pair_id):
+        reason = (
+            f"pair_id={pair.pair_id!r}: ends as the ids of further groups do; expected another with groups_per_pair"
+        )
+        return [_rejection(pair, reason)] * config.groups_per_pair
+    results: list[RelationGroup | Rejection] = []
+    prompts: set[tuple[tuple[Message, ...], ...]] = set()
+    for number in range(1, config.groups_per_pair + 1):
+        # The id is part of the seed: another id, other draws.
+        named = pair if number == 1 else replace(pair, pair_id=f"{pair.pair_id}#{number}")
+        result = synthesize(named, config, seed)
+        if isinstance(result, RelationGroup):
+            if result.prompts in prompts:
+                result = _rejection(named, "the same prompts as an earlier group of this pair; allow more functions")
+            else:
+                prompts.add(result.prompts)
+        results.append(result)
+    return results
+
+
 def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> RelationGroup | Rejection:
     """The relation group of a pair. Pure: depends on (pair, config, seed) alone.
 
-    Every flag and condition of the group is checked again from its records before it is handed out. Raises `UserError`
-    for a config that names unknown functions, or too few.
+    Every flag and condition of the group is checked again from its records before it is handed out. Families that the
+    config holds out are used: the train split's config is `config.for_training()`. Raises `UserError` for a config
+    that names unknown functions, families or modules, or leaves too few functions.
     """
     functions = select_functions(config)
     turn = last_user_turn(pair.prompt)
@@ -35,13 +71,24 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
         return _rejection(pair, "prompt: no user turn; instructions are joined with the last one")
     if pair.chosen == pair.rejected:
         return _rejection(pair, "chosen and rejected are the same text: no instruction tells them apart")
+    try:
+        texts = _features(pair, pair.prompt[turn].content, config)
+    except UserError as error:
+        return _rejection(pair, str(error))
+    usable = usable_functions(functions, texts.judgements)
+    if not usable:
+        return _rejection(
+            pair,
+            "every function that the config allows is soft, and none has judgements of both responses that reach "
+            f"synthesis.soft_confidence={config.soft_confidence}",
+        )
     rng = _rng(seed, pair.pair_id)
-    k = rng.randint(config.min_instructions, config.max_instructions)
-    texts = PairFeatures(features_of(pair.chosen), features_of(pair.rejected), features_of(pair.prompt[turn].content))
+    k = _draw_k(config, rng)
+    families = weighted_families(usable, config.family_weights)
     count, cells, relations = _LAYOUTS[config.layout]
     contrasts: list[Contrast] = []
     for _ in range(count):
-        contrast = _draw(texts, functions, k, config, rng)
+        contrast = _draw(texts, families, k, config, rng)
         if contrast is None:
             return _rejection(
                 pair,
@@ -54,17 +101,28 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
     return _rejection(pair, "; ".join(problems)) if problems else group
 
 
+def _features(pair: PreferencePair, prompt: str, config: SynthesisConfig) -> PairFeatures:
+    chosen, rejected = features_of(pair.chosen), features_of(pair.rejected)
+    if not pair.judgements:
+        return PairFeatures(chosen, rejected, features_of(prompt))
+    judgements = confident_judgements(pair.judgements, chosen, rejected, config.soft_confidence)
+    return PairFeatures(chosen, rejected, features_of(prompt), judgements)
+
+
+def _draw_k(config: SynthesisConfig, rng: random.Random) -> int:
+    if config.k_weights is None:
+        return rng.randint(config.min_instructions, config.max_instructions)
+    numbers = sorted(config.k_weights)
+    return rng.choices(numbers, [config.k_weights[k] for k in numbers])[0]
+
+
 def _draw(
-    texts: PairFeatures,
-    functions: SequenceOf[InstructionFunction],
-    k: int,
-    config: SynthesisConfig,
-    rng: random.Random,
+    texts: PairFeatures, families: Families, k: int, config: SynthesisConfig, rng: random.Random
 ) -> Contrast | None:
     for _ in range(config.attempts):
-        drawn = draw_functions(functions, k, rng)
+        drawn = draw_functions(families, k, rng)
         # Functions of the config's own choice may not fit together k at a time: then as many as do.
-        if len(drawn) < config.min_instructions:
+        if len(drawn) < config.least_instructions:
             continue
         contrast = draw_contrast(texts, drawn, config.condition, rng)
         if contrast is not None:
@@ -101,22 +159,6 @@ def _assemble(
         source=pair.source,
         margin=pair.margin,
     )
-
-
-def select_functions(config: SynthesisConfig) -> list[InstructionFunction]:
-    """The functions that the config allows. Raises `UserError` for unknown names, or too few."""
-    if config.functions is None:
-        return list(REGISTRY.values())
-    if not config.functions:
-        raise UserError("synthesis.functions is empty: name at least one function, or leave it out to take all.")
-    functions = [lookup(name) for name in dict.fromkeys(config.functions)]
-    quantities = len({function.quantity for function in functions})
-    if quantities < config.min_instructions:
-        raise UserError(
-            f"synthesis.min_instructions={config.min_instructions}, but only {quantities} of the functions named in "
-            "synthesis.functions can stand in one prompt. Name more functions, or lower it."
-        )
-    return functions
 
 
 def _rng(seed: int, pair_id: str) -> random.Random:

@@ -66,10 +66,11 @@ def _flags(group: RelationGroup) -> list[str]:
     responses = [features_of(response) for response in group.responses]
     try:
         instructions = [[Instruction.from_record(record) for record in records] for records in group.instructions]
+        # A soft instruction raises, too, for a response that no judge has seen.
+        checked = [tuple(i.check(responses[c.response]) for i in instructions[c.prompt]) for c in group.sequences]
     except UserError as error:
         return [str(error)]
-    for index, cell in enumerate(group.sequences):
-        actual = tuple(i.check(responses[cell.response]) for i in instructions[cell.prompt])
+    for index, (cell, actual) in enumerate(zip(group.sequences, checked, strict=True)):
         if actual != cell.satisfied:
             problems.append(f"sequence {index}: satisfied is {cell.satisfied}, the checkers say {actual}")
     return problems

@@ -284,6 +284,12 @@ def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="output_dir='runs': a relative path means nothing on another machine"):
         submit._paths(RunConfig(), local=False)
     assert submit._paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
+    own = RunConfig.model_validate(
+        {"output_dir": "/mnt/runs", "synthesis": {"modules": ["mine.py", "installed.module"]}}
+    )
+    assert submit._paths(own, local=True) == {"synthesis.modules": (str(tmp_path / "mine.py"), "installed.module")}
+    with pytest.raises(UserError, match=r"synthesis.modules=.*means nothing on another machine"):
+        submit._paths(own, local=False)
 
 
 @pytest.mark.parametrize(

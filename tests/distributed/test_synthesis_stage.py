@@ -9,9 +9,14 @@ import pytest
 
 from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.prepare import prepare_pairs
-from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.distributed.shard_tasks import Stage
+from mapl_ray.distributed.synthesize import recipe_of, run_synthesis, split_configs, synthesize_shard
 from mapl_ray.errors import UserError
+from mapl_ray.instructions import REGISTRY
+from mapl_ray.instructions.types import _FUNCTIONS
+from mapl_ray.records import RelationGroup
 from mapl_ray.shards import Manifest, iter_rows, read_manifest
+from mapl_ray.synthesis import verify_group
 
 pytestmark = pytest.mark.ray
 ROWS = 240
@@ -120,6 +125,90 @@ def test_a_changed_config_makes_new_groups(local_ray: None, real_rows: list[dict
     changed = config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"max_instructions": 1})})
     assert run_synthesis(changed)["train"].content_hash != first
     assert all(len(row["instructions"][1]) == 1 for row in iter_rows(config.run_dir / "groups" / "train"))
+
+
+def test_several_groups_a_pair_are_accounted_for(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # With one function and one instruction, many further groups are the same again, and are rejected.
+    values = {"groups_per_pair": 4, "functions": ["sentence_count"], "max_instructions": 1, "rows_per_shard": 30}
+    config = config_of(tmp_path / "run", real_rows[:80], synthesis=values)
+    manifests = run_synthesis(config)
+    told = capsys.readouterr().out
+    for split, manifest in manifests.items():
+        folder, pairs = config.run_dir / "groups" / split, read_manifest(config.run_dir / "pairs" / split).rows
+        rows = list(iter_rows(folder))
+        rejected = [json.loads(line) for file in folder.glob("rejected-*.jsonl") for line in file.open()]
+        assert manifest.input_rows == 4 * pairs == len(rows) + len(rejected)
+        ids = [item["pair_id"] for item in (*rows, *rejected)]
+        assert len(set(ids)) == len(ids)
+        assert {"", "#2", "#3", "#4"} == {i[i.index("#") :] if "#" in i else "" for i in ids}
+        assert f"{split}: {pairs} pairs x 4 -> {manifest.rows} groups" in told
+    assert manifests["train"].rejected > 0
+    assert manifests["train"].rows > read_manifest(config.run_dir / "pairs" / "train").rows
+
+
+def test_held_out_families_and_judgements(local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    judgements = [{"name": "formal_tone", "chosen": 0.9, "rejected": 0.1}]
+    rows = [{**row, "judgements": judgements} for row in real_rows]
+    values = {"held_out_families": ["keywords", "soft_tone"], "rows_per_shard": 100, "max_instructions": 5}
+    config = config_of(tmp_path / "run", rows, synthesis=values)
+    run_synthesis(config)
+    families = {
+        split: {
+            REGISTRY[record["name"]].family
+            for row in iter_rows(config.run_dir / "groups" / split)
+            for record in row["instructions"][1]
+        }
+        for split in ("train", "eval")
+    }
+    assert families["eval"] - families["train"] == {"keywords", "soft_tone"}
+    groups = [RelationGroup.from_row(row) for row in iter_rows(config.run_dir / "groups" / "eval")]
+    assert all(verify_group(group) == [] for group in groups)
+    kept = {split: read_manifest(config.run_dir / "groups" / split).content_hash for split in ("train", "eval")}
+    other = config.synthesis.model_copy(update={"held_out_families": ("soft_tone",)})
+    run_synthesis(config.model_copy(update={"synthesis": other}))
+    assert contents(config)["eval"] == kept["eval"]  # nothing about that split has changed
+    assert contents(config)["train"] != kept["train"]
+
+
+def test_functions_of_ones_own_reach_the_workers(
+    local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from mapl_ray.instructions import instruction_function\n\n\n"
+        "@instruction_function(family='topic', check=lambda text, args: (args['sign'] in text.text) == args['use'],\n"
+        "    phrasings=lambda args: [('Use' if args['use'] else 'Avoid') + ' ' + args['sign'] + '.'])\n"
+        "def stage_sign(case, rng):\n"
+        "    sign = rng.choice(',:()-')\n"
+        "    sides = {(sign in text.text) == flag for text, flag in case.flags}\n"
+        "    return {'sign': sign, 'use': sides.pop()} if len(sides) == 1 else None\n"
+    )
+    config = config_of(
+        tmp_path / "run",
+        real_rows[:60],
+        synthesis={"modules": ["stage_signs.py"], "functions": ["stage_sign"], "max_instructions": 1},
+    )
+    (tmp_path / "stage_signs.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)  # a relative path means the same to the workers, which run elsewhere
+    try:
+        manifest = run_synthesis(config)["train"]
+        names = {r["name"] for row in iter_rows(config.run_dir / "groups" / "train") for r in row["instructions"][1]}
+        assert names == {"stage_sign"}
+        plain = split_configs(config.synthesis)["train"]
+        assert recipe_of(plain, 0) != recipe_of(plain.model_copy(update={"modules": ()}), 0)
+        part, stage = manifest.parts[0], tmp_path / "other"
+        made = synthesize_shard(
+            {"stage": 0, "index": part.index, "fingerprint": "f"},
+            stages=[Stage("synthesize", config.run_dir / "pairs" / "train", stage, "r")],
+            configs=[plain],
+            seed=0,
+            digests=["of another version"],
+        )
+        assert "this node has another version" in made["error"]
+        assert not stage.exists()
+    finally:
+        _FUNCTIONS.pop("stage_sign", None)
 
 
 def test_no_usable_row_is_the_users_mistake(tmp_path: Path) -> None:

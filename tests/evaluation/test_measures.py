@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mapl_ray.errors import RunError
-from mapl_ray.evaluation.by_family import accuracy_by_family, worst_families
+from mapl_ray.evaluation.by_family import accuracy_by_family, accuracy_by_novelty, worst_families
 from mapl_ray.evaluation.by_k import accuracy_by_k
 from mapl_ray.evaluation.compare import baseline_pairs, compare
 from mapl_ray.evaluation.gaps import gap_histograms
@@ -71,6 +71,25 @@ def test_by_family_counts_a_relation_for_every_family_it_carries(make_group):
     assert {name: value["value"] for name, value in intra.items()} == {"length": 0.5, "content": 0.0, "unknown": 1.0}
     assert intra["length"]["count"] == 4
     assert worst_families(results)["intra"]["family"] == "content"
+
+
+def test_by_novelty_parts_the_relations_that_carry_an_unseen_family(make_group):
+    groups = [
+        make_group("a", "A", names=("min_words",)),
+        make_group("b", "B", names=("min_words", "keyword")),
+        make_group("c", "C", names=("keyword",)),
+    ]
+    right, wrong = (1.0, 0.0, 3.0, 0.0, 0.0, 3.0), (1.0, 0.0, 0.0, 3.0, 3.0, 0.0)
+    items = relation_items(groups, FAMILIES)
+    margins = relation_margins(groups, [right, wrong, right], "m")
+    results = accuracy_by_novelty(items, margins, {"content"}, samples=0, seed=0)
+    # a carries seen families alone and is right; b (wrong) and c (right) carry the unseen one.
+    assert {level: {k: v["value"] for k, v in of.items()} for level, of in results.items()} == {
+        "intra": {"seen": 1.0, "unseen": 0.5},
+        "inter": {"seen": 1.0, "unseen": 0.5},
+    }
+    assert results["intra"]["unseen"]["count"] == 4
+    assert accuracy_by_novelty(items, margins, (), samples=0, seed=0) == {}
 
 
 def test_length_bias_splits_by_words(make_group):

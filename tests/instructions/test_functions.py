@@ -13,7 +13,7 @@ from mapl_ray.instructions import REGISTRY, Case, Instruction, compatible, featu
 from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import InstructionRecord, canonical_json
 
-NAMES = sorted(REGISTRY)
+NAMES = sorted(name for name, function in REGISTRY.items() if function.sides != "soft")  # soft ones: test_soft.py
 RESPONSE = (
     "Paris is a city. It has museums, parks and cafés!\n\n- First visit the Louvre.\n- Then walk along the river.\n\n"
     "I hope that helps you. Museums in Paris: 3 of them are free; museums elsewhere are not."
@@ -45,7 +45,7 @@ def test_true_and_two_sided_on_real_responses(name, real_pairs) -> None:
 
 def test_two_sided_on_short_responses(short_responses) -> None:
     rng = random.Random(0)
-    for function in REGISTRY.values():
+    for function in map(REGISTRY.__getitem__, NAMES):
         for flag in (True, False):
             served = sum(function.generate(text, flag, rng) is not None for text in short_responses)
             assert served >= 0.9 * len(short_responses), (function.name, flag)

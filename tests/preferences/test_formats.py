@@ -7,7 +7,7 @@ import pytest
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.formats import detect_format, parse_row
-from mapl_ray.records import Message, PreferencePair, Rejection
+from mapl_ray.records import Judgement, Message, PreferencePair, Rejection
 
 SYSTEM, ASK, REPLY, AGAIN = (
     {"role": "system", "content": "Be brief."},
@@ -43,6 +43,35 @@ def reason(values: dict[str, Any], **config: Any) -> str:
 
 def turns(*messages: dict[str, str]) -> tuple[Message, ...]:
     return tuple(Message(**message) for message in messages)
+
+
+def test_judgements() -> None:
+    assert pair(ROW).judgements == pair(ROW | {"judgements": None}).judgements == ()
+    given = [
+        {"name": "formal_tone", "chosen": 0.9, "rejected": 0},
+        {"name": "persuasive", "chosen": 1, "rejected": 0.5},
+    ]
+    assert pair(ROW | {"judgements": given}).judgements == (
+        Judgement("formal_tone", 0.9, 0.0),
+        Judgement("persuasive", 1.0, 0.5),
+    )
+    assert pair(ROW | {"judgements": given}).pair_id == pair(ROW).pair_id  # the id is that of the texts
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("formal", "judgements='formal': a str; expected a list of {name, chosen, rejected}"),
+        ([3], "judgements[0]=3: a int"),
+        ([{"chosen": 0.1, "rejected": 0.1}], "judgements[0].name: missing"),
+        ([{"name": "a", "chosen": 0.1}], "judgements[0]={'chosen': 0.1, 'rejected': None}: not two probabilities"),
+        ([{"name": "a", "chosen": 0.1, "rejected": 1.1}], "not two probabilities; expected a list"),
+        ([{"name": "a", "chosen": "x", "rejected": 1}], "judgements[0].chosen='x': not a finite number"),
+        ([{"name": "a", "chosen": 1, "rejected": 1}] * 2, "judgements[1].name='a': judged already"),
+    ],
+)
+def test_judgements_that_are_none(value: Any, said: str) -> None:
+    assert said in reason(ROW | {"judgements": value})
 
 
 @pytest.mark.parametrize(

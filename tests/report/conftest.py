@@ -79,7 +79,8 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
     skills = {"rm": 0.5, "rm-baseline": 0.0, "dpo": 0.3, "dpo-baseline": 0.05}
     rewards = {model: _rewards(groups, skill, rng) for model, skill in skills.items()}
     provenance = collect_provenance(seed=0, data={"groups/eval": "0" * 64}, chat_templates={"rm": "{{ messages }}"})
-    results = evaluate_models(groups, rewards, FAMILIES, provenance, EvaluationConfig(bootstrap_samples=200))
+    settings = EvaluationConfig(bootstrap_samples=200)
+    results = evaluate_models(groups, rewards, FAMILIES, provenance, settings, unseen_families=["position"])
     write_json(run_dir / "evaluation.json", results)
     rejections = [
         Rejection("made-up", n, f"r{n}", "synthesize", f"no function serves '{INJECTION}' after {n} draws")

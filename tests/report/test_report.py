@@ -59,6 +59,14 @@ def test_all_sections_are_there(page, tags):
     assert "no function serves" in page
 
 
+def test_families_that_training_held_out_are_marked(page):
+    section = page[page.index('id="families"') : page.index('id="gaps"')]
+    assert "position (unseen)" in section
+    assert "Held out of training: position." in section
+    assert "inter, unseen" in section
+    assert "length (unseen)" not in section
+
+
 def test_text_from_the_data_is_escaped(page, tags):
     names = {tag for tag, _ in tags}
     assert "script" not in names
