@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.phrasing import bound_phrases, fill
+from mapl_ray.instructions.phrasing import bound_phrases, count_phrase, fill
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 
@@ -110,5 +110,46 @@ def presence_function(
             ifeval=ifeval,
             excludes=frozenset(excludes),
             sides=sides,
+        )
+    )
+
+
+def exact_function(
+    name: str,
+    family: str,
+    value: Callable[[Features], int],
+    nouns: tuple[str, str],
+    templates: Sequence[str],
+    *,
+    quantity: str | None = None,
+    excludes: Iterable[str] = (),
+    size: bool = False,
+) -> InstructionFunction:
+    """Register "exactly n things", for what can be counted without doubt. Templates take `{count}`, as in "5 lines".
+
+    Argument: `n`, from 1. Where no text must satisfy, it lies one to three beside the value of one that must not.
+    """
+
+    def draw(case: Case, rng: random.Random) -> Args | None:
+        values = [(text.measure(name, value), flag) for text, flag in case.flags]
+        wanted = {number for number, flag in values if flag}
+        if len(wanted) > 1:
+            return None
+        beside = [number + step for number, _ in values for step in (-3, -2, -1, 1, 2, 3) if number + step > 0]
+        n = wanted.pop() if wanted else rng.choice(beside)
+        if n < 1:
+            return None
+        return {"n": n} if all((number == n) == flag for number, flag in values) else None
+
+    return register(
+        InstructionFunction(
+            name=name,
+            family=family,
+            quantity=quantity or name,
+            draw=draw,
+            check=lambda text, args: bool(text.measure(name, value) == args["n"]),
+            phrasings=lambda args: fill(templates, count=count_phrase(args["n"], *nouns)),
+            excludes=frozenset(excludes),
+            size=size,
         )
     )

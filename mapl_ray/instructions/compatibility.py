@@ -21,5 +21,9 @@ def compatible(a: Instruction, b: Instruction) -> bool:
 
 
 def _words(instruction: Instruction) -> list[str]:
-    word = instruction.args.get("word")
-    return [fold(word)] if isinstance(word, str) else []
+    """The words that an instruction names; those of a phrase one by one."""
+    args = instruction.args
+    words = [*args.get("words", ()), *str(args.get("phrase", "")).split()]
+    if isinstance(word := args.get("word"), str):
+        words.append(word)
+    return [fold(one) for one in words]

@@ -87,9 +87,14 @@ class Features:
         return rules.ending_mark(self.text)
 
     @cached_property
+    def folded_words(self) -> list[str]:
+        """Words normalised and case folded, in order."""
+        return rules.words(fold(self.text)) if not self.ascii else rules.words(self.lower)
+
+    @cached_property
     def word_counts(self) -> Counter[str]:
         """How often each folded word occurs."""
-        return Counter(rules.words(fold(self.text)) if not self.ascii else rules.words(self.lower))
+        return Counter(self.folded_words)
 
     @cached_property
     def content_words(self) -> dict[str, str]:

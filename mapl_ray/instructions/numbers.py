@@ -37,3 +37,44 @@ digit_use = presence_function(
     ),
     quantity="digits",
 )
+
+_YEAR = re.compile(r"(?<![\w.,])(?:1[0-9]|20)[0-9]{2}(?![\w%]|[.,][0-9])")
+_PERCENT = re.compile(r"[0-9]\s?(?:%|per ?cent\b)", re.IGNORECASE)
+
+year_use = presence_function(
+    "year_use",
+    _FAMILY,
+    lambda text: _YEAR.search(text.text) is not None,
+    (
+        "Name at least one year in four digits (1000 to 2099).",
+        "Your response should contain a year in four digits, such as 1987.",
+        "Include a four-digit year (1000 to 2099) in your answer.",
+        "There must be a year written in four digits (1000 to 2099) in the answer.",
+    ),
+    (
+        "Name no year in four digits (1000 to 2099).",
+        "Your response should not contain any year in four digits, such as 1987.",
+        "Leave four-digit years (1000 to 2099) out of your answer.",
+        "There must not be any year written in four digits (1000 to 2099) in the answer.",
+    ),
+    excludes=("digits",),
+)
+
+percentage_use = presence_function(
+    "percentage_use",
+    _FAMILY,
+    lambda text: _PERCENT.search(text.text) is not None,
+    (
+        "Give at least one percentage in digits (such as 40%).",
+        "Your response should contain a percentage in digits, such as 40%.",
+        "Include a percentage written in digits (40% or 40 percent) in your answer.",
+        "There must be at least one percentage in digits in the answer, such as 40%.",
+    ),
+    (
+        "Give no percentage in digits (such as 40%).",
+        "Your response should not contain any percentage in digits, such as 40%.",
+        "Leave percentages written in digits (40% or 40 percent) out of your answer.",
+        "There must not be any percentage in digits in the answer, such as 40%.",
+    ),
+    excludes=("digits",),
+)

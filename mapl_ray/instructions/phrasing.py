@@ -35,3 +35,9 @@ def quoted(word: str) -> str:
     """The word in straight double quotes; quotes inside are escaped."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def listed(words: Sequence[str], conjunction: str) -> str:
+    """`"a", "b" and "c"`: the words in quotes, in the order given."""
+    *most, last = [quoted(word) for word in words]
+    return f"{', '.join(most)} {conjunction} {last}" if most else last

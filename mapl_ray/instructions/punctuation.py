@@ -64,3 +64,34 @@ question_mark_use = _mark_function("question_mark_use", "?\uff1f", "question mar
 colon_use = _mark_function("colon_use", ":\uff1a", "colon", "colons")
 semicolon_use = _mark_function("semicolon_use", ";\uff1b", "semicolon", "semicolons")
 bracket_use = _mark_function("bracket_use", "()\uff08\uff09", "round bracket", "round brackets")
+quotation_mark_use = _mark_function(
+    "quotation_mark_use", '"\u201c\u201d\u201e\u00ab\u00bb', "double quotation mark", "double quotation marks"
+)
+dash_use = _mark_function("dash_use", "\u2013\u2014", "dash (\u2013 or \u2014)", "dashes (\u2013 or \u2014)")
+
+colon_count = count_function(
+    "colon_count",
+    _FAMILY,
+    lambda text: text.text.count(":") + text.text.count("\uff1a"),
+    ("colon", "colons"),
+    COUNT_TEMPLATES,
+    quantity="colon",
+)
+
+question_mark_count = count_function(
+    "question_mark_count",
+    _FAMILY,
+    lambda text: text.text.count("?") + text.text.count("\uff1f"),
+    ("question mark", "question marks"),
+    COUNT_TEMPLATES,
+    quantity="question_mark",
+)
+
+exclamation_mark_count = count_function(
+    "exclamation_mark_count",
+    _FAMILY,
+    lambda text: text.text.count("!") + text.text.count("\uff01"),
+    ("exclamation mark", "exclamation marks"),
+    COUNT_TEMPLATES,
+    quantity="exclamation_mark",
+)

@@ -49,3 +49,31 @@ first_sentence = count_function(
     ),
     least=3,
 )
+
+last_sentence = count_function(
+    "last_sentence",
+    _FAMILY,
+    lambda text: text.sentence_lengths[-1] if text.sentence_lengths else 0,
+    ("word", "words"),
+    (
+        "The last sentence should have {bound}.",
+        "Close with a sentence of {bound}.",
+        "Use {bound} in the last sentence of your response.",
+        "Your closing sentence must contain {bound}.",
+    ),
+    least=3,
+)
+
+question_count = count_function(
+    "question_count",
+    _FAMILY,
+    lambda text: sum(sentence.rstrip("\"'\u201d\u2019)]*_ ").endswith(("?", "\uff1f")) for sentence in text.sentences),
+    ("question", "questions"),
+    (
+        "Ask {bound}.",
+        "Your response should contain {bound} (sentences that end with a question mark).",
+        "Put {bound} into your answer.",
+        "The answer must have {bound}, each ending with a question mark.",
+    ),
+    excludes=("question_mark",),
+)

@@ -7,6 +7,7 @@ import random
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.text import last_words
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
 
@@ -19,7 +20,8 @@ def _is_word(word: str | None, wanted: str) -> bool:
     return word is not None and fold(word) == fold(wanted)
 
 
-def _usable(word: str | None) -> bool:
+def usable(word: str | None) -> bool:
+    """Whether a person would name it as a word."""
     return word is not None and len(word) <= _MAX_WORD and any(sign.isalpha() for sign in word)
 
 
@@ -32,7 +34,7 @@ def _pick(case: Case, own: list[str | None], others: list[str], rng: random.Rand
         word
         for word in pool
         if word is not None
-        and _usable(word)
+        and usable(word)
         and all(_is_word(mine, word) == flag for mine, flag in zip(own, flags, strict=True))
     ]
     return rng.choice(fitting) if fitting else None
@@ -40,7 +42,7 @@ def _pick(case: Case, own: list[str | None], others: list[str], rng: random.Rand
 
 def _context_words(case: Case, words: list[str | None], fallback: tuple[str, ...]) -> list[str]:
     # The other response's own word, where there is one, else any that is plausible in that place.
-    near = [word for word in words if word is not None and _usable(word)]
+    near = [word for word in words if word is not None and usable(word)]
     own = {fold(word) for word in (_first(text) for text, _ in case.flags) if word}
     return near if near and any(fold(word) not in own for word in near) else list(fallback)
 
@@ -118,7 +120,7 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
     own = [text.last_word for text, _ in case.flags]
     near: list[str | None] = [text.last_word for text in case.context]
     taken = {fold(word) for word in own if word}
-    others = [word for word in near if word is not None and _usable(word) and fold(word) not in taken]
+    others = [word for word in near if word is not None and usable(word) and fold(word) not in taken]
     word = _pick(case, own, others or list(COMMON_WORDS), rng)
     return None if word is None else {"word": word}
 
@@ -154,3 +156,39 @@ def ending_mark(case: Case, rng: random.Random) -> Args | None:
         if marks:
             return {"mark": rng.choice(marks), "negated": negated}
     return None
+
+
+def _last_words(text: Features, number: int) -> list[str]:
+    return [fold(word) for word in last_words(text.text, number)]
+
+
+@instruction_function(
+    family=_FAMILY,
+    quantity="ending",
+    check=lambda text, args: _last_words(text, len(args["phrase"].split())) == fold(args["phrase"]).split(),
+    phrasings=lambda args: fill(
+        (
+            "End with the words {phrase}.",
+            "The last words of your response should be {phrase}.",
+            "Finish your answer with the words {phrase}.",
+            "{phrase} must be the very last words of the answer.",
+        ),
+        phrase=quoted(args["phrase"]),
+    ),
+)
+def ending_phrase(case: Case, rng: random.Random) -> Args | None:
+    """The last two or three words of the response; punctuation may follow."""
+    number = rng.randint(2, 3)
+    sources = case.satisfied[:1] or [*case.context]
+    phrases = [last_words(text.text, number) for text in sources]
+    if not case.satisfied:
+        phrases += [last_words(sentence, number) for text in case.violated for sentence in text.sentences[:6]]
+        phrases += [rng.sample(COMMON_WORDS, number) for _ in range(2)]
+    fitting = [
+        " ".join(words)
+        for words in phrases
+        if len(words) == number
+        and all(word.isalpha() and len(word) <= _MAX_WORD for word in words)
+        and all((_last_words(text, number) == [fold(word) for word in words]) == flag for text, flag in case.flags)
+    ]
+    return {"phrase": rng.choice(fitting)} if fitting else None

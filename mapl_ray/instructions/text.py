@@ -45,6 +45,7 @@ _ABBREVIATIONS = re.compile(
     r"jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|u\.s|u\.k|u\.n|a\.m|p\.m|ph\.d|b\.c|a\.d)",
     re.IGNORECASE,
 )
+_TAIL = 1000  # characters looked at for the last words
 _CLOSERS = " \t\r\n\f\v\u00a0\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~"
 
 
@@ -168,6 +169,14 @@ def first_word(text: str) -> str | None:
     """The first spelled word, marks and quotes before it left out; None where there is none."""
     match = _SPELLED.search(text)
     return None if match is None else match.group().replace("\u2019", "'")
+
+
+def last_words(text: str, number: int) -> list[str]:
+    """The last `number` spelled words in order, fewer where there are no more."""
+    found = _SPELLED.findall(text[-_TAIL:])
+    # The first word of a cut tail may have lost its start.
+    found = found if len(text) <= _TAIL else found[1:]
+    return [word.replace("\u2019", "'") for word in found[-number:]]
 
 
 def last_word(text: str) -> str | None:

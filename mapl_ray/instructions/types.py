@@ -27,6 +27,7 @@ class Case:
     context: tuple[Features, ...] = ()  # texts on the same topic that plausible words may come from
     # Digest of a text -> soft function -> the judge's p(yes); nothing for texts that were not judged with confidence.
     judgements: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prompt: Features | None = None  # where it is known: instructions may speak of it
 
     @property
     def satisfied(self) -> list[Features]:
@@ -103,15 +104,23 @@ class InstructionFunction:
             self.check(features_of(""), args)
 
     def generate(
-        self, response: str | Features, satisfied: bool, rng: random.Random, *, other: str | Features | None = None
+        self,
+        response: str | Features,
+        satisfied: bool,
+        rng: random.Random,
+        *,
+        other: str | Features | None = None,
+        prompt: str | Features | None = None,
     ) -> Instruction | None:
         """An instruction that `response` satisfies or violates, or None where there is none.
 
         `other` is a text on the same topic (the other response of a pair): keywords that the response lacks come
-        from it, and keywords that it holds are then such that `other` lacks.
+        from it, and keywords that it holds are then such that `other` lacks. Functions that speak of the prompt need
+        `prompt`, the text it is about, and give None without it.
         """
         context = () if other is None else (features_of(other),)
-        return self.generate_for(Case(((features_of(response), satisfied),), context), rng)
+        about = None if prompt is None else features_of(prompt)
+        return self.generate_for(Case(((features_of(response), satisfied),), context, prompt=about), rng)
 
     def generate_for(self, case: Case, rng: random.Random, wording: int | None = None) -> Instruction | None:
         """An instruction for several texts at once, each with its flag; `wording` picks the phrasing.

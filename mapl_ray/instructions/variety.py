@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, within_bound
 from mapl_ray.instructions.features import Features
@@ -85,6 +86,70 @@ def letter_count(case: Case, rng: random.Random) -> Args | None:
         values = [(text.lower.count(letter), flag) for text, flag in case.flags]
         for direction in rng.sample(DIRECTIONS, 2):
             n = draw_threshold(values, direction, rng)
+            if n is not None:
+                return {"letter": letter, "direction": direction, "n": n}
+    return None
+
+
+long_word_count = count_function(
+    "long_word_count",
+    _FAMILY,
+    lambda text: sum(len(word) > 9 and word.isalpha() for word in text.words),
+    ("word of ten or more letters", "words of ten or more letters"),
+    COUNT_TEMPLATES,
+    quantity="long_words",
+    size=True,
+)
+
+most_frequent_word = count_function(
+    "most_frequent_word",
+    _FAMILY,
+    lambda text: max((count for word, count in text.word_counts.items() if len(word) > 4), default=0),
+    ("time", "times"),
+    (
+        "The word of five or more letters that you use most should occur {bound}.",
+        "Let your most frequent word of five or more letters occur {bound}.",
+        "Of all words of five or more letters, the most frequent one should appear {bound} in your response.",
+        "The answer's most frequent word of at least five letters must occur {bound}.",
+    ),
+    least=2,
+    size=True,
+)
+
+
+def _initial_phrasings(args: Args) -> list[str]:
+    letter = quoted(args["letter"])
+    texts: list[str] = []
+    for bound in bound_phrases(args["direction"], args["n"], "word", "words"):
+        texts += fill(
+            (
+                "Use {bound} beginning with the letter {letter}, small or capital.",
+                "Your response should contain {bound} beginning with {letter} (small or capital).",
+                "Let {bound} begin with the letter {letter}, capitals included.",
+                "Counting capitals too, {bound} must begin with the letter {letter}.",
+            ),
+            letter=letter,
+            bound=bound,
+        )
+    return texts
+
+
+def _initials(text: Features) -> dict[str, int]:
+    return Counter(word[0] for word in text.folded_words)
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: within_bound(text.measure("initials", _initials).get(args["letter"], 0), args),
+    phrasings=_initial_phrasings,
+    size=True,
+)
+def initial_count(case: Case, rng: random.Random) -> Args | None:
+    """How many words begin with a letter."""
+    for letter in rng.sample(COUNTED_LETTERS, 4):
+        values = [(text.measure("initials", _initials).get(letter, 0), flag) for text, flag in case.flags]
+        for direction in rng.sample(DIRECTIONS, 2):
+            n = draw_threshold(values, direction, rng, least=2)
             if n is not None:
                 return {"letter": letter, "direction": direction, "n": n}
     return None

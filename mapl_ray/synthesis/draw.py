@@ -131,7 +131,9 @@ def _draw_side(
         for flags in _flag_order(condition, separated, rng):
             if not _satisfiable(slots[index], flags, drawn, slots, winner):
                 continue
-            case = Case(((winner, flags[0]), (loser, flags[1])), (pair.prompt,), pair.judgements)
+            case = Case(
+                ((winner, flags[0]), (loser, flags[1])), (pair.prompt,), prompt=pair.prompt, judgements=pair.judgements
+            )
             instruction = _draw_slot(slots[index], case, [*drawn.values()], rng)
             if instruction is not None:
                 separated |= flags == (True, False)

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mapl_ray.config import DataConfig
+from mapl_ray.preferences import read_pairs
+from mapl_ray.records import PreferencePair
+
 
 @pytest.fixture(scope="session")
 def real_pairs(shared_data: Path) -> list[tuple[str, str]]:
@@ -15,9 +19,9 @@ def real_pairs(shared_data: Path) -> list[tuple[str, str]]:
     return [(row["chosen"], row["rejected"]) for row in rows[::12]]
 
 
-@pytest.fixture(scope="session")
-def short_responses(shared_data: Path) -> list[str]:
-    """Last turns of HH transcripts: a few words to a few lines."""
-    with gzip.open(shared_data / "hh_harmless_base_test.jsonl.gz", "rt", encoding="utf-8") as handle:
-        rows = [json.loads(line) for line in handle]
-    return [row["chosen"].rsplit("\n\nAssistant:", 1)[1].strip() for row in rows[::8]]
+@pytest.fixture(scope="session", params=["alpaca_eval_pairs.jsonl.gz", "hh_harmless_base_test.jsonl.gz"])
+def pairs(request: pytest.FixtureRequest, shared_data: Path) -> list[PreferencePair]:
+    """About 330 pairs of a file: answers of 250 words to prompts of one turn, and of 30 words to several turns."""
+    items = [*read_pairs(DataConfig(path=str(shared_data / request.param)))]
+    found = [item for item in items if isinstance(item, PreferencePair)]
+    return found[:: len(found) // 330]

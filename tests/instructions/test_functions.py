@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Case, Instruction, compatible, features_of, instruction_function
 from mapl_ray.instructions.types import _FUNCTIONS
-from mapl_ray.records import InstructionRecord, canonical_json
+from mapl_ray.records import InstructionRecord, PreferencePair, canonical_json
 
 NAMES = sorted(name for name, function in REGISTRY.items() if function.sides != "soft")  # soft ones: test_soft.py
+PROMPT = "What should I visit in Paris? Please tell me which museums are free."
 RESPONSE = (
     "Paris is a city. It has museums, parks and cafés!\n\n- First visit the Louvre.\n- Then walk along the river.\n\n"
     "I hope that helps you. Museums in Paris: 3 of them are free; museums elsewhere are not."
@@ -21,34 +22,33 @@ RESPONSE = (
 
 
 def test_the_set_is_broad() -> None:
-    assert len(REGISTRY) >= 20
-    assert len({function.family for function in REGISTRY.values()}) >= 8
+    two_sided = [function for function in REGISTRY.values() if function.sides == "two"]
+    assert len(two_sided) >= 50
+    assert len({function.family for function in two_sided}) >= 12
+    assert sum(function.sides == "soft" for function in REGISTRY.values()) >= 10
     assert all(name == function.name for name, function in REGISTRY.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_true_and_two_sided_on_real_responses(name, real_pairs) -> None:
-    rng = random.Random(name)
-    served = {True: 0, False: 0}
-    asked = 0
-    for chosen, rejected in real_pairs:
-        for response, other in ((chosen, rejected), (rejected, None)):
+def test_two_sided_on_real_responses(name: str, pairs: list[PreferencePair]) -> None:
+    """True always; and for nine responses of ten both an instruction that they satisfy and one that they violate.
+
+    With the other response at hand, and without; one-sided functions have but to write one that is violated.
+    """
+    function, rng = REGISTRY[name], random.Random(name)
+    both = asked = 0
+    for pair in pairs:
+        for response, other in ((pair.chosen, pair.rejected), (pair.rejected, None)):
             asked += 1
+            served = set()
             for flag in (True, False):
-                instruction = REGISTRY[name].generate(response, flag, rng, other=other)
+                instruction = function.generate(response, flag, rng, other=other, prompt=pair.prompt[-1].content)
                 if instruction is not None:
-                    served[flag] += 1
+                    served.add(flag)
                     assert instruction.check(response) == flag
-    assert asked >= 500
-    assert min(served.values()) >= 0.9 * asked
-
-
-def test_two_sided_on_short_responses(short_responses) -> None:
-    rng = random.Random(0)
-    for function in map(REGISTRY.__getitem__, NAMES):
-        for flag in (True, False):
-            served = sum(function.generate(text, flag, rng) is not None for text in short_responses)
-            assert served >= 0.9 * len(short_responses), (function.name, flag)
+            both += served >= ({True, False} if function.sides == "two" else {False})
+    assert asked >= 600
+    assert both >= 0.9 * asked, f"{both} of {asked}"
 
 
 texts = st.one_of(
@@ -61,7 +61,7 @@ texts = st.one_of(
 @settings(max_examples=30, deadline=None)
 @given(text=texts, other=st.none() | texts, flag=st.booleans(), rng=st.randoms(use_true_random=False))
 def test_any_unicode(name, text, other, flag, rng) -> None:
-    instruction = REGISTRY[name].generate(text, flag, rng, other=other)
+    instruction = REGISTRY[name].generate(text, flag, rng, other=other, prompt=other)
     if instruction is None:
         return
     assert instruction.check(text) == flag
@@ -86,7 +86,7 @@ def test_wording(name) -> None:
     function = REGISTRY[name]
     layouts = defaultdict(set)
     for seed in range(60):
-        instruction = function.generate(RESPONSE, seed % 2 == 0, random.Random(seed))
+        instruction = function.generate(RESPONSE, seed % 2 == 0, random.Random(seed), prompt=PROMPT)
         if instruction is None:
             continue
         phrasings = function.phrasings(instruction.args)

@@ -1,0 +1,67 @@
+"""What of the prompt comes back in the response."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+from mapl_ray.instructions.builders import within_bound
+from mapl_ray.instructions.features import Features, features_of
+from mapl_ray.instructions.phrasing import bound_phrases, fill
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.types import Args, Case
+
+_FAMILY = "copying"
+_MAX_PROMPT_CHARS = 500  # it is stored with the instruction; long ones would double the data
+
+
+@lru_cache(maxsize=64)
+def _runs(prompt: str, length: int) -> frozenset[tuple[str, ...]]:
+    words = features_of(prompt).folded_words
+    return frozenset(tuple(words[start : start + length]) for start in range(len(words) - length + 1))
+
+
+def _longest_run(text: Features, prompt: str) -> int:
+    """Number of words of the longest run of words that prompt and text share, case ignored."""
+    words, length = text.folded_words, 0
+    starts = range(len(words))
+    while starts:
+        runs = _runs(prompt, length + 1)
+        # A longer run starts where a shorter one does.
+        starts = [s for s in starts if tuple(words[s : s + length + 1]) in runs and s + length < len(words)]  # type: ignore[assignment]
+        length += bool(starts)
+    return length
+
+
+def _phrasings(args: Args) -> list[str]:
+    texts: list[str] = []
+    for bound in bound_phrases(args["direction"], args["n"], "word", "words"):
+        texts += fill(
+            (
+                "The longest passage you repeat word for word from this request should have {bound}.",
+                "Let the longest run of words taken over from this request have {bound}.",
+                "Your response's longest word-for-word copy of a part of this request must consist of {bound}.",
+                "Whatever you quote of this request, its longest unbroken run should be {bound} long.",
+            ),
+            bound=bound,
+        )
+    return texts
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: within_bound(_longest_run(text, args["prompt"]), args),
+    phrasings=_phrasings,
+)
+def prompt_run(case: Case, rng: random.Random) -> Args | None:
+    """How long a run of words of the prompt is repeated."""
+    if case.prompt is None or not len(case.prompt.words) > 2 or len(case.prompt.text) > _MAX_PROMPT_CHARS:
+        return None
+    prompt = case.prompt.text
+    values = [(_longest_run(text, prompt), flag) for text, flag in case.flags]
+    for direction in rng.sample(DIRECTIONS, 2):
+        n = draw_threshold(values, direction, rng, least=2)
+        if n is not None and (n <= len(case.prompt.words) or direction == "at most"):
+            return {"direction": direction, "n": n, "prompt": prompt}
+    return None

@@ -1,0 +1,121 @@
+"""What ordinary text only ever violates. Few, for a prompt that asks for one of them tells much by itself."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
+
+_TITLE = re.compile(r"<<[^\n]+>>")
+_PLACEHOLDER = re.compile(r"\[.*?\]")
+
+
+def _one_sided(
+    name: str,
+    family: str,
+    holds: Callable[[Features], bool],
+    wordings: Sequence[str],
+    *,
+    ifeval: IfEval | None = None,
+    excludes: Sequence[str] = (),
+) -> InstructionFunction:
+    def draw(case: Case, rng: random.Random) -> Args | None:
+        return {} if all(holds(text) == flag for text, flag in case.flags) else None
+
+    return register(
+        InstructionFunction(
+            name=name,
+            family=family,
+            quantity=name,
+            draw=draw,
+            check=lambda text, args: holds(text),
+            phrasings=lambda args: wordings,
+            ifeval=None if ifeval is None else lambda args: ifeval,
+            excludes=frozenset(excludes),
+            sides="one",
+        )
+    )
+
+
+def _is_json(text: Features) -> bool:
+    try:
+        json.loads(text.text)
+    except (ValueError, RecursionError):  # also numbers of too many digits
+        return False
+    return True
+
+
+def _has_title(text: Features) -> bool:
+    # As IFEval: the marks are taken off on either side, and something has to be left.
+    return any(title.lstrip("<").rstrip(">").strip() for title in _TITLE.findall(text.text))
+
+
+all_small_letters = _one_sided(
+    "all_small_letters",
+    "case",
+    lambda text: text.text == text.lower and any(sign.islower() for sign in text.text),
+    (
+        "Write everything in small letters.",
+        "Your response should contain no capital letter at all.",
+        "Use lowercase letters only.",
+        "The whole answer must be in lowercase.",
+    ),
+    excludes=("capital_words", "opening"),
+)
+
+json_only = _one_sided(
+    "json_only",
+    "format",
+    _is_json,
+    (
+        "Answer with JSON and nothing else.",
+        "Your whole response should be valid JSON.",
+        "Format the entire answer as JSON, with no text around it.",
+        "The answer must parse as JSON from its first to its last character.",
+    ),
+    excludes=("opening", "ending", "bullets", "numbered_items", "list_use", "markdown_use"),
+)
+
+marked_title = _one_sided(
+    "marked_title",
+    "format",
+    _has_title,
+    (
+        "Give the answer a title in double angle brackets, as in <<title>>.",
+        "Your response should contain a title wrapped in double angle brackets, such as <<A title>>.",
+        "Include a title, put between << and >> on one line.",
+        "There must be a title of the form <<title>> in the answer.",
+    ),
+    ifeval=("detectable_format:title", {}),
+)
+
+placeholders = _one_sided(
+    "placeholders",
+    "format",
+    lambda text: len(_PLACEHOLDER.findall(text.text)) >= 3,
+    (
+        "Use at least three placeholders in square brackets, such as [name].",
+        "Your response should contain three or more placeholders like [address], in square brackets.",
+        "Leave a minimum of three things open as placeholders in square brackets, for example [date].",
+        "There must be no fewer than three placeholders in square brackets (like [place]) in the answer.",
+    ),
+    ifeval=("detectable_content:number_placeholders", {"num_placeholders": 3}),
+)
+
+in_quotation_marks = _one_sided(
+    "in_quotation_marks",
+    "punctuation",
+    lambda text: len(text.text.strip()) > 1 and text.text.strip()[0] == text.text.strip()[-1] == '"',
+    (
+        'Put the whole response in double quotation marks (").',
+        'Your response should begin and end with a double quotation mark (").',
+        'Wrap the entire answer in double quotes (").',
+        'The first and the last character of the answer must be double quotation marks (").',
+    ),
+    ifeval=("startend:quotation", {}),
+    excludes=("ending", "quotation_mark"),
+)

@@ -1,0 +1,126 @@
+"""Where words stand: in the first or the last sentence, one before the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from mapl_ray.instructions.features import Features, features_of, fold
+from mapl_ray.instructions.phrasing import fill, quoted
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.word_lists import COMMON_WORDS
+
+_FAMILY = "position"
+Part = Callable[[Features], Features]
+
+
+def _first(text: Features) -> Features:
+    return features_of(text.sentences[0]) if text.sentences else features_of("")
+
+
+def _last(text: Features) -> Features:
+    return features_of(text.sentences[-1]) if text.sentences else features_of("")
+
+
+def _draw_in(part: Part, case: Case, rng: random.Random) -> Args | None:
+    """A word that is, or is not, in the parts; one of any of the texts, most of them short of it there."""
+    texts = [text for text, _ in case.flags]
+    for use in rng.sample((True, False), 2):
+        inside = [part(text) for text in texts if _flag(case, text) == use]
+        outside = [part(text) for text in texts if _flag(case, text) != use]
+        sources = inside[:1] or [*texts, *case.context]
+        words = list(dict.fromkeys(word for text in sources for word in text.content_words.values()))
+        fitting = [
+            word
+            for word in (words if inside or words else COMMON_WORDS)
+            if all(text.count_word(word) for text in inside) and not any(text.count_word(word) for text in outside)
+        ]
+        if fitting:
+            return {"word": rng.choice(fitting), "use": use}
+    return None
+
+
+def _flag(case: Case, text: Features) -> bool:
+    return next(flag for one, flag in case.flags if one is text)
+
+
+def _wordings(part: str, adjective: str) -> Callable[[Args], list[str]]:
+    use = (
+        f"Use the word {{word}} in the {part} sentence.",
+        f"The {part} sentence of your response should contain the word {{word}}.",
+        f"Your {adjective} sentence must contain the word {{word}}.",
+        f"Let the word {{word}} occur in the {part} sentence of the answer.",
+    )
+    avoid = (
+        f"Do not use the word {{word}} in the {part} sentence.",
+        f"The {part} sentence of your response should not contain the word {{word}}.",
+        f"Your {adjective} sentence must not contain the word {{word}}.",
+        f"Let the word {{word}} not occur in the {part} sentence of the answer.",
+    )
+    return lambda args: fill(use if args["use"] else avoid, word=quoted(args["word"]))
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: (_first(text).count_word(args["word"]) > 0) == bool(args["use"]),
+    phrasings=_wordings("first", "opening"),
+)
+def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
+    """A word that the first sentence holds, or does not."""
+    return _draw_in(_first, case, rng)
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: (_last(text).count_word(args["word"]) > 0) == bool(args["use"]),
+    phrasings=_wordings("last", "closing"),
+)
+def last_sentence_word(case: Case, rng: random.Random) -> Args | None:
+    """A word that the last sentence holds, or does not."""
+    return _draw_in(_last, case, rng)
+
+
+def _places(text: Features) -> dict[str, int]:
+    """Folded word -> index of its first occurrence among the words."""
+    found: dict[str, int] = {}
+    for place, word in enumerate(text.folded_words):
+        found.setdefault(word, place)
+    return found
+
+
+def _in_order(text: Features, args: Args) -> bool:
+    places = text.measure("word_places", _places)
+    first, second = (places.get(fold(word)) for word in args["words"])
+    return first is not None and second is not None and first < second
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=_in_order,
+    phrasings=lambda args: fill(
+        (
+            "Use the word {a} before the word {b} first occurs.",
+            "Your response should contain both {a} and {b}, and {a} has to come up first.",
+            "Mention {a} and, later on, {b}: the first {a} must stand before the first {b}.",
+            "The words {a} and {b} must both occur in the answer, {a} before {b}.",
+        ),
+        a=quoted(args["words"][0]),
+        b=quoted(args["words"][1]),
+    ),
+)
+def word_order(case: Case, rng: random.Random) -> Args | None:
+    """Two words that both occur, one before the other."""
+    texts = [text for text, _ in case.flags]
+    words = list(dict.fromkeys(word for text in (*texts, *case.context) for word in text.content_words.values()))
+    if case.satisfied:
+        words = [word for word in words if word in case.satisfied[0].content_words.values()]
+    words = words if len(words) > 1 else [*COMMON_WORDS]
+    for _ in range(12):
+        pair = rng.sample(words, 2)
+        if fold(pair[0]) in fold(pair[1]) or fold(pair[1]) in fold(pair[0]):
+            continue
+        for ordered in (pair, pair[::-1]):
+            if all(_in_order(text, {"words": ordered}) == flag for text, flag in case.flags):
+                return {"words": ordered}
+    return None

@@ -1,0 +1,204 @@
+"""Several keywords at once: all of them, any of them, none of them, some of them; a phrase."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from mapl_ray.instructions.builders import within_bound
+from mapl_ray.instructions.features import Features, fold
+from mapl_ray.instructions.phrasing import bound_phrases, fill, listed, quoted
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.word_lists import COMMON_WORDS
+
+_FAMILY = "keywords"
+_TRIES = 8
+
+
+def _present(text: Features, words: Sequence[str]) -> int:
+    return sum(text.count_word(word) > 0 for word in words)
+
+
+def _candidates(case: Case) -> list[str]:
+    """Content words of all texts at hand; common ones on top where there is but one text."""
+    texts = [*(text for text, _ in case.flags), *case.context]
+    words = {folded: word for text in texts for folded, word in text.content_words.items()}
+    if len(texts) == 1 or len(words) < 6:
+        words |= {word: word for word in COMMON_WORDS if word not in words}
+    return list(words.values())
+
+
+def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], bool]) -> Args | None:
+    """Two to four words for which `holds` is every text's flag; drawn until they fit, with a bias to those that can."""
+    words = _candidates(case)
+    if len(words) < 4:
+        return None
+    pools = [words, *_telling(words, case)]
+    for attempt in range(_TRIES):
+        pool = pools[attempt % len(pools)]
+        drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
+        if len(drawn) > 1 and _apart(drawn) and all(holds(text, drawn) == flag for text, flag in case.flags):
+            return {"words": drawn}
+    return None
+
+
+def _telling(words: list[str], case: Case) -> tuple[list[str], list[str]]:
+    """Those that every satisfied text has and no violated one, and those of the other way round."""
+    sides = [[bool(text.count_word(word)) == flag for text, flag in case.flags] for word in words]
+    same = [word for word, side in zip(words, sides, strict=True) if all(side)]
+    other = [word for word, side in zip(words, sides, strict=True) if not any(side)]
+    return same, other
+
+
+def _apart(words: Sequence[str]) -> bool:
+    folded = [fold(word) for word in words]
+    return not any(a in b for i, a in enumerate(folded) for j, b in enumerate(folded) if i != j)
+
+
+def _ifeval_forbidden(args: Args) -> IfEval | None:
+    words = args["words"]
+    return ("keywords:forbidden_words", {"forbidden_words": [*words]}) if all(map(str.isascii, words)) else None
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: _present(text, args["words"]) == len(args["words"]),
+    phrasings=lambda args: fill(
+        (
+            "Include all of the words {words}.",
+            "Your response should contain every one of the words {words}.",
+            "Use each of the words {words} at least once.",
+            "The words {words} must all appear in the answer.",
+        ),
+        words=listed(args["words"], "and"),
+    ),
+)
+def include_all(case: Case, rng: random.Random) -> Args | None:
+    """Words that must all occur."""
+    return _draw_words(case, rng, lambda text, words: _present(text, words) == len(words))
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: _present(text, args["words"]) > 0,
+    phrasings=lambda args: fill(
+        (
+            "Include at least one of the words {words}.",
+            "Your response should contain one or more of the words {words}.",
+            "Use at least one of these words: {words}.",
+            "One or more of the words {words} must appear in the answer.",
+        ),
+        words=listed(args["words"], "and"),
+    ),
+)
+def include_any(case: Case, rng: random.Random) -> Args | None:
+    """Words of which one must occur."""
+    return _draw_words(case, rng, lambda text, words: _present(text, words) > 0)
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: _present(text, args["words"]) == 0,
+    phrasings=lambda args: fill(
+        (
+            "Do not use any of the words {words}.",
+            "Your response should contain none of the words {words}.",
+            "Avoid the words {words} altogether.",
+            "None of the words {words} may appear in the answer.",
+        ),
+        words=listed(args["words"], "and"),
+    ),
+    ifeval=_ifeval_forbidden,
+)
+def forbid_all(case: Case, rng: random.Random) -> Args | None:
+    """Words that must not occur."""
+    return _draw_words(case, rng, lambda text, words: _present(text, words) == 0)
+
+
+def _some_phrasings(args: Args) -> list[str]:
+    texts: list[str] = []
+    for bound in bound_phrases(args["direction"], args["n"], "of these words", "of these words"):
+        texts += fill(
+            (
+                "Use {bound}: {words}.",
+                "Your response should contain {bound}: {words}.",
+                "Work {bound} into the answer: {words}.",
+                "The answer must contain {bound}: {words}.",
+            ),
+            bound=bound.replace("a minimum of", "as a minimum").replace("a maximum of", "as a maximum"),
+            words=listed(args["words"], "and"),
+        )
+    return texts
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: within_bound(_present(text, args["words"]), args),
+    phrasings=_some_phrasings,
+)
+def some_of_words(case: Case, rng: random.Random) -> Args | None:
+    """How many of a list of words occur; whole words are counted without doubt, so the margin is one."""
+    words = _candidates(case)
+    if len(words) < 6:
+        return None
+    for _ in range(_TRIES):
+        drawn = rng.sample(words, rng.randint(4, 6))
+        if not _apart(drawn):
+            continue
+        values = [(_present(text, drawn), flag) for text, flag in case.flags]
+        for direction in rng.sample(DIRECTIONS, 2):
+            n = draw_threshold(values, direction, rng, min_gap=1)
+            if n is not None and n < len(drawn):
+                return {"words": drawn, "direction": direction, "n": n}
+    return None
+
+
+def _holds_phrase(text: Features, phrase: str) -> bool:
+    words, wanted = text.folded_words, fold(phrase).split()
+    first = wanted[0]
+    return any(word == first and words[i : i + len(wanted)] == wanted for i, word in enumerate(words))
+
+
+def _phrases(text: Features, rng: random.Random) -> list[str]:
+    """Some runs of two words of which at least one is a content word, letters alone, as the text writes them."""
+    words = text.words
+    starts = rng.sample(range(max(0, len(words) - 1)), min(24, max(0, len(words) - 1)))
+    pairs = [(words[i], words[i + 1]) for i in starts]
+    return [
+        f"{a} {b}"
+        for a, b in pairs
+        if a.isalpha() and b.isalpha() and len(b) > 3 and fold(b) in text.content_words and f"{a} {b}" in text.text
+    ]
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: _holds_phrase(text, args["phrase"]) == bool(args["use"]),
+    phrasings=lambda args: fill(
+        (
+            "Use the exact phrase {phrase}.",
+            "Your response should contain the phrase {phrase}, word for word.",
+            "Include the words {phrase} in this order, one right after the other.",
+            "The phrase {phrase} must occur in the answer.",
+        )
+        if args["use"]
+        else (
+            "Do not use the exact phrase {phrase}.",
+            "Your response should not contain the phrase {phrase}, word for word.",
+            "Do not include the words {phrase} in this order, one right after the other.",
+            "The phrase {phrase} must not occur in the answer.",
+        ),
+        phrase=quoted(args["phrase"]),
+    ),
+)
+def exact_phrase(case: Case, rng: random.Random) -> Args | None:
+    """A phrase of two words that must, or must not, occur."""
+    texts = [*(text for text, _ in case.flags), *case.context]
+    for use in rng.sample((True, False), 2):
+        for text in rng.sample(texts, len(texts)):
+            for phrase in _phrases(text, rng):
+                if all((_holds_phrase(one, phrase) == use) == flag for one, flag in case.flags):
+                    return {"phrase": phrase, "use": use}
+    return None
