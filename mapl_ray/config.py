@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -80,6 +81,11 @@ class SynthesisConfig(_Section):
         if value and not _are_weights([*value.values(), 1.0]):
             raise ValueError("expected {family: weight}, weights finite and not negative")
         return value
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for equal configs: what is worked out once a config is kept under it."""
+        return self.model_dump_json()
 
     @property
     def least_instructions(self) -> int:

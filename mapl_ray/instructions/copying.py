@@ -24,14 +24,19 @@ def _runs(prompt: str, length: int) -> frozenset[tuple[str, ...]]:
 
 def _longest_run(text: Features, prompt: str) -> int:
     """Number of words of the longest run of words that prompt and text share, case ignored."""
-    words, length = text.folded_words, 0
-    starts = range(len(words))
+    words = text.folded_words
+    vocabulary = features_of(prompt).word_counts
+    starts, length = [start for start, word in enumerate(words) if word in vocabulary], 0
     while starts:
+        length += 1
         runs = _runs(prompt, length + 1)
         # A longer run starts where a shorter one does.
-        starts = [s for s in starts if tuple(words[s : s + length + 1]) in runs and s + length < len(words)]  # type: ignore[assignment]
-        length += bool(starts)
+        starts = [start for start in starts if tuple(words[start : start + length + 1]) in runs]
     return length
+
+
+def _run(text: Features, prompt: str) -> int:
+    return text.measure(f"run of {prompt}", lambda text: _longest_run(text, prompt))
 
 
 def _phrasings(args: Args) -> list[str]:
@@ -51,17 +56,17 @@ def _phrasings(args: Args) -> list[str]:
 
 @instruction_function(
     family=_FAMILY,
-    check=lambda text, args: within_bound(_longest_run(text, args["prompt"]), args),
+    check=lambda text, args: within_bound(_run(text, args["prompt"]), args),
     phrasings=_phrasings,
 )
 def prompt_run(case: Case, rng: random.Random) -> Args | None:
-    """How long a run of words of the prompt is repeated."""
-    if case.prompt is None or not len(case.prompt.words) > 2 or len(case.prompt.text) > _MAX_PROMPT_CHARS:
+    """How long a run of words of the prompt is repeated; it is counted without doubt, so the margin is one."""
+    if case.prompt is None or len(case.prompt.words) < 2 or len(case.prompt.text) > _MAX_PROMPT_CHARS:
         return None
     prompt = case.prompt.text
-    values = [(_longest_run(text, prompt), flag) for text, flag in case.flags]
+    values = [(_run(text, prompt), flag) for text, flag in case.flags]
     for direction in rng.sample(DIRECTIONS, 2):
-        n = draw_threshold(values, direction, rng, least=2)
+        n = draw_threshold(values, direction, rng, least=2, min_gap=1)
         if n is not None and (n <= len(case.prompt.words) or direction == "at most"):
             return {"direction": direction, "n": n, "prompt": prompt}
     return None

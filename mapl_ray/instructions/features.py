@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
 # Letters alone, joined to nothing by an apostrophe or a hyphen.
-_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-])[^\W\d_]{4,20}(?![\w'\u2019\-])")
+_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-])[^\W\d_]{3,20}(?![\w'\u2019\-])")
 # Scripts that put no spaces between words: a run of them is no word a person would name.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uff66-\uff9f\U00020000-\U0003ffff]")
 # The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).
@@ -100,20 +100,19 @@ class Features:
     def content_words(self) -> dict[str, str]:
         """Folded word -> how a person would write it, for the words that can serve as keywords.
 
-        Letters alone, 4 to 20 of them, no stop words, in the order of their first occurrence.
+        Letters alone, 3 to 20 of them, no stop words, in the order of their first occurrence.
         """
         text = self.text if self.ascii else unicodedata.normalize("NFC", self.text)
         found: dict[str, str] = {}
-        for match in _PLAIN_WORD.finditer(text):
-            word = match.group()
-            folded = word.casefold()
-            if folded in STOP_WORDS or found.get(folded) == folded:
+        for word in dict.fromkeys(_PLAIN_WORD.findall(text)):
+            folded = word if word.islower() and word.isascii() else word.casefold()
+            if folded in STOP_WORDS:
                 continue
-            if word == folded or not _is_name(text, match):
+            if word == folded:
+                found[folded] = folded  # written small somewhere: that is how it is written
+            elif folded not in found:
                 # A capital at the start of a sentence or title says nothing: the small form is right.
-                found[folded] = folded if word == folded or folded not in found else found[folded]
-            else:
-                found[folded] = word
+                found[folded] = word if _is_name(text, word) else folded
         return {folded: word for folded, word in found.items() if folded.isascii() or not _UNSPACED.search(folded)}
 
     def count_word(self, word: str) -> int:
@@ -156,8 +155,9 @@ def _remembered(text: str) -> Features:
     return Features(text)
 
 
-def _is_name(text: str, match: re.Match[str]) -> bool:
+def _is_name(text: str, word: str) -> bool:
     # "in Paris", "NASA": capitals that do not come from the place in the sentence.
-    if match.group().isupper():
+    if word.isupper():
         return True
-    return _MID_SENTENCE.search(text, max(0, match.start() - 3), match.start()) is not None
+    start = text.find(word)
+    return _MID_SENTENCE.search(text, max(0, start - 3), start) is not None

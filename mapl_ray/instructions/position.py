@@ -114,7 +114,10 @@ def word_order(case: Case, rng: random.Random) -> Args | None:
     texts = [text for text, _ in case.flags]
     words = list(dict.fromkeys(word for text in (*texts, *case.context) for word in text.content_words.values()))
     if case.satisfied:
-        words = [word for word in words if word in case.satisfied[0].content_words.values()]
+        own = case.satisfied[0]
+        words = [word for word in words if word in own.content_words.values()]
+        if len(words) < 2:  # a short answer: a stop word has a place as well
+            words = [word for word in own.word_counts if word.isalpha() and len(word) > 2]
     words = words if len(words) > 1 else [*COMMON_WORDS]
     for _ in range(12):
         pair = rng.sample(words, 2)

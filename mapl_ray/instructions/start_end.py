@@ -188,7 +188,7 @@ def ending_phrase(case: Case, rng: random.Random) -> Args | None:
         " ".join(words)
         for words in phrases
         if len(words) == number
-        and all(word.isalpha() and len(word) <= _MAX_WORD for word in words)
+        and all(map(usable, words))
         and all((_last_words(text, number) == [fold(word) for word in words]) == flag for text, flag in case.flags)
     ]
     return {"phrase": rng.choice(fitting)} if fitting else None

@@ -23,7 +23,9 @@ STOP_WORDS: frozenset[str] = frozenset(
     though through throughout thus till together too took toward towards under unless until unto upon used using usually
     very want wants was way ways well went were what whatever when whenever where whereas wherever whether which while
     whom whose why will with within without would www yes yet you your yours yourself yourselves doesn didn don wasn
-    weren wouldn couldn shouldn aren hasn haven isn
+    weren wouldn couldn shouldn aren hasn haven isn add ago aid aim all and any are ask ate bit but can cut did due end
+    far few fit for get got had has her him his how its led let lot low may met new nor not now off old one our out own
+    per put ran red run saw say see set she sit six ten the too top try two use via was way who why yes yet you eg ie
     """)
 )
 

@@ -31,16 +31,20 @@ def _candidates(case: Case) -> list[str]:
 
 
 def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], bool]) -> Args | None:
-    """Two to four words for which `holds` is every text's flag; drawn until they fit, with a bias to those that can."""
+    """Two to four words, and whether to use or avoid them; drawn until every text's flag comes out.
+
+    Every second draw is from words that tell the texts apart.
+    """
     words = _candidates(case)
-    if len(words) < 4:
-        return None
     pools = [words, *_telling(words, case)]
     for attempt in range(_TRIES):
         pool = pools[attempt % len(pools)]
         drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
-        if len(drawn) > 1 and _apart(drawn) and all(holds(text, drawn) == flag for text, flag in case.flags):
-            return {"words": drawn}
+        if len(drawn) < 2 or not _apart(drawn):
+            continue
+        sides = {holds(text, drawn) == flag for text, flag in case.flags}
+        if len(sides) == 1:
+            return {"words": drawn, "use": sides.pop()}
     return None
 
 
@@ -59,62 +63,60 @@ def _apart(words: Sequence[str]) -> bool:
 
 def _ifeval_forbidden(args: Args) -> IfEval | None:
     words = args["words"]
+    if args["use"]:
+        return None
     return ("keywords:forbidden_words", {"forbidden_words": [*words]}) if all(map(str.isascii, words)) else None
 
 
 @instruction_function(
     family=_FAMILY,
-    check=lambda text, args: _present(text, args["words"]) == len(args["words"]),
+    check=lambda text, args: (_present(text, args["words"]) == len(args["words"])) == bool(args["use"]),
     phrasings=lambda args: fill(
         (
             "Include all of the words {words}.",
             "Your response should contain every one of the words {words}.",
             "Use each of the words {words} at least once.",
             "The words {words} must all appear in the answer.",
+        )
+        if args["use"]
+        else (
+            "Do not include all of the words {words}; leave out at least one.",
+            "Your response should not contain every one of the words {words}: at least one has to be missing.",
+            "Do not use each of the words {words}; at least one must be missing.",
+            "The words {words} must not all appear in the answer.",
         ),
         words=listed(args["words"], "and"),
     ),
 )
-def include_all(case: Case, rng: random.Random) -> Args | None:
-    """Words that must all occur."""
+def all_of_words(case: Case, rng: random.Random) -> Args | None:
+    """Words that must all occur, or must not all occur."""
     return _draw_words(case, rng, lambda text, words: _present(text, words) == len(words))
 
 
 @instruction_function(
     family=_FAMILY,
-    check=lambda text, args: _present(text, args["words"]) > 0,
+    check=lambda text, args: (_present(text, args["words"]) > 0) == bool(args["use"]),
     phrasings=lambda args: fill(
         (
             "Include at least one of the words {words}.",
             "Your response should contain one or more of the words {words}.",
             "Use at least one of these words: {words}.",
             "One or more of the words {words} must appear in the answer.",
-        ),
-        words=listed(args["words"], "and"),
-    ),
-)
-def include_any(case: Case, rng: random.Random) -> Args | None:
-    """Words of which one must occur."""
-    return _draw_words(case, rng, lambda text, words: _present(text, words) > 0)
-
-
-@instruction_function(
-    family=_FAMILY,
-    check=lambda text, args: _present(text, args["words"]) == 0,
-    phrasings=lambda args: fill(
-        (
+        )
+        if args["use"]
+        else (
             "Do not use any of the words {words}.",
             "Your response should contain none of the words {words}.",
-            "Avoid the words {words} altogether.",
+            "Use none of these words: {words}.",
             "None of the words {words} may appear in the answer.",
         ),
         words=listed(args["words"], "and"),
     ),
     ifeval=_ifeval_forbidden,
 )
-def forbid_all(case: Case, rng: random.Random) -> Args | None:
-    """Words that must not occur."""
-    return _draw_words(case, rng, lambda text, words: _present(text, words) == 0)
+def any_of_words(case: Case, rng: random.Random) -> Args | None:
+    """Words of which one must occur, or none may."""
+    return _draw_words(case, rng, lambda text, words: _present(text, words) > 0)
 
 
 def _some_phrasings(args: Args) -> list[str]:

@@ -8,8 +8,10 @@ from mapl_ray.config import SynthesisConfig
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Features, InstructionFunction, lookup
 from mapl_ray.records import Judgement
+from mapl_ray.synthesis.draw import Families, weighted_families
 from mapl_ray.synthesis.user_modules import load_modules
 
+_DRAWABLE: dict[tuple[str, frozenset[str], tuple[str, ...]], Families] = {}
 _DIGITS = 4  # of p(yes): what a float32 column keeps
 
 
@@ -63,6 +65,22 @@ def confident_judgements(
             for text, yes in p:
                 found[text.digest][judgement.name] = yes
     return found
+
+
+def drawable_families(config: SynthesisConfig, judgements: Mapping[str, Mapping[str, float]]) -> Families:
+    """What a pair's instructions are drawn from; empty where the config leaves soft functions alone and none is usable.
+
+    Sorted once a config, and not once a pair. Raises as `select_functions` does.
+    """
+    judged = frozenset(name for of_text in judgements.values() for name in of_text)
+    key = (config.digest, judged, tuple(REGISTRY))
+    if key not in _DRAWABLE:
+        if len(_DRAWABLE) > 256:
+            _DRAWABLE.clear()
+        usable = usable_functions(select_functions(config), judgements)
+        key = (config.digest, judged, tuple(REGISTRY))  # a module of the user's own may have come in
+        _DRAWABLE[key] = weighted_families(usable, config.family_weights)
+    return _DRAWABLE[key]
 
 
 def usable_functions(

@@ -18,12 +18,11 @@ from mapl_ray.synthesis.draw import (
     PairFeatures,
     draw_contrast,
     draw_functions,
-    weighted_families,
 )
 from mapl_ray.synthesis.grid import GRID_CELLS, GRID_CONTRASTS, GRID_RELATIONS
 from mapl_ray.synthesis.independent import INDEPENDENT_CELLS, INDEPENDENT_CONTRASTS, INDEPENDENT_RELATIONS
 from mapl_ray.synthesis.join import join_prompt, last_user_turn
-from mapl_ray.synthesis.select import confident_judgements, select_functions, usable_functions
+from mapl_ray.synthesis.select import confident_judgements, drawable_families
 from mapl_ray.synthesis.verify import verify_group
 
 Cells = tuple[tuple[int, int], ...]
@@ -65,7 +64,6 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
     config holds out are used: the train split's config is `config.for_training()`. Raises `UserError` for a config
     that names unknown functions, families or modules, or leaves too few functions.
     """
-    functions = select_functions(config)
     turn = last_user_turn(pair.prompt)
     if turn is None:
         return _rejection(pair, "prompt: no user turn; instructions are joined with the last one")
@@ -75,8 +73,8 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
         texts = _features(pair, pair.prompt[turn].content, config)
     except UserError as error:
         return _rejection(pair, str(error))
-    usable = usable_functions(functions, texts.judgements)
-    if not usable:
+    families = drawable_families(config, texts.judgements)
+    if not families:
         return _rejection(
             pair,
             "every function that the config allows is soft, and none has judgements of both responses that reach "
@@ -84,7 +82,6 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
         )
     rng = _rng(seed, pair.pair_id)
     k = _draw_k(config, rng)
-    families = weighted_families(usable, config.family_weights)
     count, cells, relations = _LAYOUTS[config.layout]
     contrasts: list[Contrast] = []
     for _ in range(count):
