@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
 # Letters alone, joined to nothing by an apostrophe or a hyphen.
-_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-])[^\W\d_]{3,20}(?![\w'\u2019\-])")
+_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\])[^\W\d_]{3,20}(?![\w'\u2019\-])")
 # Scripts that put no spaces between words: a run of them is no word a person would name.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uff66-\uff9f\U00020000-\U0003ffff]")
 # The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).

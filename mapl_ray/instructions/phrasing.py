@@ -9,6 +9,11 @@ _BOUNDS = {
     "at least": ("at least {n} {nouns}", "no fewer than {n} {nouns}", "a minimum of {n} {nouns}", "{n} or more {many}"),
     "at most": ("at most {n} {nouns}", "no more than {n} {nouns}", "a maximum of {n} {nouns}", "{n} or fewer {many}"),
 }
+# "60 or fewer percent" is no English: a share is less or more.
+_SHARES = {
+    "at least": ("at least {n} {many}", "no less than {n} {many}", "a minimum of {n} {many}", "{n} {many} or more"),
+    "at most": ("at most {n} {many}", "no more than {n} {many}", "a maximum of {n} {many}", "{n} {many} or less"),
+}
 
 
 def noun(n: int, singular: str, plural: str) -> str:
@@ -23,7 +28,8 @@ def count_phrase(n: int, singular: str, plural: str) -> str:
 
 def bound_phrases(direction: str, n: int, singular: str, plural: str) -> list[str]:
     """All ways to say "at least n things" (or at most), four for either direction."""
-    return [bound.format(n=n, nouns=noun(n, singular, plural), many=plural) for bound in _BOUNDS[direction]]
+    bounds = _SHARES if plural == "percent" else _BOUNDS
+    return [bound.format(n=n, nouns=noun(n, singular, plural), many=plural) for bound in bounds[direction]]
 
 
 def fill(templates: Sequence[str], **values: object) -> list[str]:

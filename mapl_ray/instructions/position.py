@@ -100,7 +100,7 @@ def _in_order(text: Features, args: Args) -> bool:
     check=_in_order,
     phrasings=lambda args: fill(
         (
-            "Use the word {a} before the word {b} first occurs.",
+            "Use the word {a} and, only after that, the word {b}.",
             "Your response should contain both {a} and {b}, and {a} has to come up first.",
             "Mention {a} and, later on, {b}: the first {a} must stand before the first {b}.",
             "The words {a} and {b} must both occur in the answer, {a} before {b}.",
