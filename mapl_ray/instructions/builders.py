@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.phrasing import bound_phrases, count_phrase, fill
-from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.phrasing import bound_phrases, count_phrase, fill, fill_bounds
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 
 # Half of a count's templates take the bound as an object, so that a dozen nouns read well in them.
@@ -50,15 +50,14 @@ def count_function(
 
     def draw(case: Case, rng: random.Random) -> Args | None:
         values = [(text.measure(name, value), flag) for text, flag in case.flags]
-        for direction in rng.sample(DIRECTIONS, 2):
+        for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng, least=least, min_gap=min_gap)
             if n is not None:
                 return {"direction": direction, "n": n}
         return None
 
-    def phrasings(args: Args) -> list[str]:
-        bounds = bound_phrases(args["direction"], args["n"], *nouns)
-        return [text for bound in bounds for text in fill(templates, bound=bound)]
+    def phrasings(args: Args) -> Sequence[str]:
+        return fill_bounds(templates, bound_phrases(args["direction"], args["n"], *nouns))
 
     return register(
         InstructionFunction(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features, features_of
-from mapl_ray.instructions.phrasing import bound_phrases, fill
+from mapl_ray.instructions.phrasing import bound_phrases, fill_bounds
 from mapl_ray.instructions.register import instruction_function
-from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case
 
 _FAMILY = "copying"
@@ -39,19 +40,16 @@ def _run(text: Features, prompt: str) -> int:
     return text.measure(f"run of {prompt}", lambda text: _longest_run(text, prompt))
 
 
-def _phrasings(args: Args) -> list[str]:
-    texts: list[str] = []
-    for bound in bound_phrases(args["direction"], args["n"], "word", "words"):
-        texts += fill(
-            (
-                "The longest passage you repeat word for word from this request should have {bound}.",
-                "Let the longest run of words taken over from this request have {bound}.",
-                "Your response's longest word-for-word copy of a part of this request must consist of {bound}.",
-                "Whatever you quote of this request, its longest unbroken run should be {bound} long.",
-            ),
-            bound=bound,
-        )
-    return texts
+def _phrasings(args: Args) -> Sequence[str]:
+    return fill_bounds(
+        (
+            "The longest passage you repeat word for word from this request should have {bound}.",
+            "Let the longest run of words taken over from this request have {bound}.",
+            "Your response's longest word-for-word copy of a part of this request must consist of {bound}.",
+            "Whatever you quote of this request, its longest unbroken run should be {bound} long.",
+        ),
+        bound_phrases(args["direction"], args["n"], "word", "words"),
+    )
 
 
 @instruction_function(
@@ -65,7 +63,7 @@ def prompt_run(case: Case, rng: random.Random) -> Args | None:
         return None
     prompt = case.prompt.text
     values = [(_run(text, prompt), flag) for text, flag in case.flags]
-    for direction in rng.sample(DIRECTIONS, 2):
+    for direction in in_random_order(DIRECTIONS, rng):
         n = draw_threshold(values, direction, rng, least=2, min_gap=1)
         if n is not None and (n <= len(case.prompt.words) or direction == "at most"):
             return {"direction": direction, "n": n, "prompt": prompt}

@@ -89,7 +89,9 @@ class Features:
     @cached_property
     def folded_words(self) -> list[str]:
         """Words normalised and case folded, in order."""
-        return rules.words(fold(self.text)) if not self.ascii else rules.words(self.lower)
+        if not self.ascii:
+            return rules.words(fold(self.text))
+        return "\n".join(self.words).lower().split("\n") if self.words else []
 
     @cached_property
     def word_counts(self) -> Counter[str]:
@@ -105,7 +107,7 @@ class Features:
         text = self.text if self.ascii else unicodedata.normalize("NFC", self.text)
         found: dict[str, str] = {}
         for word in dict.fromkeys(_PLAIN_WORD.findall(text)):
-            folded = word if word.islower() and word.isascii() else word.casefold()
+            folded = word.lower() if self.ascii else word.casefold()
             if folded in STOP_WORDS:
                 continue
             if word == folded:
@@ -121,8 +123,8 @@ class Features:
         For an ASCII word this is `\\bword\\b` with `re.IGNORECASE`, as IFEval searches forbidden words.
         """
         if word.isascii():
-            return self._ascii_counts[word.lower()]
-        return self.word_counts[fold(word)]
+            return self._ascii_counts.get(word.lower(), 0)
+        return self.word_counts.get(fold(word), 0)
 
     @cached_property
     def _ascii_counts(self) -> Counter[str]:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.phrasing import bound_phrases, fill, quoted
+from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, quoted
 from mapl_ray.instructions.register import instruction_function
-from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 
@@ -28,8 +28,8 @@ def keyword_pool(present: Sequence[Features], absent: Sequence[Features], contex
             word
             for folded, word in present[0].content_words.items()
             if all(folded in text.content_words for text in present[1:])
+            and not any(folded in text.word_counts for text in absent)
         ]
-        words = [word for word in words if not any(text.count_word(word) for text in absent)]
         if absent:
             return words
         preferred = (
@@ -92,20 +92,17 @@ def forbid_word(case: Case, rng: random.Random) -> Args | None:
     return {"word": rng.choice(pool)} if pool else None
 
 
-def _frequency_phrasings(args: Args) -> list[str]:
-    texts: list[str] = []
-    for bound in bound_phrases(args["direction"], args["n"], "time", "times"):
-        texts += fill(
-            (
-                "Use the word {word} {bound}.",
-                "The word {word} should appear {bound} in your response.",
-                "Let the word {word} occur {bound}.",
-                "In the answer, the word {word} must be used {bound}.",
-            ),
-            word=quoted(args["word"]),
-            bound=bound,
-        )
-    return texts
+def _frequency_phrasings(args: Args) -> Sequence[str]:
+    return fill_bounds(
+        (
+            "Use the word {word} {bound}.",
+            "The word {word} should appear {bound} in your response.",
+            "Let the word {word} occur {bound}.",
+            "In the answer, the word {word} must be used {bound}.",
+        ),
+        bound_phrases(args["direction"], args["n"], "time", "times"),
+        word=quoted(args["word"]),
+    )
 
 
 @instruction_function(
@@ -123,7 +120,7 @@ def word_frequency(case: Case, rng: random.Random) -> Args | None:
     words = words or list(COMMON_WORDS)
     for word in rng.sample(words, min(6, len(words))):
         values = [(text.count_word(word), flag) for text, flag in case.flags]
-        for direction in rng.sample(DIRECTIONS, 2):
+        for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng)
             if n is not None:
                 return {"word": word, "direction": direction, "n": n}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import overload
 
 # All of a row mean the same whole number: no "over" and "under", which are off by one.
 _BOUNDS = {
@@ -32,9 +33,34 @@ def bound_phrases(direction: str, n: int, singular: str, plural: str) -> list[st
     return [bound.format(n=n, nouns=noun(n, singular, plural), many=plural) for bound in bounds[direction]]
 
 
-def fill(templates: Sequence[str], **values: object) -> list[str]:
+class Wordings(Sequence[str]):
+    """Templates by values, filled in only when they are looked at: of sixteen wordings one is used."""
+
+    def __init__(self, templates: Sequence[str], values: Sequence[Mapping[str, object]]) -> None:
+        self._templates, self._values = templates, values
+
+    def __len__(self) -> int:
+        return len(self._templates) * len(self._values)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        values, template = divmod(range(len(self))[index], len(self._templates))
+        return self._templates[template].format(**self._values[values])
+
+
+def fill(templates: Sequence[str], **values: object) -> Wordings:
     """The templates with their fields filled in."""
-    return [template.format(**values) for template in templates]
+    return Wordings(templates, [values])
+
+
+def fill_bounds(templates: Sequence[str], bounds: Sequence[str], **values: object) -> Wordings:
+    """The templates with every bound in turn, in the field `{bound}`."""
+    return Wordings(templates, [{"bound": bound, **values} for bound in bounds])
 
 
 def quoted(word: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.features import Features, features_of, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.thresholds import in_random_order
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 
 _FAMILY = "position"
+_COMMON = {word: word for word in COMMON_WORDS}
 Part = Callable[[Features], Features]
 
 
@@ -26,15 +28,16 @@ def _last(text: Features) -> Features:
 def _draw_in(part: Part, case: Case, rng: random.Random) -> Args | None:
     """A word that is, or is not, in the parts; one of any of the texts, most of them short of it there."""
     texts = [text for text, _ in case.flags]
-    for use in rng.sample((True, False), 2):
+    for use in in_random_order((True, False), rng):
         inside = [part(text) for text in texts if _flag(case, text) == use]
         outside = [part(text) for text in texts if _flag(case, text) != use]
         sources = inside[:1] or [*texts, *case.context]
-        words = list(dict.fromkeys(word for text in sources for word in text.content_words.values()))
+        words = {folded: word for text in sources for folded, word in text.content_words.items()}
         fitting = [
             word
-            for word in (words if inside or words else COMMON_WORDS)
-            if all(text.count_word(word) for text in inside) and not any(text.count_word(word) for text in outside)
+            for folded, word in (words if inside or words else _COMMON).items()
+            if all(folded in text.word_counts for text in inside)
+            and not any(folded in text.word_counts for text in outside)
         ]
         if fitting:
             return {"word": rng.choice(fitting), "use": use}
@@ -45,7 +48,7 @@ def _flag(case: Case, text: Features) -> bool:
     return next(flag for one, flag in case.flags if one is text)
 
 
-def _wordings(part: str, adjective: str) -> Callable[[Args], list[str]]:
+def _wordings(part: str, adjective: str) -> Callable[[Args], Sequence[str]]:
     use = (
         f"Use the word {{word}} in the {part} sentence.",
         f"The {part} sentence of your response should contain the word {{word}}.",
@@ -111,13 +114,14 @@ def _in_order(text: Features, args: Args) -> bool:
 )
 def word_order(case: Case, rng: random.Random) -> Args | None:
     """Two words that both occur, one before the other."""
-    texts = [text for text, _ in case.flags]
-    words = list(dict.fromkeys(word for text in (*texts, *case.context) for word in text.content_words.values()))
+    texts = [*(text for text, _ in case.flags), *case.context]
     if case.satisfied:
         own = case.satisfied[0]
-        words = [word for word in words if word in own.content_words.values()]
+        words = [*own.content_words.values()]
         if len(words) < 2:  # a short answer: a stop word has a place as well
             words = [word for word in own.word_counts if word.isalpha() and len(word) > 2]
+    else:
+        words = [*{folded: word for text in texts for folded, word in text.content_words.items()}.values()]
     words = words if len(words) > 1 else [*COMMON_WORDS]
     for _ in range(12):
         pair = rng.sample(words, 2)

@@ -8,6 +8,7 @@ from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.text import last_words
+from mapl_ray.instructions.thresholds import in_random_order
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
 
@@ -149,7 +150,7 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
 )
 def ending_mark(case: Case, rng: random.Random) -> Args | None:
     """The mark that the response ends with, or does not end with."""
-    for negated in rng.sample((False, True), 2):
+    for negated in in_random_order((False, True), rng):
         marks = [
             mark for mark in _MARKS if all(((text.ending_mark == mark) != negated) == flag for text, flag in case.flags)
         ]

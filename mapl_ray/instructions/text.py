@@ -5,7 +5,8 @@ enormous, any script) in linear time and never raise.
 
 | thing | rule |
 |---|---|
-| word | a run of `\\w` characters, as IFEval counts: "don't" is two words, "well-known" two, "3.5" two |
+| word | a run of letters (with their marks), digits and underscores, as IFEval counts: "don't" is two words, |
+| | "well-known" two, "3.5" two |
 | spelled word | letters and digits, joined by inner apostrophes and hyphens ("don't" is one): first and last words |
 | character | every code point, spaces and line breaks too, of the text without leading and trailing white space |
 | line | ends at `\\n`, `\\r\\n` or `\\r`; only lines that hold something other than white space count |
@@ -26,8 +27,10 @@ from __future__ import annotations
 
 import re
 
+import regex
+
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_WORD = re.compile(r"\w+")
+_WORD = regex.compile(r"\w+")  # `re` breaks a word at a combining mark: it would cut Hindi to pieces
 _SPELLED = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*+")
 _BULLET = re.compile(r"[ \t]*[-*+•][ \t]+(?=\S)(?![-*][ \t]*[-*][ \t]*$)")
 _NUMBERED = re.compile(r"[ \t]*(?:\d{1,3}[.)]|[Ss]tep[ \t]\d{1,3}[.:)]?)[ \t]+(?=\S)")
@@ -51,7 +54,8 @@ _CLOSERS = " \t\r\n\f\v\u00a0\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~"
 
 def words(text: str) -> list[str]:
     """All words, in order."""
-    return _WORD.findall(text)
+    found: list[str] = _WORD.findall(text)
+    return found
 
 
 def lines(text: str) -> list[str]:

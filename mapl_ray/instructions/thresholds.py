@@ -9,14 +9,20 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
+T = TypeVar("T")
 Direction = Literal["at least", "at most"]
 DIRECTIONS: tuple[Direction, Direction] = ("at least", "at most")
 Values = Sequence[tuple[int, bool]]  # (value of a text, whether it must satisfy)
 
 _REACH = 2.0  # how far, as a factor, a threshold may lie from the nearest value
 _UNITS = (1, 5, 10, 50)
+
+
+def in_random_order(two: tuple[T, T], rng: random.Random) -> tuple[T, T]:
+    """Both, one of them first; `rng.sample` takes four times as long, and this is asked at every draw."""
+    return two if rng.random() < 0.5 else (two[1], two[0])
 
 
 def margin(value: int, min_gap: int = 2) -> int:

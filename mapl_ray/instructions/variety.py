@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, within_bound
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.phrasing import bound_phrases, fill, quoted
+from mapl_ray.instructions.phrasing import bound_phrases, fill_bounds, quoted
 from mapl_ray.instructions.register import instruction_function
-from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COUNTED_LETTERS
 
@@ -56,21 +57,18 @@ def _ifeval_letter(args: Args) -> IfEval:
     }
 
 
-def _letter_phrasings(args: Args) -> list[str]:
+def _letter_phrasings(args: Args) -> Sequence[str]:
     letter = quoted(args["letter"])
-    texts: list[str] = []
-    for bound in bound_phrases(args["direction"], args["n"], "time", "times"):
-        texts += fill(
-            (
-                "Use the letter {letter} {bound}, in small or capital form.",
-                "The letter {letter} should occur {bound} in your response (small or capital).",
-                "Let the letter {letter} appear {bound} in the answer, capitals included.",
-                "Counting capitals too, the letter {letter} must appear {bound}.",
-            ),
-            letter=letter,
-            bound=bound,
-        )
-    return texts
+    return fill_bounds(
+        (
+            "Use the letter {letter} {bound}, in small or capital form.",
+            "The letter {letter} should occur {bound} in your response (small or capital).",
+            "Let the letter {letter} appear {bound} in the answer, capitals included.",
+            "Counting capitals too, the letter {letter} must appear {bound}.",
+        ),
+        bound_phrases(args["direction"], args["n"], "time", "times"),
+        letter=letter,
+    )
 
 
 @instruction_function(
@@ -84,7 +82,7 @@ def letter_count(case: Case, rng: random.Random) -> Args | None:
     """How often a letter occurs, small or capital."""
     for letter in rng.sample(COUNTED_LETTERS, 4):
         values = [(text.lower.count(letter), flag) for text, flag in case.flags]
-        for direction in rng.sample(DIRECTIONS, 2):
+        for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng)
             if n is not None:
                 return {"letter": letter, "direction": direction, "n": n}
@@ -117,21 +115,18 @@ most_frequent_word = count_function(
 )
 
 
-def _initial_phrasings(args: Args) -> list[str]:
+def _initial_phrasings(args: Args) -> Sequence[str]:
     letter = quoted(args["letter"])
-    texts: list[str] = []
-    for bound in bound_phrases(args["direction"], args["n"], "word", "words"):
-        texts += fill(
-            (
-                "Use {bound} beginning with the letter {letter}, small or capital.",
-                "Your response should contain {bound} beginning with {letter} (small or capital).",
-                "Let {bound} begin with the letter {letter}, capitals included.",
-                "Counting capitals too, {bound} must begin with the letter {letter}.",
-            ),
-            letter=letter,
-            bound=bound,
-        )
-    return texts
+    return fill_bounds(
+        (
+            "Use {bound} beginning with the letter {letter}, small or capital.",
+            "Your response should contain {bound} beginning with {letter} (small or capital).",
+            "Let {bound} begin with the letter {letter}, capitals included.",
+            "Counting capitals too, {bound} must begin with the letter {letter}.",
+        ),
+        bound_phrases(args["direction"], args["n"], "word", "words"),
+        letter=letter,
+    )
 
 
 def _initials(text: Features) -> dict[str, int]:
@@ -148,7 +143,7 @@ def initial_count(case: Case, rng: random.Random) -> Args | None:
     """How many words begin with a letter."""
     for letter in rng.sample(COUNTED_LETTERS, 4):
         values = [(text.measure("initials", _initials).get(letter, 0), flag) for text, flag in case.flags]
-        for direction in rng.sample(DIRECTIONS, 2):
+        for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng, least=2)
             if n is not None:
                 return {"letter": letter, "direction": direction, "n": n}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features, fold
-from mapl_ray.instructions.phrasing import bound_phrases, fill, listed, quoted
+from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, listed, quoted
 from mapl_ray.instructions.register import instruction_function
-from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 
@@ -21,13 +21,13 @@ def _present(text: Features, words: Sequence[str]) -> int:
     return sum(text.count_word(word) > 0 for word in words)
 
 
-def _candidates(case: Case) -> list[str]:
-    """Content words of all texts at hand; common ones on top where there is but one text."""
+def _candidates(case: Case) -> dict[str, str]:
+    """Content words of all texts at hand, by their folded form; common ones on top where there is but one text."""
     texts = [*(text for text, _ in case.flags), *case.context]
     words = {folded: word for text in texts for folded, word in text.content_words.items()}
     if len(texts) == 1 or len(words) < 6:
         words |= {word: word for word in COMMON_WORDS if word not in words}
-    return list(words.values())
+    return words
 
 
 def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], bool]) -> Args | None:
@@ -36,7 +36,7 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
     Every second draw is from words that tell the texts apart.
     """
     words = _candidates(case)
-    pools = [words, *_telling(words, case)]
+    pools = [[*words.values()], *_telling(words, case)]
     for attempt in range(_TRIES):
         pool = pools[attempt % len(pools)]
         drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
@@ -48,12 +48,10 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
     return None
 
 
-def _telling(words: list[str], case: Case) -> tuple[list[str], list[str]]:
+def _telling(words: dict[str, str], case: Case) -> tuple[list[str], list[str]]:
     """Those that every satisfied text has and no violated one, and those of the other way round."""
-    sides = [[bool(text.count_word(word)) == flag for text, flag in case.flags] for word in words]
-    same = [word for word, side in zip(words, sides, strict=True) if all(side)]
-    other = [word for word, side in zip(words, sides, strict=True) if not any(side)]
-    return same, other
+    has = {folded: [(folded in text.word_counts) == flag for text, flag in case.flags] for folded in words}
+    return [words[w] for w, side in has.items() if all(side)], [words[w] for w, side in has.items() if not any(side)]
 
 
 def _apart(words: Sequence[str]) -> bool:
@@ -119,20 +117,20 @@ def any_of_words(case: Case, rng: random.Random) -> Args | None:
     return _draw_words(case, rng, lambda text, words: _present(text, words) > 0)
 
 
-def _some_phrasings(args: Args) -> list[str]:
-    texts: list[str] = []
-    for bound in bound_phrases(args["direction"], args["n"], "of these words", "of these words"):
-        texts += fill(
-            (
-                "Use {bound}: {words}.",
-                "Your response should contain {bound}: {words}.",
-                "Work {bound} into the answer: {words}.",
-                "The answer must contain {bound}: {words}.",
-            ),
-            bound=bound.replace("a minimum of", "as a minimum").replace("a maximum of", "as a maximum"),
-            words=listed(args["words"], "and"),
-        )
-    return texts
+def _some_phrasings(args: Args) -> Sequence[str]:
+    return fill_bounds(
+        (
+            "Use {bound}: {words}.",
+            "Your response should contain {bound}: {words}.",
+            "Work {bound} into the answer: {words}.",
+            "The answer must contain {bound}: {words}.",
+        ),
+        [
+            bound.replace("a minimum of", "as a minimum").replace("a maximum of", "as a maximum")
+            for bound in bound_phrases(args["direction"], args["n"], "of these words", "of these words")
+        ],
+        words=listed(args["words"], "and"),
+    )
 
 
 @instruction_function(
@@ -142,7 +140,7 @@ def _some_phrasings(args: Args) -> list[str]:
 )
 def some_of_words(case: Case, rng: random.Random) -> Args | None:
     """How many of a list of words occur; whole words are counted without doubt, so the margin is one."""
-    words = _candidates(case)
+    words = [*_candidates(case).values()]
     if len(words) < 6:
         return None
     for _ in range(_TRIES):
@@ -150,7 +148,7 @@ def some_of_words(case: Case, rng: random.Random) -> Args | None:
         if not _apart(drawn):
             continue
         values = [(_present(text, drawn), flag) for text, flag in case.flags]
-        for direction in rng.sample(DIRECTIONS, 2):
+        for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng, min_gap=1)
             if n is not None and n < len(drawn):
                 return {"words": drawn, "direction": direction, "n": n}
@@ -198,7 +196,7 @@ def _phrases(text: Features, rng: random.Random) -> list[str]:
 def exact_phrase(case: Case, rng: random.Random) -> Args | None:
     """A phrase of two words that must, or must not, occur."""
     texts = [*(text for text, _ in case.flags), *case.context]
-    for use in rng.sample((True, False), 2):
+    for use in in_random_order((True, False), rng):
         for text in rng.sample(texts, len(texts)):
             for phrase in _phrases(text, rng):
                 if all((_holds_phrase(one, phrase) == use) == flag for one, flag in case.flags):

@@ -59,8 +59,10 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
 
     Families come in proportion to their weights, without repetition. Fewer than k where no more fit together.
     """
-    # The order of exponential waiting times is the order of weighted draws without replacement.
-    order = sorted((rng.expovariate(weight), index) for index, (weight, _) in enumerate(families))
+    # The order of exponential waiting times is the order of weighted draws without replacement; for equal weights
+    # any random numbers do.
+    equal = len({weight for weight, _ in families}) == 1
+    order = sorted((rng.random() if equal else rng.expovariate(w), i) for i, (w, _) in enumerate(families))
     queue = [_Members(families[index][1], rng) for _, index in order]
     chosen: list[InstructionFunction] = []
     # One of every family before any family gives a second.
