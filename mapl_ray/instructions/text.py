@@ -26,6 +26,7 @@ enormous, any script) in linear time and never raise.
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import regex
 
@@ -181,6 +182,11 @@ def last_words(text: str, number: int) -> list[str]:
     # The first word of a cut tail may have lost its start.
     found = found if len(text) <= _TAIL else found[1:]
     return [word.replace("\u2019", "'") for word in found[-number:]]
+
+
+def first_words(text: str, number: int) -> list[str]:
+    """The first `number` spelled words, fewer where there are no more."""
+    return [match.group().replace("\u2019", "'") for match in islice(_SPELLED.finditer(text), number)]
 
 
 def last_word(text: str) -> str | None:
