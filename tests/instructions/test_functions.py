@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapl_ray.errors import UserError
-from mapl_ray.instructions import REGISTRY, Case, Instruction, compatible, features_of, instruction_function
+from mapl_ray.instructions import REGISTRY, Case, Features, Instruction, compatible, features_of, instruction_function
 from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import InstructionRecord, PreferencePair, canonical_json
 
@@ -97,10 +97,10 @@ LONG = (
     "response", ["", " ", "\n\n", "🙂", "a", "字" * 50, *(unit * (300_000 // len(unit)) for unit in LONG)]
 )
 def test_odd_responses(response: str) -> None:
-    rng = random.Random(0)
+    rng, text = random.Random(0), Features(response)  # one of them: each function would compute its own of a long text
     for function in REGISTRY.values():
         for flag in (True, False):
-            instruction = function.generate(response, flag, rng, prompt="word " * 100)
+            instruction = function.generate(text, flag, rng, prompt="word " * 100)
             assert instruction is None or instruction.check(response) == flag
 
 
