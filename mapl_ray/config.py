@@ -30,17 +30,45 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class MixSource(_Section):
+    """One of several sources."""
+
+    path: str
+    format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
+    split: str = "train"
+    revision: str | None = None
+    weight: float = Field(default=1.0, gt=0.0)  # 0.25: every fourth pair; 2: every pair twice
+
+
 class DataConfig(_Section):
     """Where the original preference pairs come from."""
 
-    path: str = "demo"  # file, folder, hub name, or `demo` for the sample that ships with the package
+    path: str = "demo"  # file, folder, s3:// and the like, hub name, or `demo` for the sample that is shipped
+    mix: tuple[MixSource, ...] = ()  # several sources in the place of `path`; `limit` then counts for each
     format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
     split: str = "train"  # of a Hugging Face data set; files have none
     revision: str | None = None  # of a hub data set
     limit: int | None = Field(default=None, ge=1)  # take the first n rows
     eval_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)  # held out, by prompt
+    duplicates: Literal["keep", "exact", "near"] = "exact"  # of whole pairs; all but the first are rejected
+    near_threshold: float = Field(default=0.9, gt=0.0, le=1.0)  # share of runs of three words that are the same
+    benchmarks: tuple[str, ...] = ()  # files of prompts that must not be trained on
+    benchmark_ngram: int = Field(default=13, ge=2)  # nor prompts that share a run of so many words with one
     max_response_chars: int = Field(default=20_000, ge=1)
     max_prompt_chars: int = Field(default=20_000, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.mix and self.path != "demo":
+            raise ValueError(f"path={self.path!r} and mix: give one of them")
+        return self
+
+    def parts(self) -> list[DataConfig]:
+        """A config for every source."""
+        if not self.mix:
+            return [self]
+        plain = {"mix": ()}
+        return [self.model_copy(update=plain | source.model_dump(exclude={"weight"})) for source in self.mix]
 
 
 class SynthesisConfig(_Section):
