@@ -101,7 +101,9 @@ def fitted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value: Any = torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, y) + 1e-3 * weights.square().sum()
+        value: Any = (
+            torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, y) + 1e-3 * weights.square().sum()
+        )
         value.backward()
         return value  # type: ignore[no-any-return]
 
