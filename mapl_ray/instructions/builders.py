@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.phrasing import bound_phrases, count_phrase, fill, fill_bounds
+from mapl_ray.instructions.phrasing import bound_phrases, exact_phrase, fill, fill_bounds
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 
@@ -123,10 +123,13 @@ def exact_function(
     quantity: str | None = None,
     excludes: Iterable[str] = (),
     size: bool = False,
+    least: int = 1,
 ) -> InstructionFunction:
-    """Register "exactly n things", for what can be counted without doubt. Templates take `{count}`, as in "5 lines".
+    """Register "exactly n things", for what can be counted without doubt. Templates take `{count}`.
 
-    Argument: `n`, from 1. Where no text must satisfy, it lies one to three beside the value of one that must not.
+    The field is filled in as in "exactly 5 lines", and "no lines" for 0.
+
+    Argument: `n`, from `least`. Where no text must satisfy, it lies one to three beside the value of one that must not.
     """
 
     def draw(case: Case, rng: random.Random) -> Args | None:
@@ -134,9 +137,9 @@ def exact_function(
         wanted = {number for number, flag in values if flag}
         if len(wanted) > 1:
             return None
-        beside = [number + step for number, _ in values for step in (-3, -2, -1, 1, 2, 3) if number + step > 0]
+        beside = [number + step for number, _ in values for step in (-3, -2, -1, 1, 2, 3) if number + step >= least]
         n = wanted.pop() if wanted else rng.choice(beside)
-        if n < 1:
+        if n < least:
             return None
         return {"n": n} if all((number == n) == flag for number, flag in values) else None
 
@@ -147,7 +150,7 @@ def exact_function(
             quantity=quantity or name,
             draw=draw,
             check=lambda text, args: bool(text.measure(name, value) == args["n"]),
-            phrasings=lambda args: fill(templates, count=count_phrase(args["n"], *nouns)),
+            phrasings=lambda args: fill(templates, count=exact_phrase(args["n"], *nouns)),
             excludes=frozenset(excludes),
             size=size,
         )

@@ -17,6 +17,7 @@ capital_word_count = count_function(
     ),
     COUNT_TEMPLATES,
     quantity="capital_words",
+    size=True,
 )
 
 capitalized_word_count = count_function(

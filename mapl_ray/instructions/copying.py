@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features, features_of
-from mapl_ray.instructions.phrasing import bound_phrases, fill_bounds
+from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case
@@ -67,4 +67,35 @@ def prompt_run(case: Case, rng: random.Random) -> Args | None:
         n = draw_threshold(values, direction, rng, least=2, min_gap=1)
         if n is not None and (n <= len(case.prompt.words) or direction == "at most"):
             return {"direction": direction, "n": n, "prompt": prompt}
+    return None
+
+
+def _word_phrasings(args: Args) -> Sequence[str]:
+    use = (
+        "Take up the word {word} from this request.",
+        "Your response should contain the word {word}, as this request does.",
+        "Use the word {word} of this request at least once.",
+        "The word {word}, which stands in this request, must appear in the answer.",
+    )
+    avoid = (
+        "Do not take up the word {word} from this request.",
+        "Your response should not contain the word {word}, although this request does.",
+        "Avoid the word {word} of this request.",
+        "The word {word}, which stands in this request, must not appear in the answer.",
+    )
+    return fill(use if args["use"] else avoid, word=quoted(args["word"]))
+
+
+@instruction_function(
+    family=_FAMILY,
+    check=lambda text, args: (text.count_word(args["word"]) > 0) == bool(args["use"]),
+    phrasings=_word_phrasings,
+)
+def prompt_word(case: Case, rng: random.Random) -> Args | None:
+    """A content word of the prompt that comes back, or does not."""
+    words = [] if case.prompt is None else [*case.prompt.content_words.values()]
+    for word in rng.sample(words, len(words)):
+        sides = {(text.count_word(word) > 0) == flag for text, flag in case.flags}
+        if len(sides) == 1:
+            return {"word": word, "use": sides.pop()}
     return None

@@ -130,7 +130,7 @@ class Features:
     def _ascii_counts(self) -> Counter[str]:
         if self.ascii:
             return self.word_counts
-        return Counter(word.lower() for word in rules.words(self.text.translate(_LIKE_ASCII)))
+        return Counter(rules.searched_words(self.text.translate(_LIKE_ASCII).lower()))
 
     def measure(self, name: str, value: Callable[[Features], T]) -> T:
         """`value` of this text, computed once; `name` is its key."""

@@ -12,12 +12,18 @@ _FAMILY = "format"
 
 _LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\]\n]+\]\([^)\s]+\)")
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
+_TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-{3,}+:?+[ \t]*+(?:\|[ \t]*+:?+-{3,}+:?+[ \t]*+)*+\|?+")
+
+
+def _has_table(text: Features) -> bool:
+    return any("|" in line and _TABLE_RULE.fullmatch(line.strip()) is not None for line in text.prose_lines)
 
 
 def _has_markdown(text: Features) -> bool:
     lines = text.prose_lines
     return bool(
-        rules.has_code_block(text.lines)
+        _has_table(text)
+        or rules.has_code_block(text.lines)
         or rules.bold_parts(lines)
         or rules.headings(lines)
         or rules.bullet_items(lines)
@@ -86,6 +92,7 @@ bold_count = count_function(
     ("part in bold (**like this**)", "parts in bold (**like this**)"),
     COUNT_TEMPLATES,
     quantity="bold_use",
+    size=True,
 )
 
 heading_count = count_function(
@@ -95,6 +102,7 @@ heading_count = count_function(
     ("Markdown heading (a line that starts with #)", "Markdown headings (lines that start with #)"),
     COUNT_TEMPLATES,
     quantity="heading_use",
+    size=True,
 )
 
 link_use = presence_function(
@@ -133,21 +141,49 @@ inline_code_use = presence_function(
     ),
 )
 
+table_use = presence_function(
+    "table_use",
+    _FAMILY,
+    _has_table,
+    (
+        "Use at least one Markdown table.",
+        "Your response should contain a table in Markdown, with a row of dashes (|---|---|) under its head.",
+        "Present something as a Markdown table (columns between | signs).",
+        "The answer must have a Markdown table.",
+    ),
+    (
+        "Use no Markdown tables.",
+        "Your response should not contain any table in Markdown, with a row of dashes (|---|---|) under its head.",
+        "Present nothing as a Markdown table (no columns between | signs).",
+        "The answer must not have any Markdown table.",
+    ),
+)
+
 markdown_use = presence_function(
     "markdown_use",
     _FAMILY,
     _has_markdown,
     (
-        "Format the answer with Markdown (headings, lists, bold text or code blocks).",
-        "Your response should use some Markdown: a heading, a list, bold text or a code block.",
-        "Use Markdown formatting, be it a heading, a list, bold text or a code block.",
-        "There must be Markdown in the answer: headings, lists, bold text or code blocks.",
+        "Format the answer with Markdown (headings, lists, tables, bold text or code blocks).",
+        "Your response should use some Markdown: a heading, a list, a table, bold text or a code block.",
+        "Use Markdown formatting, be it a heading, a list, a table, bold text or a code block.",
+        "There must be Markdown in the answer: headings, lists, tables, bold text or code blocks.",
     ),
     (
-        "Do not format the answer with Markdown (no headings, lists, bold text or code blocks).",
-        "Your response should use no Markdown: no heading, no list, no bold text and no code block.",
-        "Use no Markdown formatting, be it a heading, a list, bold text or a code block.",
-        "There must not be any Markdown in the answer: no headings, lists, bold text or code blocks.",
+        "Do not format the answer with Markdown (no headings, lists, tables, bold text or code blocks).",
+        "Your response should use no Markdown: no heading, no list, no table, no bold text and no code block.",
+        "Use no Markdown formatting, be it a heading, a list, a table, bold text or a code block.",
+        "There must not be any Markdown in the answer: no headings, lists, tables, bold text or code blocks.",
     ),
-    excludes=("bold_use", "heading_use", "code_block_use", "bullets", "numbered_items", "list_use"),
+    excludes=(
+        "bold_use",
+        "heading_use",
+        "code_block_use",
+        "inline_code_use",
+        "link_use",
+        "table_use",
+        "bullets",
+        "numbered_items",
+        "list_use",
+    ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mapl_ray.instructions import text as rules
-from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, presence_function
+from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, exact_function, presence_function
 
 _FAMILY = "lists"
 
@@ -14,6 +14,23 @@ bullet_count = count_function(
     ("bullet point", "bullet points"),
     COUNT_TEMPLATES,
     quantity="bullets",
+    size=True,
+)
+
+bullet_exact = exact_function(
+    "bullet_exact",
+    _FAMILY,
+    lambda text: rules.bullet_items(text.prose_lines),
+    ("bullet point", "bullet points"),
+    (
+        "Use {count}.",
+        "Your response should contain {count}.",
+        "Let your answer have {count}, nested ones included.",
+        "The answer must have {count}.",
+    ),
+    quantity="bullets",
+    size=True,
+    least=0,
 )
 
 numbered_count = count_function(
@@ -24,6 +41,7 @@ numbered_count = count_function(
     COUNT_TEMPLATES,
     quantity="numbered_items",
     excludes=("digits",),
+    size=True,
 )
 
 list_use = presence_function(

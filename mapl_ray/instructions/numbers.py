@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mapl_ray.instructions import text as rules
-from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, presence_function
+from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, exact_function, presence_function
 
 _FAMILY = "numbers"
 _DIGIT = re.compile(r"[0-9]")
@@ -17,6 +17,23 @@ number_count = count_function(
     ("number written in digits (list numbering not counted)", "numbers written in digits (list numbering not counted)"),
     COUNT_TEMPLATES,
     quantity="digits",
+    size=True,
+)
+
+number_exact = exact_function(
+    "number_exact",
+    _FAMILY,
+    lambda text: rules.numbers(text.lines),
+    ("number written in digits", "numbers written in digits"),
+    (
+        "Use {count} (list numbering not counted).",
+        "Apart from list numbering, your response should contain {count}.",
+        "Include {count} in your answer, list numbering not counted.",
+        "Not counting list numbering, the answer must have {count}.",
+    ),
+    quantity="digits",
+    size=True,
+    least=0,
 )
 
 digit_use = presence_function(

@@ -77,7 +77,21 @@ json_only = _one_sided(
         "Format the entire answer as JSON, with no text around it.",
         "The answer must parse as JSON from its first to its last character.",
     ),
-    excludes=("opening", "ending", "bullets", "numbered_items", "list_use", "markdown_use"),
+    excludes=(
+        "opening",
+        "ending",
+        "last_paragraph_start",
+        "nth_word",
+        "in_quotation_marks",
+        "bullets",
+        "numbered_items",
+        "list_use",
+        "bold_use",
+        "heading_use",
+        "table_use",
+        "code_block_use",
+        "markdown_use",
+    ),
 )
 
 marked_title = _one_sided(

@@ -42,6 +42,7 @@ first_paragraph = count_function(
         "Your opening paragraph must contain {bound}.",
     ),
     least=5,
+    size=True,
 )
 
 last_paragraph = count_function(
@@ -56,6 +57,7 @@ last_paragraph = count_function(
         "Your closing paragraph must contain {bound}.",
     ),
     least=5,
+    size=True,
 )
 
 paragraph_exact = exact_function(
@@ -64,10 +66,10 @@ paragraph_exact = exact_function(
     lambda text: len(text.paragraphs),
     ("paragraph", "paragraphs"),
     (
-        "Write exactly {count}; a blank line starts a new one.",
-        "Your response should contain exactly {count} (blank lines separate paragraphs).",
-        "Divide the answer by blank lines into exactly {count}.",
-        "By blank lines, the answer must fall into exactly {count}.",
+        "Write {count}; a blank line starts a new one.",
+        "Your response should contain {count} (blank lines separate paragraphs).",
+        "Divide the answer by blank lines into {count}.",
+        "By blank lines, the answer must fall into {count}.",
     ),
     quantity="paragraph_count",
     size=True,

@@ -22,9 +22,9 @@ def noun(n: int, singular: str, plural: str) -> str:
     return singular if n == 1 else plural
 
 
-def count_phrase(n: int, singular: str, plural: str) -> str:
-    """ "1 word", "5 words"."""
-    return f"{n} {noun(n, singular, plural)}"
+def exact_phrase(n: int, singular: str, plural: str) -> str:
+    """ "exactly 1 word", "exactly 5 words", "no words"."""
+    return f"exactly {n} {noun(n, singular, plural)}" if n else f"no {plural}"
 
 
 def bound_phrases(direction: str, n: int, singular: str, plural: str) -> list[str]:

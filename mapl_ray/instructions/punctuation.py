@@ -76,6 +76,7 @@ colon_count = count_function(
     ("colon", "colons"),
     COUNT_TEMPLATES,
     quantity="colon",
+    size=True,
 )
 
 question_mark_count = count_function(
@@ -85,6 +86,7 @@ question_mark_count = count_function(
     ("question mark", "question marks"),
     COUNT_TEMPLATES,
     quantity="question_mark",
+    size=True,
 )
 
 exclamation_mark_count = count_function(
@@ -94,4 +96,5 @@ exclamation_mark_count = count_function(
     ("exclamation mark", "exclamation marks"),
     COUNT_TEMPLATES,
     quantity="exclamation_mark",
+    size=True,
 )

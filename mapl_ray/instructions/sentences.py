@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mapl_ray.instructions.builders import count_function
+from itertools import pairwise
+
+from mapl_ray.instructions.builders import count_function, presence_function
+from mapl_ray.instructions.features import Features, fold
+from mapl_ray.instructions.text import first_word
 
 _FAMILY = "sentences"
 
@@ -48,6 +52,7 @@ first_sentence = count_function(
         "Your opening sentence must contain {bound}.",
     ),
     least=3,
+    size=True,
 )
 
 last_sentence = count_function(
@@ -62,6 +67,7 @@ last_sentence = count_function(
         "Your closing sentence must contain {bound}.",
     ),
     least=3,
+    size=True,
 )
 
 question_count = count_function(
@@ -76,4 +82,29 @@ question_count = count_function(
         "The answer must have {bound}, each ending with a question mark.",
     ),
     excludes=("question_mark",),
+    size=True,
+)
+
+
+def _repeats_a_start(text: Features) -> bool:
+    starts = [fold(first_word(sentence) or "") for sentence in text.sentences]
+    return any(one == following for one, following in pairwise(starts))
+
+
+repeated_start_use = presence_function(
+    "repeated_start_use",
+    _FAMILY,
+    _repeats_a_start,
+    (
+        "Begin two sentences in a row with the same word at least once.",
+        "In your response, some sentence should start with the same word as the sentence before it.",
+        "Let at least two neighbouring sentences open with the same word.",
+        "The answer must have two consecutive sentences that start with the same word.",
+    ),
+    (
+        "Never begin two sentences in a row with the same word.",
+        "In your response, no sentence should start with the same word as the sentence before it.",
+        "Let no two neighbouring sentences open with the same word.",
+        "The answer must not have two consecutive sentences that start with the same word.",
+    ),
 )

@@ -74,6 +74,26 @@ def first_word(case: Case, rng: random.Random) -> Args | None:
     return None if word is None else {"word": word}
 
 
+@instruction_function(
+    family=_FAMILY,
+    quantity="opening",
+    excludes=("first_person_use", "second_person_use"),
+    check=lambda text, args: not _is_word(text.first_word, args["word"]),
+    phrasings=lambda args: fill(
+        (
+            "Do not begin with the word {word}.",
+            "The first word of your response should not be {word}.",
+            "Start your answer with any word but {word}.",
+            "{word} must not be the very first word of the answer.",
+        ),
+        word=quoted(args["word"]),
+    ),
+)
+def first_word_not(case: Case, rng: random.Random) -> Args | None:
+    """A word that the response does not begin with: the first word of those that must violate."""
+    return first_word.draw(case.opposite, rng)
+
+
 def _starts_with(text: Features, letter: str) -> bool:
     return text.first_word is not None and fold(text.first_word).startswith(fold(letter))
 

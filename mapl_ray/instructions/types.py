@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -38,6 +38,12 @@ class Case:
     def violated(self) -> list[Features]:
         """The texts that shall violate."""
         return [text for text, flag in self.flags if not flag]
+
+    @property
+    def opposite(self) -> Case:
+        """The same texts with every flag turned round."""
+        flags = tuple((text, not flag) for text, flag in self.flags)
+        return replace(self, flags=flags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import DataConfig
-from mapl_ray.instructions import REGISTRY
+from mapl_ray.instructions import REGISTRY, Instruction
 from mapl_ray.preferences import read_pairs
 from mapl_ray.records import PreferencePair
 
 MAPPED = sorted(name for name, function in REGISTRY.items() if function.ifeval is not None)
-UNICODE = ("r\u0131ver \u212aitchen \u017foon, A\u0301b", "\u5b57, \u5b57", "\u0939\u093f\u0928\u094d\u0926\u0940 a")
+UNICODE = (
+    "r\u0131ver \u212aitchen \u017foon, A\u0301b",
+    "\u5b57, \u5b57",
+    "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e " * 8,  # combining marks within words
+    "only cafe\u0301 and river\u0301s",
+    "Stra\u00dfe \u0130stanbul",
+)
 ODD = ("", " ", '"', "<<>>", "<< a >>", "[a][b] [\n] [c]", '"a"', *UNICODE)
 TRIALS = 1_250  # of every function that is mapped
 
@@ -76,3 +82,13 @@ def test_verdicts_agree(name: str, checkers: ModuleType, responses: list[str]) -
 def test_ten_thousand_trials_of_all_kinds() -> None:
     assert len(MAPPED) * TRIALS >= 10_000
     assert {"word_count", "letter_count", "forbid_word", "comma_use", "marked_title", "placeholders"} <= {*MAPPED}
+
+
+@pytest.mark.parametrize("word", ["cafe", "river", "strasse", "istanbul", "kitchen", "soon"])
+def test_words_beside_marks_and_look_alikes(word: str, checkers: ModuleType) -> None:
+    for name, args in (("forbid_word", {"word": word}), ("any_of_words", {"words": [word, "absent"], "use": False})):
+        instruction = Instruction(name, REGISTRY[name].family, args, "")
+        mapped = instruction.to_ifeval()
+        assert mapped is not None
+        for response in ODD:
+            assert instruction.check(response) == verdict(checkers, mapped, response), response

@@ -1,0 +1,61 @@
+"""The exact characters that a response ends with."""
+
+from __future__ import annotations
+
+import random
+
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.phrasing import fill, quoted
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.word_lists import COMMON_WORDS
+
+_MAX_CHARS = 60
+_SPOILERS = frozenset('"\\`|*_<>{}[]#')  # what needs escapes, or is markup rather than text
+
+
+def _tail(text: Features) -> str:
+    return text.measure("tail", lambda text: text.text.strip().strip('"').lower())
+
+
+def _holds(text: Features, phrase: str) -> bool:
+    # As IFEval: white space and double quotes around the response are taken off, case is ignored.
+    return _tail(text).endswith(phrase.strip().lower())
+
+
+def _ifeval(args: Args) -> IfEval:
+    return "startend:end_checker", {"end_phrase": args["phrase"]}
+
+
+def _ending(line: str, number: int) -> str | None:
+    """The last `number` words of a line with their marks, as written; None where no person would ask for them."""
+    phrase = " ".join(line[-200:].split()[-number:])
+    fits = len(phrase) <= _MAX_CHARS and line.endswith(phrase) and any(sign.isalpha() for sign in phrase)
+    return phrase if fits and " " in phrase and _SPOILERS.isdisjoint(phrase) else None
+
+
+@instruction_function(
+    family="start_end",
+    quantity="ending",
+    check=lambda text, args: _holds(text, args["phrase"]),
+    phrasings=lambda args: fill(
+        (
+            "End with exactly this: {phrase}.",
+            "Your response should end with exactly the following, and nothing after it: {phrase}.",
+            "Finish your answer with precisely these words and marks: {phrase}.",
+            "These must be the very last words and marks of the answer: {phrase}.",
+        ),
+        phrase=quoted(args["phrase"]),
+    ),
+    ifeval=_ifeval,
+)
+def exact_ending(case: Case, rng: random.Random) -> Args | None:
+    """The last two to five words of the response, with their punctuation; the case of letters is free."""
+    number = rng.randint(2, 5)
+    lines = [text.text.strip().rsplit("\n", 1)[-1] for text in (case.satisfied[:1] or case.context)]
+    if not case.satisfied:
+        lines += [sentence for text in case.violated for sentence in text.sentences[:6]]
+        lines += [" ".join(rng.sample(COMMON_WORDS, number)) + "."]
+    phrases = [phrase for line in lines if (phrase := _ending(line, number)) is not None]
+    fitting = [phrase for phrase in phrases if all(_holds(text, phrase) == flag for text, flag in case.flags)]
+    return {"phrase": rng.choice(fitting)} if fitting else None
