@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from mapl_ray.instructions.builders import within_bound
@@ -18,22 +18,26 @@ _MAX_PROMPT_CHARS = 500  # it is stored with the instruction; long ones would do
 
 
 @lru_cache(maxsize=64)
-def _runs(prompt: str, length: int) -> frozenset[tuple[str, ...]]:
-    words = features_of(prompt).folded_words
-    return frozenset(tuple(words[start : start + length]) for start in range(len(words) - length + 1))
+def _places(prompt: str) -> Mapping[str, list[int]]:
+    """Folded word of the prompt -> where it stands."""
+    found: dict[str, list[int]] = {}
+    for place, word in enumerate(features_of(prompt).folded_words):
+        found.setdefault(word, []).append(place)
+    return found
 
 
 def _longest_run(text: Features, prompt: str) -> int:
     """Number of words of the longest run of words that prompt and text share, case ignored."""
-    words = text.folded_words
-    vocabulary = features_of(prompt).word_counts
-    starts, length = [start for start, word in enumerate(words) if word in vocabulary], 0
-    while starts:
-        length += 1
-        runs = _runs(prompt, length + 1)
-        # A longer run starts where a shorter one does.
-        starts = [start for start in starts if tuple(words[start : start + length + 1]) in runs]
-    return length
+    places = _places(prompt)
+    longest = 0
+    runs: dict[int, int] = {}  # place in the prompt -> length of the run that ends there and at the word before
+    for word in text.folded_words:
+        if word in places:
+            runs = {place: runs.get(place - 1, 0) + 1 for place in places[word]}
+            longest = max(longest, *runs.values())
+        elif runs:
+            runs = {}
+    return longest
 
 
 def _run(text: Features, prompt: str) -> int:

@@ -10,7 +10,7 @@ from mapl_ray.instructions.features import Features
 
 _FAMILY = "format"
 
-_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\]\n]+\]\([^)\s]+\)")
+_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)")
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 _TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-{3,}+:?+[ \t]*+(?:\|[ \t]*+:?+-{3,}+:?+[ \t]*+)*+\|?+")
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
-
-_TITLE = re.compile(r"<<[^\n]+>>")
-_PLACEHOLDER = re.compile(r"\[.*?\]")
 
 
 def _one_sided(
@@ -50,8 +46,20 @@ def _is_json(text: Features) -> bool:
 
 
 def _has_title(text: Features) -> bool:
-    # As IFEval: the marks are taken off on either side, and something has to be left.
-    return any(title.lstrip("<").rstrip(">").strip() for title in _TITLE.findall(text.text))
+    # As IFEval searches `<<[^\n]+>>`: the marks are taken off on either side, and something has to be left.
+    titles = (line[line.find("<<") : line.rfind(">>") + 2] for line in text.text.split("\n") if "<<" in line)
+    return any(len(title) > 4 and title.lstrip("<").rstrip(">").strip() for title in titles)
+
+
+def _placeholders(text: Features) -> int:
+    # What IFEval finds with `\[.*?\]`, without looking for the end of each bracket anew.
+    found = 0
+    for line in text.text.split("\n"):
+        start = line.find("[")
+        while start >= 0 and (end := line.find("]", start)) > 0:
+            found += 1
+            start = line.find("[", end)
+    return found
 
 
 all_small_letters = _one_sided(
@@ -110,7 +118,7 @@ marked_title = _one_sided(
 placeholders = _one_sided(
     "placeholders",
     "format",
-    lambda text: len(_PLACEHOLDER.findall(text.text)) >= 3,
+    lambda text: _placeholders(text) >= 3,
     (
         "Use at least three placeholders in square brackets, such as [name].",
         "Your response should contain three or more placeholders like [address], in square brackets.",

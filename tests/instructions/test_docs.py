@@ -1,41 +1,69 @@
-"""The table of docs/instructions.md is the registry, row by row."""
+"""docs/instructions.md tells of every function, every counting rule and every kind of IFEval."""
 
+import importlib.util
+import random
 import re
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 from mapl_ray.instructions import REGISTRY
+from mapl_ray.instructions.types import _FUNCTIONS, all_or_none
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "instructions.md"
-_ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (yes)? *\| (.+) \|$", re.MULTILINE)
-
-
-def test_every_function_is_in_the_docs() -> None:
-    rows = _ROW.findall(DOCS.read_text(encoding="utf-8"))
-    told = {name: (family, sides, mapped == "yes") for name, family, sides, mapped, _ in rows}
-    assert len(told) == len(rows)
-    assert told == {n: (f.family, f.sides, f.ifeval is not None) for n, f in REGISTRY.items()}
-    assert all(example.endswith(".") for *_, example in rows)
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "instructions.md").read_text(encoding="utf-8")
 
 
-def test_the_example_of_ones_own_function_works(tmp_path: Path) -> None:
-    import random
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("instruction_tables", DOCS / "instruction_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    from mapl_ray.config import SynthesisConfig
-    from mapl_ray.instructions.types import _FUNCTIONS
-    from mapl_ray.synthesis import select_functions
 
-    text = DOCS.read_text(encoding="utf-8")
-    code = re.search(r"```python\n# my_functions.py\n(.*?)```", text, re.DOTALL)
-    assert code is not None
-    path = tmp_path / "my_functions.py"
-    path.write_text(code[1], encoding="utf-8")
-    assert len([line for line in code[1].splitlines() if line.strip()]) <= 15
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head."""
+    section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_every_function_is_told_of() -> None:
+    told = {row[1].split("`")[1]: row[0] for row in rows("All functions")}
+    assert told == {name: function.family for name, function in REGISTRY.items()}
+
+
+def test_the_tables_are_fresh(generator: ModuleType) -> None:
+    assert generator.filled(PAGE) == PAGE, "run python docs/instruction_tables.py"
+
+
+def test_every_kind_of_ifeval_is_told_of(generator: ModuleType) -> None:
+    mapped: dict[str, set[str]] = {}
+    for function in REGISTRY.values():
+        for kind in generator.ifeval_ids(function):
+            mapped.setdefault(kind, set()).add(function.name)
+    told = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in rows("IFEval's kinds")}
+    assert len(told) == 25
+    assert {kind: names for kind, names in told.items() if names} == mapped
+    assert all(row[1] or row[2] for row in rows("IFEval's kinds"))
+    for row in rows("IFEval's kinds"):
+        assert {name for name in re.findall(r"`(\w+)`", row[2]) if "_" in name} <= set(REGISTRY), row
+
+
+def test_the_example_works() -> None:
+    code = PAGE.split("## A function of your own")[1].split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
     try:
-        functions = select_functions(SynthesisConfig(modules=(str(path),), functions=("currency_sign",)))
-        assert [function.name for function in functions] == ["currency_sign"]
+        with all_or_none():
+            exec(compile(code, "instructions.md", "exec"), {})
         for flag in (True, False):
-            instruction = functions[0].generate("It costs 5 €.", flag, random.Random(0))
+            instruction = REGISTRY["currency_sign"].generate("It costs $5.", flag, random.Random(0))
             assert instruction is not None
-            assert instruction.check("It costs 5 €.") == flag
+            assert instruction.check("It costs $5.") == flag
+            assert len(set(REGISTRY["currency_sign"].phrasings(instruction.args))) == 4
     finally:
         _FUNCTIONS.pop("currency_sign", None)
