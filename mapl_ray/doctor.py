@@ -12,6 +12,7 @@ from pathlib import Path
 from mapl_ray.config import RunConfig
 from mapl_ray.doctor_checks import Finding, check_endpoints, check_token_file
 from mapl_ray.doctor_memory import check_memory
+from mapl_ray.preferences import is_uri
 
 __all__ = ["Finding", "diagnose", "render"]
 
@@ -118,7 +119,8 @@ def _memory_gib() -> tuple[float, float]:
 
 def _paths(config: RunConfig) -> Iterator[Finding]:
     yield from _disk(config.run_dir)
-    yield _source("data", "data.path", config.data.path, ("demo",))
+    for part in config.data.parts():
+        yield _source("data", "data.mix" if config.data.mix else "data.path", part.path, ("demo",))
     model = _source("model", "model.name_or_path", config.model.name_or_path, ("tiny",))
     folder = Path(config.model.name_or_path)
     if folder.is_dir():
@@ -138,6 +140,8 @@ def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Findi
         if os.access(path, os.R_OK):
             return Finding("ok", what, f"{value} is there and readable")
         return Finding("fail", what, f"{value} is not readable", "mend its permissions")
+    if is_uri(value):
+        return Finding("ok", what, f"{value}: looked at when the run starts, with the credentials of the environment")
     hub_like = value.count("/") <= 1 and not value.startswith((".", "/", "~")) and path.suffix[1:] not in _FILE_KINDS
     if not hub_like:
         return Finding("fail", what, f"{key}={value!r}: no such file or folder (from {Path.cwd()})", f"mend {key}")

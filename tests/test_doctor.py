@@ -199,6 +199,16 @@ def test_a_missing_data_file_fails_and_a_hub_name_does_not(monkeypatch: pytest.M
     assert findings_about("data", data={"path": "org/dataset"})[0].level == "warn"
 
 
+def test_every_source_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "here.jsonl").write_text("{}")
+    mix = [
+        {"path": str(tmp_path / "here.jsonl")},
+        {"path": "s3://bucket/there"},
+        {"path": str(tmp_path / "gone.jsonl")},
+    ]
+    assert [finding.level for finding in findings_about("data", data={"mix": mix})] == ["ok", "ok", "fail"]
+
+
 def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_cpus", lambda: 2)
     train = {"num_workers": 3, "cpus_per_worker": 1.0}

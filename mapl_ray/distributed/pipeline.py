@@ -21,7 +21,7 @@ from mapl_ray.errors import UserError
 from mapl_ray.evaluation import collect_provenance, evaluate_models, results_table
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.models import load_tokenizer
-from mapl_ray.report import build_report
+from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import read_groups, read_manifest, write_json
 from mapl_ray.synthesis import load_modules
 
@@ -58,7 +58,13 @@ def run(config: RunConfig) -> None:
 def synthesize(config: RunConfig) -> None:
     """Preference pairs -> relation groups, in `run_dir/groups`."""
     with _stage("synthesize"):
-        run_synthesis(config)
+        manifests = run_synthesis(config)
+        page = config.data_dir / "data_report.html"
+        made = max((config.data_dir / "groups" / split / "manifest.json").stat().st_mtime for split in manifests)
+        if not page.is_file() or page.stat().st_mtime < made:
+            build_data_card(config.data_dir, config.synthesis.model_dump(mode="json"), config.seed)
+            build_data_report(config.data_dir)
+        print(f"  data report: {page}", flush=True)
 
 
 def score(config: RunConfig) -> None:
@@ -123,6 +129,8 @@ def report(config: RunConfig) -> None:
     """One self-contained HTML file of the run."""
     with _stage("report"):
         print(f"  {build_report(config.run_dir)}", flush=True)
+        if (config.run_dir / "groups").is_dir():
+            print(f"  {build_data_report(config.run_dir)}", flush=True)
 
 
 def model_name(method: Method, baseline: bool) -> str:
@@ -163,8 +171,9 @@ def _closing_lines(config: RunConfig, seconds: float) -> None:
     run = config.run_dir
     print(f"\nDone in {seconds:.0f} s. What it left:")
     for what, path in {
-        "groups (Parquet)": run / "groups",
-        "scored groups": run / "scored",
+        "groups (Parquet)": config.data_dir / "groups",
+        "data report": config.data_dir / "data_report.html",
+        "scored groups": config.data_dir / "scored",
         "reward model": run / "rm" / "model",
         "DPO policy": run / "dpo" / "model",
         "best weights": run / "tune" / "best.yaml",

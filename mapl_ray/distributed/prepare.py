@@ -14,7 +14,17 @@ from tqdm import tqdm
 from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import build_tiny, check_model_directory
-from mapl_ray.preferences import RejectionFile, Spill, eval_split, place_of, read_pairs, source_files
+from mapl_ray.preferences import (
+    Contamination,
+    Duplicates,
+    RejectionFile,
+    Spill,
+    benchmark_files,
+    eval_split,
+    place_of,
+    read_pairs,
+    source_identity,
+)
 from mapl_ray.records import PAIR_SCHEMA, PreferencePair, Rejection, canonical_json
 from mapl_ray.shards import (
     Manifest,
@@ -45,7 +55,7 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     with Spill(folder / ".spill") as spill, RejectionFile(folder / ".spill" / "rejected.jsonl") as rejected:
         counts = _read(config, spill, rejected)
         writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}
-        for pair in _unique(spill.sorted(), rejected):
+        for pair in _kept(spill.sorted(), config, rejected):
             writers[_split_of(pair, config)].add(pair)
         if not writers["train"].rows:
             raise UserError(
@@ -94,13 +104,23 @@ def _split_of(pair: PreferencePair, config: RunConfig) -> str:
     return "eval" if eval_split(pair, config.data.eval_fraction, config.seed) else "train"
 
 
-def _unique(pairs: Iterator[PreferencePair], rejected: RejectionFile) -> Iterator[PreferencePair]:
-    """Of several pairs with one id the first by content stays, whatever the order of the input."""
+def _kept(pairs: Iterator[PreferencePair], config: RunConfig, rejected: RejectionFile) -> Iterator[PreferencePair]:
+    """Pairs in canonical order without second ones of an id, duplicates and benchmark prompts; these are rejected.
+
+    Of several the first in that order stays, whatever the order of the input.
+    """
+    duplicates, contamination = Duplicates(config.data), Contamination.load(config.data)
     kept = None
     for pair in pairs:
         if pair.pair_id == kept:
             reason = f"id {pair.pair_id!r} occurs more than once: expected one row an id; one of them was kept"
             rejected.add(Rejection(pair.source, -1, pair.pair_id, "read", reason))
+        elif (found := contamination.found(pair)) is not None:
+            rejected.add(Rejection(pair.source, -1, pair.pair_id, "contamination", found))
+        elif (first := duplicates.first_like(pair)) is not None:
+            near = config.data.duplicates == "near"
+            reason = f"{'nearly ' if near else ''}the same texts as pair {first!r} (data.duplicates)"
+            rejected.add(Rejection(pair.source, -1, pair.pair_id, "duplicates", reason))
         else:
             kept = pair.pair_id
             yield pair
@@ -141,15 +161,15 @@ class ShardWriter:
 
 
 def _fingerprint(config: RunConfig) -> str:
-    files = {}
-    for file in source_files(config.data):
-        with file.open("rb") as handle:
-            files[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
-    data = config.data.model_dump(mode="json", exclude={"path"} if files else None)
+    sources = [source_identity(part) for part in config.data.parts()]
+    benchmarks = [hashlib.sha256(file.read_bytes()).hexdigest() for file in benchmark_files(config.data)]
+    # A path says nothing that the files' digests do not say better; a hub's name is all there is.
+    data = config.data.model_dump(mode="json", exclude={"path", "benchmarks"} if all(sources) else {"benchmarks"})
     return fingerprint_of(
         {
             "data": data,
-            "files": files,
+            "files": sources,
+            "benchmarks": benchmarks,
             "seed": config.seed,
             "rows_per_shard": config.synthesis.rows_per_shard,
             "columns": PAIR_SCHEMA.names,

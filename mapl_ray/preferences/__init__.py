@@ -1,17 +1,24 @@
 """Reading original preference pairs, and splitting them by prompt."""
 
+from mapl_ray.preferences.contamination import Contamination, benchmark_files
+from mapl_ray.preferences.duplicates import Duplicates
 from mapl_ray.preferences.read import read_pairs
-from mapl_ray.preferences.sources import check_source, source_files
+from mapl_ray.preferences.remote import is_uri
+from mapl_ray.preferences.sources import check_source, source_identity
 from mapl_ray.preferences.spill import RejectionFile, Spill, place_of
 from mapl_ray.preferences.split import eval_split, prompt_key
 
 __all__ = [
+    "Contamination",
+    "Duplicates",
     "RejectionFile",
     "Spill",
+    "benchmark_files",
     "check_source",
     "eval_split",
+    "is_uri",
     "place_of",
     "prompt_key",
     "read_pairs",
-    "source_files",
+    "source_identity",
 ]

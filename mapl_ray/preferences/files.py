@@ -1,4 +1,4 @@
-"""Raw rows of one local file: JSON lines, JSON, CSV (each also gzipped) and Parquet."""
+"""Raw rows of one file: JSON lines, JSON, CSV (each also gzipped) and Parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ class RawRow:
     problem: str = ""
 
 
-def file_kind(path: Path) -> str | None:
+def file_kind(path: PurePath) -> str | None:
     """The suffix that decides how a file is read (`.gz` aside), or None for a kind that is not read."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
@@ -45,15 +45,15 @@ def file_kind(path: Path) -> str | None:
     return suffixes[-1] if suffixes and suffixes[-1] in _READERS else None
 
 
-def read_file(path: Path) -> Iterator[RawRow]:
-    """Rows of a file in its order, streamed (a `.json` array is read whole).
+def read_file(path: PurePath, opener: Callable[[], BinaryIO] | None = None) -> Iterator[RawRow]:
+    """Rows of a file in its order, streamed (a `.json` array is read whole); `opener` where it is not a local one.
 
     Raises `UserError` naming the file if it is truncated, damaged, not UTF-8 or holds extension types.
     """
     kind = file_kind(path)
     if kind is None:
         raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
-    with _readable(path), _open(path) as handle:
+    with _readable(path), opener() if opener else Path(path).open("rb") as raw, _unpacked(path, raw) as handle:
         yield from _READERS[kind](handle, path)
 
 
@@ -83,12 +83,12 @@ def _extensions(column: pa.Field) -> Iterator[str]:
         yield from _extensions(kind.field(index))
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+def _unpacked(path: PurePath, raw: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: PurePath) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -101,7 +101,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read, truncated or damaged ({error}). Make or copy it again.") from None
 
 
-def _json_lines(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _json_lines(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
     row = 0
     for number, line in enumerate(handle, 1):
         data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
@@ -120,7 +120,7 @@ def _json_lines(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
         row += 1
 
 
-def _json(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _json(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
     data = handle.read()
     if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"[":
         yield from _json_lines(io.BytesIO(data), path)  # JSON lines often go by .json
@@ -141,7 +141,7 @@ def _checked(row: int, value: Any, where: str) -> RawRow:
     return RawRow(row, None, f"{where}={reprlib.repr(value)}: a {type(value).__name__}; expected a JSON object")
 
 
-def _csv(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _csv(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
     # The library's default of 131072 characters a field is below what a long response may have.
     csv.field_size_limit(sys.maxsize)
     lines = csv.reader(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), strict=True)
@@ -175,7 +175,7 @@ def _csv(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
         row += 1
 
 
-def _parquet(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
+def _parquet(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
     # A handle, not a path: pyarrow would read `key=value` folders above it as partitions.
     file = pq.ParquetFile(handle)
     refuse_extensions(file.schema_arrow, str(path))
@@ -187,7 +187,7 @@ def _parquet(handle: BinaryIO, path: Path) -> Iterator[RawRow]:
             row += 1
 
 
-_READERS: dict[str, Callable[[BinaryIO, Path], Iterator[RawRow]]] = {
+_READERS: dict[str, Callable[[BinaryIO, PurePath], Iterator[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

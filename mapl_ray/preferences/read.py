@@ -9,6 +9,7 @@ from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.files import RawRow
 from mapl_ray.preferences.formats import STAGE, detect_format, parse_row
+from mapl_ray.preferences.mix import apply_weight
 from mapl_ray.preferences.sources import Source, open_sources
 from mapl_ray.records import PreferencePair, Rejection
 
@@ -18,10 +19,16 @@ DETECTION_ROWS = 100  # rows looked at to tell the format: single dirty rows at 
 def read_pairs(config: DataConfig) -> Iterator[PreferencePair | Rejection]:
     """The rows of `config.path`, in source order; `config.limit` takes the first n of them, good or bad.
 
-    Raises `UserError` for what concerns a source as a whole, at once (no such file, URL) or while it is read (empty,
+    Of several sources (`config.mix`) one after another, each weighted (`mix.py`): then there may be more pairs than
+    rows. Raises `UserError` for what concerns a source as a whole, at once (no such file) or while it is read (empty,
     truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
     """
-    return islice(_read(open_sources(config), config), config.limit)
+    parts = config.parts()
+    streams = [islice(_read(open_sources(part), part), config.limit) for part in parts]
+    if not config.mix:
+        return streams[0]
+    weighted = [apply_weight(rows, source) for rows, source in zip(streams, config.mix, strict=True)]
+    return chain.from_iterable(weighted)
 
 
 def _read(sources: list[Source], config: DataConfig) -> Iterator[PreferencePair | Rejection]:

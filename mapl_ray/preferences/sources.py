@@ -1,7 +1,8 @@
-"""What `data.path` names, opened: a file, a folder of files, a saved data set, a data set on the hub, or the demo."""
+"""What `data.path` names, opened: files here or behind a URI, a saved data set, a data set on the hub, or the demo."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mapl_ray.config import DataConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file, refuse_extensions
 from mapl_ray.preferences.formats import COLUMNS
+from mapl_ray.preferences.remote import is_uri, remote_files
 
 DEMO = Path(__file__).parent / "demo_pairs.jsonl"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -36,11 +38,8 @@ def open_sources(config: DataConfig) -> list[Source]:
     """
     if config.path == "demo":
         return [_file_source(DEMO)]
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config.path):
-        raise UserError(
-            f"data.path={config.path!r}: URLs are not read. Download the data and give the local path, or give the "
-            "name of a Hugging Face data set as owner/name."
-        )
+    if is_uri(config.path):
+        return _remote_sources(config.path)
     if not config.path.strip():
         raise UserError("data.path is empty. Expected a file, a folder or the name of a Hugging Face data set.")
     path = Path(config.path).expanduser()
@@ -62,6 +61,13 @@ def open_sources(config: DataConfig) -> list[Source]:
             f"({FILE_KINDS}), a folder of such files, a saved data set or the name of a Hugging Face data set."
         )
     return [Source(config.path, config.path, partial(_hub_rows, config))]
+
+
+def _remote_sources(uri: str) -> list[Source]:
+    files = [file for file in remote_files(uri) if file_kind(file.path) is not None]
+    if not files:
+        raise UserError(f"data.path={uri!r}: holds no file that is read. Expected {FILE_KINDS}.")
+    return [Source(f"{uri} ({f.path.name})", f.path.name, partial(read_file, f.path, f.open)) for f in files]
 
 
 def _file_source(path: Path) -> Source:
@@ -149,8 +155,21 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def source_files(config: DataConfig) -> list[Path]:
-    """The files that `config.path` stands for, in reading order; empty for a data set on the hub."""
+def source_identity(config: DataConfig) -> dict[str, str]:
+    """What every file that `config.path` stands for is known by; empty for a data set on the hub.
+
+    Local files by their sha256, so that a copy elsewhere is the same; remote ones by size and time of change.
+    """
+    if is_uri(config.path):
+        return {str(file.path): f"{file.size} {file.modified}" for file in remote_files(config.path)}
+    identity = {}
+    for file in _local_files(config):
+        with file.open("rb") as handle:
+            identity[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return identity
+
+
+def _local_files(config: DataConfig) -> list[Path]:
     if config.path == "demo":
         return [DEMO]
     path = Path(config.path).expanduser()
@@ -160,5 +179,6 @@ def source_files(config: DataConfig) -> list[Path]:
 
 
 def check_source(config: DataConfig) -> None:
-    """Raise `UserError` if `config.path` names nothing that can be read; reads nothing itself."""
-    open_sources(config)
+    """Raise `UserError` if `config` names a source that can't be read; reads nothing itself."""
+    for part in config.parts():
+        open_sources(part)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 
+from mapl_ray.preferences.normalise import normalise
 from mapl_ray.records import Message, PreferencePair, canonical_json
 
 
@@ -14,7 +14,7 @@ def prompt_key(prompt: tuple[Message, ...]) -> str:
     Case, white space and Unicode composition do not count, nor do system messages: the same question asked under
     another system message would leak into the held-out side all the same.
     """
-    turns = [[m.role, _normalise(m.content)] for m in prompt if m.role != "system"]
+    turns = [[m.role, normalise(m.content)] for m in prompt if m.role != "system"]
     return canonical_json(turns)
 
 
@@ -26,7 +26,3 @@ def eval_split(pair: PreferencePair, fraction: float, seed: int) -> bool:
     digest = hashlib.sha256(f"{seed}\n{prompt_key(pair.prompt)}".encode("utf-8", "surrogatepass")).digest()
     # 53 bits: the quotient is exact in a float and stays below 1.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53 < fraction
-
-
-def _normalise(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

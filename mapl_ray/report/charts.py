@@ -86,10 +86,15 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], styles: Sequence
     return frame.render()
 
 
-def histograms(edges: Sequence[float], kinds: Mapping[str, Mapping[str, Any]]) -> Markup:
+def histograms(
+    edges: Sequence[float],
+    kinds: Mapping[str, Mapping[str, Any]],
+    x_name: str = "gap: reward of chosen minus rejected",
+    signed: bool = True,
+) -> Markup:
     """Outlined histograms over shared edges, as shares, one below the other; medians and zero marked."""
     room, height = 78, TOP + BOTTOM + 78 * len(kinds)
-    frame = Frame((edges[0], edges[-1]), (0.0, 1.0), "gap distributions", height=height, left=46)
+    frame = Frame((edges[0], edges[-1]), (0.0, 1.0), f"distributions of {x_name}", height=height, left=46)
     inner = room * len(kinds)
     peak = max((max(kind["counts"]) / max(1, kind["count"]) for kind in kinds.values()), default=1.0) or 1.0
     for index, (name, kind) in enumerate(kinds.items()):
@@ -104,10 +109,11 @@ def histograms(edges: Sequence[float], kinds: Mapping[str, Mapping[str, Any]]) -
         median = min(max(kind["median"], edges[0]), edges[-1])
         frame.line(median, base, median, base + 0.9 * room / inner, f"median {style}")
         frame.text(38, frame.py(base) - room / 2 + 6, name, "kind", anchor="end")
-        frame.text(350, frame.py(base) - room + 16, f"median {kind['median']:+.3g}", anchor="end")
+        median_text = f"median {kind['median']:{'+.3g' if signed else '.4g'}}"
+        frame.text(350, frame.py(base) - room + 16, median_text, anchor="end")
     if edges[0] < 0.0 < edges[-1]:
         frame.line(0.0, 0.0, 0.0, 1.0, "chance")
-    frame.x_axis("gap: reward of chosen minus rejected")
+    frame.x_axis(x_name)
     return frame.render()
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
-from string import Template
 
 from mapl_ray.report.examples_section import examples_section
-from mapl_ray.report.markup import Markup, el, join
+from mapl_ray.report.render import Section, render
 from mapl_ray.report.result_sections import (
     by_family_section,
     by_k_section,
@@ -24,15 +22,12 @@ from mapl_ray.report.run_sections import (
     provenance_section,
     tuning_section,
 )
-from mapl_ray.shards import write_atomically
 
 QUESTION = (
     "Do models that also learn from intra-sample relations (one response, two prompts) and inter-sample relations "
     "(one response pair, two prompts) follow several instructions better than plain preference learning on the same "
     "pairs, without losing preference accuracy?"
 )
-
-_Section = tuple[str, str, Markup | None, str]  # id, title, content, what is missing
 
 
 def build_report(run_dir: Path) -> Path:
@@ -42,31 +37,10 @@ def build_report(run_dir: Path) -> Path:
     """
     files = read_run(run_dir)
     sections = _result_sections(files) + _run_sections(files)
-    navigation = el("nav", el("ul", *(el("li", el("a", title, href=f"#{key}")) for key, title, _, _ in sections)))
-    body = join(
-        [
-            navigation,
-            *(
-                el(
-                    "section",
-                    el("h2", title),
-                    el("p", missing, class_="missing") if content is None else content,
-                    id=key,
-                )
-                for key, title, content, missing in sections
-            ),
-            *(el("p", note, class_="missing") for note in files.notes),
-        ]
-    )
-    template = Template(resources.files("mapl_ray.report").joinpath("template.html").read_text(encoding="utf-8"))
-    title = join([f"MAPL run: {run_dir.resolve().name}"])
-    text = template.substitute(title=title, question=join([QUESTION]), body=body)
-    path = run_dir / "report.html"
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-    return path
+    return render(run_dir / "report.html", f"MAPL run: {run_dir.resolve().name}", QUESTION, sections, files.notes)
 
 
-def _result_sections(files: RunFiles) -> list[_Section]:
+def _result_sections(files: RunFiles) -> list[Section]:
     evaluation = files.evaluation
     missing = "There is no evaluation.json in this run yet: `mapl evaluate` makes it."
     if evaluation is None:
@@ -86,7 +60,7 @@ def _result_sections(files: RunFiles) -> list[_Section]:
     ]
 
 
-def _run_sections(files: RunFiles) -> list[_Section]:
+def _run_sections(files: RunFiles) -> list[Section]:
     evaluation = files.evaluation or {}
     provenance = evaluation.get("provenance")
     return [

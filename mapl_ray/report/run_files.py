@@ -12,7 +12,8 @@ from typing import Any
 
 from mapl_ray.errors import UserError
 from mapl_ray.records import RelationGroup
-from mapl_ray.shards import Manifest, iter_rows, read_manifest
+from mapl_ray.report.data_stats import sample_rows
+from mapl_ray.shards import Manifest, read_manifest
 
 _EXAMPLES = 4
 
@@ -85,7 +86,7 @@ def _read_data_set(directory: Path, files: RunFiles) -> None:
         for row in _read_lines(path):
             data_set.reasons[f"{row.get('stage', '?')}: {_generalised(str(row.get('reason', '?')))}"] += 1
     if directory.parent.name == "groups":
-        for row in iter_rows(directory, data_set.manifest):
+        for row in sample_rows(directory, data_set.manifest):
             data_set.functions.update(i["name"] for some in row["instructions"] for i in some)
             if len(files.examples) < _EXAMPLES:
                 files.examples.append({"group": RelationGroup.from_row(row).to_row(), "rewards": {}})

@@ -130,7 +130,8 @@ def _draw_side(
     separated = False
     for index in rng.sample(range(len(slots)), len(slots)):
         instruction = None
-        for flags in _flag_order(condition, separated, rng):
+        last = len(drawn) == len(slots) - 1
+        for flags in _flag_order(condition, separated, last, rng):
             if not _satisfiable(slots[index], flags, drawn, slots, winner):
                 continue
             case = Case(
@@ -146,10 +147,12 @@ def _draw_side(
     return tuple(drawn[index] for index in range(len(slots))) if separated else None
 
 
-def _flag_order(condition: Condition, separated: bool, rng: random.Random) -> list[tuple[bool, bool]]:
+def _flag_order(condition: Condition, separated: bool, last: bool, rng: random.Random) -> list[tuple[bool, bool]]:
     """(flag of the winner, flag of the loser), in the order to try: one slot has to separate the two."""
     separating = (True, False)
     neutral = (True, True) if condition == "all" else (False, False)
+    if last and not separated:
+        return [separating]
     if separated and rng.random() < 0.5:
         return [neutral, separating]
     return [separating, neutral]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import RelationGroup
-from mapl_ray.shards import Manifest, iter_rows, read_manifest
+from mapl_ray.shards import Manifest, iter_rows, read_manifest, rows_hash
 from mapl_ray.synthesis import verify_group
 
 pytestmark = pytest.mark.ray
@@ -50,30 +51,26 @@ def contents(config: RunConfig) -> dict[str, str]:
 def test_same_bytes_for_any_order_and_number_of_workers(
     local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    a = config_of(tmp_path / "a", real_rows, cluster={"synthesis_workers": 1})
-    b = config_of(tmp_path / "b", list(reversed(real_rows)), cluster={"synthesis_workers": 2})
-    manifests = run_synthesis(a)
-    run_synthesis(b)
-    assert contents(a) == contents(b)
-    assert len(manifests["train"].parts) == 4  # about 190 pairs in shards of 60: three workers' worth and more
-    assert [row["pair_id"] for row in iter_rows(a.run_dir / "groups" / "train")] == [
-        row["pair_id"] for row in iter_rows(b.run_dir / "groups" / "train")
+    shuffled = random.Random(3).sample(real_rows, len(real_rows))
+    orders = {1: real_rows, 2: list(reversed(real_rows)), 8: shuffled}
+    configs = [
+        config_of(tmp_path / str(n), rows, cluster={"synthesis_workers": n}, synthesis={"rows_per_shard": 20})
+        for n, rows in orders.items()
     ]
+    manifests = [run_synthesis(config) for config in configs]
+    assert len(manifests[0]["train"].parts) >= 8  # work for eight
+    assert contents(configs[0]) == contents(configs[1]) == contents(configs[2])
 
 
-def test_same_groups_for_one_and_for_many_shards(
+def test_same_rows_in_the_same_order_for_any_shards(
     local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    one = config_of(tmp_path / "one", real_rows, synthesis={"rows_per_shard": 10_000})
-    many = config_of(tmp_path / "many", real_rows, synthesis={"rows_per_shard": 80})
-    for config in (one, many):
-        run_synthesis(config)
-    groups = [
-        sorted(iter_rows(config.run_dir / "groups" / "train"), key=lambda row: str(row["pair_id"]))
-        for config in (one, many)
-    ]
-    assert groups[0] == groups[1]
-    assert len(read_manifest(many.run_dir / "groups" / "train").parts) == 3
+    sizes = (10_000, 80, 7)
+    configs = [config_of(tmp_path / str(n), real_rows, synthesis={"rows_per_shard": n}) for n in sizes]
+    parts = [len(run_synthesis(config)["train"].parts) for config in configs]
+    assert parts[:2] == [1, 3]
+    assert parts[2] > 20
+    assert len({rows_hash(config.run_dir / "groups" / "train") for config in configs}) == 1
 
 
 def test_accounting_split_and_skipping(

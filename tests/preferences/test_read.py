@@ -158,8 +158,9 @@ def test_extension_types_are_not_opened(tmp_path: Path, nested: bool) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("https://example.org/a.jsonl", "URLs are not read. Download"),
-        ("s3://bucket/a.jsonl", "URLs are not read"),
+        ("https://example.org/a.jsonl", "https:// is not read"),
+        ("s3://name:word@bucket/a.jsonl", "a password in a s3:// address"),
+        ("file:///nowhere/a.jsonl", "no such file or folder there"),
         ("hf://datasets/owner/name", "as owner/name"),
         ("nowhere/a.jsonl", "no such file or folder"),
         ("/nowhere", "no such file or folder"),

@@ -1,0 +1,38 @@
+"""Typed run configs: one YAML file describes a whole run, dotted overrides change single values.
+
+Unknown keys fail, every default stands here and nowhere else, and everything that can be checked without a cluster
+is checked when the config is read.
+"""
+
+from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
+from mapl_ray.config.load import load_config, parse_config
+from mapl_ray.config.run import RunConfig
+from mapl_ray.config.stages import (
+    ClusterConfig,
+    EvaluationConfig,
+    LevelWeights,
+    Method,
+    ModelConfig,
+    ScoringConfig,
+    TinyModelConfig,
+    TrainConfig,
+    TuneConfig,
+)
+
+__all__ = [
+    "ClusterConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "LevelWeights",
+    "Method",
+    "MixSource",
+    "ModelConfig",
+    "RunConfig",
+    "ScoringConfig",
+    "SynthesisConfig",
+    "TinyModelConfig",
+    "TrainConfig",
+    "TuneConfig",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,98 @@
+"""Decontamination: pairs whose prompt is one of a benchmark's, or repeats a long run of words of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from mapl_ray.config import DataConfig
+from mapl_ray.errors import UserError
+from mapl_ray.preferences.files import file_kind, read_file
+from mapl_ray.preferences.normalise import normalise
+from mapl_ray.records import PreferencePair
+
+_COLUMNS = ("prompt", "input", "question", "instruction")
+
+
+@dataclass(frozen=True, slots=True)
+class Contamination:
+    """What must not be trained on: whole prompts and runs of words, each with the place it is from."""
+
+    prompts: dict[str, str]
+    runs: dict[tuple[str, ...], str]
+    length: int  # words of a run
+
+    @classmethod
+    def load(cls, config: DataConfig) -> Self:
+        """Read `config.benchmarks`. Raises `UserError` for a file that is missing or holds no prompts."""
+        prompts: dict[str, str] = {}
+        runs: dict[tuple[str, ...], str] = {}
+        for path in benchmark_files(config):
+            found = False
+            for place, text in _prompts(path):
+                found = True
+                prompts.setdefault(normalise(text), place)
+                for run in _runs(text, config.benchmark_ngram):
+                    runs.setdefault(run, place)
+            if not found:
+                raise UserError(
+                    f"data.benchmarks: {path} holds no prompts. Expected a .txt with one a line, or a .jsonl, .csv or "
+                    f".parquet file with a column {', '.join(_COLUMNS)}, as text or messages."
+                )
+        return cls(prompts, runs, config.benchmark_ngram)
+
+    def found(self, pair: PreferencePair) -> str | None:
+        """Why the pair must not be trained on, naming the benchmark's file and row; None where it may be."""
+        if not self.prompts:
+            return None
+        for message in pair.prompt:
+            if message.role != "user":
+                continue
+            if (place := self.prompts.get(normalise(message.content))) is not None:
+                return f"a user turn is the benchmark prompt {place}"
+            for run in _runs(message.content, self.length):
+                if run in self.runs:
+                    return f"a user turn shares {self.length} words with the benchmark prompt {self.runs[run]}"
+        return None
+
+
+def benchmark_files(config: DataConfig) -> list[Path]:
+    """The files of `config.benchmarks`; raises `UserError` for one that is not there or of a kind that is not read."""
+    paths = [Path(name).expanduser() for name in config.benchmarks]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"data.benchmarks: {path}: no such file (looked from {Path.cwd()}).")
+        if path.suffix != ".txt" and file_kind(path) is None:
+            raise UserError(f"data.benchmarks: {path}: expected .txt, .jsonl, .json, .csv (also .gz) or .parquet.")
+    return paths
+
+
+def _prompts(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, text) of every prompt of a file."""
+    if path.suffix == ".txt":
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if line.strip():
+                yield f"{path.name}:{number}", line
+        return
+    for raw in read_file(path):
+        for text in _texts(raw.values or {}):
+            if text.strip():
+                yield f"{path.name}, row {raw.row}", text
+
+
+def _texts(values: Mapping[str, Any]) -> Iterator[str]:
+    for column in _COLUMNS:
+        value = values.get(column)
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            turns = [turn for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
+            yield from (turn["content"] for turn in turns if isinstance(turn.get("content"), str))
+
+
+def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
+    words = normalise(text).split()
+    for start in range(len(words) - length + 1):
+        yield tuple(words[start : start + length])

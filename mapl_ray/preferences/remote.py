@@ -1,0 +1,84 @@
+"""Files behind a URI (s3://, gs://, hdfs://, file://) through pyarrow's file systems: listed, and opened as streams.
+
+Credentials come from where pyarrow looks for them (environment, profile, instance role), never from the URI.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from mapl_ray.errors import UserError
+
+_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "file")
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a file system that is not this machine's."""
+
+    path: PurePosixPath
+    size: int
+    modified: str  # with `size`, what it is known by: its bytes are not read for that
+    open: Callable[[], BinaryIO]
+
+
+def is_uri(path: str) -> bool:
+    """Whether the path names a scheme, known or not."""
+    return _URI.match(path) is not None
+
+
+def remote_files(uri: str) -> list[RemoteFile]:
+    """The file that a URI names, or those directly in its folder, by name.
+
+    Raises `UserError` for a scheme that is not read, a password in the URI, or what can't be reached or is not there.
+    """
+    scheme = uri.split("://", 1)[0].lower()
+    if scheme not in _SCHEMES:
+        raise UserError(
+            f"data.path={uri!r}: {scheme}:// is not read. Expected {', '.join(f'{s}://' for s in _SCHEMES)}, a local "
+            "path, or the name of a Hugging Face data set as owner/name."
+        )
+    if urlsplit(uri).password is not None:
+        raise UserError(
+            f"data.path: a password in a {scheme}:// address ends up in configs and logs. Take it out, and give the "
+            "credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    try:
+        system, path = fs.FileSystem.from_uri(uri)
+        info = system.get_file_info(path)
+        if info.type == fs.FileType.Directory:
+            found = [i for i in system.get_file_info(fs.FileSelector(path)) if i.type == fs.FileType.File]
+        else:
+            found = [info] if info.type == fs.FileType.File else []
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"data.path={uri!r}: can't be reached ({_first_line(error)}). Check it and the credentials."
+        ) from None
+    if not found:
+        raise UserError(f"data.path={uri!r}: no such file or folder there.")
+    return [_file(system, one) for one in sorted(found, key=lambda one: str(one.path))]
+
+
+def _file(system: Any, info: Any) -> RemoteFile:
+    opener = partial(_open, system, info.path)
+    return RemoteFile(PurePosixPath(info.path), int(info.size), str(info.mtime_ns), opener)
+
+
+def _open(system: Any, path: str) -> BinaryIO:
+    # Read in larger pieces than lines are: every piece is a request.
+    return cast(BinaryIO, io.BufferedReader(system.open_input_file(path), buffer_size=4 * 2**20))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,125 @@
+"""`build_data_report`: what synthesis made of the pairs, as one self-contained HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mapl_ray.evaluation.examples import pick_examples
+from mapl_ray.instructions import REGISTRY
+from mapl_ray.report.charts import histograms
+from mapl_ray.report.data_stats import DataStats, data_stats
+from mapl_ray.report.examples_section import examples_section
+from mapl_ray.report.markup import Markup, el, join, table
+from mapl_ray.report.render import Section, render
+from mapl_ray.report.run_files import read_run
+from mapl_ray.report.run_sections import data_section
+from mapl_ray.shards import read_manifest
+from mapl_ray.synthesis.leak import BOUND, Leak, leak
+
+QUESTION = (
+    "What became of the preference pairs: how many gave a group, what do the instructions ask for, and does a prompt "
+    "by itself give away whether it is preferred?"
+)
+FILE = "data_report.html"
+_EXAMPLES = 6
+
+
+def build_data_report(run_dir: Path) -> Path:
+    """Write `run_dir/data_report.html`. Raises `UserError` where there are no finished groups."""
+    splits = [run_dir / "groups" / split for split in ("train", "eval")]
+    stats = data_stats([(directory, read_manifest(directory, verify=False)) for directory in splits])
+    files = read_run(run_dir)
+    families = {name: function.family for name, function in REGISTRY.items()}
+    few = "There are too few groups to tell."
+    sections: list[Section] = [
+        (
+            "rows",
+            "Rows, functions, families",
+            data_section(files.data_sets, families),
+            "There is no finished data set.",
+        ),
+        ("k", "Instructions a prompt, relations by level", _counts(stats), few),
+        ("flags", "Truth by function", _flags(stats), few),
+        ("leak", "Does the prompt give its side away?", _leak(leak(stats.kept)), few),
+        ("lengths", "Text lengths", _lengths(stats), few),
+        ("examples", "Examples", examples_section(pick_examples(stats.kept, {}, _EXAMPLES), _EXAMPLES), few),
+    ]
+    return render(run_dir / FILE, f"MAPL data: {run_dir.resolve().name}", QUESTION, sections, files.notes)
+
+
+def _counts(stats: DataStats) -> Markup | None:
+    if not stats.groups:
+        return None
+    note = f"Counted in {stats.groups:,} of {stats.of_groups:,} groups."
+    per_prompt, levels = stats.per_prompt.total(), stats.levels.total()
+    return join(
+        [
+            el("p", note, class_="note"),
+            table(
+                ["instructions of a prompt", "prompts", "share"],
+                [[str(k), f"{n:,}", f"{n / per_prompt:.1%}"] for k, n in sorted(stats.per_prompt.items())],
+            ),
+            table(
+                ["level", "relations", "share"],
+                [[level, f"{n:,}", f"{n / levels:.1%}"] for level, n in sorted(stats.levels.items())],
+            ),
+        ]
+    )
+
+
+def _flags(stats: DataStats) -> Markup | None:
+    if not stats.flags:
+        return None
+    rows = []
+    for name, counts in sorted(stats.flags.items(), key=lambda item: (-item[1].total(), item[0])):
+        shares = []
+        for response in ("chosen", "rejected"):
+            yes, no = counts[response, True], counts[response, False]
+            shares.append(f"{yes / (yes + no):.0%}" if yes + no else "-")
+        function = REGISTRY.get(name)
+        rows.append([name, "unknown" if function is None else function.family, f"{counts.total():,}", *shares])
+    note = (
+        "Every instruction is checked on both responses. In the grid each function is written for the one response as "
+        "often as for the other, so the two shares should be close."
+    )
+    head = ["function", "family", "checked", "chosen satisfies", "rejected satisfies"]
+    return join([el("p", note, class_="note"), table(head, rows)])
+
+
+def _leak(found: Leak | None) -> Markup | None:
+    if found is None:
+        return None
+    verdict = "guessing" if max(found.single, found.paired) <= BOUND else "more than guessing: mind this data"
+    rows = [
+        ["single prompts told right", f"{found.single:.1%}"],
+        ["pairs of prompts told right", f"{found.paired:.1%}"],
+        ["relations asked about", f"{found.relations:,}"],
+        ["verdict", f"{verdict} (bound {BOUND:.0%})"],
+    ]
+    note = (
+        "A bag-of-words classifier sees the instructions alone, never the response, learns from two thirds of the "
+        "prompts and says of the others whether they are the preferred one. It should be no better than a coin."
+    )
+    return join([el("p", note, class_="note"), table(["", ""], rows)])
+
+
+def _lengths(stats: DataStats) -> Markup | None:
+    if not stats.groups:
+        return None
+    figures = []
+    for name, words in stats.words.items():
+        edges = _edges(words)
+        counts, _ = np.histogram(np.clip(words, edges[0], edges[-1]), bins=edges)
+        kind = {"counts": counts.tolist(), "count": len(words), "median": float(np.median(words))}
+        figure = histograms(edges, {name: kind}, "words", signed=False)
+        figures.append(el("figure", el("figcaption", name), figure))
+    note = "In words. The last bin takes what lies beyond the 99th percentile."
+    return join([el("p", note, class_="note"), el("div", *figures, class_="panels")])
+
+
+def _edges(words: Sequence[int]) -> list[float]:
+    top = max(10.0, float(np.quantile(words, 0.99)))
+    return [float(edge) for edge in np.linspace(0.0, top, 31)]
