@@ -36,6 +36,7 @@ def count_function(
     *,
     quantity: str | None = None,
     least: int = 1,
+    most: int | None = None,
     min_gap: int = 2,
     ifeval: Callable[[Args], IfEval | None] | None = None,
     excludes: Iterable[str] = (),
@@ -45,13 +46,13 @@ def count_function(
     """Register "at least / at most n things". Templates take `{bound}`, as in "at least 5 words".
 
     Arguments: `direction` ("at least" or "at most") and `n`. The direction is drawn first, whatever the flags;
-    `least` is the smallest threshold that is worth saying.
+    `least` and `most` are the smallest and the largest threshold that are worth saying.
     """
 
     def draw(case: Case, rng: random.Random) -> Args | None:
         values = [(text.measure(name, value), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
-            n = draw_threshold(values, direction, rng, least=least, min_gap=min_gap)
+            n = draw_threshold(values, direction, rng, least=least, most=most, min_gap=min_gap)
             if n is not None:
                 return {"direction": direction, "n": n}
         return None

@@ -50,7 +50,7 @@ def _phrasings(args: Args) -> Sequence[str]:
             "The longest passage you repeat word for word from this request should have {bound}.",
             "Let the longest run of words taken over from this request have {bound}.",
             "Your response's longest word-for-word copy of a part of this request must consist of {bound}.",
-            "Whatever you quote of this request, its longest unbroken run should be {bound} long.",
+            "At its longest, what you repeat of this request word for word should be {bound} long.",
         ),
         bound_phrases(args["direction"], args["n"], "word", "words"),
     )
@@ -78,14 +78,14 @@ def _word_phrasings(args: Args) -> Sequence[str]:
     use = (
         "Take up the word {word} from this request.",
         "Your response should contain the word {word}, as this request does.",
-        "Use the word {word} of this request at least once.",
-        "The word {word}, which stands in this request, must appear in the answer.",
+        "Use the word {word}, which this request uses, at least once.",
+        "The word {word}, which occurs in this request, must appear in the answer.",
     )
     avoid = (
         "Do not take up the word {word} from this request.",
         "Your response should not contain the word {word}, although this request does.",
-        "Avoid the word {word} of this request.",
-        "The word {word}, which stands in this request, must not appear in the answer.",
+        "Avoid the word {word}, which this request uses.",
+        "The word {word}, which occurs in this request, must not appear in the answer.",
     )
     return fill(use if args["use"] else avoid, word=quoted(args["word"]))
 

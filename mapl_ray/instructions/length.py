@@ -74,5 +74,5 @@ character_count = count_function(
 )
 def word_count_between(case: Case, rng: random.Random) -> Args | None:
     """A range of words, both ends within."""
-    ends = draw_range([(len(text.words), flag) for text, flag in case.flags], rng)
+    ends = draw_range([(len(text.words), flag) for text, flag in case.flags], rng, least=3)
     return None if ends is None or ends[0] >= ends[1] else {"low": ends[0], "high": ends[1]}

@@ -31,7 +31,7 @@ def _is_at(text: Features, place: int, word: str) -> bool:
         (
             "The {place} word of your response should be {word}.",
             "Let {word} be the {place} word of the answer.",
-            "Put {word} in the place of your {place} word.",
+            "Make {word} your {place} word.",
             "The {place} word of your answer must be {word}.",
         ),
         place=_ORDINALS[args["n"] - 2],

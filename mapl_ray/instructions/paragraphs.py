@@ -37,7 +37,7 @@ first_paragraph = count_function(
     ("word", "words"),
     (
         "The first paragraph should have {bound}.",
-        "Open with a paragraph of {bound}.",
+        "Open with a paragraph that has {bound}.",
         "Use {bound} in the first paragraph of your response.",
         "Your opening paragraph must contain {bound}.",
     ),
@@ -52,7 +52,7 @@ last_paragraph = count_function(
     ("word", "words"),
     (
         "The last paragraph should have {bound}.",
-        "Close with a paragraph of {bound}.",
+        "Close with a paragraph that has {bound}.",
         "Use {bound} in the last paragraph of your response.",
         "Your closing paragraph must contain {bound}.",
     ),
@@ -68,8 +68,8 @@ paragraph_exact = exact_function(
     (
         "Write {count}; a blank line starts a new one.",
         "Your response should contain {count} (blank lines separate paragraphs).",
-        "Divide the answer by blank lines into {count}.",
-        "By blank lines, the answer must fall into {count}.",
+        "Give the answer {count}, as blank lines divide it.",
+        "With blank lines between paragraphs, the answer must have {count}.",
     ),
     quantity="paragraph_count",
     size=True,

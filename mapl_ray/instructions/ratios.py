@@ -6,6 +6,7 @@ from mapl_ray.instructions.builders import count_function
 from mapl_ray.instructions.features import Features
 
 _FAMILY = "ratios"
+_MOST_PERCENT = 95  # "at most 100 percent" says nothing
 
 
 def _average(part: int, of: int) -> int:
@@ -23,9 +24,9 @@ words_per_sentence = count_function(
     ("word", "words"),
     (
         "On average, your sentences should have {bound}.",
-        "Keep the average sentence at {bound}.",
+        "Let the average sentence have {bound}.",
         "The average length of a sentence must be {bound}.",
-        "Write sentences of {bound} on average.",
+        "Write sentences that have {bound} on average.",
     ),
     quantity="words_per_sentence",
     least=4,
@@ -39,9 +40,9 @@ words_per_paragraph = count_function(
     ("word", "words"),
     (
         "On average, your paragraphs should have {bound}.",
-        "Keep the average paragraph at {bound}.",
+        "Let the average paragraph have {bound}.",
         "The average length of a paragraph (blank lines separate them) must be {bound}.",
-        "Write paragraphs of {bound} on average.",
+        "Write paragraphs that have {bound} on average.",
     ),
     quantity="words_per_paragraph",
     least=5,
@@ -61,6 +62,7 @@ unique_share = count_function(
     ),
     quantity="unique_words",
     least=10,
+    most=_MOST_PERCENT,
     size=True,
 )
 
@@ -77,4 +79,5 @@ long_word_share = count_function(
     ),
     quantity="long_words",
     least=4,
+    most=_MOST_PERCENT,
 )

@@ -47,7 +47,7 @@ first_sentence = count_function(
     ("word", "words"),
     (
         "The first sentence should have {bound}.",
-        "Open with a sentence of {bound}.",
+        "Open with a sentence that has {bound}.",
         "Use {bound} in the first sentence of your response.",
         "Your opening sentence must contain {bound}.",
     ),
@@ -62,7 +62,7 @@ last_sentence = count_function(
     ("word", "words"),
     (
         "The last sentence should have {bound}.",
-        "Close with a sentence of {bound}.",
+        "Close with a sentence that has {bound}.",
         "Use {bound} in the last sentence of your response.",
         "Your closing sentence must contain {bound}.",
     ),

@@ -31,9 +31,15 @@ def margin(value: int, min_gap: int = 2) -> int:
 
 
 def draw_threshold(
-    values: Values, direction: Direction, rng: random.Random, *, least: int = 1, min_gap: int = 2
+    values: Values,
+    direction: Direction,
+    rng: random.Random,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    min_gap: int = 2,
 ) -> int | None:
-    """A threshold n >= least, log-uniform, with `value >= n` (or `<= n`) exactly for the values that must satisfy.
+    """A threshold n from `least` to `most`, log-uniform: `value >= n` (or `<= n`) for what must satisfy alone.
 
     None where no n keeps the margins.
     """
@@ -49,6 +55,7 @@ def draw_threshold(
         high = max(math.floor(low * _REACH), low + 3 * min_gap)
     elif not bounded_below:
         low = max(low, math.ceil(high / _REACH))
+    high = high if most is None else min(high, most)
     return None if low > high else _log_uniform(low, high, rng)
 
 

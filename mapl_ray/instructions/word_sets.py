@@ -125,10 +125,7 @@ def _some_phrasings(args: Args) -> Sequence[str]:
             "Work {bound} into the answer: {words}.",
             "The answer must contain {bound}: {words}.",
         ),
-        [
-            bound.replace("a minimum of", "as a minimum").replace("a maximum of", "as a maximum")
-            for bound in bound_phrases(args["direction"], args["n"], "of these words", "of these words")
-        ],
+        bound_phrases(args["direction"], args["n"], "of these words", "of these words"),
         words=listed(args["words"], "and"),
     )
 

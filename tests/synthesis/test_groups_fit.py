@@ -90,6 +90,8 @@ def _instruction(name: str, **args: object) -> Instruction:
         (("exact_phrase", {"phrase": "old stone", "use": True}), ("any_of_words", {"words": ["stone"], "use": False})),
         (("include_word", {"word": "stone"}), ("exact_phrase", {"phrase": "old stone", "use": False})),
         (("exact_ending", {"phrase": "in 40 days."}), ("number_exact", {"n": 0})),
+        (("word_count", {"direction": "at most", "n": 90}), ("first_paragraph", {"direction": "at most", "n": 120})),
+        (("word_count", {"direction": "at least", "n": 50}), ("last_sentence", {"direction": "at least", "n": 60})),
     ],
 )
 def test_never_together(one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]]) -> None:
@@ -106,6 +108,8 @@ def test_never_together(one: tuple[str, dict[str, object]], other: tuple[str, di
         (("any_of_words", {"words": ["photosynthesis", "leaf"], "use": True}),
          ("longest_word", {"direction": "at most", "n": 8})),  # a leaf will do
         (("forbid_word", {"word": "photosynthesis"}), ("longest_word", {"direction": "at most", "n": 8})),
+        (("word_count", {"direction": "at most", "n": 90}), ("first_paragraph", {"direction": "at most", "n": 40})),
+        (("word_count", {"direction": "at most", "n": 90}), ("first_paragraph", {"direction": "at least", "n": 40})),
         (("include_word", {"word": "photosynthesis"}), ("long_word_share", {"direction": "at most", "n": 30})),
     ],
 )  # fmt: skip
