@@ -12,7 +12,7 @@ _FAMILY = "format"
 
 _LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)")
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
-_TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-{3,}+:?+[ \t]*+(?:\|[ \t]*+:?+-{3,}+:?+[ \t]*+)*+\|?+")
+_TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-++:?+[ \t]*+(?:\|[ \t]*+:?+-++:?+[ \t]*+)*+\|?+")
 
 
 def _has_table(text: Features) -> bool:

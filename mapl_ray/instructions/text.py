@@ -21,6 +21,16 @@ enormous, any script) in linear time and never raise.
 | bold part | `**text**` or `__text__` within one line, outside code blocks |
 | number | digits, with inner points and commas ("1,000" is one), at the start of a word; list numbers do not count |
 | capital word | a word of at least two letters, all of them capitals, none of them digits |
+| table | a line of dashes between `|` signs (`|---|---|`), outside code blocks |
+| link | `http://`, `https://` or `www.` and a letter, or `[text](target)` |
+| inline code | text between two single backticks of one line, outside code blocks |
+| year | four digits from 1000 to 2099, part of no longer number, word or percentage |
+| percentage | a digit, then `%`, "percent" or "per cent" |
+| emoji | a pictograph, a symbol of the blocks U+2600 to U+27BF, or a flag; no digit or sign with a variant |
+| question | a sentence that ends with a question mark; closing quotes and brackets may follow |
+| average, share | of words, rounded to a whole number; a threshold's margin covers what that leaves open |
+| run copied | the longest run of words, case ignored, that stands in the prompt as well |
+| ending | the words, or with their marks the characters, before trailing white space (and double quotes) |
 """
 
 from __future__ import annotations
