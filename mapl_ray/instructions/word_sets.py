@@ -130,6 +130,16 @@ def _some_phrasings(args: Args) -> Sequence[str]:
     )
 
 
+def _half_present(words: Sequence[str], text: Features, rng: random.Random) -> list[str]:
+    """Four to six of the words: about as many that the text has as such that it lacks, so that any bound is open."""
+    held = [word for word in words if text.count_word(word)]
+    lacking = [word for word in words if not text.count_word(word)]
+    drawn = [word for pool in (held, lacking) for word in rng.sample(pool, min(len(pool), rng.randint(2, 3)))]
+    drawn = drawn if len(drawn) > 3 else rng.sample(words, 4)
+    rng.shuffle(drawn)
+    return drawn
+
+
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(_present(text, args["words"]), args),
@@ -141,13 +151,13 @@ def some_of_words(case: Case, rng: random.Random) -> Args | None:
     if len(words) < 6:
         return None
     for _ in range(_TRIES):
-        drawn = rng.sample(words, rng.randint(4, 6))
+        drawn = _half_present(words, case.flags[0][0], rng) if case.flags else rng.sample(words, 4)
         if not _apart(drawn):
             continue
         values = [(_present(text, drawn), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
-            n = draw_threshold(values, direction, rng, min_gap=1)
-            if n is not None and n < len(drawn):
+            n = draw_threshold(values, direction, rng, most=len(drawn) - 1, min_gap=1)
+            if n is not None:
                 return {"words": drawn, "direction": direction, "n": n}
     return None
 

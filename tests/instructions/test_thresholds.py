@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_range, draw_threshold, margin, round_as_a_person
 
 values = st.lists(st.tuples(st.integers(0, 100_000), st.booleans()), min_size=1, max_size=3)
@@ -56,12 +57,23 @@ def test_rounding(value, low, high, expected) -> None:
         assert rounded % 100 == 0
 
 
-def test_both_directions_are_drawn_alike_whatever_the_flag() -> None:
-    from mapl_ray.instructions import REGISTRY
+TEXT = " ".join(f"{letter}orning, because {letter}ountain stands: a path of stone." for letter in "ABCDEFGHIJKLMNOP")
+FAIR = ("word_count", "character_count", "sentence_count", "longest_sentence", "comma_count", "words_per_sentence")
 
-    response = " ".join(["word"] * 120)
+
+@pytest.mark.parametrize("name", FAIR)
+@pytest.mark.parametrize("flag", [True, False])
+def test_both_directions_are_drawn_alike_whatever_the_flag(name: str, flag: bool) -> None:
+    rng = random.Random(name)
+    drawn = [REGISTRY[name].generate(TEXT, flag, rng) for _ in range(200)]
+    share = sum(i.args["direction"] == "at least" for i in drawn if i is not None) / 200
+    assert 0.36 < share < 0.64  # a fair coin, within 4 standard deviations of 0.035
+
+
+def test_a_list_of_words_tells_no_flag(real_pairs: list[tuple[str, str]]) -> None:
+    rng = random.Random(0)
     for flag in (True, False):
-        rng = random.Random(0)
-        drawn = [REGISTRY["word_count"].generate(response, flag, rng) for _ in range(400)]
-        share = sum(i.args["direction"] == "at least" for i in drawn if i is not None) / 400
-        assert 0.42 < share < 0.58  # a fair coin, within 3 standard deviations of 0.025
+        drawn = [REGISTRY["some_of_words"].generate(a, flag, rng, other=b) for a, b in real_pairs]
+        directions = [instruction.args["direction"] for instruction in drawn if instruction is not None]
+        # Half of the words are missing, as a rule, and both directions are open.
+        assert 0.35 < directions.count("at least") / len(directions) < 0.65
