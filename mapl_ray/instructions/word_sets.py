@@ -33,10 +33,11 @@ def _candidates(case: Case) -> dict[str, str]:
 def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], bool]) -> Args | None:
     """Two to four words, and whether to use or avoid them; drawn until every text's flag comes out.
 
-    Every second draw is from words that tell the texts apart.
+    Words that tell the texts apart come first, one way or the other by a coin: "all of" and "any of" are asked for as
+    often as they are ruled out, whatever the flag.
     """
     words = _candidates(case)
-    pools = [[*words.values()], *_telling(words, case)]
+    pools = [*in_random_order(_telling(words, case), rng), [*words.values()]]
     for attempt in range(_TRIES):
         pool = pools[attempt % len(pools)]
         drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))

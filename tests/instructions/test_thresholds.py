@@ -70,10 +70,12 @@ def test_both_directions_are_drawn_alike_whatever_the_flag(name: str, flag: bool
     assert 0.36 < share < 0.64  # a fair coin, within 4 standard deviations of 0.035
 
 
-def test_a_list_of_words_tells_no_flag(real_pairs: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize(
+    ("name", "key"), [("some_of_words", "direction"), ("all_of_words", "use"), ("any_of_words", "use")]
+)
+def test_a_list_of_words_tells_no_flag(name: str, key: str, real_pairs: list[tuple[str, str]]) -> None:
     rng = random.Random(0)
     for flag in (True, False):
-        drawn = [REGISTRY["some_of_words"].generate(a, flag, rng, other=b) for a, b in real_pairs]
-        directions = [instruction.args["direction"] for instruction in drawn if instruction is not None]
-        # Half of the words are missing, as a rule, and both directions are open.
-        assert 0.35 < directions.count("at least") / len(directions) < 0.65
+        drawn = [REGISTRY[name].generate(a, flag, rng, other=b) for a, b in real_pairs]
+        sides = [instruction.args[key] in (True, "at least") for instruction in drawn if instruction is not None]
+        assert 0.35 < sides.count(True) / len(sides) < 0.65
