@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ from mapl_ray.synthesis import with_absolute_paths
 __all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
 
 CONFIG_NAME = "submitted.yaml"
+_AGENT_SECONDS = 30.0
 # Switches without secrets that change how the libraries behave; nothing else of the environment is sent.
 FORWARDED = ("HF_HUB_OFFLINE", "DS_ACCELERATOR", "TOKENIZERS_PARALLELISM")
 
@@ -75,15 +77,7 @@ def run_job(
     client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, label: str, wait: bool = True
 ) -> int:
     """Submit `words` as an entry point with `folder` as its working directory; exit codes as in `submit`."""
-    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
-    try:
-        job_id = client.submit_job(
-            entrypoint=shlex.join(words),
-            runtime_env={"working_dir": str(folder), "env_vars": environment},
-            metadata={"submitted_by": label},
-        )
-    except Exception as error:  # Ray raises RuntimeError, ValueError and requests' errors here.
-        raise RunError(f"{url}: the job was not accepted: {error}") from None
+    job_id = _accepted(client, words, folder, url=url, label=label)
     stop = shlex.join(["ray", "job", "stop", "--address", url, job_id])
     print(f"job {job_id} submitted; stop it with: {stop}", flush=True)
     if not wait:
@@ -95,6 +89,25 @@ def run_job(
         return 130
     print(f"job {job_id}: {client.get_job_status(job_id).value.lower()}", flush=True)
     return code
+
+
+def _accepted(client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, label: str) -> str:
+    """The id of the job. A cluster that has just started says for some seconds that it has no agent yet."""
+    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    deadline = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            return str(
+                client.submit_job(
+                    entrypoint=shlex.join(words),
+                    runtime_env={"working_dir": str(folder), "env_vars": environment},
+                    metadata={"submitted_by": label},
+                )
+            )
+        except Exception as error:  # Ray raises RuntimeError, ValueError and requests' errors here.
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise RunError(f"{url}: the job was not accepted: {error}") from None
+            time.sleep(1.0)
 
 
 def plan(

@@ -56,7 +56,7 @@ def cluster() -> Iterator[str]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    gcs, dashboard, client = free_ports(3)
+    gcs, dashboard, client, agent, metrics = free_ports(5)  # another Ray may have the usual ones
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
@@ -65,6 +65,7 @@ def cluster() -> Iterator[str]:
         command = [
             *(Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={gcs}", "--num-cpus=1"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+            *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
             *(f"--temp-dir={folder}", "--disable-usage-stats", "--object-store-memory=100000000"),
         ]
         log = folder / "head.log"
