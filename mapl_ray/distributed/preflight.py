@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory
-from mapl_ray.preferences import benchmark_files, check_source
+from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.synthesis import select_functions
 
 
@@ -15,7 +15,7 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     """Look at the files and names that the stages will need. Raises `UserError` for the first that is not right."""
     if "synthesize" in stages:
         check_source(config.data)
-        benchmark_files(config.data)
+        Contamination.load(config.data)
         select_functions(config.synthesis)
     if config.model.name_or_path != "tiny":
         check_model_directory(config.model.name_or_path)

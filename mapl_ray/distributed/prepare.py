@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -19,7 +18,7 @@ from mapl_ray.preferences import (
     Duplicates,
     RejectionFile,
     Spill,
-    benchmark_files,
+    benchmark_digests,
     eval_split,
     place_of,
     read_pairs,
@@ -43,24 +42,26 @@ SPLITS = ("train", "eval")
 def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     """Read the source into `data_dir/pairs/{train,eval}`, skipped where it is there already.
 
-    A pair's split, shard and place follow from its content alone, so every order of the input gives the same bytes;
-    memory does not grow with the input. Rows that could not be used are counted with the train split; over both splits
-    accepted + rejected = input rows.
+    A pair's split, shard and place follow from its content alone, so every order of the input gives the same bytes. No
+    text stays in memory, only what `Duplicates` remembers of a pair. Rows that could not be used are counted with the
+    train split; over both splits accepted + rejected = input rows. Raises `UserError` for a source or benchmark that
+    can't be read, and where no pair is left to train on.
     """
     fingerprint = _fingerprint(config)
     folder = config.data_dir / "pairs"
     there = {split: finished(folder / split, fingerprint) for split in SPLITS}
     if all(there.values()):
         return {split: manifest for split, manifest in there.items() if manifest is not None}
+    contamination = Contamination.load(config.data)  # before the hours that reading may take
     with Spill(folder / ".spill") as spill, RejectionFile(folder / ".spill" / "rejected.jsonl") as rejected:
         counts = _read(config, spill, rejected)
         writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}
-        for pair in _kept(spill.sorted(), config, rejected):
+        for pair in _kept(spill.sorted(), Duplicates(config.data), contamination, rejected):
             writers[_split_of(pair, config)].add(pair)
         if not writers["train"].rows:
             raise UserError(
-                f"data.path={config.data.path!r}: all {writers['eval'].rows} pairs were held out. "
-                "Lower data.eval_fraction."
+                f"data.path={config.data.path!r}: no pair is left to train on: {writers['eval'].rows} were held out, "
+                f"{rejected.count} rows rejected. Lower data.eval_fraction, or look at data.benchmarks."
             )
         return {split: writers[split].finish(rejected.read() if split == "train" else ()) for split in reversed(SPLITS)}
 
@@ -104,12 +105,13 @@ def _split_of(pair: PreferencePair, config: RunConfig) -> str:
     return "eval" if eval_split(pair, config.data.eval_fraction, config.seed) else "train"
 
 
-def _kept(pairs: Iterator[PreferencePair], config: RunConfig, rejected: RejectionFile) -> Iterator[PreferencePair]:
+def _kept(
+    pairs: Iterator[PreferencePair], duplicates: Duplicates, contamination: Contamination, rejected: RejectionFile
+) -> Iterator[PreferencePair]:
     """Pairs in canonical order without second ones of an id, duplicates and benchmark prompts; these are rejected.
 
     Of several the first in that order stays, whatever the order of the input.
     """
-    duplicates, contamination = Duplicates(config.data), Contamination.load(config.data)
     kept = None
     for pair in pairs:
         if pair.pair_id == kept:
@@ -118,8 +120,8 @@ def _kept(pairs: Iterator[PreferencePair], config: RunConfig, rejected: Rejectio
         elif (found := contamination.found(pair)) is not None:
             rejected.add(Rejection(pair.source, -1, pair.pair_id, "contamination", found))
         elif (first := duplicates.first_like(pair)) is not None:
-            near = config.data.duplicates == "near"
-            reason = f"{'nearly ' if near else ''}the same texts as pair {first!r} (data.duplicates)"
+            nearly = "nearly " if duplicates.mode == "near" else ""
+            reason = f"{nearly}the same as pair {first!r} (data.duplicates={duplicates.mode})"
             rejected.add(Rejection(pair.source, -1, pair.pair_id, "duplicates", reason))
         else:
             kept = pair.pair_id
@@ -162,14 +164,13 @@ class ShardWriter:
 
 def _fingerprint(config: RunConfig) -> str:
     sources = [source_identity(part) for part in config.data.parts()]
-    benchmarks = [hashlib.sha256(file.read_bytes()).hexdigest() for file in benchmark_files(config.data)]
     # A path says nothing that the files' digests do not say better; a hub's name is all there is.
     data = config.data.model_dump(mode="json", exclude={"path", "benchmarks"} if all(sources) else {"benchmarks"})
     return fingerprint_of(
         {
             "data": data,
             "files": sources,
-            "benchmarks": benchmarks,
+            "benchmarks": benchmark_digests(config.data),
             "seed": config.seed,
             "rows_per_shard": config.synthesis.rows_per_shard,
             "columns": PAIR_SCHEMA.names,

@@ -1,6 +1,6 @@
 """Reading original preference pairs, and splitting them by prompt."""
 
-from mapl_ray.preferences.contamination import Contamination, benchmark_files
+from mapl_ray.preferences.contamination import Contamination, benchmark_digests
 from mapl_ray.preferences.duplicates import Duplicates
 from mapl_ray.preferences.read import read_pairs
 from mapl_ray.preferences.remote import is_uri
@@ -13,7 +13,7 @@ __all__ = [
     "Duplicates",
     "RejectionFile",
     "Spill",
-    "benchmark_files",
+    "benchmark_digests",
     "check_source",
     "eval_split",
     "is_uri",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
-from mapl_ray.preferences.files import file_kind, read_file
+from mapl_ray.preferences.files import file_kind, read_file, readable
 from mapl_ray.preferences.normalise import normalise
 from mapl_ray.records import PreferencePair
 
@@ -26,10 +27,14 @@ class Contamination:
 
     @classmethod
     def load(cls, config: DataConfig) -> Self:
-        """Read `config.benchmarks`. Raises `UserError` for a file that is missing or holds no prompts."""
+        """Read `config.benchmarks`.
+
+        Raises `UserError` for a file that is missing, can't be read, has a row that can't, or holds no prompts: what is
+        passed over here would be trained on.
+        """
         prompts: dict[str, str] = {}
         runs: dict[tuple[str, ...], str] = {}
-        for path in benchmark_files(config):
+        for path in _files(config):
             found = False
             for place, text in _prompts(path):
                 found = True
@@ -58,26 +63,42 @@ class Contamination:
         return None
 
 
-def benchmark_files(config: DataConfig) -> list[Path]:
-    """The files of `config.benchmarks`; raises `UserError` for one that is not there or of a kind that is not read."""
+def benchmark_digests(config: DataConfig) -> list[str]:
+    """The sha256 of every file of `config.benchmarks`. Raises `UserError` for one that is missing or can't be read."""
+    digests = []
+    for path in _files(config):
+        with readable(path), path.open("rb") as handle:
+            digests.append(hashlib.file_digest(handle, "sha256").hexdigest())
+    return digests
+
+
+def _files(config: DataConfig) -> list[Path]:
     paths = [Path(name).expanduser() for name in config.benchmarks]
     for path in paths:
         if not path.is_file():
             raise UserError(f"data.benchmarks: {path}: no such file (looked from {Path.cwd()}).")
-        if path.suffix != ".txt" and file_kind(path) is None:
+        if not _is_text(path) and file_kind(path) is None:
             raise UserError(f"data.benchmarks: {path}: expected .txt, .jsonl, .json, .csv (also .gz) or .parquet.")
     return paths
 
 
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt"
+
+
 def _prompts(path: Path) -> Iterator[tuple[str, str]]:
     """(place, text) of every prompt of a file."""
-    if path.suffix == ".txt":
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            if line.strip():
-                yield f"{path.name}:{number}", line
+    if _is_text(path):
+        # Lines end where editors end them, not at the other separators that `splitlines` knows.
+        with readable(path), path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path.name}:{number}", line
         return
     for raw in read_file(path):
-        for text in _texts(raw.values or {}):
+        if raw.values is None:
+            raise UserError(f"data.benchmarks: {path}: {raw.problem}. Mend the row, or take it out.")
+        for text in _texts(raw.values):
             if text.strip():
                 yield f"{path.name}, row {raw.row}", text
 
@@ -90,6 +111,9 @@ def _texts(values: Mapping[str, Any]) -> Iterator[str]:
         elif isinstance(value, list):
             turns = [turn for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
             yield from (turn["content"] for turn in turns if isinstance(turn.get("content"), str))
+    instruction, given = values.get("instruction"), values.get("input")
+    if isinstance(instruction, str) and isinstance(given, str):
+        yield f"{instruction}\n\n{given}"  # as such rows are asked (`formats.py`)
 
 
 def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:

@@ -53,7 +53,7 @@ def read_file(path: PurePath, opener: Callable[[], BinaryIO] | None = None) -> I
     kind = file_kind(path)
     if kind is None:
         raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
-    with _readable(path), opener() if opener else Path(path).open("rb") as raw, _unpacked(path, raw) as handle:
+    with readable(path), opener() if opener else Path(path).open("rb") as raw, _unpacked(path, raw) as handle:
         yield from _READERS[kind](handle, path)
 
 
@@ -88,7 +88,8 @@ def _unpacked(path: PurePath, raw: BinaryIO) -> BinaryIO:
 
 
 @contextmanager
-def _readable(path: PurePath) -> Iterator[None]:
+def readable(path: PurePath) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into a `UserError` that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mapl_ray.config import MixSource
@@ -27,3 +29,10 @@ def apply_weight(rows: Iterator[PreferencePair | Rejection], source: MixSource) 
             yield Rejection(row.source, -1, row.pair_id, "mix", reason)
         for number in range(1, times + 1):
             yield row if number == 1 else replace(row, pair_id=f"{row.pair_id}~{number}")
+
+
+def repeat_of(pair_id: str, mix: Sequence[MixSource]) -> int:
+    """n for an id `...~n` that `apply_weight` may have made of `mix`, else 1: ids of one's own may hold a `~` too."""
+    ending = re.search(r"~([1-9]\d{0,8})\Z", pair_id, re.ASCII)
+    number = int(ending[1]) if ending else 1
+    return number if number <= max((math.ceil(source.weight) for source in mix), default=1) else 1
