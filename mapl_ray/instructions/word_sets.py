@@ -131,12 +131,12 @@ def _some_phrasings(args: Args) -> Sequence[str]:
     )
 
 
-def _half_present(words: Sequence[str], text: Features, rng: random.Random) -> list[str]:
+def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> list[str]:
     """Four to six of the words: about as many that the text has as such that it lacks, so that any bound is open."""
-    held = [word for word in words if text.count_word(word)]
-    lacking = [word for word in words if not text.count_word(word)]
+    held = [word for folded, word in words.items() if folded in text.word_counts]
+    lacking = [word for folded, word in words.items() if folded not in text.word_counts]
     drawn = [word for pool in (held, lacking) for word in rng.sample(pool, min(len(pool), rng.randint(2, 3)))]
-    drawn = drawn if len(drawn) > 3 else rng.sample(words, 4)
+    drawn = drawn if len(drawn) > 3 else rng.sample([*words.values()], 4)
     rng.shuffle(drawn)
     return drawn
 
@@ -148,11 +148,11 @@ def _half_present(words: Sequence[str], text: Features, rng: random.Random) -> l
 )
 def some_of_words(case: Case, rng: random.Random) -> Args | None:
     """How many of a list of words occur; whole words are counted without doubt, so the margin is one."""
-    words = [*_candidates(case).values()]
+    words = _candidates(case)
     if len(words) < 6:
         return None
     for _ in range(_TRIES):
-        drawn = _half_present(words, case.flags[0][0], rng) if case.flags else rng.sample(words, 4)
+        drawn = _half_present(words, case.flags[0][0], rng) if case.flags else rng.sample([*words.values()], 4)
         if not _apart(drawn):
             continue
         values = [(_present(text, drawn), flag) for text, flag in case.flags]
