@@ -12,7 +12,8 @@ from pathlib import Path
 from mapl_ray.config import RunConfig
 from mapl_ray.doctor_checks import Finding, check_endpoints, check_token_file
 from mapl_ray.doctor_memory import check_memory
-from mapl_ray.preferences import is_uri
+from mapl_ray.errors import UserError
+from mapl_ray.preferences import check_address, is_uri
 
 __all__ = ["Finding", "diagnose", "render"]
 
@@ -121,6 +122,8 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
     yield from _disk(config.run_dir)
     for part in config.data.parts():
         yield _source("data", "data.mix" if config.data.mix else "data.path", part.path, ("demo",))
+    for benchmark in config.data.benchmarks:
+        yield _benchmark(benchmark)
     model = _source("model", "model.name_or_path", config.model.name_or_path, ("tiny",))
     folder = Path(config.model.name_or_path)
     if folder.is_dir():
@@ -136,12 +139,12 @@ def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Findi
     path = Path(value)
     if value in built_in:
         return Finding("ok", what, f"{value}: comes with this package")
+    if is_uri(value):
+        return _address(what, key, value)
     if path.exists():
         if os.access(path, os.R_OK):
             return Finding("ok", what, f"{value} is there and readable")
         return Finding("fail", what, f"{value} is not readable", "mend its permissions")
-    if is_uri(value):
-        return Finding("ok", what, f"{value}: looked at when the run starts, with the credentials of the environment")
     hub_like = value.count("/") <= 1 and not value.startswith((".", "/", "~")) and path.suffix[1:] not in _FILE_KINDS
     if not hub_like:
         return Finding("fail", what, f"{key}={value!r}: no such file or folder (from {Path.cwd()})", f"mend {key}")
@@ -149,6 +152,26 @@ def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Findi
         cure = f"unset HF_HUB_OFFLINE, or download it before and set {key} to its folder"
         return Finding("warn", what, f"{value}: taken for a hub name, and HF_HUB_OFFLINE=1 forbids the hub", cure)
     return Finding("ok", what, f"{value}: taken for a hub name; downloaded when the run starts")
+
+
+def _address(what: str, key: str, uri: str) -> Finding:
+    try:
+        check_address(uri, key)
+    except UserError as error:
+        return Finding("fail", what, str(error), f"mend {key}")
+    return Finding("ok", what, f"{uri}: looked at when the run starts, with the credentials of the environment")
+
+
+def _benchmark(value: str) -> Finding:
+    if is_uri(value):
+        return _address("benchmark", "data.benchmarks", value)
+    path = Path(value).expanduser()
+    if not path.is_file():
+        detail = f"data.benchmarks: {value!r}: no such file (from {Path.cwd()})"
+        return Finding("fail", "benchmark", detail, "mend data.benchmarks")
+    if not os.access(path, os.R_OK):
+        return Finding("fail", "benchmark", f"{value} is not readable", "mend its permissions")
+    return Finding("ok", "benchmark", f"{value} is there and readable")
 
 
 _FILE_KINDS = ("jsonl", "json", "gz", "parquet", "csv", "zst", "txt", "arrow")

@@ -209,6 +209,20 @@ def test_every_source_is_looked_at(tmp_path: Path) -> None:
     assert [finding.level for finding in findings_about("data", data={"mix": mix})] == ["ok", "ok", "fail"]
 
 
+def test_addresses_are_looked_at_and_no_password_is_shown() -> None:
+    mix = [{"path": uri} for uri in ("s3://KEY:hunter2@bucket/a.jsonl", "s3://KEY:a/hunter2@bucket/a", "s3://[b/a")]
+    found = findings_about("data", data={"mix": mix})
+    assert [finding.level for finding in found] == ["fail"] * 3
+    assert not [finding for finding in found if "hunter2" in finding.detail + finding.cure]
+
+
+def test_benchmarks_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "here.txt").write_text("Why?\n")
+    names = [str(tmp_path / "here.txt"), "s3://bucket/there.txt", str(tmp_path / "gone.txt"), "ftp://host/a.txt"]
+    found = findings_about("benchmark", data={"benchmarks": names})
+    assert [finding.level for finding in found] == ["ok", "ok", "fail", "fail"]
+
+
 def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_cpus", lambda: 2)
     train = {"num_workers": 3, "cpus_per_worker": 1.0}

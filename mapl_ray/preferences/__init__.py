@@ -3,7 +3,7 @@
 from mapl_ray.preferences.contamination import Contamination, benchmark_digests
 from mapl_ray.preferences.duplicates import Duplicates
 from mapl_ray.preferences.read import read_pairs
-from mapl_ray.preferences.remote import is_uri
+from mapl_ray.preferences.remote import check_address, is_uri
 from mapl_ray.preferences.sources import check_source, source_identity
 from mapl_ray.preferences.spill import RejectionFile, Spill, place_of
 from mapl_ray.preferences.split import eval_split, prompt_key
@@ -14,6 +14,7 @@ __all__ = [
     "RejectionFile",
     "Spill",
     "benchmark_digests",
+    "check_address",
     "check_source",
     "eval_split",
     "is_uri",

@@ -29,8 +29,13 @@ class RemoteFile:
 
     path: PurePosixPath
     size: int
-    modified: str  # with `size`, what it is known by: its bytes are not read for that
+    modified: str
     open: Callable[[], BinaryIO]
+
+    @property
+    def identity(self) -> str:
+        """What the file is known by, beside its path: its bytes are not read for that."""
+        return f"{self.size} {self.modified}"
 
 
 def is_uri(path: str) -> bool:
@@ -38,35 +43,54 @@ def is_uri(path: str) -> bool:
     return _URI.match(path) is not None
 
 
-def remote_files(uri: str) -> list[RemoteFile]:
-    """The file that a URI names, or those directly in its folder, by name.
+def check_address(uri: str, key: str) -> None:
+    """Raise `UserError`, naming the config's `key`, for a password in the URI, a malformed one or an unread scheme.
 
-    Raises `UserError` for a scheme that is not read, a password in the URI, or what can't be reached or is not there.
+    Asks no server. Only an address that holds no password is shown.
     """
     scheme = uri.split("://", 1)[0].lower()
-    if scheme not in _SCHEMES:
+    try:
+        address = urlsplit(uri)
+        secret, _ = address.password is not None, address.port
+    except ValueError:
+        # An unescaped "/" of a secret ends the host early, and what is left looks like a port: so nothing is shown.
         raise UserError(
-            f"data.path={uri!r}: {scheme}:// is not read. Expected {', '.join(f'{s}://' for s in _SCHEMES)}, a local "
-            "path, or the name of a Hugging Face data set as owner/name."
-        )
-    if urlsplit(uri).password is not None:
+            f"{key}: not a valid {scheme}:// address (host or port). Expected as in s3://bucket/folder/pairs.jsonl, "
+            "without credentials: these are taken from the environment."
+        ) from None
+    if secret:
         raise UserError(
-            f"data.path: a password in a {scheme}:// address ends up in configs and logs. Take it out, and give the "
+            f"{key}: a password in a {scheme}:// address ends up in configs and logs. Take it out, and give the "
             "credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
+    if scheme not in _SCHEMES:
+        raise UserError(
+            f"{key}={uri!r}: {scheme}:// is not read. Expected {', '.join(f'{s}://' for s in _SCHEMES)}, a local "
+            "path, or the name of a Hugging Face data set as owner/name."
+        )
+
+
+def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:
+    """The file that a URI names, or those directly in its folder, by name, hidden ones aside.
+
+    Raises `UserError`, naming the config's `key`, as `check_address` does, and for what can't be reached or is not
+    there.
+    """
+    check_address(uri, key)
     try:
         system, path = fs.FileSystem.from_uri(uri)
         info = system.get_file_info(path)
         if info.type == fs.FileType.Directory:
-            found = [i for i in system.get_file_info(fs.FileSelector(path)) if i.type == fs.FileType.File]
+            inside = [i for i in system.get_file_info(fs.FileSelector(path)) if i.type == fs.FileType.File]
+            found = [i for i in inside if not i.base_name.startswith((".", "_"))]  # as in a local folder
         else:
             found = [info] if info.type == fs.FileType.File else []
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"data.path={uri!r}: can't be reached ({_first_line(error)}). Check it and the credentials."
+            f"{key}={uri!r}: can't be reached ({_first_line(error)}). Check it and the credentials."
         ) from None
     if not found:
-        raise UserError(f"data.path={uri!r}: no such file or folder there.")
+        raise UserError(f"{key}={uri!r}: no such file or folder there, or the folder is empty.")
     return [_file(system, one) for one in sorted(found, key=lambda one: str(one.path))]
 
 
