@@ -161,11 +161,14 @@ def source_identity(config: DataConfig) -> dict[str, str]:
     Local files by their sha256, so that a copy elsewhere is the same; remote ones by size and time of change.
     """
     if is_uri(config.path):
-        return {str(file.path): f"{file.size} {file.modified}" for file in remote_files(config.path)}
+        return {str(file.path): file.identity for file in remote_files(config.path)}
+    folder = Path(config.path).expanduser()
     identity = {}
     for file in _local_files(config):
+        # The splits of a saved data set hold files of the same names.
+        name = file.relative_to(folder).as_posix() if folder.is_dir() and config.path != "demo" else file.name
         with file.open("rb") as handle:
-            identity[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+            identity[name] = hashlib.file_digest(handle, "sha256").hexdigest()
     return identity
 
 
