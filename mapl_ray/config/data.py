@@ -23,7 +23,7 @@ class MixSource(Section):
     format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
     split: str = "train"
     revision: str | None = None
-    weight: float = Field(default=1.0, gt=0.0)  # 0.25: every fourth pair; 2: every pair twice
+    weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)  # 0.25: every fourth pair; 2: every pair twice
 
 
 class DataConfig(Section):
@@ -38,7 +38,7 @@ class DataConfig(Section):
     eval_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)  # held out, by prompt
     duplicates: Literal["keep", "exact", "near"] = "exact"  # of whole pairs; all but the first are rejected
     near_threshold: float = Field(default=0.9, gt=0.0, le=1.0)  # share of runs of three words that are the same
-    benchmarks: tuple[str, ...] = ()  # files of prompts that must not be trained on
+    benchmarks: tuple[str, ...] = ()  # files, here or behind a URI, of prompts that must not be trained on
     benchmark_ngram: int = Field(default=13, ge=2)  # nor prompts that share a run of so many words with one
     max_response_chars: int = Field(default=20_000, ge=1)
     max_prompt_chars: int = Field(default=20_000, ge=1)

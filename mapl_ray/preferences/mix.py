@@ -12,18 +12,21 @@ from mapl_ray.preferences.spill import place_of
 from mapl_ray.records import PreferencePair, Rejection
 
 
-def apply_weight(rows: Iterator[PreferencePair | Rejection], source: MixSource) -> Iterator[PreferencePair | Rejection]:
+def apply_weight(
+    rows: Iterator[PreferencePair | Rejection], source: MixSource, seed: int
+) -> Iterator[PreferencePair | Rejection]:
     """Every pair floor(weight) times, and once more for the fraction of pairs that is left.
 
-    A hash of the source's path and the pair's id decides, so that order and workers do not matter. Pairs come back as
-    `id~2`, `id~3`, ... (other groups are drawn for them); those left out are rejections of the stage `mix`.
+    A hash of the seed, the source's path and the pair's id decides, so that order and workers do not matter. Pairs
+    come back as `id~2`, `id~3`, ... (other groups are drawn for them); those left out are rejections of the stage
+    `mix`. So accepted + rejected = rows of the source + extra repeats.
     """
     whole, rest = divmod(source.weight, 1.0)
     for row in rows:
         if isinstance(row, Rejection):
             yield row
             continue
-        times = int(whole) + (place_of(f"{source.path}\n{row.pair_id}") < rest)
+        times = int(whole) + (place_of(f"{seed}\n{source.path}\n{row.pair_id}") < rest)
         if times == 0:
             reason = f"left out by its source's weight={source.weight:g} (data.mix, {source.path})"
             yield Rejection(row.source, -1, row.pair_id, "mix", reason)

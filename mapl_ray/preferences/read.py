@@ -16,18 +16,18 @@ from mapl_ray.records import PreferencePair, Rejection
 DETECTION_ROWS = 100  # rows looked at to tell the format: single dirty rows at the start must not decide it
 
 
-def read_pairs(config: DataConfig) -> Iterator[PreferencePair | Rejection]:
+def read_pairs(config: DataConfig, seed: int = 0) -> Iterator[PreferencePair | Rejection]:
     """The rows of `config.path`, in source order; `config.limit` takes the first n of them, good or bad.
 
-    Of several sources (`config.mix`) one after another, each weighted (`mix.py`): then there may be more pairs than
-    rows. Raises `UserError` for what concerns a source as a whole, at once (no such file) or while it is read (empty,
-    truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
+    Of several sources (`config.mix`) one after another, each weighted (`mix.py`, drawn by `seed`): then there may be
+    more pairs than rows. Raises `UserError` for what concerns a source as a whole, at once (no such file) or while it
+    is read (empty, truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
     """
     parts = config.parts()
     streams = [islice(_read(open_sources(part), part), config.limit) for part in parts]
     if not config.mix:
         return streams[0]
-    weighted = [apply_weight(rows, source) for rows, source in zip(streams, config.mix, strict=True)]
+    weighted = [apply_weight(rows, source, seed) for rows, source in zip(streams, config.mix, strict=True)]
     return chain.from_iterable(weighted)
 
 
