@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Self, cast
 
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.files import file_kind, read_file, readable
 from mapl_ray.preferences.normalise import normalise
+from mapl_ray.preferences.remote import is_uri, remote_files
 from mapl_ray.records import PreferencePair
 
 _COLUMNS = ("prompt", "input", "question", "instruction")
+
+
+@dataclass(frozen=True, slots=True)
+class _Benchmark:
+    """One file of prompts."""
+
+    path: PurePath
+    open: Callable[[], BinaryIO]
+    identity: str | None  # of a remote file; a local one is known by its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +38,24 @@ class Contamination:
 
     @classmethod
     def load(cls, config: DataConfig) -> Self:
-        """Read `config.benchmarks`.
+        """Read `config.benchmarks`, local files or ones behind a URI.
 
         Raises `UserError` for a file that is missing, can't be read, has a row that can't, or holds no prompts: what is
         passed over here would be trained on.
         """
         prompts: dict[str, str] = {}
         runs: dict[tuple[str, ...], str] = {}
-        for path in _files(config):
+        for file in _files(config):
             found = False
-            for place, text in _prompts(path):
+            for place, text in _prompts(file):
                 found = True
                 prompts.setdefault(normalise(text), place)
                 for run in _runs(text, config.benchmark_ngram):
                     runs.setdefault(run, place)
             if not found:
                 raise UserError(
-                    f"data.benchmarks: {path} holds no prompts. Expected a .txt with one a line, or a .jsonl, .csv or "
-                    f".parquet file with a column {', '.join(_COLUMNS)}, as text or messages."
+                    f"data.benchmarks: {file.path} holds no prompts. Expected a .txt with one a line, or a .jsonl, "
+                    f".csv or .parquet file with a column {', '.join(_COLUMNS)}, as text or messages."
                 )
         return cls(prompts, runs, config.benchmark_ngram)
 
@@ -64,43 +75,61 @@ class Contamination:
 
 
 def benchmark_digests(config: DataConfig) -> list[str]:
-    """The sha256 of every file of `config.benchmarks`. Raises `UserError` for one that is missing or can't be read."""
+    """What every file of `config.benchmarks` is known by: its sha256, or path, size and time of change of a remote one.
+
+    Raises `UserError` for one that is missing or can't be read.
+    """
     digests = []
-    for path in _files(config):
-        with readable(path), path.open("rb") as handle:
-            digests.append(hashlib.file_digest(handle, "sha256").hexdigest())
+    for file in _files(config):
+        if file.identity is not None:
+            digests.append(f"{file.path} {file.identity}")
+            continue
+        with readable(file.path), file.open() as handle:
+            digests.append(hashlib.file_digest(cast(Any, handle), "sha256").hexdigest())
     return digests
 
 
-def _files(config: DataConfig) -> list[Path]:
-    paths = [Path(name).expanduser() for name in config.benchmarks]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"data.benchmarks: {path}: no such file (looked from {Path.cwd()}).")
-        if not _is_text(path) and file_kind(path) is None:
-            raise UserError(f"data.benchmarks: {path}: expected .txt, .jsonl, .json, .csv (also .gz) or .parquet.")
-    return paths
+def _files(config: DataConfig) -> list[_Benchmark]:
+    files = [_remote(name) if is_uri(name) else _local(name) for name in config.benchmarks]
+    for file in files:
+        if not _is_text(file.path) and file_kind(file.path) is None:
+            raise UserError(f"data.benchmarks: {file.path}: expected .txt, .jsonl, .json, .csv (also .gz) or .parquet.")
+    return files
 
 
-def _is_text(path: Path) -> bool:
+def _local(name: str) -> _Benchmark:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"data.benchmarks: {path}: no such file (looked from {Path.cwd()}).")
+    return _Benchmark(path, lambda: path.open("rb"), None)
+
+
+def _remote(uri: str) -> _Benchmark:
+    file, *others = remote_files(uri, "data.benchmarks")
+    if others:
+        raise UserError(f"data.benchmarks: {uri!r} is a folder. Expected one file; name each of its files.")
+    return _Benchmark(file.path, file.open, file.identity)
+
+
+def _is_text(path: PurePath) -> bool:
     return path.suffix.lower() == ".txt"
 
 
-def _prompts(path: Path) -> Iterator[tuple[str, str]]:
+def _prompts(file: _Benchmark) -> Iterator[tuple[str, str]]:
     """(place, text) of every prompt of a file."""
-    if _is_text(path):
+    if _is_text(file.path):
         # Lines end where editors end them, not at the other separators that `splitlines` knows.
-        with readable(path), path.open(encoding="utf-8-sig") as lines:
+        with readable(file.path), io.TextIOWrapper(file.open(), encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{path.name}:{number}", line
+                    yield f"{file.path.name}:{number}", line
         return
-    for raw in read_file(path):
+    for raw in read_file(file.path, file.open):
         if raw.values is None:
-            raise UserError(f"data.benchmarks: {path}: {raw.problem}. Mend the row, or take it out.")
+            raise UserError(f"data.benchmarks: {file.path}: {raw.problem}. Mend the row, or take it out.")
         for text in _texts(raw.values):
             if text.strip():
-                yield f"{path.name}, row {raw.row}", text
+                yield f"{file.path.name}, row {raw.row}", text
 
 
 def _texts(values: Mapping[str, Any]) -> Iterator[str]:

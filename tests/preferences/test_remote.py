@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from pyarrow import fs
 
 from mapl_ray.config import DataConfig, parse_config
 from mapl_ray.errors import UserError
-from mapl_ray.preferences import check_source, read_pairs, source_identity
+from mapl_ray.preferences import Contamination, benchmark_digests, check_source, read_pairs, source_identity
 from mapl_ray.records import PreferencePair, Rejection
 
 ROWS = [
@@ -89,9 +90,87 @@ def test_a_file_uri(tmp_path: Path) -> None:
     assert ids(DataConfig(path=f"file://{tmp_path}")) == [row["id"] for row in ROWS]
 
 
+def test_hidden_files_are_passed_over_as_in_a_local_folder(tmp_path: Path) -> None:
+    for name, row in zip(("a.jsonl", ".b.jsonl", "_c.jsonl"), ROWS, strict=False):
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    for path in (str(tmp_path), tmp_path.as_uri()):
+        assert ids(DataConfig(path=path)) == ["p0"]
+    # One that is named is meant.
+    assert ids(DataConfig(path=(tmp_path / "_c.jsonl").as_uri())) == ["p2"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://KEY:hunter2@bucket/a.jsonl",
+        "s3://KEY:ab%2Fhunter2@bucket/a.jsonl",
+        "s3://KEY:ab/hunter2@bucket/a.jsonl",  # the secret's "/" ends the host early
+        "s3://KEY:hunter2/@bucket/a.jsonl",
+        "gs://KEY:hunter2@bucket/a.jsonl",
+        "https://KEY:hunter2@host/a.jsonl",
+    ],
+)
+@pytest.mark.parametrize("what", ["path", "benchmarks"])
+def test_no_message_shows_a_password(uri: str, what: str) -> None:
+    config = DataConfig(path=uri) if what == "path" else DataConfig(benchmarks=(uri,))
+    with pytest.raises(UserError, match=rf"data\.{what}: .*environment") as caught:
+        check_source(config) if what == "path" else Contamination.load(config)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_malformed_address_is_the_users_mistake() -> None:
+    for uri in ("s3://[bucket/a.jsonl", "hdfs://host:port/a.jsonl"):
+        with pytest.raises(UserError, match=r"data\.path: not a valid .*address"):
+            check_source(DataConfig(path=uri))
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """The splits of a saved data set: another train split is other data, though the test split is the same."""
+    data = datasets.Dataset.from_list(ROWS[:2])
+    datasets.DatasetDict(train=data, test=data).save_to_disk(str(tmp_path / "first"))
+    other = datasets.Dataset.from_list(ROWS[2:4])
+    datasets.DatasetDict(train=other, test=data).save_to_disk(str(tmp_path / "second"))
+    first, second = (source_identity(DataConfig(path=str(tmp_path / name))) for name in ("first", "second"))
+    (arrow,) = (tmp_path / "first" / "train").glob("*.arrow")
+    assert first[f"train/{arrow.name}"] != second[f"train/{arrow.name}"]
+    assert first[f"test/{arrow.name}"] == second[f"test/{arrow.name}"]
+
+
+def test_a_benchmark_behind_a_uri(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("\ufeffWhy 3?\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b'{"question": "Why 5?"}\n'))
+    files = tuple((tmp_path / name).as_uri() for name in ("lines.txt", "rows.jsonl.gz"))
+    config = DataConfig(benchmarks=files)
+    pairs = [item for item in read_pairs(written(tmp_path / "pairs.jsonl")) if isinstance(item, PreferencePair)]
+    found = Contamination.load(config).found
+    assert {pair.pair_id: reason for pair in pairs if (reason := found(pair))} == {
+        "p3": "a user turn is the benchmark prompt lines.txt:1",
+        "p5": "a user turn is the benchmark prompt rows.jsonl.gz, row 0",
+    }
+    before = benchmark_digests(config)
+    (tmp_path / "lines.txt").write_text("Why 3, of all?\n")
+    after = benchmark_digests(config)
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "gone.txt", "data.benchmarks=.*no such file")):
+        with pytest.raises(UserError, match=message):
+            Contamination.load(DataConfig(benchmarks=(path.as_uri(),)))
+
+
+def test_a_benchmark_of_an_object_store(store: str) -> None:
+    config = DataConfig(benchmarks=(f"s3://bucket/pairs/b.parquet?{store}",))
+    assert len(Contamination.load(config).prompts) == len(ROWS) - 80
+    assert "bucket/pairs/b.parquet" in benchmark_digests(config)[0]
+
+
+def written(path: Path) -> DataConfig:
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return DataConfig(path=str(path))
+
+
 def mixed(tmp_path: Path, **weights: float) -> DataConfig:
     for name in weights:
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        written(tmp_path / f"{name}.jsonl")
     sources: list[dict[str, Any]] = [{"path": str(tmp_path / f"{n}.jsonl"), "weight": w} for n, w in weights.items()]
     return parse_config({"data": {"mix": sources}}, "test").data
 
@@ -112,6 +191,25 @@ def test_weights_leave_out_and_repeat(tmp_path: Path) -> None:
     assert {f"{row['id']}~2" for row in ROWS} <= {*kept["twice.jsonl"]}
     assert 60 <= sum(pair_id.endswith("~3") for pair_id in kept["twice.jsonl"]) <= 140
     assert items == [*read_pairs(config)]
+
+
+def test_the_seed_and_the_id_decide_on_weights(tmp_path: Path) -> None:
+    config = mixed(tmp_path, half=0.5)
+
+    def kept(seed: int) -> set[str]:
+        return {item.pair_id for item in read_pairs(config, seed) if isinstance(item, PreferencePair)}
+
+    assert kept(1) == kept(1)
+    assert kept(1) != kept(2)
+    one, file = kept(1), tmp_path / "half.jsonl"
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    assert kept(1) == one
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_what_is_no_weight(tmp_path: Path, weight: float) -> None:
+    with pytest.raises(UserError, match=r"data\.mix\.0\.weight"):
+        mixed(tmp_path, some=weight)
 
 
 def test_path_and_mix_are_one_or_the_other(tmp_path: Path) -> None:
