@@ -89,7 +89,7 @@ def resolve_model(config: RunConfig) -> str:
 def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str, int]:
     """Fill `spill` and `rejected` from the source; the number of pairs of either split. Raises `UserError` for none."""
     counts = dict.fromkeys(SPLITS, 0)
-    for item in tqdm(read_pairs(config.data), desc="  read", unit="row", mininterval=5.0, delay=5.0):
+    for item in tqdm(read_pairs(config.data, config.seed), desc="  read", unit="row", mininterval=5.0, delay=5.0):
         if isinstance(item, Rejection):
             rejected.add(item)
         else:
