@@ -12,6 +12,7 @@ _SECOND_PERSON = ("you", "your", "yours", "yourself", "yourselves")
 _THIRD_PERSON = ("he", "him", "his", "she", "her", "hers")
 
 
+# Not mapped to IFEval's forbidden words: its search ends a word at a combining mark, and finds "me" in "me\u0301".
 def _any_of(words: tuple[str, ...], text: Features) -> bool:
     return any(word in text.word_counts for word in words)
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features, features_of
+from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
@@ -94,6 +95,7 @@ def _word_phrasings(args: Args) -> Sequence[str]:
     family=_FAMILY,
     check=lambda text, args: (text.count_word(args["word"]) > 0) == bool(args["use"]),
     phrasings=_word_phrasings,
+    ifeval=lambda args: None if args["use"] else forbidden_words([args["word"]]),
 )
 def prompt_word(case: Case, rng: random.Random) -> Args | None:
     """A content word of the prompt that comes back, or does not."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
@@ -47,10 +48,9 @@ _COMMON = frozenset(COMMON_WORDS)
 
 
 def _ifeval_forbidden(args: Args) -> IfEval | None:
-    # IFEval searches `\bword\b` with IGNORECASE, as `count_word` does for ASCII words. Its search for words that
-    # must occur has no word ends ("art" in "part"): `include_word` is not mapped for that.
-    word = args["word"]
-    return ("keywords:forbidden_words", {"forbidden_words": [word]}) if word.isascii() else None
+    # IFEval's search for words that must occur, and how often, has no word ends ("art" in "part"): `include_word` and
+    # `word_frequency` are not mapped for that.
+    return forbidden_words([args["word"]])
 
 
 @instruction_function(

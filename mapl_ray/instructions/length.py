@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from mapl_ray.instructions.builders import count_function
+from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.phrasing import fill
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import draw_range
@@ -15,11 +16,9 @@ _FAMILY = "length"
 _QUANTITY = "length"
 
 
-def _ifeval_words(args: Args) -> IfEval:
-    # IFEval knows "at least n" and "less than n"; both count `\w+` runs.
-    if args["direction"] == "at least":
-        return "length_constraints:number_words", {"relation": "at least", "num_words": args["n"]}
-    return "length_constraints:number_words", {"relation": "less than", "num_words": args["n"] + 1}
+def _ifeval_words(args: Args) -> IfEval | None:
+    # Both count `\w+` runs by the package `regex`. An NLTK that counts by `re` ends a word at a combining mark.
+    return at_bound("length_constraints:number_words", args, number="num_words", relation="relation")
 
 
 word_count = count_function(

@@ -6,13 +6,20 @@ from collections.abc import Callable
 
 from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, presence_function
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.types import Args, IfEval, InstructionFunction
 
 _FAMILY = "punctuation"
 
 
-def _ifeval_no_comma(args: Args) -> IfEval | None:
-    return None if args["use"] else ("punctuation:no_comma", {})
+# IFEval searches a keyword as a pattern without word ends. A comma is one that stands for itself; the other marks have
+# more than one sign each, or mean something in a pattern.
+def _ifeval_comma(args: Args) -> IfEval:
+    return ("keywords:existence", {"keywords": [","]}) if args["use"] else ("punctuation:no_comma", {})
+
+
+def _ifeval_commas(args: Args) -> IfEval | None:
+    return at_bound("keywords:frequency", args, number="frequency", relation="relation", keyword=",")
 
 
 def _contains(signs: str) -> Callable[[Features], bool]:
@@ -50,10 +57,11 @@ comma_count = count_function(
     ("comma", "commas"),
     COUNT_TEMPLATES,
     quantity="comma",
+    ifeval=_ifeval_commas,
     size=True,
 )
 
-comma_use = _mark_function("comma_use", ",", "comma", "commas", _ifeval_no_comma)
+comma_use = _mark_function("comma_use", ",", "comma", "commas", _ifeval_comma)
 exclamation_mark_use = _mark_function(
     "exclamation_mark_use",
     "!\uff01",

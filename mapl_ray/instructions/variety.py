@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, within_bound
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.phrasing import bound_phrases, fill_bounds, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
@@ -47,14 +49,12 @@ longest_word = count_function(
 )
 
 
-def _ifeval_letter(args: Args) -> IfEval:
-    # IFEval counts in `value.lower()`, as the checker here, and knows "at least n" and "less than n".
-    at_least = args["direction"] == "at least"
-    return "keywords:letter_frequency", {
-        "letter": args["letter"],
-        "let_frequency": args["n"] if at_least else args["n"] + 1,
-        "let_relation": "at least" if at_least else "less than",
-    }
+def _ifeval_letter(args: Args) -> IfEval | None:
+    # IFEval counts in `value.lower()`, as the checker here; for anything but one letter from a to z it draws one.
+    letter = args["letter"]
+    if len(letter) != 1 or letter not in ascii_lowercase:
+        return None
+    return at_bound("keywords:letter_frequency", args, number="let_frequency", relation="let_relation", letter=letter)
 
 
 def _letter_phrasings(args: Args) -> Sequence[str]:

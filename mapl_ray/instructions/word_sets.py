@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features, fold
+from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, listed, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
@@ -61,10 +62,7 @@ def _apart(words: Sequence[str]) -> bool:
 
 
 def _ifeval_forbidden(args: Args) -> IfEval | None:
-    words = args["words"]
-    if args["use"]:
-        return None
-    return ("keywords:forbidden_words", {"forbidden_words": [*words]}) if all(map(str.isascii, words)) else None
+    return None if args["use"] else forbidden_words(args["words"])
 
 
 @instruction_function(
