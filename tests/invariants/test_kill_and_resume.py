@@ -31,8 +31,8 @@ def source(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
-    # Small shards, so that there are many points to be killed at: about fifty parts.
-    words = [f"data.path={source}", f"output_dir={output}", "name=run", "synthesis.rows_per_shard=20"]
+    # Small shards, so that there are many points to be killed at: over a hundred parts.
+    words = [f"data.path={source}", f"output_dir={output}", "name=run", "synthesis.rows_per_shard=8"]
     command = [sys.executable, "-m", "mapl_ray.cli", "synthesize", *words, "cluster.num_cpus=2"]
     with (output / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -79,11 +79,11 @@ def test_twenty_kills_change_nothing(source: Path, tmp_path: Path) -> None:
     rng, points = random.Random(20), []
     while len(points) < KILLS:
         process = start(source, killed)
-        # The first ones while the pairs are read and written, then after nought to three more parts.
-        target = 0 if len(points) < 3 else entries(killed / "run") + rng.randint(0, 3)
+        # The first ones while the pairs are read and written, then after nought to two more parts.
+        target = 0 if len(points) < 3 else entries(killed / "run") + rng.randint(0, 2)
         if not wait_for(process, killed / "run", target):
             break
-        time.sleep(rng.uniform(0.0, 8.0 if len(points) < 3 else 0.05))
+        time.sleep(rng.uniform(0.0, 8.0 if len(points) < 3 else 0.02))
         kill_with_children(process)
         points.append(entries(killed / "run"))
         for manifest in (killed / "run").glob("*/*/manifest.json"):
