@@ -2,9 +2,9 @@
 
     python benchmarks/synthesis.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 16000
 
-Rates are pairs a second. Every way runs the same function on the same pairs; starting up is left out of all of them
-(Ray and its workers are warmed up with another small data set, `datasets.map` is given its processes' start as measured
-on a few rows). The table gives ratios, for a machine's speed drifts.
+Rates are pairs a second. Every way runs the same function on the same pairs. What a start costs is left out of all of
+them alike: each runs on a fifth of the pairs and on all of them, and the rate is that of the difference. `pure, 2` runs
+the function in two processes with nothing between them: what two cores of this machine give at most.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from mapl_ray.instructions import features_of
 from mapl_ray.preferences import read_pairs
 from mapl_ray.records import PreferencePair, RelationGroup
 from mapl_ray.shards import write_json
-from mapl_ray.synthesis import synthesize
+from mapl_ray.synthesis import Tally, synthesize
 
 CONFIG = SynthesisConfig()
 
@@ -48,9 +49,9 @@ def load(path: str, number: int) -> list[PreferencePair]:
 
 def pure(pairs: list[PreferencePair]) -> float:
     """One core, in this process; CPU seconds."""
-    started = time.process_time()
+    started, tally = time.process_time(), Tally()
     for pair in pairs:
-        synthesize(pair, CONFIG, 0)
+        synthesize(pair, CONFIG, 0, tally)
     return len(pairs) / (time.process_time() - started)
 
 
@@ -73,13 +74,14 @@ def write_pairs(pairs: list[PreferencePair], path: Path) -> Path:
     return path
 
 
-def run_config(folder: Path, source: Path, workers: int) -> RunConfig:
+def run_config(folder: Path, source: Path, workers: int, rows_per_shard: int) -> RunConfig:
     """A run of its own a number of workers."""
     return parse_config(
         {
             "name": f"workers-{workers}",
             "output_dir": str(folder),
             "data": {"path": str(source), "eval_fraction": 0.0},
+            "synthesis": {"rows_per_shard": rows_per_shard},
             "cluster": {"num_cpus": 2, "synthesis_workers": workers},
         },
         "benchmark",
@@ -93,23 +95,45 @@ def timed(work: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
+def beyond_start(work: Callable[[list[PreferencePair]], float], pairs: list[PreferencePair]) -> float:
+    """Pairs a second without what a start costs; `work` gives wall seconds."""
+    few = pairs[: len(pairs) // 5]
+    started = work(few)
+    return (len(pairs) - len(few)) / (work(pairs) - started)
+
+
+def two_processes(pairs: list[PreferencePair]) -> float:
+    """The function alone, half of the pairs in either of two processes."""
+    context = multiprocessing.get_context("spawn")
+
+    def work(some: list[PreferencePair]) -> float:
+        with context.Pool(2) as pool:
+            pool.map(pure, [pairs[:50]] * 2, chunksize=1)  # both have started and imported
+            return timed(lambda: pool.map(pure, [some[::2], some[1::2]], chunksize=1))
+
+    return beyond_start(work, pairs)
+
+
 def ray_data(pairs: list[PreferencePair], folder: Path) -> dict[str, float]:
     """Parquet of pairs to Parquet of groups with one and with two workers; reading the source, apart."""
     from mapl_ray.distributed.prepare import prepare_pairs
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.synthesize import run_synthesis
 
-    source, small = write_pairs(pairs, folder / "pairs.jsonl"), write_pairs(pairs[:400], folder / "warm.jsonl")
     rates = {}
+
+    def run(some: list[PreferencePair], workers: int, rows_per_shard: int = 1000) -> float:
+        below = folder / f"{workers}-{len(some)}"
+        below.mkdir()
+        config = run_config(below, write_pairs(some, below / "pairs.jsonl"), workers, rows_per_shard)
+        reading = timed(lambda: prepare_pairs(config))
+        rates["reading and sorting"] = len(some) / reading
+        return timed(lambda: run_synthesis(config))
+
     for workers in (1, 2):
         with ray_session(ClusterConfig(num_cpus=2)):
-            warm = run_config(folder / "warm", small, workers)
-            shards = warm.synthesis.model_copy(update={"rows_per_shard": 100})
-            run_synthesis(warm.model_copy(update={"synthesis": shards}))
-            config = run_config(folder, source, workers)
-            seconds = timed(lambda config=config: prepare_pairs(config))  # type: ignore[misc]
-            rates["reading and sorting"] = len(pairs) / seconds
-            rates[f"Ray Data, {workers}"] = len(pairs) / timed(lambda config=config: run_synthesis(config))  # type: ignore[misc]
+            run(pairs[:400], workers, rows_per_shard=100)  # all workers have started and imported
+            rates[f"Ray Data, {workers}"] = beyond_start(lambda some, w=workers: run(some, w), pairs)  # type: ignore[misc]
     return rates
 
 
@@ -119,20 +143,19 @@ def _mapped(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def datasets_map(pairs: list[PreferencePair]) -> dict[str, float]:
-    """`datasets.map` with one and with two processes, the time that a few rows take taken off."""
+    """`datasets.map` with one and with two processes."""
     import datasets
 
     datasets.disable_caching()
     datasets.disable_progress_bars()
-    data = datasets.Dataset.from_list([pair.to_row() for pair in pairs])
     rates = {}
     for workers in (1, 2):
 
-        def work(data: Any, workers: int = workers) -> float:
+        def work(some: list[PreferencePair], workers: int = workers) -> float:
+            data = datasets.Dataset.from_list([pair.to_row() for pair in some])
             return timed(lambda: data.map(_mapped, num_proc=workers, remove_columns=data.column_names))
 
-        start = work(data.select(range(2 * workers)))
-        rates[f"datasets.map, {workers}"] = (len(pairs) - 2 * workers) / (work(data) - start)
+        rates[f"datasets.map, {workers}"] = beyond_start(work, pairs)
     return rates
 
 
@@ -147,7 +170,7 @@ def main() -> None:
     pairs = load(args.data, args.pairs)
     characters = sum(len(p.chosen) + len(p.rejected) for p in pairs) / len(pairs)
     pure(pairs[:200])
-    rates = {"words and sentences": counting(pairs), "pure": pure(pairs)}
+    rates = {"words and sentences": counting(pairs), "pure": pure(pairs), "pure, 2": two_processes(pairs)}
     with tempfile.TemporaryDirectory() as folder:
         rates |= ray_data(pairs, Path(folder))
     rates |= datasets_map(pairs)
@@ -158,7 +181,8 @@ def main() -> None:
     for name, rate in rates.items():
         cores = 2 if name.endswith(", 2") else 1
         print(f"| {name} | {rate:.0f} | {rate / cores / one:.2f} |")
-    print(f"\nRay Data, 2 workers over 1: {rates['Ray Data, 2'] / rates['Ray Data, 1']:.2f}")
+    print(f"\npure, 2 processes over 1: {rates['pure, 2'] / one:.2f}")
+    print(f"Ray Data, 2 workers over 1: {rates['Ray Data, 2'] / rates['Ray Data, 1']:.2f}")
     print(f"Ray Data over datasets.map, 1: {rates['Ray Data, 1'] / rates['datasets.map, 1']:.2f}")
     print(f"Ray Data over datasets.map, 2: {rates['Ray Data, 2'] / rates['datasets.map, 2']:.2f}")
     if args.output:

@@ -6,6 +6,7 @@ takes over the parts that are finished and continues.
     part-00000.parquet     rows, ordered by the caller
     part-00000.json        the part's entry: rows, sha256, fingerprint
     rejected-00000.jsonl   rows that could not be used, each with its reason (only where there are any)
+    notes-00000.json       what the stage counted on its way (only where it does)
     manifest.json          the committed list of entries
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -100,12 +101,15 @@ def write_part(
     rejections: Iterable[Rejection],
     schema: pa.Schema,
     fingerprint: str,
+    notes: Mapping[str, Any] | None = None,
 ) -> Part:
-    """Write one part and its rejections; its entry comes last and marks it finished."""
+    """Write one part, its rejections and notes; its entry comes last and marks it finished."""
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = directory / part_name(index)
     write_atomically(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
     rejected = _write_rejections(directory / f"rejected-{index:05d}.jsonl", iter(rejections))
+    if notes is not None:
+        write_json(_notes_path(directory, index), notes)
     ids = [row["pair_id"] for row in rows]
     part = Part(
         index=index,
@@ -156,9 +160,10 @@ def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part])
     ordered = tuple(sorted(parts, key=lambda part: part.index))
     rows, rejected = sum(p.rows for p in ordered), sum(p.rejected for p in ordered)
     manifest = Manifest(stage, fingerprint, rows + rejected, rows, rejected, ordered)
-    keep = {MANIFEST} | {name for p in ordered for name in (p.file, _entry_path(directory, p.index).name)}
+    keep = {name for p in ordered for name in (p.file, _entry_path(directory, p.index).name)}
+    keep |= {_notes_path(directory, p.index).name for p in ordered}
     keep |= {f"rejected-{p.index:05d}.jsonl" for p in ordered if p.rejected}
-    for pattern in ("part-*", "rejected-*", ".*.tmp"):
+    for pattern in ("part-*", "rejected-*", "notes-*", ".*.tmp"):
         for stale in directory.glob(pattern):
             if stale.name not in keep:
                 stale.unlink()
@@ -226,6 +231,14 @@ def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
         return pq.read_table(handle).to_pylist()  # type: ignore[no-any-return]
 
 
+def read_notes(directory: Path, part: Part) -> Any:
+    """What the stage noted of one part; None where it noted nothing that can be read."""
+    try:
+        return json.loads(_notes_path(directory, part.index).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_groups(directory: Path) -> list[RelationGroup]:
     """All groups of a finished data set."""
     return [RelationGroup.from_row(row) for row in iter_rows(directory)]
@@ -233,6 +246,10 @@ def read_groups(directory: Path) -> list[RelationGroup]:
 
 def _entry_path(directory: Path, index: int) -> Path:
     return directory / f"part-{index:05d}.json"
+
+
+def _notes_path(directory: Path, index: int) -> Path:
+    return directory / f"notes-{index:05d}.json"
 
 
 def _sha256(path: Path) -> str:

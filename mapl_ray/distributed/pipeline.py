@@ -10,7 +10,7 @@ from pathlib import Path
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
 from mapl_ray.distributed.evaluate import score_models
 from mapl_ray.distributed.preflight import check_inputs
-from mapl_ray.distributed.prepare import resolve_model
+from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.resources import check_stage
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
@@ -62,7 +62,7 @@ def synthesize(config: RunConfig) -> None:
         page = config.data_dir / "data_report.html"
         made = max((config.data_dir / "groups" / split / "manifest.json").stat().st_mtime for split in manifests)
         if not page.is_file() or page.stat().st_mtime < made:
-            build_data_card(config.data_dir, config.synthesis.model_dump(mode="json"), config.seed)
+            build_data_card(config.data_dir, config.synthesis, config.seed)
             build_data_report(config.data_dir)
         print(f"  data report: {page}", flush=True)
 
@@ -128,9 +128,9 @@ def evaluate(config: RunConfig) -> None:
 def report(config: RunConfig) -> None:
     """One self-contained HTML file of the run."""
     with _stage("report"):
-        print(f"  {build_report(config.run_dir)}", flush=True)
-        if (config.run_dir / "groups").is_dir():
-            print(f"  {build_data_report(config.run_dir)}", flush=True)
+        print(f"  {build_report(config.run_dir, config.data_dir)}", flush=True)
+        if all((config.data_dir / "groups" / split / "manifest.json").is_file() for split in SPLITS):
+            print(f"  {build_data_report(config.data_dir)}", flush=True)
 
 
 def model_name(method: Method, baseline: bool) -> str:

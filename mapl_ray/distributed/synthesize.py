@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, 
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
-from mapl_ray.synthesis import module_digests, select_functions, synthesize_all, with_absolute_paths
+from mapl_ray.synthesis import Tally, module_digests, select_functions, synthesize_all, with_absolute_paths
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
@@ -94,18 +97,27 @@ def synthesize_shard(
         if module_digests(config.modules) != digests:
             raise UserError(f"synthesis.modules {', '.join(config.modules)}: this node has another version of them.")
         pairs = map(PreferencePair.from_row, read_part(stage.source, part_by_index(stage.source, index)))
-        results = [result for pair in pairs for result in synthesize_all(pair, config, seed)]
+        tally = Tally()
+        with _without_collector():
+            results = [result for pair in pairs for result in synthesize_all(pair, config, seed, tally)]
+            rows = [result.to_row() for result in results if isinstance(result, RelationGroup)]
     except UserError as error:
         return {"error": str(error)}
-    write_part(
-        stage.target,
-        index,
-        [result.to_row() for result in results if isinstance(result, RelationGroup)],
-        [result for result in results if isinstance(result, Rejection)],
-        GROUP_SCHEMA,
-        row["fingerprint"],
-    )
+    rejections = [result for result in results if isinstance(result, Rejection)]
+    write_part(stage.target, index, rows, rejections, GROUP_SCHEMA, row["fingerprint"], tally.to_json())
     return {"error": ""}
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Leave cyclic garbage alone for one part: going through its growing results again and again took a fifth of it."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def recipe_of(config: SynthesisConfig, seed: int) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
+from mapl_ray.config import SynthesisConfig
 from mapl_ray.shards import Manifest, read_manifest, write_atomically
+from mapl_ray.synthesis import module_digests
 
 _COLUMNS = {
     "pair_id": "id of the original pair",
@@ -23,10 +27,11 @@ _COLUMNS = {
 }
 
 
-def build_data_card(run_dir: Path, config: dict[str, Any], seed: int) -> Path:
-    """Write `run_dir/groups/README.md`; `config` is the synthesis section. Raises `UserError` without groups."""
+def build_data_card(run_dir: Path, config: SynthesisConfig, seed: int) -> Path:
+    """Write `run_dir/groups/README.md`. Raises `UserError` without finished groups or pairs."""
     manifests = {split: read_manifest(run_dir / "groups" / split, verify=False) for split in ("train", "eval")}
-    text = f"---\n{yaml.safe_dump(_header(run_dir, manifests), sort_keys=False)}---\n\n{_body(manifests, config, seed)}"
+    header = yaml.safe_dump(_header(run_dir, manifests), sort_keys=False)
+    text = f"---\n{header}---\n\n{_body(run_dir, manifests, config, seed)}"
     path = run_dir / "groups" / "README.md"
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
     return path
@@ -38,11 +43,23 @@ def _header(run_dir: Path, manifests: dict[str, Manifest]) -> dict[str, Any]:
     return {
         "pretty_name": f"MAPL relation groups: {run_dir.name}",
         "tags": ["preference", "reward-model", "dpo", "instruction-following"],
+        "size_categories": [_size(sum(manifest.rows for manifest in manifests.values()))],
         "configs": [{"config_name": "default", "data_files": files}],
     }
 
 
-def _body(manifests: dict[str, Manifest], config: dict[str, Any], seed: int) -> str:
+def _size(rows: int) -> str:
+    """As the hub names sizes."""
+    steps = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for limit, name in steps.items() if rows < limit), "1M<n<10M" if rows < 10**7 else "n>10M")
+
+
+def _body(run_dir: Path, manifests: dict[str, Manifest], config: SynthesisConfig, seed: int) -> str:
+    pairs = {split: read_manifest(run_dir / "pairs" / split, verify=False) for split in manifests}
+    # The module's name and content say what ran; where it lay concerns nobody who reads the card.
+    digests = module_digests(config.modules)
+    modules = {Path(m).name: f"sha256 {digest}" for m, digest in zip(config.modules, digests, strict=True)}
+    values = config.model_dump(mode="json") | {"modules": modules}
     lines = [
         "# Relation groups",
         "",
@@ -50,12 +67,35 @@ def _body(manifests: dict[str, Manifest], config: dict[str, Any], seed: int) -> 
         "(Multi-level Aware Preference Learning, arXiv 2505.12845). One row is one original pair; the texts are those "
         "of its source, whose licence holds for them.",
         "",
-        "| split | rows | rejected | content |",
-        "|---|---|---|---|",
+        "| split | rows | rejected | content | pairs | content of pairs |",
+        "|---|---|---|---|---|---|",
     ]
-    lines += [f"| {s} | {m.rows} | {m.rejected} | sha256 {m.content_hash[:16]} |" for s, m in manifests.items()]
+    lines += [
+        f"| {s} | {m.rows} | {m.rejected} | {m.content_hash[:16]} | {pairs[s].rows} | {pairs[s].content_hash[:16]} |"
+        for s, m in manifests.items()
+    ]
+    lines += [
+        "",
+        "Contents are the first digits of a sha256 over the Parquet files.",
+        "",
+        "| source | rows |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {rows} |" for name, rows in _sources(run_dir, manifests).most_common()]
     lines += ["", "| column | what it holds |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in _COLUMNS.items()]
-    lines += ["", f"Made with seed {seed} and:", "", "```yaml", yaml.safe_dump(config, sort_keys=False).rstrip(), "```"]
+    lines += ["", f"Made with seed {seed} and:", "", "```yaml", yaml.safe_dump(values, sort_keys=False).rstrip(), "```"]
     lines += ["", "Rows that could not be used are in `rejected-*.jsonl`, each with its reason.", ""]
     return "\n".join(lines)
+
+
+def _sources(run_dir: Path, manifests: dict[str, Manifest]) -> Counter[str]:
+    """Rows by where their pair is from; the last part of a path."""
+    counts: Counter[str] = Counter()
+    for split, manifest in manifests.items():
+        for part in manifest.parts:
+            with (run_dir / "groups" / split / part.file).open("rb") as handle:
+                counts.update(
+                    PurePosixPath(name).name for name in pq.read_table(handle, columns=["source"])[0].to_pylist()
+                )
+    return counts

@@ -9,6 +9,7 @@ import numpy as np
 
 from mapl_ray.evaluation.examples import pick_examples
 from mapl_ray.instructions import REGISTRY
+from mapl_ray.report.acceptance import acceptance_section, read_tally
 from mapl_ray.report.charts import histograms
 from mapl_ray.report.data_stats import DataStats, data_stats
 from mapl_ray.report.examples_section import examples_section
@@ -30,7 +31,8 @@ _EXAMPLES = 6
 def build_data_report(run_dir: Path) -> Path:
     """Write `run_dir/data_report.html`. Raises `UserError` where there are no finished groups."""
     splits = [run_dir / "groups" / split for split in ("train", "eval")]
-    stats = data_stats([(directory, read_manifest(directory, verify=False)) for directory in splits])
+    data_sets = [(directory, read_manifest(directory, verify=False)) for directory in splits]
+    stats = data_stats(data_sets)
     files = read_run(run_dir)
     families = {name: function.family for name, function in REGISTRY.items()}
     few = "There are too few groups to tell."
@@ -40,6 +42,12 @@ def build_data_report(run_dir: Path) -> Path:
             "Rows, functions, families",
             data_section(files.data_sets, families),
             "There is no finished data set.",
+        ),
+        (
+            "acceptance",
+            "Acceptance by number of instructions, family, function",
+            acceptance_section(read_tally(data_sets), families),
+            "The groups were made without counting what was tried.",
         ),
         ("k", "Instructions a prompt, relations by level", _counts(stats), few),
         ("flags", "Truth by function", _flags(stats), few),

@@ -30,12 +30,12 @@ QUESTION = (
 )
 
 
-def build_report(run_dir: Path) -> Path:
-    """Write `run_dir/report.html` from what the run holds and return its path.
+def build_report(run_dir: Path, data_dir: Path | None = None) -> Path:
+    """Write `run_dir/report.html` from what the run holds and return its path; `data_dir`: the run that has its data.
 
     Parts that are not there are left out with a sentence. Raises `UserError` where there is no run directory.
     """
-    files = read_run(run_dir)
+    files = read_run(run_dir, data_dir)
     sections = _result_sections(files) + _run_sections(files)
     return render(run_dir / "report.html", f"MAPL run: {run_dir.resolve().name}", QUESTION, sections, files.notes)
 

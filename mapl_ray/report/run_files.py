@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,19 +43,22 @@ class RunFiles:
     notes: list[str] = field(default_factory=list)
 
 
-def read_run(run_dir: Path) -> RunFiles:
-    """Read everything below `run_dir`. Raises `UserError` where there is no such directory."""
+def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
+    """Read everything below `run_dir`, and the data sets of another run where `data_dir` names it.
+
+    Raises `UserError` where there is no such directory.
+    """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such run directory. Run the pipeline first, or check name and output_dir.")
     files = RunFiles(run_dir)
     evaluation = _read_json(run_dir / "evaluation.json", files.notes)
     if isinstance(evaluation, dict):
         files.evaluation = evaluation
-    for manifest in sorted(run_dir.glob("*/*/manifest.json")):
+    for manifest in sorted((data_dir or run_dir).glob("*/*/manifest.json")):
         if manifest.parent.parent.name in ("pairs", "groups"):
             _read_data_set(manifest.parent, files)
     for path in sorted(run_dir.glob("*/metrics.jsonl")):
-        if rows := _read_lines(path):
+        if rows := list(_read_lines(path)):
             files.metrics[path.parent.name] = rows
     for path in sorted(run_dir.glob("*/result.json")):
         result = _read_json(path, files.notes)
@@ -109,13 +113,12 @@ def _read_json(path: Path, notes: list[str]) -> Any:
         return None
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # a run that was killed leaves half a line
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:  # a run that was killed leaves half a line
+                continue
+            if isinstance(row, dict):
+                yield row

@@ -4,12 +4,14 @@ from mapl_ray.synthesis.export import ExportFormat, Prompts, export_rows, export
 from mapl_ray.synthesis.join import join_prompt
 from mapl_ray.synthesis.select import select_functions
 from mapl_ray.synthesis.synthesize import synthesize, synthesize_all
+from mapl_ray.synthesis.tally import Tally
 from mapl_ray.synthesis.user_modules import load_modules, module_digests, with_absolute_paths
 from mapl_ray.synthesis.verify import verify_group
 
 __all__ = [
     "ExportFormat",
     "Prompts",
+    "Tally",
     "export_rows",
     "export_schema",
     "join_prompt",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible
+from mapl_ray.synthesis.tally import Tally
 
 Condition = Literal["all", "any"]
 Families: TypeAlias = Sequence[tuple[float, Sequence[InstructionFunction]]]  # (weight, members) of each
@@ -106,15 +107,26 @@ def _fits(function: InstructionFunction, chosen: Sequence[InstructionFunction]) 
 
 
 def draw_contrast(
-    pair: PairFeatures, functions: Sequence[InstructionFunction], condition: Condition, rng: random.Random
+    pair: PairFeatures,
+    functions: Sequence[InstructionFunction],
+    condition: Condition,
+    rng: random.Random,
+    tally: Tally,
 ) -> Contrast | None:
-    """Both sides for one G1, or None where its functions cannot tell the responses apart in both directions."""
+    """Both sides for one G1, or None where its functions cannot tell the responses apart in both directions.
+
+    What was asked of each function, and whether it could, is counted in `tally`.
+    """
     slots = [_Slot(function, rng.getrandbits(32)) for function in functions]
-    plus = _draw_side(slots, pair.chosen, pair.rejected, pair, condition, rng)
+    tally.draws[len(slots)] += 1
+    plus = _draw_side(slots, pair.chosen, pair.rejected, pair, condition, rng, tally)
     if plus is None:
         return None
-    minus = _draw_side(slots, pair.rejected, pair.chosen, pair, condition, rng)
-    return None if minus is None else Contrast(plus, minus)
+    minus = _draw_side(slots, pair.rejected, pair.chosen, pair, condition, rng, tally)
+    if minus is None:
+        return None
+    tally.separating[len(slots)] += 1
+    return Contrast(plus, minus)
 
 
 def _draw_side(
@@ -124,12 +136,14 @@ def _draw_side(
     pair: PairFeatures,
     condition: Condition,
     rng: random.Random,
+    tally: Tally,
 ) -> tuple[Instruction, ...] | None:
     """Instructions that the winner satisfies and the loser violates, as the condition says; in the order of slots."""
     drawn: dict[int, Instruction] = {}
     separated = False
     for index in rng.sample(range(len(slots)), len(slots)):
         instruction = None
+        tally.asked[slots[index].function.name] += 1
         last = len(drawn) == len(slots) - 1
         for flags in _flag_order(condition, separated, last, rng):
             if not _satisfiable(slots[index], flags, drawn, slots, winner):
@@ -143,6 +157,7 @@ def _draw_side(
                 break
         if instruction is None:
             return None
+        tally.written[slots[index].function.name] += 1
         drawn[index] = instruction
     return tuple(drawn[index] for index in range(len(slots))) if separated else None
 

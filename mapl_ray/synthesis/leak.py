@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapl_ray.preferences import place_of, prompt_key
 from mapl_ray.records import Level, RelationGroup
+from mapl_ray.synthesis.join import last_user_turn
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +44,12 @@ class Leak:
 
 def compared(group: RelationGroup) -> list[Compared]:
     """What was added to the original prompt, on either side of every intra relation."""
-    original = len(group.prompts[0][-1].content)
+    turn = last_user_turn(group.prompts[0])
+    assert turn is not None  # synthesis makes no group without one
+    original = len(group.prompts[0][turn].content)
 
     def text(cells: tuple[int, ...]) -> str:
-        return group.prompts[group.sequences[cells[0]].prompt][-1].content[original:]
+        return group.prompts[group.sequences[cells[0]].prompt][turn].content[original:]
 
     intra = [relation for relation in group.relations if relation.level is Level.INTRA]
     return [Compared(text(relation.preferred), text(relation.dispreferred)) for relation in intra]

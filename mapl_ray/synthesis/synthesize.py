@@ -23,6 +23,7 @@ from mapl_ray.synthesis.grid import GRID_CELLS, GRID_CONTRASTS, GRID_RELATIONS
 from mapl_ray.synthesis.independent import INDEPENDENT_CELLS, INDEPENDENT_CONTRASTS, INDEPENDENT_RELATIONS
 from mapl_ray.synthesis.join import join_prompt, last_user_turn
 from mapl_ray.synthesis.select import confident_judgements, drawable_families
+from mapl_ray.synthesis.tally import Tally
 from mapl_ray.synthesis.verify import verify_group
 
 Cells = tuple[tuple[int, int], ...]
@@ -32,10 +33,13 @@ _LAYOUTS: dict[str, tuple[int, Cells, tuple[Relation, ...]]] = {
 }
 
 
-def synthesize_all(pair: PreferencePair, config: SynthesisConfig, seed: int) -> list[RelationGroup | Rejection]:
+def synthesize_all(
+    pair: PreferencePair, config: SynthesisConfig, seed: int, tally: Tally | None = None
+) -> list[RelationGroup | Rejection]:
     """`groups_per_pair` results: the pair's group, and further ones with other instructions under ids of their own.
 
-    The first is `synthesize(pair, ...)`; the others are `pair_id#2`, `pair_id#3`, ... Raises as `synthesize` does.
+    The first is `synthesize(pair, ...)`; the others are `pair_id#2`, `pair_id#3`, ... Counts and raises as
+    `synthesize` does.
     """
     if config.groups_per_pair > 1 and re.search(r"#\d+\Z", pair.pair_id):
         reason = (
@@ -47,7 +51,7 @@ def synthesize_all(pair: PreferencePair, config: SynthesisConfig, seed: int) -> 
     for number in range(1, config.groups_per_pair + 1):
         # The id is part of the seed: another id, other draws.
         named = pair if number == 1 else replace(pair, pair_id=f"{pair.pair_id}#{number}")
-        result = synthesize(named, config, seed)
+        result = synthesize(named, config, seed, tally)
         if isinstance(result, RelationGroup):
             if result.prompts in prompts:
                 result = _rejection(named, "the same prompts as an earlier group of this pair; allow more functions")
@@ -57,8 +61,10 @@ def synthesize_all(pair: PreferencePair, config: SynthesisConfig, seed: int) -> 
     return results
 
 
-def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> RelationGroup | Rejection:
-    """The relation group of a pair. Pure: depends on (pair, config, seed) alone.
+def synthesize(
+    pair: PreferencePair, config: SynthesisConfig, seed: int, tally: Tally | None = None
+) -> RelationGroup | Rejection:
+    """The relation group of a pair. Pure: depends on (pair, config, seed) alone; what was tried is added to `tally`.
 
     Every flag and condition of the group is checked again from its records before it is handed out. Families that the
     config holds out are used: the train split's config is `config.for_training()`. Raises `UserError` for a config
@@ -82,10 +88,12 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
         )
     rng = _rng(seed, pair.pair_id)
     k = _draw_k(config, rng)
+    tally = Tally() if tally is None else tally
+    tally.pairs[k] += 1
     count, cells, relations = _LAYOUTS[config.layout]
     contrasts: list[Contrast] = []
     for _ in range(count):
-        contrast = _draw(texts, families, k, config, rng)
+        contrast = _draw(texts, families, k, config, rng, tally)
         if contrast is None:
             return _rejection(
                 pair,
@@ -94,8 +102,10 @@ def synthesize(pair: PreferencePair, config: SynthesisConfig, seed: int) -> Rela
             )
         contrasts.append(contrast)
     group = _assemble(pair, texts, contrasts, cells, relations, rng)
-    problems = verify_group(group, config.condition)
-    return _rejection(pair, "; ".join(problems)) if problems else group
+    if problems := verify_group(group, config.condition):
+        return _rejection(pair, "; ".join(problems))
+    tally.groups[k] += 1
+    return group
 
 
 def _features(pair: PreferencePair, prompt: str, config: SynthesisConfig) -> PairFeatures:
@@ -114,14 +124,14 @@ def _draw_k(config: SynthesisConfig, rng: random.Random) -> int:
 
 
 def _draw(
-    texts: PairFeatures, families: Families, k: int, config: SynthesisConfig, rng: random.Random
+    texts: PairFeatures, families: Families, k: int, config: SynthesisConfig, rng: random.Random, tally: Tally
 ) -> Contrast | None:
     for _ in range(config.attempts):
         drawn = draw_functions(families, k, rng)
         # Functions of the config's own choice may not fit together k at a time: then as many as do.
         if len(drawn) < config.least_instructions:
             continue
-        contrast = draw_contrast(texts, drawn, config.condition, rng)
+        contrast = draw_contrast(texts, drawn, config.condition, rng, tally)
         if contrast is not None:
             return contrast
     return None

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import datasets
 import pytest
+import yaml
 
 from mapl_ray.config import DataConfig, SynthesisConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs
 from mapl_ray.records import GROUP_SCHEMA, PAIR_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.report import build_data_card, build_data_report
+from mapl_ray.report.acceptance import read_tally
 from mapl_ray.report.data_stats import data_stats
-from mapl_ray.shards import commit, read_manifest, write_part
-from mapl_ray.synthesis import synthesize
+from mapl_ray.shards import commit, read_groups, read_manifest, write_part
+from mapl_ray.synthesis import Tally, synthesize
 
 CONFIG = SynthesisConfig(layout="independent")
 
@@ -27,12 +29,14 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [item for item in read_pairs(DataConfig()) if isinstance(item, PreferencePair)]
     broken = [Rejection("demo_pairs.jsonl", 3, "x", "read", "chosen=7: an int; expected text")]
     for split, some in (("train", pairs[:130]), ("eval", pairs[130:])):
-        groups = [synthesize(pair, CONFIG, 0) for pair in some]
+        tallies = [Tally() for _ in range(3)]
+        groups = [synthesize(pair, CONFIG, 0, tallies[n % 3]) for n, pair in enumerate(some)]
         rows = [group.to_row() for group in groups if isinstance(group, RelationGroup)]
         folder = run / "pairs" / split
         commit(folder, "prepare", "f", [write_part(folder, 0, [p.to_row() for p in some], broken, PAIR_SCHEMA, "f")])
         folder = run / "groups" / split
-        parts = [write_part(folder, n, rows[n::3], [], GROUP_SCHEMA, "f") for n in range(3)]
+        notes = [tally.to_json() for tally in tallies]
+        parts = [write_part(folder, n, rows[n::3], [], GROUP_SCHEMA, "f", notes[n]) for n in range(3)]
         commit(folder, "synthesize", "f", parts)
     return run
 
@@ -56,7 +60,15 @@ class Text(HTMLParser):
 def test_every_part_is_there(run_dir: Path) -> None:
     page = Text(build_data_report(run_dir).read_text(encoding="utf-8"))
     said = " ".join(page.words)
-    for word in ("groups/train", "chosen=n: an int", "word_count", "inter_widening", "single prompts told right"):
+    for word in (
+        "groups/train",
+        "chosen=n: an int",
+        "word_count",
+        "inter_widening",
+        "By family",
+        "that separate",
+        "single prompts told right",
+    ):
         assert word in said
     assert page.tags.count("svg") == 3  # lengths of prompts, chosen and rejected
     assert page.tags.count("details") == 6
@@ -88,7 +100,9 @@ def test_large_data_sets_are_sampled_by_parts(run_dir: Path) -> None:
 
 
 def test_the_card_opens_in_datasets(run_dir: Path, tmp_path: Path) -> None:
-    card = build_data_card(run_dir, CONFIG.model_dump(mode="json"), 0)
+    module = tmp_path / "mine.py"
+    module.write_text("")
+    card = build_data_card(run_dir, CONFIG.model_copy(update={"modules": (str(module),)}), 0)
     opened = datasets.load_dataset(str(card.parent), cache_dir=str(tmp_path))
     assert {split: len(rows) for split, rows in opened.items()} == {
         split: read_manifest(run_dir / "groups" / split).rows for split in ("train", "eval")
@@ -98,6 +112,32 @@ def test_the_card_opens_in_datasets(run_dir: Path, tmp_path: Path) -> None:
     text = card.read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in GROUP_SCHEMA.names)
     assert "layout: independent" in text
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["size_categories"] == ["n<1K"]
+    assert f"| demo_pairs.jsonl | {sum(len(rows) for rows in opened.values())} |" in text
+    assert read_manifest(run_dir / "pairs" / "train").content_hash[:16] in text
+    assert "mine.py: sha256" in text
+    assert str(tmp_path) not in text
+
+
+def test_acceptance_is_counted_where_it_happens(run_dir: Path) -> None:
+    splits = [(run_dir / "groups" / s, read_manifest(run_dir / "groups" / s)) for s in ("train", "eval")]
+    tally = read_tally(splits)
+    assert tally is not None
+    assert tally.pairs.total() == sum(read_manifest(run_dir / "pairs" / s).rows for s in ("train", "eval"))
+    assert tally.groups.total() == sum(manifest.rows for _, manifest in splits)
+    # Three contrasts a group of this layout, and every draw that separates is used where the pair gives a group.
+    assert 3 * tally.groups.total() <= tally.separating.total() <= tally.draws.total()
+    assert all(0 <= tally.written[name] <= asked for name, asked in tally.asked.items())
+    used = {i.name for d, _ in splits for g in read_groups(d) for some in g.instructions for i in some}
+    assert used <= {name for name, count in tally.written.items() if count}
+
+
+def test_without_counts_nothing_is_claimed(run_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "groups" / "train"
+    manifest = commit(folder, "synthesize", "f", [write_part(folder, 0, [], [], GROUP_SCHEMA, "f")])
+    assert read_tally([(run_dir / "groups" / "eval", read_manifest(run_dir / "groups" / "eval"))]) is not None
+    assert read_tally([(folder, manifest)]) is None
 
 
 def test_without_groups(tmp_path: Path) -> None:

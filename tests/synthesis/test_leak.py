@@ -1,6 +1,7 @@
 """The prompt alone does not tell which side of an intra relation it stands on."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,15 @@ def test_groups_are_asked_about_by_prompt(real_pairs: list[PreferencePair]) -> N
     assert 0.4 < found.single < 0.6  # 250 prompts of either side: three standard deviations are 0.07
     assert 150 < found.relations < 400
     assert leak([]) is None
+
+
+def test_a_turn_after_the_last_user_turn_is_no_instruction(shared_data: Path) -> None:
+    """Instructions are read from the turn that they were joined with, not from the last message."""
+    items = read_pairs(DataConfig(path=str(shared_data / FILES["alpaca_eval"][0]), limit=20))
+    for pair in (item for item in items if isinstance(item, PreferencePair)):
+        begun = replace(pair, prompt=(*pair.prompt, Message("assistant", "A long beginning of an answer: " * 99)))
+        group, plain = synthesize(begun, SynthesisConfig(), 7), synthesize(pair, SynthesisConfig(), 7)
+        assert isinstance(group, RelationGroup) == isinstance(plain, RelationGroup)
+        if isinstance(group, RelationGroup) and isinstance(plain, RelationGroup):
+            assert compared(group) == compared(plain)
+            assert all(side.preferred.startswith("\n\n") for side in compared(group))
