@@ -31,7 +31,7 @@ def tables() -> dict[str, str]:
 
 
 def ifeval_ids(function: InstructionFunction) -> set[str]:
-    """The IFEval kinds that the function's instructions are mapped to."""
+    """The IFEval and IFBench kinds that the function's instructions are mapped to."""
     mapped = [instruction.to_ifeval() for instruction in _samples(function)]
     return {one[0] for one in mapped if one is not None}
 
@@ -54,7 +54,7 @@ def _samples(function: InstructionFunction) -> list[Instruction]:
 
 
 def _functions() -> str:
-    lines = ["| family | function | for example | arguments | IFEval |", "|---|---|---|---|---|"]
+    lines = ["| family | function | for example | arguments | IFEval, IFBench |", "|---|---|---|---|---|"]
     for function in sorted(REGISTRY.values(), key=lambda function: (function.sides == "soft", function.family)):
         if function.sides == "soft":
             example, arguments = function.question or "", "use, judged"

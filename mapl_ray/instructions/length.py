@@ -21,6 +21,13 @@ def _ifeval_words(args: Args) -> IfEval | None:
     return at_bound("length_constraints:number_words", args, number="num_words", relation="relation")
 
 
+def _ifbench_range(args: Args) -> IfEval | None:
+    low, high = args["low"], args["high"]
+    if not all(isinstance(n, int) and n >= 0 for n in (low, high)):  # for a negative number it draws one
+        return None
+    return "count:word_count_range", {"min_words": low, "max_words": high}
+
+
 word_count = count_function(
     "word_count",
     _FAMILY,
@@ -69,6 +76,7 @@ character_count = count_function(
         ),
         **args,
     ),
+    ifeval=_ifbench_range,
     size=True,
 )
 def word_count_between(case: Case, rng: random.Random) -> Args | None:

@@ -46,11 +46,12 @@ def test_every_kind_of_ifeval_is_told_of(generator: ModuleType) -> None:
     for function in REGISTRY.values():
         for kind in generator.ifeval_ids(function):
             mapped.setdefault(kind, set()).add(function.name)
-    told = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in rows("IFEval's kinds")}
-    assert len(told) == 25
+    ifeval, ifbench = rows("IFEval's kinds"), rows("IFBench's kinds")
+    told = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in (*ifeval, *ifbench)}
+    assert len(told) == 25 + len(ifbench)
     assert {kind: names for kind, names in told.items() if names} == mapped
-    assert all(row[1] or row[2] for row in rows("IFEval's kinds"))
-    for row in rows("IFEval's kinds"):
+    for row in (*ifeval, *ifbench):
+        assert row[1] or row[2], row
         assert {name for name in re.findall(r"`(\w+)`", row[2]) if "_" in name} <= set(REGISTRY), row
 
 
