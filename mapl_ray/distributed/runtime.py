@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -65,8 +66,11 @@ def _connect(config: ClusterConfig) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
+        # Its port is told to all workers: where two clusters run on a machine, Ray would not know whom to ask.
+        port = _free_port()
+        environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         local = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
-        ray.init(num_cpus=config.num_cpus, **local, **options)
+        ray.init(address="local", num_cpus=config.num_cpus, dashboard_port=port, **local, **options)
         return
     try:
         ray.init(address=config.address, **options)
@@ -76,3 +80,9 @@ def _connect(config: ClusterConfig) -> None:
             f"cluster.address={config.address!r}: no Ray cluster could be reached: {reason}. Start one with "
             "`ray start --head`, name another, or leave the address out to run on this machine."
         ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
