@@ -43,9 +43,13 @@ class RewardScores(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Rewards, float32 [S]; equal for trees and padded rows."""
-        last_SH = _hidden(self.model, batch).flatten(0, 1)[batch.last_S]
-        rewards: torch.Tensor = self.model.score(last_SH)
+        rewards: torch.Tensor = self.model.score(last_hidden(self.model, batch))
         return rewards[:, 0].float()
+
+
+def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
+    """Last hidden states at the last token of every sequence [S, H]."""
+    return _hidden(model, batch).flatten(0, 1)[batch.last_S]
 
 
 def _hidden(model: Any, batch: Batch) -> torch.Tensor:
@@ -53,7 +57,7 @@ def _hidden(model: Any, batch: Batch) -> torch.Tensor:
     hidden: torch.Tensor = model.base_model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
-        attention_mask=attention_mask_of(batch, model.config._attn_implementation),
+        attention_mask=attention_mask_of(batch, model),
         use_cache=False,
     ).last_hidden_state
     return hidden

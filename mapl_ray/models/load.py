@@ -86,7 +86,7 @@ def _from_pretrained(
         config=config,
         revision=revision,
         dtype=getattr(torch, dtype),
-        attn_implementation=attention_implementation(device),
+        attn_implementation=attention_implementation(device, config),
         trust_remote_code=False,
         use_safetensors=True,
     )
