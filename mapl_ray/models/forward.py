@@ -54,11 +54,10 @@ def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
 
 def _hidden(model: Any, batch: Batch) -> torch.Tensor:
     """Last hidden states [B, T, H]."""
+    # Padded on the right, positions are the model's own, also where it takes none (recurrent layers, ALiBi).
+    positions = {} if batch.subtree_end is None else {"position_ids": batch.position_ids}
     hidden: torch.Tensor = model.base_model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=attention_mask_of(batch, model),
-        use_cache=False,
+        input_ids=batch.input_ids, attention_mask=attention_mask_of(batch, model), use_cache=False, **positions
     ).last_hidden_state
     return hidden
 
