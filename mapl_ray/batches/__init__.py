@@ -2,6 +2,7 @@
 
 from mapl_ray.batches.collate import Batch, collate
 from mapl_ray.batches.encode import EncodedGroup, encode_group, without_relations
+from mapl_ray.batches.pack import pack
 from mapl_ray.batches.relations import RelationBatch
 from mapl_ray.batches.tree import PrefixTree, build_tree
 
@@ -13,5 +14,6 @@ __all__ = [
     "build_tree",
     "collate",
     "encode_group",
+    "pack",
     "without_relations",
 ]

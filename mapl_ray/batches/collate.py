@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from mapl_ray.batches.encode import EncodedGroup
+from mapl_ray.batches.pack import pack
 from mapl_ray.batches.relations import RelationBatch, relation_batch
 from mapl_ray.batches.tree import build_tree
 
@@ -23,7 +24,7 @@ class Batch:
     """Everything one forward pass and its loss need; all indices int64."""
 
     input_ids: torch.Tensor  # [B, T]
-    position_ids: torch.Tensor  # [B, T]
+    position_ids: torch.Tensor  # [B, T], from 0 in every sequence
     subtree_end: torch.Tensor | None  # [B, T], trees: token q sees token k iff k <= q < subtree_end[k]
     attention_mask: torch.Tensor | None  # [B, T], padded sequences: 1 for tokens, 0 for padding
     source_E: torch.Tensor  # flat index of the token that predicts
@@ -59,14 +60,14 @@ class Batch:
         )
 
 
-class _Row(NamedTuple):
-    """One row before padding; `paths` gives a sequence's positions in it, `starts` where its response begins."""
+class _Piece(NamedTuple):
+    """What is laid into rows whole: a group's tree or one sequence; `paths` gives its sequences' positions in it."""
 
     token_ids: Sequence[int]
     positions: Sequence[int]
     subtree_end: Sequence[int]
     paths: Sequence[Sequence[int]]
-    starts: Sequence[int]
+    starts: Sequence[int]  # where in a path the response begins
 
 
 def collate(
@@ -74,29 +75,37 @@ def collate(
     batching: Literal["tree", "padded"],
     pad_token_id: int,
     pad_to_multiple_of: int = 1,
+    row_tokens: int | None = None,
 ) -> Batch:
-    """Put groups into one batch: a row a group (`tree`) or a row a sequence (`padded`, on the right).
+    """Put groups into one batch: as trees, several a row (`tree`), or a row a sequence (`padded`, on the right).
 
-    Both give the same sequences in the same order, groups one after another. Raises `ValueError` without groups.
+    Both give the same sequences in the same order, groups one after another, whatever shares a row.
+
+    Args:
+        row_tokens: token budget of a row of trees; a tree above it has a row of its own. None: the longest tree's.
+
+    Raises `ValueError` without groups.
     """
     if not groups:
         raise ValueError("collate needs at least one group")
-    rows = list(chain.from_iterable(_tree_row(g) if batching == "tree" else _padded_rows(g) for g in groups))
-    width = -(-max(len(row.token_ids) for row in rows) // pad_to_multiple_of) * pad_to_multiple_of
-    attention_mask = [[1] * len(row.token_ids) + [0] * (width - len(row.token_ids)) for row in rows]
-    # A padding token is a tree of its own: it sees itself alone, and softmax never meets an empty row.
-    subtree_end = [[*row.subtree_end, *range(len(row.subtree_end) + 1, width + 1)] for row in rows]
-    source, target, edge, sequence, last = _edges(rows, width)
+    pieces = list(chain.from_iterable(_tree_piece(g) if batching == "tree" else _sequence_pieces(g) for g in groups))
+    lengths = [len(piece.token_ids) for piece in pieces]
+    rows = pack(lengths, row_tokens or max(lengths)) if batching == "tree" else [[i] for i in range(len(pieces))]
+    longest = max(sum(lengths[i] for i in row) for row in rows)
+    width = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
+    places = _places(rows, lengths, width)
+    source, target, edge, sequence, last = _edges(pieces, places)
     offsets, total = [], 0
     for group in groups:
         offsets.append(total)
         total += len(group.sequences)
     scored = all(group.ref_logps is not None for group in groups)
+    shape = (len(rows), width)
     return Batch(
-        input_ids=_padded([row.token_ids for row in rows], width, pad_token_id),
-        position_ids=_padded([row.positions for row in rows], width, 0),
-        subtree_end=torch.tensor(subtree_end) if batching == "tree" else None,
-        attention_mask=torch.tensor(attention_mask) if batching == "padded" else None,
+        input_ids=_laid(shape, pad_token_id, places, [piece.token_ids for piece in pieces]),
+        position_ids=_laid(shape, 0, places, [piece.positions for piece in pieces]),
+        subtree_end=_subtree_ends(shape, places, pieces) if batching == "tree" else None,
+        attention_mask=_laid(shape, 0, places, [[1] * n for n in lengths]) if batching == "padded" else None,
         source_E=_indices(source),
         target_E=_indices(target),
         edge_M=_indices(edge),
@@ -106,49 +115,74 @@ def collate(
             [(offset, r) for offset, group in zip(offsets, groups, strict=True) for r in group.relations], total
         ),
         ref_logps_S=torch.tensor([x for group in groups for x in group.ref_logps or ()]) if scored else None,
-        num_tokens=sum(len(row.token_ids) for row in rows),
+        num_tokens=sum(lengths),
         pair_ids=tuple(group.pair_id for group in groups),
     )
 
 
-def _tree_row(group: EncodedGroup) -> list[_Row]:
+def _tree_piece(group: EncodedGroup) -> list[_Piece]:
     indices = range(len(group.sequences))
     tree = build_tree([group.token_ids(i) for i in indices])
-    return [_Row(tree.token_ids, tree.depths, tree.subtree_end, tree.paths, [group.prompt_length(i) for i in indices])]
+    starts = [group.prompt_length(i) for i in indices]
+    return [_Piece(tree.token_ids, tree.depths, tree.subtree_end, tree.paths, starts)]
 
 
-def _padded_rows(group: EncodedGroup) -> list[_Row]:
-    rows = []
+def _sequence_pieces(group: EncodedGroup) -> list[_Piece]:
+    pieces = []
     for index in range(len(group.sequences)):
         ids = group.token_ids(index)
         positions = range(len(ids))
-        rows.append(_Row(ids, positions, [len(ids)] * len(ids), [positions], [group.prompt_length(index)]))
-    return rows
+        pieces.append(_Piece(ids, positions, [len(ids)] * len(ids), [positions], [group.prompt_length(index)]))
+    return pieces
 
 
-def _edges(rows: Sequence[_Row], width: int) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+def _places(rows: Sequence[Sequence[int]], lengths: Sequence[int], width: int) -> list[int]:
+    """Flat index of every piece's first token."""
+    places = [0] * len(lengths)
+    for number, row in enumerate(rows):
+        place = number * width
+        for index in row:
+            places[index] = place
+            place += lengths[index]
+    return places
+
+
+def _edges(
+    pieces: Sequence[_Piece], places: Sequence[int]
+) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
     """Every predicted token once, even where several sequences share it, and who it belongs to."""
     source: list[int] = []
     target: list[int] = []
     edge: list[int] = []
     sequence: list[int] = []
     last: list[int] = []
-    for number, row in enumerate(rows):
+    for piece, place in zip(pieces, places, strict=True):
         known: dict[int, int] = {}  # node -> edge that ends there
-        for path, start in zip(row.paths, row.starts, strict=True):
+        for path, start in zip(piece.paths, piece.starts, strict=True):
             for before, node in zip(path[start - 1 :], path[start:], strict=False):
                 if node not in known:
                     known[node] = len(source)
-                    source.append(number * width + before)
-                    target.append(row.token_ids[node])
+                    source.append(place + before)
+                    target.append(piece.token_ids[node])
                 edge.append(known[node])
                 sequence.append(len(last))
-            last.append(number * width + path[-1])
+            last.append(place + path[-1])
     return source, target, edge, sequence, last
 
 
-def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.int64)
+def _laid(shape: tuple[int, int], fill: int, places: Sequence[int], values: Sequence[Sequence[int]]) -> torch.Tensor:
+    flat = torch.full((shape[0] * shape[1],), fill, dtype=torch.int64)
+    for place, some in zip(places, values, strict=True):
+        flat[place : place + len(some)] = torch.tensor(some, dtype=torch.int64)
+    return flat.view(shape)
+
+
+def _subtree_ends(shape: tuple[int, int], places: Sequence[int], pieces: Sequence[_Piece]) -> torch.Tensor:
+    """In indices of the row. Padding is one more tree, a chain to the row's end: softmax never meets an empty row."""
+    width = shape[1]
+    offsets = [place % width for place in places]
+    ends = [[offset + end for end in piece.subtree_end] for offset, piece in zip(offsets, pieces, strict=True)]
+    return _laid(shape, width, places, ends)
 
 
 def _indices(values: list[int]) -> torch.Tensor:

@@ -82,6 +82,8 @@ class TrainConfig(Section):
     micro_batch_size: int = Field(default=4, ge=1)  # groups on one worker at once
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     batching: Literal["tree", "padded"] = "tree"
+    # Token budget of a row of trees; None: all of a micro-batch (with a dense mask: the longest tree's tokens).
+    row_tokens: int | None = Field(default=None, ge=1)
     max_sequence_tokens: int = Field(default=2048, ge=16)
     zero_stage: Literal[0, 1, 2, 3] = 2
     bf16: bool = False

@@ -5,17 +5,17 @@ from mapl_ray.models.identity import model_identity
 from mapl_ray.models.load import check_model_directory, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tiny import build_tiny
-from mapl_ray.models.tree_attention import check_tree_support
+from mapl_ray.models.tree_support import prepare_for_trees
 
 __all__ = [
     "PolicyLogps",
     "RewardScores",
     "build_tiny",
     "check_model_directory",
-    "check_tree_support",
     "load_policy",
     "load_reward_model",
     "load_tokenizer",
     "model_identity",
+    "prepare_for_trees",
     "quiet_transformers",
 ]

@@ -43,18 +43,21 @@ class RewardScores(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Rewards, float32 [S]; equal for trees and padded rows."""
-        last_SH = _hidden(self.model, batch).flatten(0, 1)[batch.last_S]
-        rewards: torch.Tensor = self.model.score(last_SH)
+        rewards: torch.Tensor = self.model.score(last_hidden(self.model, batch))
         return rewards[:, 0].float()
+
+
+def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
+    """Last hidden states at the last token of every sequence [S, H]."""
+    return _hidden(model, batch).flatten(0, 1)[batch.last_S]
 
 
 def _hidden(model: Any, batch: Batch) -> torch.Tensor:
     """Last hidden states [B, T, H]."""
+    # Padded on the right, positions are the model's own, also where it takes none (recurrent layers, ALiBi).
+    positions = {} if batch.subtree_end is None else {"position_ids": batch.position_ids}
     hidden: torch.Tensor = model.base_model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=attention_mask_of(batch, model.config._attn_implementation),
-        use_cache=False,
+        input_ids=batch.input_ids, attention_mask=attention_mask_of(batch, model), use_cache=False, **positions
     ).last_hidden_state
     return hidden
 

@@ -81,15 +81,24 @@ def _from_pretrained(
     auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, options: dict[str, Any]
 ) -> Any:
     config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
-    return auto.from_pretrained(
-        str(path),
-        config=config,
-        revision=revision,
-        dtype=getattr(torch, dtype),
-        attn_implementation=attention_implementation(device),
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+
+    def load(implementation: str) -> Any:
+        return auto.from_pretrained(
+            str(path),
+            config=config,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            attn_implementation=implementation,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+
+    try:
+        return load(attention_implementation(device, config))
+    except ValueError as error:
+        if "does not support an attention implementation" not in str(error):
+            raise
+        return load("eager")  # of families with code of their own: padded batches alone
 
 
 def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:

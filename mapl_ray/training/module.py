@@ -8,7 +8,7 @@ import torch
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.models import PolicyLogps, RewardScores, check_tree_support, load_policy, load_reward_model
+from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, prepare_for_trees
 
 
 def training_module(
@@ -32,7 +32,7 @@ def training_module(
             f"Set it to {limit} or less."
         )
     if config.batching == "tree":
-        check_tree_support(model, config.max_sequence_tokens)
+        prepare_for_trees(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return RewardScores(model) if method == "rm" else PolicyLogps(model)

@@ -11,7 +11,7 @@ import torch
 from mapl_ray.batches import Batch, EncodedGroup, collate, without_relations
 from mapl_ray.config import Method, TrainConfig
 from mapl_ray.errors import RunError
-from mapl_ray.models.tree_attention import FLEX_BLOCK
+from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
 from mapl_ray.objective import LossOutput, dpo_rewards, level_sums, metrics_of, relation_loss
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.group_table import GroupTable, encode_all
@@ -91,7 +91,8 @@ class Trainer:
 
     def _collate(self, groups: list[EncodedGroup]) -> Batch:
         multiple = FLEX_BLOCK if self.engine.device.type == "cuda" else 1
-        return collate(groups, self.config.batching, self.tokenizer.pad_token_id, multiple)
+        row_tokens = self.config.row_tokens or row_budget(self.engine.module.model)
+        return collate(groups, self.config.batching, self.tokenizer.pad_token_id, multiple, row_tokens)
 
     def _filler(self, table: GroupTable, index: int) -> EncodedGroup:
         limit = self.config.max_sequence_tokens

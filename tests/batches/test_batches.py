@@ -62,7 +62,7 @@ def test_tree_batch_by_hand() -> None:
     assert batch.input_ids.tolist() == [[1, 2, 3, 4, 9, 9, 0, 0]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 0, 0]]
     assert batch.subtree_end is not None
-    assert batch.subtree_end.tolist() == [[6, 6, 6, 5, 5, 6, 7, 8]]
+    assert batch.subtree_end.tolist() == [[6, 6, 6, 5, 5, 6, 8, 8]]
     # edges: 2->3 (shared), 3->4, 4->9, and 3->9 of the second answer
     assert batch.source_E.tolist() == [1, 2, 3, 2]
     assert batch.target_E.tolist() == [3, 4, 9, 9]
