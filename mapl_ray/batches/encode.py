@@ -19,6 +19,7 @@ class EncodedGroup:
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     ref_logps: tuple[float, ...] | None = None
+    margin: float | None = None  # of the data, for its pref relations
 
     def token_ids(self, sequence: int) -> tuple[int, ...]:
         """Ids of one whole sequence."""
@@ -42,7 +43,13 @@ def encode_group(group: RelationGroup, tokenizer: Any, max_sequence_tokens: int)
         (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id) for response in group.responses
     )
     encoded = EncodedGroup(
-        group.pair_id, prompt_ids, response_ids, group.sequences, group.relations, ref_logps=group.ref_logps
+        group.pair_id,
+        prompt_ids,
+        response_ids,
+        group.sequences,
+        group.relations,
+        ref_logps=group.ref_logps,
+        margin=group.margin,
     )
     longest = max(len(prompt_ids[s.prompt]) + len(response_ids[s.response]) for s in group.sequences)
     if longest > max_sequence_tokens:

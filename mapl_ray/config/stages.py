@@ -6,10 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mapl_ray.config.objective import Method, ObjectiveConfig
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
-
-Method = Literal["rm", "dpo"]
 
 
 class TinyModelConfig(Section):
@@ -71,6 +70,7 @@ class TrainConfig(Section):
     """One training run, reward model or DPO. Sizes are in groups: one original pair is one group."""
 
     weights: LevelWeights = LevelWeights()
+    objective: ObjectiveConfig = ObjectiveConfig()
     beta: float = Field(default=0.1, gt=0.0)  # DPO
     learning_rate: float = Field(default=5e-6, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
@@ -92,6 +92,8 @@ class TrainConfig(Section):
     eval_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     checkpoints_to_keep: int = Field(default=2, ge=1)
+    # Where curves go, beside metrics.jsonl; wandb and mlflow must be installed.
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
     seed: int = 0
 

@@ -17,6 +17,7 @@ _OPERATIONAL = {
     "checkpoint_every_steps",
     "checkpoints_to_keep",
     "max_failures",
+    "loggers",
 }
 
 
