@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,6 +68,29 @@ def without_relations(group: EncodedGroup) -> EncodedGroup:
     ZeRO's collectives need every rank to run the same number of micro-batches, also where the data ran out.
     """
     return replace(group, relations=())
+
+
+def of_levels(group: EncodedGroup, families: Collection[str]) -> EncodedGroup:
+    """The group with the relations of some level families alone, and without the sequences that none of them needs.
+
+    The plain baseline computes two sequences of a grid's six.
+    """
+    relations = [relation for relation in group.relations if relation.level.family in families]
+    if len(relations) == len(group.relations):
+        return group
+    if not relations:
+        return without_relations(group)
+    kept = sorted({index for r in relations for index in (*r.preferred, *r.dispreferred)})
+    new = {old: index for index, old in enumerate(kept)}
+    return replace(
+        group,
+        sequences=tuple(group.sequences[old] for old in kept),
+        relations=tuple(
+            Relation(r.level, tuple(new[i] for i in r.preferred), tuple(new[i] for i in r.dispreferred))
+            for r in relations
+        ),
+        ref_logps=None if group.ref_logps is None else tuple(group.ref_logps[old] for old in kept),
+    )
 
 
 def _prompt_ids(prompt: Seq[Message], tokenizer: Any) -> tuple[int, ...]:

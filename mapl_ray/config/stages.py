@@ -65,6 +65,11 @@ class LevelWeights(Section):
         """The weight of a level family (`pref`, `intra`, `inter`)."""
         return {"pref": 1.0, "intra": self.lambda_intra, "inter": self.lambda_inter}[family]
 
+    @property
+    def families(self) -> frozenset[str]:
+        """The level families whose weight is not 0."""
+        return frozenset(family for family in LEVEL_FAMILIES if self.of(family))
+
 
 class TrainConfig(Section):
     """One training run, reward model or DPO. Sizes are in groups: one original pair is one group."""
@@ -89,11 +94,11 @@ class TrainConfig(Section):
     num_workers: int = Field(default=1, ge=1)
     cpus_per_worker: float = Field(default=1.0, gt=0.0)
     gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    # Where curves go, beside metrics.jsonl; wandb and mlflow must be installed.
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     checkpoints_to_keep: int = Field(default=2, ge=1)
-    # Where curves go, beside metrics.jsonl; wandb and mlflow must be installed.
-    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
     seed: int = 0
 

@@ -24,6 +24,7 @@ class Result:
     """The loss of a batch, and what its metrics are made from."""
 
     loss: torch.Tensor  # scalar
+    margins_R: torch.Tensor  # signed sums of rewards
     sums: torch.Tensor  # float64 [num_sums]; they add up over micro-batches and ranks
 
 
@@ -63,12 +64,19 @@ class Objective:
         with torch.no_grad():
             levels_LM = level_sums(out.margins_R, batch.relations, self.options, self.beta)
             sums = torch.cat([levels_LM.flatten(), self._pref_sums(rewards_S, outputs_S, mean_logps_S, batch)])
-        return Result(out.loss, sums)
+        return Result(out.loss, out.margins_R, sums)
 
     @property
     def num_sums(self) -> int:
         """Length of `Result.sums`."""
         return _LEVEL_SUMS + len(self._pref_measures)
+
+    def by_level(self, sums: torch.Tensor) -> torch.Tensor:
+        """What `sums` holds of every level family, [L, 5]: as `level_sums`, and the sum of pref's other measures."""
+        levels_LM = sums[:_LEVEL_SUMS].view(len(LEVEL_FAMILIES), -1)
+        others_L = sums.new_zeros(len(LEVEL_FAMILIES))
+        others_L[PREF] = sums[_LEVEL_SUMS:].sum()
+        return torch.cat([levels_LM, others_L[:, None]], dim=1)
 
     def metrics(self, sums: torch.Tensor) -> dict[str, float]:
         """Means by level (`metrics_of`) and, over pref relations, rewards and logps of either side and other terms."""

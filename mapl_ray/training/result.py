@@ -11,13 +11,13 @@ from mapl_ray.shards import Manifest, fingerprint_of, write_json
 
 # What changes how a run is carried out, and not what comes out of it.
 _OPERATIONAL = {
+    "loggers",
     "cpus_per_worker",
     "gpus_per_worker",
     "eval_every_steps",
     "checkpoint_every_steps",
     "checkpoints_to_keep",
     "max_failures",
-    "loggers",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, without_relations
+from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels, without_relations
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
 from mapl_ray.models.tree_attention import FLEX_BLOCK
@@ -38,13 +38,18 @@ class Trainer:
     tokenizer: Any
     flops: FlopCounter | None = None
 
-    def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int) -> Work:
-        """Encode and collate; empty micro-batches take the filler group, without its relations."""
+    def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int, learn: bool = True) -> Work:
+        """Encode and collate; empty micro-batches take the filler group, without its relations.
+
+        To learn from, a group needs no relations of weight 0, nor the sequences that only they use.
+        """
         found = [
             encode_all(table, indices, self.tokenizer, self.config.max_sequence_tokens) for indices in micro_batches
         ]
-        batches = [self._collate(groups or [self._filler(table, filler)]) for groups, _ in found]
-        return Work(batches, sum(len(groups) for groups, _ in found), sum(len(rejected) for _, rejected in found))
+        too_long, families = sum(len(rejected) for _, rejected in found), self.config.weights.families
+        kept = [[of_levels(group, families) if learn else group for group in groups] for groups, _ in found]
+        batches = [self._collate(groups or [self._filler(table, filler)]) for groups in kept]
+        return Work(batches, sum(map(len, kept)), too_long)
 
     def train_step(self, work: Work, step: int) -> tuple[dict[str, float], StepCost]:
         """Metrics and cost of one optimizer step, both over all ranks. Two reductions, whatever is measured.
@@ -76,7 +81,7 @@ class Trainer:
         sums, no_weight = self._no_sums(), torch.ones(3, dtype=torch.float64)
         with torch.no_grad():
             for indices in mine:
-                (batch,) = self.work(table, [indices], filler=0).batches
+                (batch,) = self.work(table, [indices], filler=0, learn=False).batches
                 batch = batch.to(self.engine.device)
                 sums += self._loss(batch, no_weight).sums
         metrics = self.objective.metrics(self.engine.sum_over_ranks(sums))
