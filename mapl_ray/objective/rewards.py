@@ -15,7 +15,7 @@ def dpo_rewards(
     dropped there, as Rc-DPO does (Cai et al. 2025).
 
     With `lengths_S` (response tokens, [S]) it is divided by them: the rewards of length-normalised DPO (Lambert et al.
-    2024, Tulu 3), a beta of 2 to 10 being usual there. Z(x) does not cancel then.
+    2024, Tulu 3, which trains with beta = 5). Z(x) does not cancel then.
     """
     rewards_S = beta * (logps_S - ref_logps_S)
     return rewards_S if lengths_S is None else rewards_S / lengths_S
