@@ -42,6 +42,11 @@ class Batch:
         """S, over all groups."""
         return self.last_S.numel()
 
+    def response_lengths(self) -> torch.Tensor:
+        """Response tokens of every sequence, EOS included, float32 [S]."""
+        lengths_S = torch.zeros(self.num_sequences, device=self.sequence_M.device)
+        return lengths_S.index_add(0, self.sequence_M, lengths_S.new_ones(()).expand(self.sequence_M.shape))
+
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
         return replace(
@@ -112,7 +117,8 @@ def collate(
         sequence_M=_indices(sequence),
         last_S=_indices(last),
         relations=relation_batch(
-            [(offset, r) for offset, group in zip(offsets, groups, strict=True) for r in group.relations], total
+            [(offset, r, group.margin) for offset, group in zip(offsets, groups, strict=True) for r in group.relations],
+            total,
         ),
         ref_logps_S=torch.tensor([x for group in groups for x in group.ref_logps or ()]) if scored else None,
         num_tokens=sum(lengths),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ class EncodedGroup:
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     ref_logps: tuple[float, ...] | None = None
+    margin: float | None = None  # of the data, for its pref relations
 
     def token_ids(self, sequence: int) -> tuple[int, ...]:
         """Ids of one whole sequence."""
@@ -42,7 +44,13 @@ def encode_group(group: RelationGroup, tokenizer: Any, max_sequence_tokens: int)
         (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id) for response in group.responses
     )
     encoded = EncodedGroup(
-        group.pair_id, prompt_ids, response_ids, group.sequences, group.relations, ref_logps=group.ref_logps
+        group.pair_id,
+        prompt_ids,
+        response_ids,
+        group.sequences,
+        group.relations,
+        ref_logps=group.ref_logps,
+        margin=group.margin,
     )
     longest = max(len(prompt_ids[s.prompt]) + len(response_ids[s.response]) for s in group.sequences)
     if longest > max_sequence_tokens:
@@ -60,6 +68,29 @@ def without_relations(group: EncodedGroup) -> EncodedGroup:
     ZeRO's collectives need every rank to run the same number of micro-batches, also where the data ran out.
     """
     return replace(group, relations=())
+
+
+def of_levels(group: EncodedGroup, families: Collection[str]) -> EncodedGroup:
+    """The group with the relations of some level families alone, and without the sequences that none of them needs.
+
+    The plain baseline computes two sequences of a grid's six.
+    """
+    relations = [relation for relation in group.relations if relation.level.family in families]
+    if len(relations) == len(group.relations):
+        return group
+    if not relations:
+        return without_relations(group)
+    kept = sorted({index for r in relations for index in (*r.preferred, *r.dispreferred)})
+    new = {old: index for index, old in enumerate(kept)}
+    return replace(
+        group,
+        sequences=tuple(group.sequences[old] for old in kept),
+        relations=tuple(
+            Relation(r.level, tuple(new[i] for i in r.preferred), tuple(new[i] for i in r.dispreferred))
+            for r in relations
+        ),
+        ref_logps=None if group.ref_logps is None else tuple(group.ref_logps[old] for old in kept),
+    )
 
 
 def _prompt_ids(prompt: Seq[Message], tokenizer: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mapl_ray.records import LEVEL_FAMILIES, Relation
+from mapl_ray.records import LEVEL_FAMILIES, Level, Relation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,24 +16,28 @@ class RelationBatch:
 
     signs_RS: torch.Tensor  # float32: +1 preferred, -1 dispreferred, 0 not part of the relation
     level_R: torch.Tensor  # int64: index into records.LEVEL_FAMILIES
+    margin_R: torch.Tensor | None = None  # float32: margins of the data, 0 where there is none; None: none at all
 
     def to(self, device: torch.device | str) -> RelationBatch:
         """The same on another device."""
-        return RelationBatch(self.signs_RS.to(device), self.level_R.to(device))
+        margin_R = None if self.margin_R is None else self.margin_R.to(device)
+        return RelationBatch(self.signs_RS.to(device), self.level_R.to(device), margin_R)
 
     def counts(self) -> torch.Tensor:
         """Relations a level family, float64 [3]."""
         return torch.bincount(self.level_R, minlength=len(LEVEL_FAMILIES)).double()
 
 
-def relation_batch(relations: Sequence[tuple[int, Relation]], num_sequences: int) -> RelationBatch:
-    """Relations with the offset of their group's first sequence in the batch."""
+def relation_batch(relations: Sequence[tuple[int, Relation, float | None]], num_sequences: int) -> RelationBatch:
+    """Relations with the offset of their group's first sequence in the batch, and their group's margin."""
     signs_RS = torch.zeros(len(relations), num_sequences)
-    levels = []
-    for row, (offset, relation) in enumerate(relations):
+    levels, margins = [], []
+    for row, (offset, relation, margin) in enumerate(relations):
         for sequence in relation.preferred:
             signs_RS[row, offset + sequence] += 1.0
         for sequence in relation.dispreferred:
             signs_RS[row, offset + sequence] -= 1.0
         levels.append(LEVEL_FAMILIES.index(relation.level.family))
-    return RelationBatch(signs_RS, torch.tensor(levels, dtype=torch.int64))
+        # How much better chosen is than rejected: it says nothing about relations between prompts.
+        margins.append(margin or 0.0 if relation.level is Level.PREF else 0.0)
+    return RelationBatch(signs_RS, torch.tensor(levels, dtype=torch.int64), torch.tensor(margins))

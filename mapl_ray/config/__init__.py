@@ -6,12 +6,12 @@ is checked when the config is read.
 
 from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
 from mapl_ray.config.load import load_config, parse_config
+from mapl_ray.config.objective import Method, ObjectiveConfig
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.stages import (
     ClusterConfig,
     EvaluationConfig,
     LevelWeights,
-    Method,
     ModelConfig,
     ScoringConfig,
     TinyModelConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "Method",
     "MixSource",
     "ModelConfig",
+    "ObjectiveConfig",
     "RunConfig",
     "ScoringConfig",
     "SynthesisConfig",

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from mapl_ray.config.data import DataConfig, SynthesisConfig
+from mapl_ray.config.objective import Method
 from mapl_ray.config.section import Section
 from mapl_ray.config.stages import (
     ClusterConfig,
     EvaluationConfig,
-    Method,
     ModelConfig,
     ScoringConfig,
     TrainConfig,
@@ -60,10 +60,10 @@ class RunConfig(Section):
         return (Path(self.output_dir) / (self.data_run or self.name)).resolve()
 
     def training(self, method: Method) -> TrainConfig:
-        """The `train` section with the method's own values laid over it."""
-        merged = self.train.model_dump()
+        """The `train` section with the method's own values laid over it. Refuses options of the other method."""
+        merged = self.train.model_dump(exclude_defaults=True)  # messages show what was set
         _merge(merged, self.rm if method == "rm" else self.dpo)
-        return TrainConfig.model_validate(merged)
+        return TrainConfig.model_validate(merged, context={"method": method})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:

@@ -6,10 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mapl_ray.config.objective import Method, ObjectiveConfig
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
-
-Method = Literal["rm", "dpo"]
 
 
 class TinyModelConfig(Section):
@@ -66,11 +65,17 @@ class LevelWeights(Section):
         """The weight of a level family (`pref`, `intra`, `inter`)."""
         return {"pref": 1.0, "intra": self.lambda_intra, "inter": self.lambda_inter}[family]
 
+    @property
+    def families(self) -> frozenset[str]:
+        """The level families whose weight is not 0."""
+        return frozenset(family for family in LEVEL_FAMILIES if self.of(family))
+
 
 class TrainConfig(Section):
     """One training run, reward model or DPO. Sizes are in groups: one original pair is one group."""
 
     weights: LevelWeights = LevelWeights()
+    objective: ObjectiveConfig = ObjectiveConfig()
     beta: float = Field(default=0.1, gt=0.0)  # DPO
     learning_rate: float = Field(default=5e-6, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
@@ -91,6 +96,8 @@ class TrainConfig(Section):
     num_workers: int = Field(default=1, ge=1)
     cpus_per_worker: float = Field(default=1.0, gt=0.0)
     gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    # Where curves go, beside metrics.jsonl; wandb and mlflow must be installed.
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     checkpoints_to_keep: int = Field(default=2, ge=1)

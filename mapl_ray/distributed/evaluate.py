@@ -41,11 +41,13 @@ def score_models(
 def _rewards(
     groups: list[RelationGroup], method: Method, model_dir: str, config: RunConfig, limit: int
 ) -> list[tuple[float, ...]]:
+    section = config.training(method)
     return model_rewards(
         groups,
         method,
         model_dir,
-        beta=config.training(method).beta,
+        beta=section.beta,
         micro_batch_size=config.evaluation.micro_batch_size,
         max_sequence_tokens=limit,
+        length_normalised=section.objective.length_normalised,
     )

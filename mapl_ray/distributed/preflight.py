@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mapl_ray.config import RunConfig
+from mapl_ray.config import Method, RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.synthesis import select_functions
+from mapl_ray.training import check_loggers
+
+METHODS: tuple[Method, ...] = ("rm", "dpo")
 
 
 def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
@@ -24,5 +27,8 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
             raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
         if config.scoring.reward_model is not None:
             check_model_directory(config.scoring.reward_model)
+    for method in METHODS:
+        if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
+            check_loggers(config.training(method).loggers)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
         raise UserError("DPO needs ref_logps, and scoring.ref_logps=false. Set it to true.")

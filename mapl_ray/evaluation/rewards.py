@@ -22,8 +22,9 @@ def model_rewards(
     beta: float,
     micro_batch_size: int,
     max_sequence_tokens: int,
+    length_normalised: bool = False,
 ) -> list[tuple[float, ...]]:
-    """r(x, y) of every sequence of every group, in order. For DPO r = beta * (logps - ref_logps).
+    """r(x, y) of every sequence of every group, in order. For DPO r = beta * (logps - ref_logps), a token where so set.
 
     Raises `UserError` for groups that are too long or, for DPO, without `ref_logps`.
     """
@@ -45,7 +46,8 @@ def model_rewards(
             if method == "dpo":
                 if batch.ref_logps_S is None:
                     raise UserError("the held-out groups have no ref_logps, which DPO needs. Run `mapl score`.")
-                rewards_S = dpo_rewards(rewards_S, batch.ref_logps_S, beta)
+                lengths_S = batch.response_lengths() if length_normalised else None
+                rewards_S = dpo_rewards(rewards_S, batch.ref_logps_S, beta, lengths_S)
             values = iter(rewards_S.tolist())
             rewards += [tuple(next(values) for _ in group.sequences) for group in some]
     return rewards

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import logsigmoid
 
 from mapl_ray.batches import RelationBatch
-from mapl_ray.config import LevelWeights
+from mapl_ray.config import LevelWeights, ObjectiveConfig
+from mapl_ray.objective.relation_loss import PLAIN
+from mapl_ray.objective.terms import relation_terms
 from mapl_ray.records import LEVEL_FAMILIES
 
 _MEASURES = ("loss", "rewards/accuracies", "rewards/margins")
 
 
-def level_sums(margins_R: torch.Tensor, relations: RelationBatch) -> torch.Tensor:
+def level_sums(
+    margins_R: torch.Tensor, relations: RelationBatch, options: ObjectiveConfig = PLAIN, beta: float = 1.0
+) -> torch.Tensor:
     """Sums a level family, float64 [L, 4]: loss, correct (margin > 0), margin, count."""
     margins_R = margins_R.double()
-    measures_RM = torch.stack(
-        [-logsigmoid(margins_R), (margins_R > 0).double(), margins_R, torch.ones_like(margins_R)], dim=1
-    )
+    losses_R = relation_terms(margins_R, relations, options, beta)
+    measures_RM = torch.stack([losses_R, (margins_R > 0).double(), margins_R, torch.ones_like(margins_R)], dim=1)
     sums_LM = torch.zeros(len(LEVEL_FAMILIES), measures_RM.shape[1], dtype=torch.float64, device=margins_R.device)
     return sums_LM.index_add(0, relations.level_R, measures_RM)
 

@@ -18,8 +18,9 @@ from mapl_ray.shards import Manifest, read_manifest
 class GroupTable:
     """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
 
-    def __init__(self, directory: Path, method: Method) -> None:
-        """Raises `UserError` for an unfinished, damaged or empty data set, and for DPO without `ref_logps`."""
+    def __init__(self, directory: Path, method: Method, needs_margin: bool = False) -> None:
+        """Raises `UserError` for an unfinished, damaged or empty data set, for DPO without `ref_logps`, and for one
+        without a single margin where `needs_margin`."""
         self.directory = directory
         self.manifest: Manifest = read_manifest(directory)
         tables = []
@@ -33,6 +34,12 @@ class GroupTable:
         if method == "dpo" and self._table["ref_logps"].null_count:
             raise UserError(
                 f"{directory}: no ref_logps, which DPO needs. Run `mapl score` with scoring.ref_logps=true."
+            )
+
+        if needs_margin and self._table["margin"].null_count == len(self):
+            raise UserError(
+                f"{directory}: no group has a margin, and train.objective.margin_scale needs them. Give the pairs a "
+                "column `margin` (or score_chosen and score_rejected) and synthesize again, or set margin_scale=0."
             )
 
     def __len__(self) -> int:

@@ -7,16 +7,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import load_tokenizer
+from mapl_ray.objective import Objective
 from mapl_ray.training.checkpoint import checkpoint_path, commit_checkpoint, remove_old, resume, start_afresh
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, world_size
 from mapl_ray.training.export import export_model
 from mapl_ray.training.group_table import GroupTable
+from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.module import training_module
 from mapl_ray.training.plan import StepPlan
 from mapl_ray.training.result import TrainResult
 from mapl_ray.training.step import Report, Trainer
+from mapl_ray.training.throughput import FlopCounter, peak_flops
 from mapl_ray.training.writers import MetricWriters
 
 
@@ -46,6 +51,13 @@ class Run:
     @property
     def engine(self) -> Engine:
         return self.trainer.engine
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Of all ranks together, in FLOP/s, where it is known."""
+        bf16 = self.trainer.config.bf16 or next(self.engine.module.parameters()).dtype is torch.bfloat16
+        peak = peak_flops(self.engine.device, bf16)
+        return None if peak is None else peak * self.engine.world_size
 
     @property
     def checkpoints(self) -> Path:
@@ -79,12 +91,15 @@ def train(
     """
     started = time.monotonic()
     ensure_process_group()
-    table = GroupTable(train_dir, method)
+    objective = Objective.of(config, method)
+    check_loggers(config.loggers)
+    table = GroupTable(train_dir, method, needs_margin=config.objective.margin_scale > 0.0)
     held_out = None if eval_dir is None else GroupTable(eval_dir, method)
     tokenizer = load_tokenizer(model_path, model_config.revision)
     module = training_module(config, method, model_path, model_config, tokenizer)
     plan = StepPlan.of(config, len(table), world_size())
-    trainer = Trainer(Engine(module, config, plan.total_steps), config, method, tokenizer)
+    flops = FlopCounter.of(module.model)
+    trainer = Trainer(Engine(module, config, plan.total_steps), config, objective, tokenizer, flops)
     run = Run(trainer, plan, table, held_out, output_dir, fingerprint)
     progress = _steps(run, on_report, stop_after)
     result = TrainResult(
@@ -120,7 +135,8 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None) -> Progre
     with ExitStack() as stack:
         writers = None
         if engine.rank == 0:
-            writers = stack.enter_context(MetricWriters(run.output_dir, resumed, run.plan.total_steps))
+            method = run.trainer.objective.method
+            writers = stack.enter_context(MetricWriters(run.output_dir, resumed, run.plan.total_steps, config, method))
         while progress.done < last:
             metrics = _one_step(run, progress)
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
@@ -142,16 +158,16 @@ def _one_step(run: Run, progress: Progress) -> dict[str, float]:
     mine = plan.micro_batches_of(progress.done, engine.rank, engine.world_size)
     work = run.trainer.work(run.table, mine, filler=plan.groups_of_step(progress.done)[0])
     learning_rate = engine.learning_rate
-    metrics, tokens = run.trainer.train_step(work.batches, progress.done)
+    metrics, cost = run.trainer.train_step(work, progress.done)
     seconds = time.monotonic() - began
     progress.done += 1
-    progress.tokens += tokens
+    progress.tokens += int(cost.tokens)
     progress.too_long += work.too_long
     progress.seconds += seconds
     return metrics | {
         "learning_rate": learning_rate,
         "epoch": progress.done / plan.steps_per_epoch,
-        "tokens_per_second": tokens / seconds,
+        **cost.rates(seconds, run.peak_flops),
     }
 
 

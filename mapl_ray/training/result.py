@@ -11,6 +11,7 @@ from mapl_ray.shards import Manifest, fingerprint_of, write_json
 
 # What changes how a run is carried out, and not what comes out of it.
 _OPERATIONAL = {
+    "loggers",
     "cpus_per_worker",
     "gpus_per_worker",
     "eval_every_steps",

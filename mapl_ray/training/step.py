@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, without_relations
-from mapl_ray.config import Method, TrainConfig
+from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels, without_relations
+from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
 from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
-from mapl_ray.objective import LossOutput, dpo_rewards, level_sums, metrics_of, relation_loss
+from mapl_ray.objective import Objective, Result
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.plan import deal
+from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class Work:
     """Micro-batches of one rank, and what was left out of them."""
 
     batches: list[Batch]
+    groups: int  # without fillers
     too_long: int
 
 
@@ -32,40 +34,43 @@ class Trainer:
 
     engine: Engine
     config: TrainConfig
-    method: Method
+    objective: Objective
     tokenizer: Any
+    flops: FlopCounter | None = None
 
-    def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int) -> Work:
-        """Encode and collate; empty micro-batches take the filler group, without its relations."""
+    def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int, learn: bool = True) -> Work:
+        """Encode and collate; empty micro-batches take the filler group, without its relations.
+
+        To learn from, a group needs no relations of weight 0, nor the sequences that only they use.
+        """
         found = [
             encode_all(table, indices, self.tokenizer, self.config.max_sequence_tokens) for indices in micro_batches
         ]
-        batches = [self._collate(groups or [self._filler(table, filler)]) for groups, _ in found]
-        return Work(batches, sum(len(rejected) for _, rejected in found))
+        too_long, families = sum(len(rejected) for _, rejected in found), self.config.weights.families
+        kept = [[of_levels(group, families) if learn else group for group in groups] for groups, _ in found]
+        batches = [self._collate(groups or [self._filler(table, filler)]) for groups in kept]
+        return Work(batches, sum(map(len, kept)), too_long)
 
-    def train_step(self, batches: list[Batch], step: int) -> tuple[dict[str, float], int]:
-        """Metrics and number of tokens (all ranks) of one optimizer step.
+    def train_step(self, work: Work, step: int) -> tuple[dict[str, float], StepCost]:
+        """Metrics and cost of one optimizer step, both over all ranks. Two reductions, whatever is measured.
 
         Raises `RunError` for a loss that is not finite, before the weights change, on all ranks alike.
         """
         self.engine.train_mode(True)
-        counts_L = torch.stack([batch.relations.counts() for batch in batches]).sum(0)
-        counts_L = self.engine.sum_over_ranks(counts_L)
-        sums_LM, tokens, last = self._no_sums(), 0, len(batches) - 1
+        batches, last = work.batches, len(work.batches) - 1
+        counts_L, cost = self._counts(work)
+        sums = self._no_sums()
         for index, batch in enumerate(batches):
             batch = batch.to(self.engine.device)
-            out = self._loss(batch, counts_L)
-            self.engine.backward(out.loss)
-            sums_LM += level_sums(out.margins_R, batch.relations)
-            tokens += batch.num_tokens
+            result = self._loss(batch, counts_L)
+            self.engine.backward(result.loss)
+            sums += result.sums
             if index == last:
-                sums_LM = self.engine.sum_over_ranks(sums_LM)
-                self._check_finite(sums_LM, step, batches)
+                sums, memory = self._summed(sums)
+                self._check_finite(sums, step, batches)
             self.engine.step()
-        return {
-            **metrics_of(sums_LM, self.config.weights),
-            "grad_norm": self.engine.grad_norm,
-        }, int(self.engine.sum_over_ranks(torch.tensor(tokens)).item())
+        metrics = {**self.objective.metrics(sums), "grad_norm": self.engine.grad_norm, "peak_memory_gib": memory}
+        return metrics, cost
 
     def evaluate(self, table: GroupTable) -> dict[str, float]:
         """Held-out metrics, `eval/...`; every rank computes its share and returns the whole."""
@@ -73,21 +78,31 @@ class Trainer:
         rank, world_size = self.engine.rank, self.engine.world_size
         per_rank = -(-len(table) // (world_size * self.config.micro_batch_size))
         mine = deal(list(range(len(table))), per_rank * world_size)[rank::world_size]
-        sums_LM, no_weight = self._no_sums(), torch.ones(3, dtype=torch.float64)
+        sums, no_weight = self._no_sums(), torch.ones(3, dtype=torch.float64)
         with torch.no_grad():
             for indices in mine:
-                (batch,) = self.work(table, [indices], filler=0).batches
+                (batch,) = self.work(table, [indices], filler=0, learn=False).batches
                 batch = batch.to(self.engine.device)
-                sums_LM += level_sums(self._loss(batch, no_weight).margins_R, batch.relations)
-        metrics = metrics_of(self.engine.sum_over_ranks(sums_LM), self.config.weights)
+                sums += self._loss(batch, no_weight).sums
+        metrics = self.objective.metrics(self.engine.sum_over_ranks(sums))
         return {f"eval/{name}": value for name, value in metrics.items()}
 
-    def _loss(self, batch: Batch, counts_L: torch.Tensor) -> LossOutput:
-        rewards_S = self.engine(batch)
-        if self.method == "dpo":
-            assert batch.ref_logps_S is not None  # GroupTable refuses data without them
-            rewards_S = dpo_rewards(rewards_S, batch.ref_logps_S, self.config.beta)
-        return relation_loss(rewards_S, batch.relations, self.config.weights, counts_L)
+    def _loss(self, batch: Batch, counts_L: torch.Tensor) -> Result:
+        return self.objective(self.engine(batch), batch, counts_L)
+
+    def _counts(self, work: Work) -> tuple[torch.Tensor, StepCost]:
+        """Relations a level and cost of the step, over all ranks."""
+        counts_L = torch.stack([batch.relations.counts() for batch in work.batches]).sum(0)
+        mine = astuple(StepCost.of(work.batches, work.groups, self.flops))
+        total = self.engine.sum_over_ranks(torch.cat([counts_L, counts_L.new_tensor(mine)]))
+        return total[: len(counts_L)], StepCost(*total[len(counts_L) :].tolist())
+
+    def _summed(self, sums: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Sums over all ranks, and the largest of their peaks of memory: a place for each in the same tensor."""
+        peaks = sums.new_zeros(self.engine.world_size)
+        peaks[self.engine.rank] = peak_memory_gib(self.engine.device)
+        total = self.engine.sum_over_ranks(torch.cat([sums, peaks]))
+        return total[: len(sums)], total[len(sums) :].max().item()
 
     def _collate(self, groups: list[EncodedGroup]) -> Batch:
         multiple = FLEX_BLOCK if self.engine.device.type == "cuda" else 1
@@ -103,10 +118,10 @@ class Trainer:
         raise RunError(f"{table.directory}: every group is longer than train.max_sequence_tokens={limit}.")
 
     def _no_sums(self) -> torch.Tensor:
-        return torch.zeros(3, 4, dtype=torch.float64, device=self.engine.device)
+        return torch.zeros(self.objective.num_sums, dtype=torch.float64, device=self.engine.device)
 
-    def _check_finite(self, sums_LM: torch.Tensor, step: int, batches: list[Batch]) -> None:
-        if torch.isfinite(sums_LM).all():
+    def _check_finite(self, sums: torch.Tensor, step: int, batches: list[Batch]) -> None:
+        if torch.isfinite(sums).all():
             return
         ids = ", ".join(pair_id for batch in batches for pair_id in batch.pair_ids)
         raise RunError(

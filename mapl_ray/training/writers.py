@@ -1,62 +1,61 @@
-"""Metrics of a run: TensorBoard for curves, JSON lines for everything else, a line now and then for the eye."""
+"""Metrics of a run: JSON lines always, the loggers that are asked for, and a line now and then for the eye."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from torch.utils.tensorboard import SummaryWriter
-
-from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.config import Method, TrainConfig
+from mapl_ray.training.loggers import MetricLogger, open_logger
+from mapl_ray.training.progress import ProgressDisplay
 
 
 class MetricWriters:
     """One row a call; on a resumed run the rows after the checkpoint are dropped and written again."""
 
-    def __init__(self, output_dir: Path, resumed_step: int, total_steps: int) -> None:
+    def __init__(
+        self, output_dir: Path, resumed_step: int, total_steps: int, config: TrainConfig, method: Method
+    ) -> None:
+        """Raises `UserError` for a logger that can't be opened."""
         self._path = output_dir / "metrics.jsonl"
-        self._total_steps = total_steps
         output_dir.mkdir(parents=True, exist_ok=True)
         kept = _rows_until(self._path, resumed_step) if resumed_step else []
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._lines = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(output_dir / "tensorboard"), purge_step=resumed_step + 1)
+        settings = {"method": method, **config.model_dump(mode="json")}
+        self._loggers: dict[str, MetricLogger] = {
+            name: open_logger(name, output_dir, resumed_step, settings) for name in config.loggers
+        }
+        self._display = ProgressDisplay(total_steps, resumed_step)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._display.close()
         self._lines.close()
-        self._board.close()
+        self._each(lambda logger: logger.close(failed=kind is not None))
 
-    def write(self, step: int, metrics: dict[str, float], show: bool = False) -> None:
+    def write(self, step: int, metrics: Mapping[str, float], show: bool = False) -> None:
         """Log after `step` steps; `show` prints a line as well."""
-        self._lines.write(json.dumps({"step": step, **_finite(metrics)}) + "\n")
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
-        for name, value in _finite(metrics).items():
-            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
-        if show:
-            print(f"  step {step}/{self._total_steps}  {line_of(metrics)}", flush=True)
+        self._each(lambda logger: logger.log(step, finite))
+        self._display.update(step, metrics, show)
 
-
-def line_of(metrics: dict[str, float]) -> str:
-    """The few numbers that tell how a run goes; held-out ones where there are any."""
-    held_out = "eval/loss" in metrics
-    prefix = "eval/" if held_out else ""
-    words = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
-    words += [f"held-out: loss {metrics['eval/loss']:.3f}"] if held_out else []
-    for level in LEVEL_FAMILIES:
-        if (name := f"{prefix}rewards/accuracies/{level}") in metrics:
-            words.append(f"{level} {metrics[name]:.3f}")
-    words += [f"{metrics['tokens_per_second']:.0f} tokens/s"] if "tokens_per_second" in metrics else []
-    return "  ".join(words)
-
-
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    def _each(self, act: Callable[[MetricLogger], None]) -> None:
+        """A logger that fails is left out from there on: a server that is away must not end a run of days."""
+        for name, logger in list(self._loggers.items()):
+            try:
+                act(logger)
+            except Exception as error:  # each package has its own kinds
+                del self._loggers[name]
+                print(f"  {name} failed and is left out from here on; metrics.jsonl has it all: {error}", flush=True)
 
 
 def _rows_until(path: Path, step: int) -> list[dict[str, float]]:

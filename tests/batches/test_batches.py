@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mapl_ray.batches import EncodedGroup, collate, encode_group, without_relations
+from mapl_ray.batches import EncodedGroup, collate, encode_group, of_levels, without_relations
 from mapl_ray.records import Level, Message, Rejection, Relation, Sequence
 
 
@@ -89,6 +89,21 @@ def test_relations_of_several_groups_point_at_their_own_sequences() -> None:
     expected = torch.tensor([[1.0, -1.0, 0, 0, 0, 0], [0, 0, 0, 0, 1.0, -1.0]])
     assert torch.equal(batch.relations.signs_RS, expected)
     assert batch.relations.counts().tolist() == [2.0, 0.0, 0.0]
+
+
+def test_levels_that_are_left_out_take_their_sequences_along(tokenizer: Any, grid_groups: Any) -> None:
+    group = encode_group(grid_groups(1)[0], tokenizer, 512)
+    assert isinstance(group, EncodedGroup)
+    assert group.ref_logps is not None
+    assert of_levels(group, {"pref", "intra", "inter"}) is group
+    intra = of_levels(group, {"intra"})  # (x+, c) over (x-, c), (x-, r) over (x+, r): the original prompt is not needed
+    assert [intra.token_ids(i) for i in range(4)] == [group.token_ids(i) for i in (2, 3, 4, 5)]
+    assert [(r.preferred, r.dispreferred) for r in intra.relations] == [((0,), (2,)), ((3,), (1,))]
+    assert intra.ref_logps == group.ref_logps[2:]
+    pref = of_levels(group, {"pref"})
+    assert [pref.token_ids(i) for i in range(2)] == [group.token_ids(i) for i in range(2)]
+    assert len(pref.sequences) == 2
+    assert of_levels(pref, {"intra"}) == without_relations(pref)
 
 
 def test_tree_is_smaller(tokenizer: Any, grid_groups: Any) -> None:

@@ -1,7 +1,8 @@
-"""With lambda_intra = lambda_inter = 0 the losses are TRL's, on the same batch of real text."""
+"""With lambda_intra = lambda_inter = 0 the losses and their variants are TRL's, on the same batch of real text."""
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
-from mapl_ray.config import LevelWeights
+from mapl_ray.config import LevelWeights, Method, ObjectiveConfig
 from mapl_ray.models import PolicyLogps, RewardScores
-from mapl_ray.objective import dpo_rewards, relation_loss
+from mapl_ray.objective import Objective, dpo_rewards, relation_loss
 from mapl_ray.records import Level, Message, Relation, RelationGroup, Sequence
 
 BASELINE = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
@@ -22,9 +23,9 @@ BASELINE = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
 
 @pytest.fixture(scope="module")
 def rows(shared_data: Path) -> list[dict[str, Any]]:
-    """Short real pairs: the tiny model has 512 positions."""
+    """Short real pairs, without margins: the tiny model has 512 positions."""
     with gzip.open(shared_data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
-        found = [json.loads(line) for line in lines]
+        found = [{**json.loads(line), "margin": None} for line in lines]
     return [row for row in found if max(len(row[key]) for key in ("prompt", "chosen", "rejected")) < 240][:4]
 
 
@@ -39,6 +40,7 @@ def our_batch(rows: list[dict[str, Any]], tokenizer: Any) -> Batch:
             sequences=(Sequence(0, 0, ()), Sequence(0, 1, ())),
             relations=(Relation(Level.PREF, (0,), (1,)),),
             source="alpaca_eval",
+            margin=row["margin"],
         )
         encoded = encode_group(group, tokenizer, 512)
         assert isinstance(encoded, EncodedGroup)
@@ -46,11 +48,16 @@ def our_batch(rows: list[dict[str, Any]], tokenizer: Any) -> Batch:
     return collate(groups, "tree", tokenizer.pad_token_id)
 
 
+def our_loss(outputs_S: torch.Tensor, batch: Batch, method: Method, **options: Any) -> float:
+    return Objective(method, BASELINE, 0.1, ObjectiveConfig(**options))(outputs_S, batch).loss.item()
+
+
 def trl_data(rows: list[dict[str, Any]]) -> Dataset:
     return Dataset.from_list(
         [
             {
                 "prompt": [{"role": "user", "content": row["prompt"]}],
+                **({"margin": row["margin"]} if row["margin"] is not None else {}),
                 **{side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")},
             }
             for row in rows
@@ -99,4 +106,56 @@ def test_bradley_terry(rows: list[dict[str, Any]], tiny_model: Path, tokenizer: 
     batch = our_batch(rows, tokenizer)
     with torch.no_grad():
         loss = relation_loss(RewardScores(model)(batch), batch.relations, BASELINE).loss.item()
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
+# TRL's options and ours. Its conservative DPO is found in `aot`, which for a single pair sorts nothing.
+DPO_VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "label smoothing": ({"loss_type": ["aot"], "label_smoothing": 0.2}, {"label_smoothing": 0.2}),
+    "ipo": ({"loss_type": ["ipo"]}, {"loss": "ipo", "length_normalised": True}),
+    "length-normalised": ({"loss_type": ["sigmoid_norm"]}, {"length_normalised": True}),
+    "nll": ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}, {"nll_weight": 0.7}),
+}
+
+
+def test_dpo_variants(rows: list[dict[str, Any]], tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """TRL's mean over batches of one pair (its NLL is a mean over the tokens of a batch) is our loss of all four."""
+    reference = AutoModelForCausalLM.from_pretrained(str(tiny_model)).eval()
+    policy = perturbed(AutoModelForCausalLM.from_pretrained(str(tiny_model)))
+    batch = our_batch(rows, tokenizer)
+    with torch.no_grad():
+        batch = replace(batch, ref_logps_S=PolicyLogps(reference)(batch))
+        logps_S = PolicyLogps(policy)(batch)
+    plain = our_loss(logps_S, batch, "dpo")
+    config = DPOConfig(beta=0.1, **options(tmp_path))
+    trainer = DPOTrainer(policy, reference, config, train_dataset=trl_data(rows), processing_class=tokenizer)
+    inputs = [trainer.data_collator([trainer.train_dataset[i]]) for i in range(len(rows))]
+    for name, (theirs, ours) in DPO_VARIANTS.items():
+        trainer.loss_types, trainer.loss_weights = theirs["loss_type"], theirs.get("loss_weights", [1.0])
+        trainer.label_smoothing = theirs.get("label_smoothing", 0.0)
+        with torch.no_grad():
+            losses = [trainer.compute_loss(policy, dict(pair)).item() for pair in inputs]
+        loss = our_loss(logps_S, batch, "dpo", **ours)
+        assert abs(loss - plain) > 1e-3, name
+        assert loss == pytest.approx(sum(losses) / len(losses), abs=1e-5, rel=1e-5), name
+
+
+def test_bradley_terry_variants(rows: list[dict[str, Any]], tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model = perturbed(AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=1))
+    rows = [{**row, "margin": margin} for row, margin in zip(rows, (1.0, 0.0, 2.0 / 3.0, -0.5), strict=True)]
+    trainer = RewardTrainer(
+        model,
+        RewardConfig(center_rewards_coefficient=0.3, **options(tmp_path)),
+        train_dataset=trl_data(rows),
+        processing_class=tokenizer,
+    )
+    batch = our_batch(rows, tokenizer)
+    with torch.no_grad():
+        inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+        expected = trainer.compute_loss(model, inputs).item()
+        rewards_S = RewardScores(model)(batch)
+    assert "margin" in inputs
+    loss = our_loss(rewards_S, batch, "rm", margin_scale=1.0, center_rewards_coefficient=0.3)
+    parts = [our_loss(rewards_S, batch, "rm", **o) for o in ({}, {"margin_scale": 1.0})]
+    assert min(abs(parts[1] - parts[0]), abs(loss - parts[1])) > 1e-3
     assert loss == pytest.approx(expected, abs=1e-5)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
-from mapl_ray.config import LevelWeights
+from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, of_levels
+from mapl_ray.config import LevelWeights, Method, ObjectiveConfig
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
-from mapl_ray.objective import dpo_rewards, relation_loss
+from mapl_ray.objective import Objective, dpo_rewards, relation_loss
 
 METHODS = ("rm", "dpo")
 
@@ -81,6 +81,23 @@ def test_micro_batches_equal_the_full_batch(method: str, tiny_model: Path, token
         total += loss.item()
     assert total == pytest.approx(full.item(), abs=1e-5)
     assert_same_gradients(of_full, gradients(module))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_level_of_weight_0_need_not_be_computed(
+    method: Method, tiny_model: Path, tokenizer: Any, grid_groups: Any
+) -> None:
+    weights, module = LevelWeights(lambda_intra=0.0, lambda_inter=0.0), module_of(method, tiny_model)
+    groups = encoded(grid_groups(6), tokenizer)
+    found = []
+    for some in (groups, [of_levels(group, weights.families) for group in groups]):
+        batch = collate(some, "tree", tokenizer.pad_token_id)
+        loss = Objective(method, weights, 0.1, ObjectiveConfig())(module(batch), batch).loss
+        loss.backward()
+        found.append((loss.item(), gradients(module), batch.num_tokens))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    assert_same_gradients(found[0][1], found[1][1])
+    assert found[1][2] < 0.6 * found[0][2]
 
 
 def test_a_branch_does_not_see_its_sibling(tiny_model: Path, tokenizer: Any, grid_groups: Any) -> None:

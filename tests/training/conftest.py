@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, grid_groups: Any, tiny_model:
         assert isinstance(encoded, EncodedGroup)
         with torch.no_grad():
             ref_logps = policy(collate([encoded], "padded", tokenizer.pad_token_id))
-        groups.append(replace(group, ref_logps=tuple(ref_logps.tolist())))
+        groups.append(replace(group, ref_logps=tuple(ref_logps.tolist()), margin=0.5 if len(groups) % 2 else None))
     write_groups(folder / "train", groups[:13])
     write_groups(folder / "eval", groups[13:])
     poisoned = replace(groups[2], ref_logps=(float("nan"),) * 6)

@@ -17,6 +17,20 @@ CONFIG = {
     "checkpoint_every_steps": 2,
     "weight_decay": 0.1,
 }
+OF_THE_MACHINE = {"tokens_per_second", "groups_per_second", "peak_memory_gib"}
+# Every option of DPO's logistic loss, and a level that is left out.
+VARIANT = {
+    "objective": {"label_smoothing": 0.1, "margin_scale": 0.5, "length_normalised": True, "nll_weight": 0.3},
+    "weights": {"lambda_inter": 0.0},
+    "beta": 2.0,
+    "max_steps": 2,
+}
+LEVELS = ("pref", "intra", "inter")
+MEASURED = {
+    "rm": ("rewards/chosen", "rewards/rejected", *(f"rewards/accuracies/{level}" for level in LEVELS)),
+    # no accuracies: margins start at 0, and noise decides which way they fall
+    "dpo": ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"),
+}
 # The same eight groups a step, cut in four ways.
 CUTS = {
     "one rank": (1, {"micro_batch_size": 8, "gradient_accumulation_steps": 1, "zero_stage": 0}),
@@ -47,6 +61,9 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     {"method": method, "config": {**CONFIG, **cut}, "output": str(folder / f"{method} {name}")}
                     for method in ("rm", "dpo")
                 ]
+        cut = CUTS["padded" if ranks == 1 else "ZeRO-3"][1]
+        variant = {"method": "dpo", "config": {**CONFIG, **VARIANT, **cut}, "output": str(folder / f"variant {ranks}")}
+        specs.append(variant)
         if ranks == 2:
             whole = {"method": "dpo", "config": {**CONFIG, **CUTS["ZeRO-3"][1]}, "output": str(folder / "resumed")}
             specs += [{**whole, "stop_after": 3}, whole]
@@ -63,6 +80,16 @@ def test_every_cut_learns_the_same(runs: Path, method: str, cut: str) -> None:
     a, b = (json.loads((run / "result.json").read_text())["metrics"] for run in (one, other))
     assert a["eval/loss"] == pytest.approx(b["eval/loss"], abs=1e-4)
     assert a.keys() == b.keys()
+
+
+def test_variants_learn_the_same_in_every_cut(runs: Path) -> None:
+    assert largest_difference(weights(runs / "variant 1"), weights(runs / "variant 2")) < 5e-5
+    assert largest_difference(weights(runs / "variant 1"), weights(runs / "dpo padded")) > 1e-4
+    a, b = (json.loads((runs / f"variant {n}" / "metrics.jsonl").read_text().splitlines()[-1]) for n in (1, 2))
+    for name in ("loss", "loss/pref", "loss/intra", "loss/nll", "eval/loss/nll", "eval/loss/inter"):
+        assert a[name] == pytest.approx(b[name], abs=1e-4), name
+    assert a["loss"] == pytest.approx(a["loss/pref"] + a["loss/intra"] + 0.3 * a["loss/nll"])
+    assert "loss/inter" not in a  # of weight 0: not computed in training, and measured on held-out groups
 
 
 @pytest.mark.parametrize("method", ["rm", "dpo"])
@@ -90,8 +117,8 @@ def test_resumed_equals_uninterrupted(runs: Path) -> None:
     assert largest_difference(weights(runs / "dpo ZeRO-3"), weights(runs / "resumed")) == 0.0
     a, b = ((runs / name / "metrics.jsonl").read_text().splitlines() for name in ("dpo ZeRO-3", "resumed"))
     for x, y in zip(map(json.loads, a), map(json.loads, b), strict=True):
-        assert {k: v for k, v in x.items() if k != "tokens_per_second"} == {
-            k: v for k, v in y.items() if k != "tokens_per_second"
+        assert {k: v for k, v in x.items() if k not in OF_THE_MACHINE} == {
+            k: v for k, v in y.items() if k not in OF_THE_MACHINE
         }
 
 
@@ -105,6 +132,29 @@ def test_export_opens_in_transformers(runs: Path, run: str, auto: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(runs / run / "model"))
     assert tokenizer.chat_template is not None
     assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("method", ["rm", "dpo"])
+def test_every_step_is_measured_over_all_ranks(runs: Path, method: str) -> None:
+    """Two ranks tell of the step what one rank tells: groups and relations of both are counted, none twice."""
+    steps = {
+        name: [json.loads(line) for line in (runs / f"{method} {name}" / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one rank", "ZeRO-2", "padded")
+    }
+    for one, two, padded in zip(*steps.values(), strict=True):
+        by_level = (f"{name}/{level}" for name in ("loss", "rewards/margins") for level in LEVELS)
+        for name in ("loss", "learning_rate", *by_level, *MEASURED[method]):
+            assert one[name] == pytest.approx(two[name], rel=1e-3, abs=2e-4), name
+            assert one[name] == pytest.approx(padded[name], rel=1e-3, abs=2e-4), name
+        assert one["rewards/margins/pref"] == pytest.approx(one["rewards/chosen"] - one["rewards/rejected"], abs=1e-6)
+        # Both rates are over the same seconds, so their ratio is the tokens of a group.
+        tokens_a_group = [row["tokens_per_second"] / row["groups_per_second"] for row in (one, two, padded)]
+        assert tokens_a_group[0] == pytest.approx(tokens_a_group[1])
+        assert tokens_a_group[2] > tokens_a_group[0]
+        assert 0.0 < padded["padding_share"] < 1.0
+        assert two["grad_norm"] > 0.0
+        assert 0.05 < one["peak_memory_gib"] < 8.0
+        assert "mfu" not in one  # no peak is known of a CPU
 
 
 def test_tensorboard_holds_the_curves(runs: Path) -> None:

@@ -1,0 +1,58 @@
+"""Variants of the loss. Every default is the plain one of METHOD.md; docs/training.md has the formulas."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from mapl_ray.config.section import Section
+
+Method = Literal["rm", "dpo"]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+# What makes sense for one method alone.
+_OF_METHOD: dict[str, Method] = {
+    "loss": "dpo",
+    "length_normalised": "dpo",
+    "nll_weight": "dpo",
+    "center_rewards_coefficient": "rm",
+}
+_NAMES = {"rm": "reward models", "dpo": "DPO"}
+
+
+class ObjectiveConfig(Section):
+    """What a relation's signed sum is turned into, and terms beside it."""
+
+    # `ipo` (DPO): Azar et al. 2023, equation 17, with tau = beta.
+    loss: Literal["logistic", "ipo"] = "logistic"
+    # The share of relations whose sides are swapped (conservative DPO, Mitchell 2023), 0 <= e < 0.5.
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    # The levels it holds for. Checkers verify the sides of intra and inter relations; annotators err.
+    label_smoothing_levels: tuple[Literal["pref", "intra", "inter"], ...] = Field(default=("pref",), min_length=1)
+    # Times the data's `margin` column, subtracted in pref relations (Touvron et al. 2023; DPO: Amini et al. 2024).
+    margin_scale: Weight = 0.0
+    # DPO: rewards from log-probabilities a token (Lambert et al. 2024, "length-normalized DPO").
+    length_normalised: bool = False
+    # DPO: times the negative log-likelihood a token of the chosen response (Pang et al. 2024).
+    nll_weight: Weight = 0.0
+    # Reward models: times the mean of (r_w + r_l)^2 over pref relations (Eisenstein et al. 2023).
+    center_rewards_coefficient: Weight = 0.0
+
+    def refusal(self, method: Method) -> str | None:
+        """Why these options don't apply to a method, with the cure; None where they do."""
+        for name, owner in _OF_METHOD.items():
+            if owner != method and (value := getattr(self, name)) != type(self).model_fields[name].default:
+                return f"{name}={value} is for {_NAMES[owner]}: set {owner}.objective.{name} and not train.objective"
+        return None
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Self:
+        if self.loss == "ipo":
+            for name in ("label_smoothing", "margin_scale"):
+                if value := getattr(self, name):
+                    raise ValueError(f"{name}={value} belongs to loss=logistic; loss=ipo has a target of its own")
+        # The method is known where the sections of a run are put together (`RunConfig.training`).
+        method = (info.context or {}).get("method")
+        if method is not None and (reason := self.refusal(method)) is not None:
+            raise ValueError(reason)
+        return self

@@ -1,0 +1,134 @@
+"""What a step costs and how well the hardware was used.
+
+Dimensions: B rows, T tokens of a row, E edges (predicted response tokens). FLOPs are those the model needs, forward and
+backward: what gradient checkpointing computes again does not count (Chowdhery et al. 2022, PaLM, appendix B).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from mapl_ray.batches import Batch
+
+# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first name
+# found in `torch.cuda.get_device_name()` counts.
+_PEAK_TFLOPS = {
+    "GB200": 2500.0,
+    "B200": 2250.0,
+    "B100": 1750.0,
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "H800": 989.0,
+    "H20": 148.0,
+    "A100": 312.0,
+    "A800": 312.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "L4": 121.0,
+    "A10G": 70.0,
+    "A10": 125.0,
+    "RTX 4090": 165.2,
+    "RTX 3090": 71.0,
+}
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What was computed: by one rank in its micro-batches, or by all ranks together."""
+
+    groups: float  # without fillers
+    tokens: float  # without padding
+    slots: float  # with padding
+    flops: float  # 0 where they are not counted
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], groups: int, flops: FlopCounter | None) -> Self:
+        """Of batches on the host; `groups` are those of one's own, without fillers."""
+        return cls(
+            groups=groups,
+            tokens=sum(batch.num_tokens for batch in batches),
+            slots=sum(batch.input_ids.numel() for batch in batches),
+            flops=0.0 if flops is None else sum(map(flops, batches)),
+        )
+
+    def rates(self, seconds: float, peak_flops: float | None) -> dict[str, float]:
+        """Tokens and groups a second, `padding_share` and, where the peak of all ranks (FLOP/s) is known, `mfu`."""
+        found = {
+            "tokens_per_second": self.tokens / seconds,
+            "groups_per_second": self.groups / seconds,
+            "padding_share": 1.0 - self.tokens / self.slots,
+        }
+        return found | {"mfu": self.flops / seconds / peak_flops} if peak_flops and self.flops else found
+
+
+@dataclass(frozen=True, slots=True)
+class FlopCounter:
+    """Model FLOPs of a batch: 6 N a token, and attention over the tokens that each token sees.
+
+    6 N is 2 N forward and 4 N backward (Kaplan et al. 2020, section 2.1); where weights are frozen, as with LoRA, their
+    own gradients (2 N) are not computed. N leaves out the embeddings: a look-up multiplies nothing, and the output
+    layer runs over the E predicted tokens alone. Attention: 12 * layers * heads * head_dim * (tokens seen), summed over
+    tokens (PaLM, appendix B, without the masked half).
+    """
+
+    weights: int  # without embeddings
+    trained: int  # of these
+    head: int  # weights of the output layer; 0 for a reward model, whose head is one row
+    attention: int  # layers * heads * head_dim
+
+    @classmethod
+    def of(cls, model: Any) -> Self | None:
+        """Of a transformers model, also one that ZeRO-3 has partitioned; None for a mixture of experts.
+
+        Of such a one's weights, only some are used at a token.
+        """
+        config, head = model.config.get_text_config(), model.get_output_embeddings()
+        if any(getattr(config, name, None) for name in _EXPERTS):
+            return None
+        apart = {id(model.get_input_embeddings().weight), *([] if head is None else [id(head.weight)])}
+        rest = [p for p in model.parameters() if id(p) not in apart]
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(
+            weights=sum(map(_size, rest)),
+            trained=sum(_size(p) for p in rest if p.requires_grad),
+            head=0 if head is None else _size(head.weight),
+            attention=config.num_hidden_layers * config.num_attention_heads * head_dim,
+        )
+
+    def __call__(self, batch: Batch) -> float:
+        """FLOPs of one forward and backward pass over a batch on the host."""
+        # A token at position p sees p + 1 tokens, in a tree too; padding stands at position 0.
+        padding = batch.input_ids.numel() - batch.num_tokens
+        seen = int(batch.position_ids.sum()) + batch.input_ids.numel() - padding
+        a_token = 4.0 * self.weights + 2.0 * self.trained
+        return a_token * batch.num_tokens + 6.0 * self.head * batch.source_E.numel() + 12.0 * self.attention * seen
+
+
+def peak_flops(device: torch.device, bf16: bool) -> float | None:
+    """Peak FLOP/s of a GPU in bfloat16; None for another precision, or hardware that is not in the table."""
+    if device.type != "cuda" or not bf16:
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((1e12 * peak for known, peak in _PEAK_TFLOPS.items() if known in name), None)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that was allocated on the GPU; without one, the most this process had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _size(parameter: torch.Tensor) -> int:
+    # ZeRO-3 leaves an empty tensor behind, and the size beside it.
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
