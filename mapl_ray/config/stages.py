@@ -92,6 +92,8 @@ class TrainConfig(Section):
     eval_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     checkpoints_to_keep: int = Field(default=2, ge=1)
+    # Where checkpoints are there and none can be used: `restart` keeps them beside and begins at step 0.
+    on_unusable_checkpoint: Literal["stop", "restart"] = "stop"
     max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
     seed: int = 0
 

@@ -34,7 +34,6 @@ def run_training(
         print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
         return result
     output.mkdir(parents=True, exist_ok=True)
-    (output / "result.json").unlink(missing_ok=True)
     spec = worker_spec(config, method, train_config, model_path, output, fingerprint)
     trainer = make_trainer(spec, train_config, storage=config.run_dir / "ray", name=f"{output.name}-{spec['token']}")
     try:
@@ -73,6 +72,7 @@ def worker_spec(
         "eval_dir": None if eval_dir is None else str(eval_dir),
         "output": str(output),
         "fingerprint": fingerprint,
+        "model_id": model_identity(model_path, config.model.revision),
         "export": True,
         "objective": None,
         "token": uuid.uuid4().hex[:12],
@@ -129,6 +129,7 @@ def train_worker(spec: dict[str, Any]) -> None:
             fingerprint=spec["fingerprint"],
             on_report=_reporter(spec["objective"]),
             export=spec["export"],
+            model_id=spec["model_id"],
         )
     except (UserError, RunError) as error:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
+import shutil
 import tempfile
 import warnings
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,14 +21,17 @@ from transformers import get_scheduler
 
 from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
-from mapl_ray.errors import RunError
+from mapl_ray.errors import RunError, UserError
 
 # DeepSpeed would otherwise look for a GPU on its import and fail without one.
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
+from deepspeed.checkpoint import ds_to_universal
 
+T = TypeVar("T")
+_TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -106,19 +114,55 @@ class Engine:
         """Wait for every rank."""
         dist.all_reduce(torch.zeros(1, device=self.device))
 
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value (small, plain) on every rank."""
-        box = [value]
+    def from_rank_0(self, make: Callable[[], T]) -> T:
+        """What `make` gives on rank 0 (small, plain), on every rank; it is not called on the others.
+
+        Its `UserError` or `RunError` is raised on every rank too: one that raised alone would leave the others waiting.
+        """
+        box: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = make()
+            except (UserError, RunError) as error:
+                box[1] = error
         dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        if box[1] is not None:
+            raise box[1]
+        value: T = box[0]
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value (small, plain) on every rank, in order of rank."""
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def save(self, directory: Path) -> None:
         """Weights, optimizer and schedule; every rank writes its share."""
-        self._engine.save_checkpoint(str(directory), tag="state")
+        self._engine.save_checkpoint(str(directory), tag=_TAG)
 
-    def load(self, directory: Path) -> None:
-        """The inverse of `save`. The caller has verified the files: DeepSpeed unpickles them."""
-        path, _ = self._engine.load_checkpoint(str(directory), tag="state")
+    def load(self, directory: Path, world_size: int) -> None:
+        """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.
+
+        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads.
+        """
+        stage = self._engine.zero_optimization_stage()
+        if world_size == self.world_size or stage == 0:  # without ZeRO every rank holds everything
+            self._load(directory)
+            return
+        merged = directory.with_name(f"universal-{directory.name}")
+        self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+        self._engine._config.load_universal_checkpoint = True
+        try:
+            self._load(merged)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+            self.barrier()
+            if self.rank == 0:
+                shutil.rmtree(merged)
+
+    def _load(self, directory: Path) -> None:
+        path, _ = self._engine.load_checkpoint(str(directory), tag=_TAG)
         if path is None:  # DeepSpeed only warns.
             raise RunError(f"{directory}: DeepSpeed found no checkpoint there.")
 
@@ -149,6 +193,22 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
     }
+
+
+def _to_universal(shards: Path, target: Path) -> None:
+    """Merge ZeRO's shards, whatever their number, into one file a parameter and state."""
+    shutil.rmtree(target.parent, ignore_errors=True)
+    options = Namespace(
+        input_folder=str(shards),
+        output_folder=str(target),
+        num_extract_workers=1,  # in this process: a fork of one that holds a GPU is not safe
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(options)
 
 
 def ensure_process_group() -> None:

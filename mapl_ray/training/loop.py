@@ -9,13 +9,15 @@ from pathlib import Path
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import load_tokenizer
-from mapl_ray.training.checkpoint import checkpoint_path, commit_checkpoint, remove_old, resume, start_afresh
+from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, writing_path
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, world_size
 from mapl_ray.training.export import export_model
 from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.module import training_module
 from mapl_ray.training.plan import StepPlan
 from mapl_ray.training.result import TrainResult
+from mapl_ray.training.resume import find_or_restart, run_settings
+from mapl_ray.training.rng import load_rng, save_rng, seed_all
 from mapl_ray.training.step import Report, Trainer
 from mapl_ray.training.writers import MetricWriters
 
@@ -41,7 +43,7 @@ class Run:
     table: GroupTable
     held_out: GroupTable | None
     output_dir: Path
-    fingerprint: str
+    settings: dict[str, str | int | float | bool | None]  # what its checkpoints must agree on
 
     @property
     def engine(self) -> Engine:
@@ -65,17 +67,20 @@ def train(
     on_report: Report | None = None,
     stop_after: int | None = None,
     export: bool = True,
+    model_id: str | None = None,
 ) -> TrainResult:
     """Train on this process's rank, resuming from the newest whole checkpoint of the same run.
 
     Args:
         eval_dir: held-out groups, None where there are none.
-        fingerprint: identity of the run (`run_fingerprint`); checkpoints of another one are not resumed from.
+        fingerprint: identity of the run (`run_fingerprint`), kept in its result.
         on_report: called on every rank with the held-out metrics (or the step's) after each evaluation.
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
         export: write `output_dir/model` and `result.json` at the end.
+        model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
 
-    Raises `UserError` for data or models that can't be trained, `RunError` for a loss that is not finite.
+    Raises `UserError` for data or models that can't be trained and for checkpoints that can't be used, `RunError` for
+    a loss or gradient that is not finite.
     """
     started = time.monotonic()
     ensure_process_group()
@@ -85,7 +90,14 @@ def train(
     module = training_module(config, method, model_path, model_config, tokenizer)
     plan = StepPlan.of(config, len(table), world_size())
     trainer = Trainer(Engine(module, config, plan.total_steps), config, method, tokenizer)
-    run = Run(trainer, plan, table, held_out, output_dir, fingerprint)
+    settings = run_settings(
+        config,
+        method,
+        model=f"{model_path}@{model_config.revision}" if model_id is None else model_id,
+        data=table.manifest.content_hash,
+        world_size=trainer.engine.world_size,
+    )
+    run = Run(trainer, plan, table, held_out, output_dir, settings)
     progress = _steps(run, on_report, stop_after)
     result = TrainResult(
         method=method,
@@ -113,7 +125,7 @@ def train(
 
 def _steps(run: Run, on_report: Report | None, stop_after: int | None) -> Progress:
     config, engine = run.trainer.config, run.engine
-    resumed = resume(engine, run.checkpoints, run.fingerprint)
+    resumed = _resume(run)
     progress = Progress(resumed_step=resumed, done=resumed)
     last = run.plan.total_steps if stop_after is None else min(stop_after, run.plan.total_steps)
     show_every = max(5, run.plan.total_steps // 10)
@@ -155,14 +167,42 @@ def _one_step(run: Run, progress: Progress) -> dict[str, float]:
     }
 
 
+def _resume(run: Run) -> int:
+    """Load the newest whole checkpoint of this run on every rank; returns the steps already done."""
+    engine, config = run.engine, run.trainer.config
+    seed_all(config.seed, engine.rank)
+    found = engine.from_rank_0(lambda: find_or_restart(run.checkpoints, run.settings, config))
+    if engine.rank == 0:  # of an earlier run; a reader must not take the model to come for that one's
+        (run.output_dir / "result.json").unlink(missing_ok=True)
+    if found is None:
+        return 0
+    path = Path(found.path)
+    engine.load(path, found.world_size)
+    if found.world_size == engine.world_size:
+        load_rng(path / _rng_file(engine.rank))
+    else:  # There is no state of this very rank: draw anew, the same at every attempt.
+        seed_all(config.seed, engine.rank, found.step)
+    if engine.rank == 0:
+        print(f"  resumed after step {found.step} from {path}", flush=True)
+    return found.step
+
+
 def _save(run: Run, step: int) -> None:
-    path, engine = checkpoint_path(run.checkpoints, step), run.engine
+    engine, directory, config = run.engine, run.checkpoints, run.trainer.config
     if engine.rank == 0:
-        start_afresh(path)
+        begin_checkpoint(directory, step)
     engine.barrier()
+    path = writing_path(directory, step)
     engine.save(path)
+    save_rng(path / _rng_file(engine.rank))
     engine.barrier()
     if engine.rank == 0:
-        commit_checkpoint(path, step, run.fingerprint, engine.world_size, run.trainer.config.zero_stage)
-        remove_old(run.checkpoints, run.trainer.config.checkpoints_to_keep)
+        commit_checkpoint(
+            directory, step, world_size=engine.world_size, zero_stage=config.zero_stage, settings=run.settings
+        )
+        remove_old(directory, config.checkpoints_to_keep)
     engine.barrier()
+
+
+def _rng_file(rank: int) -> str:
+    return f"rng-{rank:05d}.pt"

@@ -29,6 +29,7 @@ def run(spec: dict[str, Any]) -> None:
             fingerprint=spec.get("fingerprint", "run"),
             on_report=reports.append,
             stop_after=spec.get("stop_after"),
+            model_id="base",
         )
     except (RunError, UserError) as caught:
         error = {"kind": type(caught).__name__, "text": str(caught)}
