@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from transformers import get_scheduler
 from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.training.engine_config import engine_config, parameter_groups
 
 # DeepSpeed would otherwise look for a GPU on its import and fail without one.
 if not torch.cuda.is_available():
@@ -35,6 +37,10 @@ _TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
+class NonFiniteGradientError(Exception):
+    """Raised on every rank, before the weights change."""
+
+
 class Engine:
     """ZeRO over one module. Loss and gradients do not depend on the number of ranks or micro-batches."""
 
@@ -45,11 +51,12 @@ class Engine:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
-        self._accumulation = config.gradient_accumulation_steps
+        self._accumulation, self._stage = config.gradient_accumulation_steps, config.zero_stage
+        self._micro_batches, self._norm = 0, float("nan")
         warmup_steps = round(config.warmup_ratio * total_steps)
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
-        )
+        optimizer = _optimizer(module, config)
+
+        optimizer.register_step_pre_hook(self._check_norm)
 
         def schedule(of: torch.optim.Optimizer) -> Any:
             return get_scheduler(_SCHEDULES[config.schedule], of, warmup_steps, total_steps)
@@ -80,9 +87,8 @@ class Engine:
 
     @property
     def grad_norm(self) -> float:
-        """Before clipping, of the last step; NaN where the stage does not tell."""
-        norm = self._engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        """Before clipping, of the last step."""
+        return self._norm
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         outputs: torch.Tensor = self._engine(batch)
@@ -101,14 +107,43 @@ class Engine:
         self._engine.backward(loss * (self._accumulation * self.world_size))
 
     def step(self) -> None:
-        """To be called after every micro-batch; the last one of a step updates the weights."""
+        """To be called after every micro-batch; the last one of a step updates the weights.
+
+        Raises `NonFiniteGradientError` where the norm of the gradient, reduced over ranks, is not finite.
+        """
+        self._micro_batches += 1
+        last = self._micro_batches % self._accumulation == 0
+        plain = self._engine.optimizer is self._engine.basic_optimizer  # no ZeRO: the gradients are on the parameters
+        if last and plain:
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            self._norm = float(torch.nn.utils.get_total_norm(gradients))
+            self._check_norm()
         self._engine.step()
+        if last and not plain:
+            norm = self._engine.get_global_grad_norm()
+            self._norm = float("nan") if norm is None else float(norm)
+            if not self._engine.was_step_applied():  # it looked by itself and left the weights as they were
+                raise NonFiniteGradientError
+
+    def _check_norm(self, *_: Any) -> None:
+        """ZeRO knows the norm over all ranks before it lets the optimizer step, and some stages step in any case."""
+        if self._engine.optimizer is not self._engine.basic_optimizer:
+            norm = getattr(self._engine.optimizer, "_global_grad_norm", None)
+            self._norm = 0.0 if norm is None else float(norm)
+        if not math.isfinite(self._norm):
+            raise NonFiniteGradientError
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """All-reduced copy of a small tensor."""
         total = values.to(self.device, copy=True)
         dist.all_reduce(total)
         return total
+
+    def max_over_ranks(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest.item())
 
     def barrier(self) -> None:
         """Wait for every rank."""
@@ -174,25 +209,15 @@ class Engine:
         return self.module.state_dict() if self.rank == 0 else None
 
 
-def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration."""
-    micro, accumulation = config.micro_batch_size, config.gradient_accumulation_steps
-    return {
-        "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": accumulation,
-        "train_batch_size": micro * accumulation * world_size,
-        "gradient_clipping": config.max_grad_norm,
-        "bf16": {"enabled": config.bf16},
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "stage3_gather_16bit_weights_on_model_save": True,
-            # A trailing allgather into a flat buffer of this size: tiny models must not pay gigabytes for it.
-            "allgather_bucket_size": 5e7,
-            "reduce_bucket_size": 5e7,
-        },
-        "steps_per_print": 10**9,
-        "zero_allow_untested_optimizer": True,
-    }
+def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    groups = parameter_groups(module, config.weight_decay)
+    options: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.9, 0.95)}
+    if config.offload != "none" and torch.cuda.is_available():
+        from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled when it is first used
+
+        of: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
+        return of
+    return torch.optim.AdamW(groups, **options)
 
 
 def _to_universal(shards: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import load_tokenizer
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, writing_path
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, world_size
+from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.export import export_model
 from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.module import training_module
@@ -19,6 +21,7 @@ from mapl_ray.training.result import TrainResult
 from mapl_ray.training.resume import find_or_restart, run_settings
 from mapl_ray.training.rng import load_rng, save_rng, seed_all
 from mapl_ray.training.step import Report, Trainer
+from mapl_ray.training.stop import Wish, sigterm_watch
 from mapl_ray.training.writers import MetricWriters
 
 
@@ -32,6 +35,7 @@ class Progress:
     tokens: int = 0
     too_long: int = 0
     seconds: float = 0.0
+    stopped: bool = False  # by a wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def train(
     stop_after: int | None = None,
     export: bool = True,
     model_id: str | None = None,
+    wishes: Callable[[], Wish] | None = None,
 ) -> TrainResult:
     """Train on this process's rank, resuming from the newest whole checkpoint of the same run.
 
@@ -78,11 +83,13 @@ def train(
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
         export: write `output_dir/model` and `result.json` at the end.
         model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
+        wishes: asked on every rank before each step; SIGTERM to any rank is a wish to stop too.
 
     Raises `UserError` for data or models that can't be trained and for checkpoints that can't be used, `RunError` for
     a loss or gradient that is not finite.
     """
     started = time.monotonic()
+    config = inlined(config)
     ensure_process_group()
     table = GroupTable(train_dir, method)
     held_out = None if eval_dir is None else GroupTable(eval_dir, method)
@@ -98,7 +105,8 @@ def train(
         world_size=trainer.engine.world_size,
     )
     run = Run(trainer, plan, table, held_out, output_dir, settings)
-    progress = _steps(run, on_report, stop_after)
+    with sigterm_watch() as terminated:
+        progress = _steps(run, on_report, stop_after, lambda: _wish(terminated, wishes))
     result = TrainResult(
         method=method,
         fingerprint=fingerprint,
@@ -123,7 +131,12 @@ def train(
     return result
 
 
-def _steps(run: Run, on_report: Report | None, stop_after: int | None) -> Progress:
+def _wish(terminated: Callable[[], bool], wishes: Callable[[], Wish] | None) -> Wish:
+    asked = Wish.NONE if wishes is None else wishes()  # always called: it may be a collective of all ranks
+    return Wish.STOP if terminated() else asked
+
+
+def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: Callable[[], Wish]) -> Progress:
     config, engine = run.trainer.config, run.engine
     resumed = _resume(run)
     progress = Progress(resumed_step=resumed, done=resumed)
@@ -133,7 +146,14 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None) -> Progre
         writers = None
         if engine.rank == 0:
             writers = stack.enter_context(MetricWriters(run.output_dir, resumed, run.plan.total_steps))
+        saved = resumed
         while progress.done < last:
+            wish = engine.max_over_ranks(wishes())
+            if wish and progress.done > saved:
+                _save(run, saved := progress.done)
+            if wish == Wish.STOP:
+                progress.stopped = True
+                break
             metrics = _one_step(run, progress)
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
             if evaluated:
@@ -145,7 +165,9 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None) -> Progre
             if evaluated and on_report is not None:
                 on_report({**progress.metrics, "step": float(progress.done)})
             if progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps:
-                _save(run, progress.done)
+                _save(run, saved := progress.done)
+    if progress.stopped and engine.rank == 0:
+        print(f"  asked to stop: left after step {progress.done}; the same command goes on from there", flush=True)
     return progress
 
 

@@ -14,6 +14,7 @@ from mapl_ray.errors import RunError
 from mapl_ray.models.tree_attention import FLEX_BLOCK
 from mapl_ray.objective import LossOutput, dpo_rewards, level_sums, metrics_of, relation_loss
 from mapl_ray.training.deepspeed_engine import Engine
+from mapl_ray.training.finite import check_loss, checked_step
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.plan import deal
 
@@ -46,22 +47,26 @@ class Trainer:
     def train_step(self, batches: list[Batch], step: int) -> tuple[dict[str, float], int]:
         """Metrics and number of tokens (all ranks) of one optimizer step.
 
-        Raises `RunError` for a loss that is not finite, before the weights change, on all ranks alike.
+        Raises `RunError` for a loss or gradient that is not finite, before the weights change, on all ranks alike.
         """
         self.engine.train_mode(True)
         counts_L = torch.stack([batch.relations.counts() for batch in batches]).sum(0)
         counts_L = self.engine.sum_over_ranks(counts_L)
         sums_LM, tokens, last = self._no_sums(), 0, len(batches) - 1
+        margins: list[torch.Tensor] = []
         for index, batch in enumerate(batches):
             batch = batch.to(self.engine.device)
             out = self._loss(batch, counts_L)
             self.engine.backward(out.loss)
             sums_LM += level_sums(out.margins_R, batch.relations)
+            margins.append(out.margins_R)
             tokens += batch.num_tokens
             if index == last:
                 sums_LM = self.engine.sum_over_ranks(sums_LM)
-                self._check_finite(sums_LM, step, batches)
-            self.engine.step()
+                check_loss(self.engine, sums_LM, step, batches, margins)
+                checked_step(self.engine, step, batches)
+            else:
+                self.engine.step()
         return {
             **metrics_of(sums_LM, self.config.weights),
             "grad_norm": self.engine.grad_norm,
@@ -103,15 +108,6 @@ class Trainer:
 
     def _no_sums(self) -> torch.Tensor:
         return torch.zeros(3, 4, dtype=torch.float64, device=self.engine.device)
-
-    def _check_finite(self, sums_LM: torch.Tensor, step: int, batches: list[Batch]) -> None:
-        if torch.isfinite(sums_LM).all():
-            return
-        ids = ", ".join(pair_id for batch in batches for pair_id in batch.pair_ids)
-        raise RunError(
-            f"step {step + 1}: the loss is not finite; the weights were not changed. Pairs of this rank: {ids}. "
-            "Lower train.learning_rate, or look at these pairs' ref_logps."
-        )
 
 
 Report = Callable[[dict[str, float]], None]

@@ -99,14 +99,3 @@ def test_tensorboard_holds_the_curves(runs: Path) -> None:
     board = EventAccumulator(str(runs / "rm ZeRO-2" / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("eval/rewards/accuracies/pref")] == [2, 4]
-
-
-def test_loss_that_is_not_finite_stops_before_the_step(launch: Any, data: Path, tmp_path: Path) -> None:
-    config = {**CONFIG, "micro_batch_size": 3, "epochs": 1, "max_steps": 5}
-    (outcome,) = launch(
-        2, {"method": "dpo", "config": config, "train": str(data / "poisoned"), "output": str(tmp_path / "run")}
-    )
-    assert outcome["error"]["kind"] == "RunError"
-    assert "step 1: the loss is not finite" in outcome["error"]["text"]
-    assert not (tmp_path / "run" / "model").exists()
-    assert not (tmp_path / "run" / "result.json").exists()
