@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -91,6 +91,8 @@ class TrainConfig(Section):
     row_tokens: int | None = Field(default=None, ge=1)
     max_sequence_tokens: int = Field(default=2048, ge=16)
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"  # to the CPU's memory; from ZeRO-1 on, 3
+    deepspeed_config: str | dict[str, Any] | None = None  # a DeepSpeed JSON file (or its content) laid over ours
     bf16: bool = False
     gradient_checkpointing: bool = False
     num_workers: int = Field(default=1, ge=1)
@@ -101,8 +103,17 @@ class TrainConfig(Section):
     eval_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     checkpoints_to_keep: int = Field(default=2, ge=1)
+    # Where checkpoints are there and none can be used: `restart` keeps them beside and begins at step 0.
+    on_unusable_checkpoint: Literal["stop", "restart"] = "stop"
     max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _offloadable(self) -> Self:
+        needs = {"none": 0, "optimizer": 1, "optimizer+parameters": 3}[self.offload]
+        if self.zero_stage < needs:
+            raise ValueError(f"offload={self.offload} needs zero_stage >= {needs}, got zero_stage={self.zero_stage}")
+        return self
 
 
 class TuneConfig(Section):

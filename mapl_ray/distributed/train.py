@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
-from mapl_ray.training import TrainResult, finished_result, run_fingerprint
+from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
 
 START_TIMEOUT_SECONDS = 600
 
@@ -28,20 +30,23 @@ def run_training(
 
     Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
     """
+    train_config = inlined(train_config)
     manifest = read_manifest(data_dirs(config)[0])
     fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
     if (result := finished_result(output, fingerprint)) is not None:
         print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
         return result
     output.mkdir(parents=True, exist_ok=True)
-    (output / "result.json").unlink(missing_ok=True)
     spec = worker_spec(config, method, train_config, model_path, output, fingerprint)
     trainer = make_trainer(spec, train_config, storage=config.run_dir / "ray", name=f"{output.name}-{spec['token']}")
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise failure_of(spec, error) from None
+    with sigterm_watch() as terminated, _stop_file(spec, terminated):
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise failure_of(spec, error) from None
     result = finished_result(output, fingerprint)
+    if result is None and terminated():
+        raise KeyboardInterrupt  # the workers left a checkpoint: the same command goes on from it
     if result is None:
         raise RunError(
             f"{output}: training ended without a result there. On a cluster, output_dir must be on storage that all "
@@ -65,7 +70,7 @@ def worker_spec(
     """Everything a worker needs, as plain values."""
     train_dir, eval_dir = data_dirs(config)
     return {
-        "train": train.model_dump(mode="json"),
+        "train": inlined(train).model_dump(mode="json"),
         "model": config.model.model_dump(mode="json"),
         "method": method,
         "model_path": model_path,
@@ -73,6 +78,7 @@ def worker_spec(
         "eval_dir": None if eval_dir is None else str(eval_dir),
         "output": str(output),
         "fingerprint": fingerprint,
+        "model_id": model_identity(model_path, config.model.revision),
         "export": True,
         "objective": None,
         "token": uuid.uuid4().hex[:12],
@@ -129,10 +135,53 @@ def train_worker(spec: dict[str, Any]) -> None:
             fingerprint=spec["fingerprint"],
             on_report=_reporter(spec["objective"]),
             export=spec["export"],
+            model_id=spec["model_id"],
+            wishes=_wishes(spec),
         )
     except (UserError, RunError) as error:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})
         raise
+
+
+def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
+    """To stop once the driver was told to; to save, once, when Ray is about to take a worker's node away.
+
+    A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
+    """
+    saved = False
+
+    def wishes() -> Wish:
+        nonlocal saved
+        leaving = ray.train.get_preemption_info() is not None  # a collective: every rank asks before every step
+        save, saved = leaving and not saved, saved or leaving
+        return Wish.STOP if _stop_path(spec).exists() else Wish.SAVE if save else Wish.NONE
+
+    return wishes
+
+
+@contextmanager
+def _stop_file(spec: dict[str, Any], terminated: Callable[[], bool]) -> Iterator[None]:
+    """Hands a SIGTERM of the driver on to the workers, wherever they are, through the storage they share."""
+    done = threading.Event()
+
+    def hand_on() -> None:
+        while not done.wait(0.5):
+            if terminated():
+                _stop_path(spec).touch()
+                return
+
+    watcher = threading.Thread(target=hand_on, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        _stop_path(spec).unlink(missing_ok=True)
+
+
+def _stop_path(spec: dict[str, Any]) -> Path:
+    return Path(spec["output"]) / f"stop-{spec['token']}"
 
 
 def failure_file(spec: dict[str, Any]) -> Path:

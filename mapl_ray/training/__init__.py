@@ -1,7 +1,18 @@
 """Training of reward models and DPO policies: one readable step and loop, without ray."""
 
+from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.loop import train
 from mapl_ray.training.result import TrainResult, finished_result, run_fingerprint
+from mapl_ray.training.stop import Wish, sigterm_watch
 
-__all__ = ["TrainResult", "check_loggers", "finished_result", "run_fingerprint", "train"]
+__all__ = [
+    "TrainResult",
+    "Wish",
+    "check_loggers",
+    "finished_result",
+    "inlined",
+    "run_fingerprint",
+    "sigterm_watch",
+    "train",
+]

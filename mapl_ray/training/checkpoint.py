@@ -1,33 +1,42 @@
-"""Checkpoints that are whole or not there: files first, a manifest with their digests last.
+"""Checkpoints that are whole or not there: written aside, committed by a manifest with digests, then renamed.
 
-A checkpoint is trusted by its manifest alone; a damaged one is passed over for the one before. DeepSpeed's files are
-pickles, so they are never loaded before their digests agree.
+    writing-step-00000050/   being written; a killed run leaves it behind, nobody reads it
+    step-00000050/
+        state/...            DeepSpeed's shards
+        rng-00000.pt         random states, a file a rank
+        manifest.json        what it is, sha256 of every file, and of itself
+
+A checkpoint is trusted by its manifest alone. DeepSpeed's files are pickles, so they are never loaded before their
+digests agree.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from mapl_ray.errors import UserError
-from mapl_ray.shards import write_json
-from mapl_ray.training.deepspeed_engine import Engine
+from mapl_ray.shards import fingerprint_of, write_atomically
 
 _MANIFEST = "manifest.json"
+_READERS = 8  # files digested at once; hashlib lets other threads run
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointManifest:
     """What a checkpoint is."""
 
-    step: int  # steps done
-    fingerprint: str  # of the run it belongs to
+    step: int  # steps done; the place in the data follows from it (`StepPlan`)
     world_size: int
     zero_stage: int
+    settings: dict[str, Any]  # of the run it belongs to (`run_settings`)
     files: dict[str, str]  # path below the checkpoint -> sha256
 
 
@@ -36,72 +45,106 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}"
 
 
-def commit_checkpoint(path: Path, step: int, fingerprint: str, world_size: int, zero_stage: int) -> None:
-    """Write the manifest over the files that all ranks have written; one rank calls it, after a barrier."""
-    files = {str(file.relative_to(path)): _sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
-    write_json(path / _MANIFEST, asdict(CheckpointManifest(step, fingerprint, world_size, zero_stage, files)))
+def begin_checkpoint(directory: Path, step: int) -> Path:
+    """The folder to write into, empty; what interrupted attempts left is removed. One rank calls it, before all."""
+    for leftover in (*directory.glob("writing-*"), *directory.glob("removing-*"), *directory.glob("universal-*")):
+        shutil.rmtree(leftover)
+    path = writing_path(directory, step)
+    path.mkdir(parents=True)
+    return path
 
 
-def latest_checkpoint(directory: Path, fingerprint: str) -> tuple[Path, CheckpointManifest] | None:
-    """The newest whole checkpoint of this run, or None. Prints a word about those passed over."""
-    for path in sorted(directory.glob("step-*"), reverse=True):
-        manifest, reason = _verified(path)
-        if manifest is not None and manifest.fingerprint == fingerprint:
-            return path, manifest
-        print(f"  checkpoint {path.name} passed over: {reason or 'of a run with other settings'}", flush=True)
-    return None
+def writing_path(directory: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps is written before it is whole."""
+    return directory / f"writing-{checkpoint_path(directory, step).name}"
 
 
-def resume(engine: Engine, directory: Path, fingerprint: str) -> int:
-    """Load the newest whole checkpoint of this run on every rank; returns the steps already done.
+def commit_checkpoint(
+    directory: Path, step: int, *, world_size: int, zero_stage: int, settings: dict[str, Any]
+) -> Path:
+    """Make the files that all ranks have written a checkpoint; one rank calls it, after a barrier."""
+    aside, path = writing_path(directory, step), checkpoint_path(directory, step)
+    manifest = CheckpointManifest(step, world_size, zero_stage, settings, _digests(aside, sync=True))
+    text = _render(manifest)
+    write_atomically(aside / _MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
+    if path.exists():  # of a longer run that went back to an earlier checkpoint
+        _remove(path)
+    aside.rename(path)
+    return path
 
-    Rank 0 decides, so that all ranks load the same one. Raises `UserError` where another number of workers wrote it.
-    """
-    found = latest_checkpoint(directory, fingerprint) if engine.rank == 0 else None
-    chosen = engine.broadcast(None if found is None else (str(found[0]), found[1].step, found[1].world_size))
-    if chosen is None:
-        return 0
-    path, step, world_size = chosen
-    if world_size != engine.world_size:
-        raise UserError(
-            f"{path}: written by {world_size} workers, and there are {engine.world_size}. "
-            f"Set train.num_workers={world_size}, or delete the folder to start again."
-        )
-    engine.load(Path(path))
-    if engine.rank == 0:
-        print(f"  resumed after step {step} from {path}", flush=True)
-    return int(step)
+
+def committed(directory: Path) -> list[Path]:
+    """Folders of the checkpoints, oldest first; not yet verified."""
+    return sorted(path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+
+
+def read_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
+    """The manifest of a checkpoint, verified against its own digest; or None and the reason."""
+    try:
+        text = (path / _MANIFEST).read_text(encoding="utf-8")
+        values = json.loads(text)
+        values.pop("sha256")
+        manifest = CheckpointManifest(**values)
+    except FileNotFoundError:
+        return None, "its manifest is missing"
+    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        return None, "its manifest can't be read"
+    return (manifest, "") if text == _render(manifest) else (None, "its manifest is damaged")
+
+
+def damage(path: Path, manifest: CheckpointManifest) -> str:
+    """What is wrong with the files of a checkpoint; empty where nothing is. Reads every byte, unpickles nothing."""
+    found = _digests(path)
+    for name in sorted(found.keys() | manifest.files.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in manifest.files:
+            return f"{name} does not belong to it"
+        if found[name] != manifest.files[name]:
+            return f"{name} is damaged"
+    return ""
 
 
 def remove_old(directory: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
-    found = sorted(path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+    found = committed(directory)
     for path in found[: max(0, len(found) - keep)]:
-        (path / _MANIFEST).unlink(missing_ok=True)  # first, so that half a deletion is no checkpoint
-        shutil.rmtree(path)
+        _remove(path)
 
 
-def start_afresh(path: Path) -> None:
-    """Remove what an interrupted attempt left of the checkpoint that is about to be written."""
-    if path.exists():
-        (path / _MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path)
+def set_aside(directory: Path) -> Path:
+    """Rename the folder of checkpoints, so that nothing in it is read again and nothing is lost."""
+    number = 1
+    while (target := directory.with_name(f"{directory.name}.aside-{number}")).exists():
+        number += 1
+    directory.rename(target)
+    return target
 
 
-def _verified(path: Path) -> tuple[CheckpointManifest | None, str]:
-    try:
-        manifest = CheckpointManifest(**json.loads((path / _MANIFEST).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None, "unfinished"
-    except (ValueError, TypeError) as error:
-        return None, f"its manifest can't be read ({error})"
-    for name, digest in manifest.files.items():
-        file = path / name
-        if not file.is_file() or _sha256(file) != digest:
-            return None, f"{name} is missing or damaged"
-    return manifest, ""
+def _remove(path: Path) -> None:
+    doomed = path.rename(path.with_name(f"removing-{path.name}"))  # first, so that half a deletion is no checkpoint
+    shutil.rmtree(doomed)
 
 
-def _sha256(path: Path) -> str:
+def _render(manifest: CheckpointManifest) -> str:
+    """Text that changes with every byte of its content: the digest covers all other fields."""
+    values = asdict(manifest)
+    return json.dumps({**values, "sha256": fingerprint_of(values)}, indent=1, sort_keys=True) + "\n"
+
+
+def _digests(path: Path, sync: bool = False) -> dict[str, str]:
+    with ThreadPoolExecutor(_READERS) as readers:
+        files = list(_files(path))
+        digests = readers.map(lambda file: _sha256(file, sync), files)
+        return {str(file.relative_to(path)): digest for file, digest in zip(files, digests, strict=True)}
+
+
+def _files(path: Path) -> Iterator[Path]:
+    yield from (file for file in sorted(path.rglob("*")) if file.is_file() and file != path / _MANIFEST)
+
+
+def _sha256(path: Path, sync: bool) -> str:
     with path.open("rb") as handle:
+        if sync:
+            os.fsync(handle.fileno())
         return hashlib.file_digest(handle, "sha256").hexdigest()

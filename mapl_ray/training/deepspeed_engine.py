@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import math
 import os
+import shutil
 import tempfile
 import warnings
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,15 +22,23 @@ from transformers import get_scheduler
 
 from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
-from mapl_ray.errors import RunError
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.training.engine_config import engine_config, parameter_groups
 
 # DeepSpeed would otherwise look for a GPU on its import and fail without one.
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
+from deepspeed.checkpoint import ds_to_universal
 
+T = TypeVar("T")
+_TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+class NonFiniteGradientError(Exception):
+    """Raised on every rank, before the weights change."""
 
 
 class Engine:
@@ -37,11 +51,12 @@ class Engine:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
-        self._accumulation = config.gradient_accumulation_steps
+        self._accumulation, self._stage = config.gradient_accumulation_steps, config.zero_stage
+        self._micro_batches, self._norm = 0, float("nan")
         warmup_steps = round(config.warmup_ratio * total_steps)
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
-        )
+        optimizer = _optimizer(module, config)
+
+        optimizer.register_step_pre_hook(self._check_norm)
 
         def schedule(of: torch.optim.Optimizer) -> Any:
             return get_scheduler(_SCHEDULES[config.schedule], of, warmup_steps, total_steps)
@@ -72,9 +87,8 @@ class Engine:
 
     @property
     def grad_norm(self) -> float:
-        """Before clipping, of the last step; NaN where the stage does not tell."""
-        norm = self._engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        """Before clipping, of the last step."""
+        return self._norm
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         outputs: torch.Tensor = self._engine(batch)
@@ -93,8 +107,31 @@ class Engine:
         self._engine.backward(loss * (self._accumulation * self.world_size))
 
     def step(self) -> None:
-        """To be called after every micro-batch; the last one of a step updates the weights."""
+        """To be called after every micro-batch; the last one of a step updates the weights.
+
+        Raises `NonFiniteGradientError` where the norm of the gradient, reduced over ranks, is not finite.
+        """
+        self._micro_batches += 1
+        last = self._micro_batches % self._accumulation == 0
+        plain = self._engine.optimizer is self._engine.basic_optimizer  # no ZeRO: the gradients are on the parameters
+        if last and plain:
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            self._norm = float(torch.nn.utils.get_total_norm(gradients))
+            self._check_norm()
         self._engine.step()
+        if last and not plain:
+            norm = self._engine.get_global_grad_norm()
+            self._norm = float("nan") if norm is None else float(norm)
+            if not self._engine.was_step_applied():  # it looked by itself and left the weights as they were
+                raise NonFiniteGradientError
+
+    def _check_norm(self, *_: Any) -> None:
+        """ZeRO knows the norm over all ranks before it lets the optimizer step, and some stages step in any case."""
+        if self._engine.optimizer is not self._engine.basic_optimizer:
+            norm = getattr(self._engine.optimizer, "_global_grad_norm", None)
+            self._norm = 0.0 if norm is None else float(norm)
+        if not math.isfinite(self._norm):
+            raise NonFiniteGradientError
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """All-reduced copy of a small tensor."""
@@ -102,23 +139,65 @@ class Engine:
         dist.all_reduce(total)
         return total
 
+    def max_over_ranks(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest.item())
+
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.all_reduce(torch.zeros(1, device=self.device))
 
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value (small, plain) on every rank."""
-        box = [value]
+    def from_rank_0(self, make: Callable[[], T]) -> T:
+        """What `make` gives on rank 0 (small, plain), on every rank; it is not called on the others.
+
+        Its `UserError` or `RunError` is raised on every rank too: one that raised alone would leave the others waiting.
+        """
+        box: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = make()
+            except (UserError, RunError) as error:
+                box[1] = error
         dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        if box[1] is not None:
+            raise box[1]
+        value: T = box[0]
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value (small, plain) on every rank, in order of rank."""
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def save(self, directory: Path) -> None:
         """Weights, optimizer and schedule; every rank writes its share."""
-        self._engine.save_checkpoint(str(directory), tag="state")
+        self._engine.save_checkpoint(str(directory), tag=_TAG)
 
-    def load(self, directory: Path) -> None:
-        """The inverse of `save`. The caller has verified the files: DeepSpeed unpickles them."""
-        path, _ = self._engine.load_checkpoint(str(directory), tag="state")
+    def load(self, directory: Path, world_size: int) -> None:
+        """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.
+
+        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads.
+        """
+        stage = self._engine.zero_optimization_stage()
+        if world_size == self.world_size or stage == 0:  # without ZeRO every rank holds everything
+            self._load(directory)
+            return
+        merged = directory.with_name(f"universal-{directory.name}")
+        self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+        self._engine._config.load_universal_checkpoint = True
+        try:
+            self._load(merged)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+            self.barrier()
+            if self.rank == 0:
+                shutil.rmtree(merged)
+
+    def _load(self, directory: Path) -> None:
+        path, _ = self._engine.load_checkpoint(str(directory), tag=_TAG)
         if path is None:  # DeepSpeed only warns.
             raise RunError(f"{directory}: DeepSpeed found no checkpoint there.")
 
@@ -130,25 +209,31 @@ class Engine:
         return self.module.state_dict() if self.rank == 0 else None
 
 
-def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration."""
-    micro, accumulation = config.micro_batch_size, config.gradient_accumulation_steps
-    return {
-        "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": accumulation,
-        "train_batch_size": micro * accumulation * world_size,
-        "gradient_clipping": config.max_grad_norm,
-        "bf16": {"enabled": config.bf16},
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "stage3_gather_16bit_weights_on_model_save": True,
-            # A trailing allgather into a flat buffer of this size: tiny models must not pay gigabytes for it.
-            "allgather_bucket_size": 5e7,
-            "reduce_bucket_size": 5e7,
-        },
-        "steps_per_print": 10**9,
-        "zero_allow_untested_optimizer": True,
-    }
+def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    groups = parameter_groups(module, config.weight_decay)
+    options: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.9, 0.95)}
+    if config.offload != "none" and torch.cuda.is_available():
+        from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled when it is first used
+
+        of: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
+        return of
+    return torch.optim.AdamW(groups, **options)
+
+
+def _to_universal(shards: Path, target: Path) -> None:
+    """Merge ZeRO's shards, whatever their number, into one file a parameter and state."""
+    shutil.rmtree(target.parent, ignore_errors=True)
+    options = Namespace(
+        input_folder=str(shards),
+        output_folder=str(target),
+        num_extract_workers=1,  # in this process: a fork of one that holds a GPU is not safe
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(options)
 
 
 def ensure_process_group() -> None:

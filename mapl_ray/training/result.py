@@ -10,7 +10,7 @@ from mapl_ray.config import Method, TrainConfig
 from mapl_ray.shards import Manifest, fingerprint_of, write_json
 
 # What changes how a run is carried out, and not what comes out of it.
-_OPERATIONAL = {
+OPERATIONAL = {
     "loggers",
     "cpus_per_worker",
     "gpus_per_worker",
@@ -18,6 +18,7 @@ _OPERATIONAL = {
     "checkpoint_every_steps",
     "checkpoints_to_keep",
     "max_failures",
+    "on_unusable_checkpoint",
 }
 
 
@@ -51,7 +52,7 @@ def run_fingerprint(config: TrainConfig, method: Method, model: str, train: Mani
             "method": method,
             "model": model,
             "data": train.content_hash,
-            "config": config.model_dump(mode="json", exclude=_OPERATIONAL),
+            "config": config.model_dump(mode="json", exclude=OPERATIONAL),
         }
     )
 

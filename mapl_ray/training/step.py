@@ -14,6 +14,7 @@ from mapl_ray.errors import RunError
 from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
 from mapl_ray.objective import Objective, Result
 from mapl_ray.training.deepspeed_engine import Engine
+from mapl_ray.training.finite import check_loss, checked_step
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.plan import deal
 from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
@@ -54,21 +55,24 @@ class Trainer:
     def train_step(self, work: Work, step: int) -> tuple[dict[str, float], StepCost]:
         """Metrics and cost of one optimizer step, both over all ranks. Two reductions, whatever is measured.
 
-        Raises `RunError` for a loss that is not finite, before the weights change, on all ranks alike.
+        Raises `RunError` for a loss or gradient that is not finite, before the weights change, on all ranks alike.
         """
         self.engine.train_mode(True)
         batches, last = work.batches, len(work.batches) - 1
         counts_L, cost = self._counts(work)
-        sums = self._no_sums()
+        sums, margins = self._no_sums(), []
         for index, batch in enumerate(batches):
             batch = batch.to(self.engine.device)
             result = self._loss(batch, counts_L)
             self.engine.backward(result.loss)
             sums += result.sums
+            margins.append(result.margins_R)
             if index == last:
                 sums, memory = self._summed(sums)
-                self._check_finite(sums, step, batches)
-            self.engine.step()
+                check_loss(self.engine, self.objective.by_level(sums), step, batches, margins)
+                checked_step(self.engine, step, batches)
+            else:
+                self.engine.step()
         metrics = {**self.objective.metrics(sums), "grad_norm": self.engine.grad_norm, "peak_memory_gib": memory}
         return metrics, cost
 
@@ -119,15 +123,6 @@ class Trainer:
 
     def _no_sums(self) -> torch.Tensor:
         return torch.zeros(self.objective.num_sums, dtype=torch.float64, device=self.engine.device)
-
-    def _check_finite(self, sums: torch.Tensor, step: int, batches: list[Batch]) -> None:
-        if torch.isfinite(sums).all():
-            return
-        ids = ", ".join(pair_id for batch in batches for pair_id in batch.pair_ids)
-        raise RunError(
-            f"step {step + 1}: the loss is not finite; the weights were not changed. Pairs of this rank: {ids}. "
-            "Lower train.learning_rate, or look at these pairs' ref_logps."
-        )
 
 
 Report = Callable[[dict[str, float]], None]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,6 +43,16 @@ def data(tmp_path_factory: pytest.TempPathFactory, grid_groups: Any, tiny_model:
     write_groups(folder / "eval", groups[13:])
     poisoned = replace(groups[2], ref_logps=(float("nan"),) * 6)
     write_groups(folder / "poisoned", [*groups[:2], poisoned, *groups[3:6]])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dropout_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with dropout in its attention, so that every step draws random numbers."""
+    folder = tmp_path_factory.mktemp("models") / "dropout"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
     return folder
 
 

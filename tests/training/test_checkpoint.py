@@ -1,54 +1,170 @@
-"""What is trusted, and what is passed over."""
+"""What is trusted, what is passed over, and when a run stops. Nothing is unpickled here: the shards are no pickles."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mapl_ray.training.checkpoint import checkpoint_path, commit_checkpoint, latest_checkpoint, remove_old
+from mapl_ray.config import TrainConfig
+from mapl_ray.errors import UserError
+from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, remove_old
+from mapl_ray.training.resume import find_checkpoint, find_or_restart, run_settings
+
+SHARDS = ("state/latest", "state/zero_rank_0.pt", "state/zero_rank_1.pt", "rng-00000.pt")
 
 
-def make(directory: Path, step: int, fingerprint: str = "run") -> Path:
-    path = checkpoint_path(directory, step)
-    (path / "state").mkdir(parents=True)
-    (path / "state" / "shard.pt").write_bytes(b"weights of %d" % step)
-    commit_checkpoint(path, step, fingerprint, world_size=2, zero_stage=3)
-    return path
+def settings(world_size: int = 2, **changes: Any) -> dict[str, Any]:
+    return run_settings(TrainConfig(**changes), "dpo", model="m", data="d", world_size=world_size)
+
+
+def make(directory: Path, step: int, **changes: Any) -> Path:
+    aside = begin_checkpoint(directory, step)
+    for number, name in enumerate(SHARDS):
+        (aside / name).parent.mkdir(exist_ok=True)
+        (aside / name).write_bytes(b"%d weights of %d" % (number, step))
+    return commit_checkpoint(directory, step, world_size=2, zero_stage=3, settings=settings(**changes))
 
 
 def test_newest_whole_one_is_taken(tmp_path: Path) -> None:
     make(tmp_path, 2)
     newest = make(tmp_path, 10)
-    found = latest_checkpoint(tmp_path, "run")
+    begin_checkpoint(tmp_path, 12)  # a run that was killed while it wrote
+    found = find_checkpoint(tmp_path, settings())
     assert found is not None
-    assert found[0] == newest
-    assert (found[1].step, found[1].world_size) == (10, 2)
+    assert (found.path, found.step, found.world_size) == (str(newest), 10, 2)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "no manifest", "half a manifest"])
-def test_damaged_one_is_passed_over(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_checkpoints_are_no_mistake(tmp_path: Path) -> None:
+    assert find_checkpoint(tmp_path / "none", settings()) is None
+    begin_checkpoint(tmp_path, 2)
+    assert find_checkpoint(tmp_path, settings()) is None
+
+
+def damages(path: Path) -> list[tuple[str, bytes | None]]:
+    """Every file cut short, emptied, deleted, and with one byte of it flipped, at every place."""
+    found: list[tuple[str, bytes | None]] = []
+    for name in (*SHARDS, "manifest.json"):
+        content = (path / name).read_bytes()
+        found += [(name, None), (name, b""), (name, content[:-1]), (name, content[: len(content) // 2])]
+        found += [(name, content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :]) for i in range(len(content))]
+    return [*found, ("state/stray.pt", b"a file of another checkpoint")]
+
+
+def test_every_damage_is_found_and_the_one_before_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = make(tmp_path, 2), make(tmp_path, 4)
-    shard, manifest = bad / "state" / "shard.pt", bad / "manifest.json"
-    if damage == "truncate":
-        shard.write_bytes(shard.read_bytes()[:-1])
-    elif damage == "delete":
-        shard.unlink()
-    elif damage == "no manifest":
-        manifest.unlink()
-    else:
-        manifest.write_text(manifest.read_text()[:20])
-    found = latest_checkpoint(tmp_path, "run")
+    kinds = damages(bad)
+    assert len(kinds) > 500
+    for name, content in kinds:
+        file = bad / name
+        before = file.read_bytes() if file.exists() else None
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        found = find_checkpoint(tmp_path, settings())
+        assert found is not None
+        assert found.path == str(good), (name, content)
+        said = capsys.readouterr().out
+        assert "step-00000004 passed over" in said
+        assert ("manifest" if name == "manifest.json" else name) in said
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
+    found = find_checkpoint(tmp_path, settings())
     assert found is not None
-    assert found[0] == good
-    assert "step-00000004 passed over" in capsys.readouterr().out
+    assert found.path == str(bad)
 
 
-def test_other_settings_are_not_resumed_from(tmp_path: Path) -> None:
-    make(tmp_path, 2, fingerprint="other")
-    assert latest_checkpoint(tmp_path, "run") is None
+def test_a_digest_of_another_file_does_not_help(tmp_path: Path) -> None:
+    """A manifest whose entries were edited by hand: its own digest gives it away."""
+    path = make(tmp_path, 2)
+    values = json.loads((path / "manifest.json").read_text())
+    values["step"] = 3
+    (path / "manifest.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+    with pytest.raises(UserError, match="its manifest is damaged"):
+        find_checkpoint(tmp_path, settings())
+
+
+def test_nothing_whole_stops_the_run(tmp_path: Path) -> None:
+    for step in (2, 4):
+        (make(tmp_path, step) / SHARDS[1]).unlink()
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(tmp_path, settings())
+    for word in (str(tmp_path), "step-00000002", "step-00000004", SHARDS[1], "train.on_unusable_checkpoint=restart"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 1e-4}, "train.learning_rate: 5e-06 there, 0.0001 now"),
+        ({"weights": {"lambda_inter": 0.5}}, "train.weights.lambda_inter: 1.0 there, 0.5 now"),
+        ({"zero_stage": 3}, "train.zero_stage: 2 there, 3 now"),
+        ({"world_size": 3}, "must stay 8; 2 worker(s) wrote it"),
+    ],
+)
+def test_other_settings_stop_the_run_and_are_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    make(tmp_path, 2)
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(tmp_path, settings(**changes))
+    assert named in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_what_does_not_change_the_run_does_not_matter(tmp_path: Path) -> None:
+    make(tmp_path, 2)
+    for changes in (
+        {"checkpoint_every_steps": 7, "max_failures": 3},
+        {"world_size": 1, "gradient_accumulation_steps": 2, "num_workers": 1},  # the same eight groups a step
+    ):
+        assert find_checkpoint(tmp_path, settings(**changes)) is not None
+
+
+def test_restart_on_demand_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "checkpoints"
+    config = TrainConfig(learning_rate=1e-4, on_unusable_checkpoint="restart")
+    for number in (1, 2):
+        make(folder, 2)
+        here = run_settings(config, "dpo", model="m", data="d", world_size=2)
+        assert find_or_restart(folder, here, config) is None
+        assert committed(folder) == []
+        assert len(committed(tmp_path / f"checkpoints.aside-{number}")) == 1
+        assert "starting again from step 0" in capsys.readouterr().out
+    make(folder, 2)
+    assert find_or_restart(folder, settings(), TrainConfig(on_unusable_checkpoint="restart")) is not None
 
 
 def test_old_ones_are_removed(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         make(tmp_path, step)
+    begin_checkpoint(tmp_path, 4)
     remove_old(tmp_path, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+    begin_checkpoint(tmp_path, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000002",
+        "step-00000003",
+        "writing-step-00000005",
+    ]
+
+
+def test_random_states_come_back(tmp_path: Path) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    from mapl_ray.training.rng import load_rng, save_rng, seed_all
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    seed_all(1, 0)
+    draw()
+    save_rng(tmp_path / "rng.pt")
+    expected = [draw() for _ in range(3)]
+    seed_all(1, 1)
+    assert draw() != expected[0]
+    load_rng(tmp_path / "rng.pt")
+    assert [draw() for _ in range(3)] == expected

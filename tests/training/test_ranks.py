@@ -1,4 +1,4 @@
-"""Real DeepSpeed on one and two ranks: the cut of the work changes nothing, a resume changes nothing."""
+"""Real DeepSpeed on one and two ranks: the cut of the work changes nothing."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,6 @@ CONFIG = {
     "checkpoint_every_steps": 2,
     "weight_decay": 0.1,
 }
-OF_THE_MACHINE = {"tokens_per_second", "groups_per_second", "peak_memory_gib"}
 # Every option of DPO's logistic loss, and a level that is left out.
 VARIANT = {
     "objective": {"label_smoothing": 0.1, "margin_scale": 0.5, "length_normalised": True, "nll_weight": 0.3},
@@ -51,7 +50,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 
 @pytest.fixture(scope="module")
 def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every cut of both methods, and a ZeRO-3 run stopped after three of its four steps and taken up again."""
+    """Every cut of both methods."""
     folder = tmp_path_factory.mktemp("runs")
     for ranks in (1, 2):
         specs: list[dict[str, Any]] = []
@@ -64,9 +63,6 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cut = CUTS["padded" if ranks == 1 else "ZeRO-3"][1]
         variant = {"method": "dpo", "config": {**CONFIG, **VARIANT, **cut}, "output": str(folder / f"variant {ranks}")}
         specs.append(variant)
-        if ranks == 2:
-            whole = {"method": "dpo", "config": {**CONFIG, **CUTS["ZeRO-3"][1]}, "output": str(folder / "resumed")}
-            specs += [{**whole, "stop_after": 3}, whole]
         launch(ranks, *specs)
     return folder
 
@@ -111,17 +107,6 @@ def test_training_learns_every_level(launch: Any, data: Path, tmp_path: Path, me
         assert last[f"eval/rewards/accuracies/{level}"] > 0.9
 
 
-def test_resumed_equals_uninterrupted(runs: Path) -> None:
-    result = json.loads((runs / "resumed" / "result.json").read_text())
-    assert result["resumed_step"] == 2  # the last checkpoint before the stop
-    assert largest_difference(weights(runs / "dpo ZeRO-3"), weights(runs / "resumed")) == 0.0
-    a, b = ((runs / name / "metrics.jsonl").read_text().splitlines() for name in ("dpo ZeRO-3", "resumed"))
-    for x, y in zip(map(json.loads, a), map(json.loads, b), strict=True):
-        assert {k: v for k, v in x.items() if k not in OF_THE_MACHINE} == {
-            k: v for k, v in y.items() if k not in OF_THE_MACHINE
-        }
-
-
 @pytest.mark.parametrize(
     ("run", "auto"), [("rm ZeRO-3", AutoModelForSequenceClassification), ("dpo ZeRO-2", AutoModelForCausalLM)]
 )
@@ -163,14 +148,3 @@ def test_tensorboard_holds_the_curves(runs: Path) -> None:
     board = EventAccumulator(str(runs / "rm ZeRO-2" / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("eval/rewards/accuracies/pref")] == [2, 4]
-
-
-def test_loss_that_is_not_finite_stops_before_the_step(launch: Any, data: Path, tmp_path: Path) -> None:
-    config = {**CONFIG, "micro_batch_size": 3, "epochs": 1, "max_steps": 5}
-    (outcome,) = launch(
-        2, {"method": "dpo", "config": config, "train": str(data / "poisoned"), "output": str(tmp_path / "run")}
-    )
-    assert outcome["error"]["kind"] == "RunError"
-    assert "step 1: the loss is not finite" in outcome["error"]["text"]
-    assert not (tmp_path / "run" / "model").exists()
-    assert not (tmp_path / "run" / "result.json").exists()

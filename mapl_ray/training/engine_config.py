@@ -1,0 +1,136 @@
+"""DeepSpeed's own configuration: made from ours, and a user's file laid over it where the two agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mapl_ray.config import TrainConfig
+from mapl_ray.errors import UserError
+
+# What the loop relies on: a file may repeat these values, or say `auto`, and change none of them.
+_OURS = {
+    "train_batch_size": "workers * train.micro_batch_size * train.gradient_accumulation_steps",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.gradient_accumulation_steps",
+    "gradient_clipping": "train.max_grad_norm",
+    "bf16.enabled": "train.bf16",
+    "fp16.enabled": "train.bf16",
+    "zero_optimization.stage": "train.zero_stage",
+    "zero_optimization.offload_optimizer.device": "train.offload",
+    "zero_optimization.offload_param.device": "train.offload",
+    "checkpoint.load_universal": "the checkpoint that is found",
+}
+_SECTIONS = {
+    "optimizer": "train.learning_rate and train.weight_decay",
+    "scheduler": "train.schedule and train.warmup_ratio",
+}
+
+
+def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
+    """What `deepspeed.initialize` takes. Raises `UserError` where `train.deepspeed_config` contradicts the rest."""
+    micro, accumulation = config.micro_batch_size, config.gradient_accumulation_steps
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": micro * accumulation * world_size,
+        "gradient_clipping": config.max_grad_norm,
+        "bf16": {"enabled": config.bf16},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_gather_16bit_weights_on_model_save": True,
+            # A trailing allgather into a flat buffer of this size: tiny models must not pay gigabytes for it.
+            "allgather_bucket_size": 5e7,
+            "reduce_bucket_size": 5e7,
+            **_offload(config),
+        },
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # without a GPU torch's Adam serves as well, and needs no compiler
+    }
+    if config.bf16:
+        # Sums of bfloat16 lose what the micro-batches and ranks add: 8 bits of mantissa.
+        ours["communication_data_type"] = "fp32"
+        if config.zero_stage > 0:  # without ZeRO DeepSpeed accumulates in the type of the weights alone
+            ours["data_types"] = {"grad_accum_dtype": "fp32"}
+    name = "train.deepspeed_config"
+    return merged(ours, read_deepspeed_config(config.deepspeed_config), name)
+
+
+def read_deepspeed_config(source: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The user's DeepSpeed settings: a JSON file, or a mapping as it is. Raises `UserError` for what is neither."""
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {})
+    try:
+        values = json.loads(Path(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"train.deepspeed_config={source}: not a readable JSON file: {error}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"train.deepspeed_config={source}: expected an object at the top, got {type(values).__name__}.")
+    return values
+
+
+def inlined(config: TrainConfig) -> TrainConfig:
+    """The same with the file's content in place of its path: workers may not see it, and a run is what it says."""
+    if not isinstance(config.deepspeed_config, str):
+        return config
+    return config.model_copy(update={"deepspeed_config": read_deepspeed_config(config.deepspeed_config)})
+
+
+def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`theirs` over `ours`; `auto` stands for our value. Raises `UserError` naming every contradiction."""
+    wrong = [f"{name} is made from {cure}" for name, cure in _SECTIONS.items() if theirs.get(name) not in (None, {})]
+    for path, cure in _OURS.items():
+        there, here = _at(theirs, path), _at(ours, path)
+        if there not in (None, "auto") and not _same(there, here):
+            wrong.append(f"{path}={there!r}, and {'nothing' if here is None else repr(here)} follows from {cure}")
+    if wrong:
+        raise UserError(f"{where}: {'; '.join(wrong)}. Take these keys out of it, or change the others.")
+    return _over(ours, theirs)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trained parameters for an optimizer: matrices decay; biases and norms, which are vectors, do not."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if weight_decay == 0.0:
+        return [{"params": trained, "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _offload(config: TrainConfig) -> dict[str, Any]:
+    to_cpu = {"device": "cpu", "pin_memory": config.gpus_per_worker > 0}
+    return {
+        "none": {},
+        "optimizer": {"offload_optimizer": to_cpu},
+        "optimizer+parameters": {"offload_optimizer": to_cpu, "offload_param": to_cpu},
+    }[config.offload]
+
+
+def _same(there: Any, here: Any) -> bool:
+    return there == here or (here is None and there in (False, "none"))
+
+
+def _at(values: Mapping[str, Any], path: str) -> Any:
+    node: Any = values
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            inner = result.get(key)
+            result[key] = _over(inner if isinstance(inner, Mapping) else {}, value)
+        elif value != "auto":
+            result[key] = value
+    return result

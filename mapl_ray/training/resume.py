@@ -1,0 +1,116 @@
+"""Where a run starts: after the newest whole checkpoint of its own, or at step 0 where there is none at all.
+
+A run that finds checkpoints and can use none of them stops and says why; it never starts again by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.config import Method, TrainConfig
+from mapl_ray.errors import UserError
+from mapl_ray.training.checkpoint import (
+    CheckpointManifest,
+    committed,
+    damage,
+    read_manifest,
+    set_aside,
+)
+from mapl_ray.training.result import OPERATIONAL
+
+# How one step is cut over ranks and micro-batches; `groups_per_step` stands for the three.
+_CUT = {"num_workers", "micro_batch_size", "gradient_accumulation_steps"}
+_RESTART = "train.on_unusable_checkpoint=restart (the old ones are kept in a folder beside it)"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint that is whole and belongs to this run."""
+
+    path: str
+    step: int
+    world_size: int
+
+
+def run_settings(
+    config: TrainConfig, method: Method, *, model: str, data: str, world_size: int
+) -> dict[str, str | int | float | bool | None]:
+    """What a checkpoint must agree on to be taken up: flat, so that a difference can be named.
+
+    The number of workers may differ where as many groups make a step: then the steps are the same.
+    """
+    values = config.model_dump(mode="json", exclude=OPERATIONAL | _CUT)
+    return {
+        "method": method,
+        "base model": model,
+        "data": data,
+        "groups_per_step": world_size * config.micro_batch_size * config.gradient_accumulation_steps,
+        **_flat("train", values),
+    }
+
+
+def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | None:
+    """The newest whole checkpoint; None where there are none. Prints a word about the damaged ones passed over.
+
+    Raises `UserError` where checkpoints are there and none can be used: all damaged, or of other settings.
+    """
+    damaged = []
+    for path in reversed(committed(directory)):
+        manifest, reason = read_manifest(path)
+        if manifest is not None:
+            if differing := _differences(manifest.settings, settings):
+                raise UserError(_other_settings(directory, path, manifest, differing))
+            reason = damage(path, manifest)
+        if manifest is not None and not reason:
+            return Found(str(path), manifest.step, manifest.world_size)
+        damaged.append(f"{path.name}: {reason}")
+        print(f"  checkpoint {path.name} passed over: {reason}", flush=True)
+    if damaged:
+        raise UserError(
+            f"{directory}: none of the checkpoints there is whole ({'; '.join(damaged)}). Put a good copy back, "
+            f"or start again from step 0 with {_RESTART}."
+        )
+    return None
+
+
+def find_or_restart(directory: Path, settings: Mapping[str, Any], config: TrainConfig) -> Found | None:
+    """`find_checkpoint`, and what `train.on_unusable_checkpoint` says where that finds none to use."""
+    try:
+        return find_checkpoint(directory, settings)
+    except UserError as error:
+        if config.on_unusable_checkpoint == "stop":
+            raise
+        print(f"  {error}\n  kept as {set_aside(directory)}; starting again from step 0", flush=True)
+        return None
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return [f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} now" for key in keys]
+
+
+def _other_settings(directory: Path, path: Path, manifest: CheckpointManifest, differing: list[str]) -> str:
+    cut = ""
+    if differing[0].startswith("groups_per_step") and len(differing) == 1:
+        cut = (
+            f" Workers * train.micro_batch_size * train.gradient_accumulation_steps must stay "
+            f"{manifest.settings['groups_per_step']}; {manifest.world_size} worker(s) wrote it."
+        )
+    return (
+        f"{directory}: {path.name} is of a run with other settings ({'; '.join(differing)}).{cut} Give this run a name "
+        f"of its own, go back to those settings, or start again from step 0 with {_RESTART}."
+    )
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {name: leaf for key, inner in value.items() for name, leaf in _flat(f"{prefix}.{key}", inner).items()}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

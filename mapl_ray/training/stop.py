@@ -1,0 +1,36 @@
+"""What the outside may ask of a run between two steps: a checkpoint, or a checkpoint and the end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+
+
+class Wish(IntEnum):
+    """The stronger wish of any rank is done on all of them."""
+
+    NONE = 0
+    SAVE = 1  # a checkpoint now: a node is about to go
+    STOP = 2  # a checkpoint now, then leave
+
+
+@contextmanager
+def sigterm_watch() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come since. Python lets the main thread alone handle signals: elsewhere it tells no."""
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
