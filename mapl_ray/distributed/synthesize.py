@@ -1,4 +1,4 @@
-"""Synthesis on Ray Data: a task a shard of pairs."""
+"""Synthesis on Ray Data: tasks of a few shards of pairs each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import Any
 import ray.data
 
 import mapl_ray
-from mapl_ray.config import RunConfig, SynthesisConfig
+from mapl_ray.config import ClusterConfig, RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
+from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
 from mapl_ray.synthesis import Tally, module_digests, select_functions, synthesize_all, with_absolute_paths
+
+_MOST_PARTS = 8  # of a task: a task that is lost is done again whole
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
@@ -36,7 +39,12 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
         for split, synthesis in of_split.items()
     ]
     manifests = {}
-    done = run_stages(stages, lambda shards: _compute(shards, stages, [*of_split.values()], config))
+    workers = _workers(config.cluster)
+    done = run_stages(
+        stages,
+        lambda shards: _compute(shards, stages, [*of_split.values()], config),
+        lambda parts: parts_a_task(parts, workers),
+    )
     for split, (manifest, made) in zip(SPLITS, done, strict=True):
         _check_accounts(config, split, manifest, pairs[split].rows)
         print(f"  {split}: {_told(manifest, made, pairs[split].rows)}", flush=True)
@@ -73,14 +81,28 @@ def _told(manifest: Manifest, made: int, pairs: int) -> str:
 def _compute(
     shards: ray.data.Dataset, stages: list[Stage], configs: list[SynthesisConfig], config: RunConfig
 ) -> ray.data.Dataset:
-    digests = module_digests(configs[0].modules)
     return shards.map(
         synthesize_shard,
-        fn_kwargs={"stages": stages, "configs": configs, "seed": config.seed, "digests": digests},
+        fn_kwargs={
+            "stages": stages,
+            "configs": configs,
+            "seed": config.seed,
+            "digests": module_digests(configs[0].modules),
+        },
         compute=ray.data.TaskPoolStrategy(size=config.cluster.synthesis_workers),
         num_cpus=1,
         max_retries=MAX_RETRIES,
     )
+
+
+def parts_a_task(parts: int, workers: int) -> int:
+    """Several, for between tasks a worker waits for Ray Data's driver, a quarter of a part's time; few at the end."""
+    return max(1, min(_MOST_PARTS, parts // (4 * workers)))
+
+
+def _workers(config: ClusterConfig) -> int:
+    cpus = int(sum(node.cpus for node in available_resources().nodes))
+    return max(1, min(cpus, config.synthesis_workers or cpus))
 
 
 def synthesize_shard(
@@ -91,21 +113,25 @@ def synthesize_shard(
     `configs` has one entry a stage. `digests` are those of the driver's `synthesis.modules`: a node with another
     version makes nothing.
     """
-    number, index = int(row["stage"]), int(row["index"])
-    stage, config = stages[number], configs[number]
+    number = int(row["stage"])
     try:
-        if module_digests(config.modules) != digests:
-            raise UserError(f"synthesis.modules {', '.join(config.modules)}: this node has another version of them.")
-        pairs = map(PreferencePair.from_row, read_part(stage.source, part_by_index(stage.source, index)))
-        tally = Tally()
+        if module_digests(configs[number].modules) != digests:
+            modules = ", ".join(configs[number].modules)
+            raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
         with _without_collector():
-            results = [result for pair in pairs for result in synthesize_all(pair, config, seed, tally)]
-            rows = [result.to_row() for result in results if isinstance(result, RelationGroup)]
+            _make_part(stages[number], configs[number], seed, int(row["index"]), row["fingerprint"])
     except UserError as error:
         return {"error": str(error)}
-    rejections = [result for result in results if isinstance(result, Rejection)]
-    write_part(stage.target, index, rows, rejections, GROUP_SCHEMA, row["fingerprint"], tally.to_json())
     return {"error": ""}
+
+
+def _make_part(stage: Stage, config: SynthesisConfig, seed: int, index: int, fingerprint: str) -> None:
+    pairs = map(PreferencePair.from_row, read_part(stage.source, part_by_index(stage.source, index)))
+    tally = Tally()
+    results = [result for pair in pairs for result in synthesize_all(pair, config, seed, tally)]
+    rows = [result.to_row() for result in results if isinstance(result, RelationGroup)]
+    rejections = [result for result in results if isinstance(result, Rejection)]
+    write_part(stage.target, index, rows, rejections, GROUP_SCHEMA, fingerprint, tally.to_json())
 
 
 @contextmanager
