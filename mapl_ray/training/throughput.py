@@ -87,12 +87,15 @@ class FlopCounter:
 
     @classmethod
     def of(cls, model: Any) -> Self | None:
-        """Of a transformers model, also one that ZeRO-3 has partitioned; None for a mixture of experts.
+        """Of a transformers model, also one that ZeRO-3 has partitioned; None where the formula does not hold.
 
-        Of such a one's weights, only some are used at a token.
+        That is for mixtures of experts, which use some of their weights at a token, and for recurrent layers. Windows
+        of attention are counted as if they were open.
         """
         config, head = model.config.get_text_config(), model.get_output_embeddings()
-        if any(getattr(config, name, None) for name in _EXPERTS):
+        kinds = set(getattr(config, "layer_types", None) or ())
+        recurrent = not hasattr(config, "num_attention_heads") or kinds - {"full_attention", "sliding_attention"}
+        if recurrent or any(getattr(config, name, None) for name in _EXPERTS):
             return None
         apart = {id(model.get_input_embeddings().weight), *([] if head is None else [id(head.weight)])}
         rest = [p for p in model.parameters() if id(p) not in apart]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
@@ -52,12 +52,14 @@ def test_trees_and_frozen_weights_cost_less(tiny_model: Path, tokenizer: Any, gr
     assert whole(padded) == products + 12 * whole.attention * seen
 
 
-def test_a_mixture_of_experts_is_not_counted() -> None:
+def test_what_the_formula_does_not_fit_is_not_counted() -> None:
     config = MixtralConfig(
         vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2,
     )  # fmt: skip
     assert FlopCounter.of(MixtralForCausalLM(config)) is None
+    recurrent = MambaConfig(vocab_size=32, hidden_size=32, num_hidden_layers=1, state_size=4)
+    assert FlopCounter.of(MambaForCausalLM(recurrent)) is None
 
 
 def test_rates_by_hand() -> None:
