@@ -6,6 +6,7 @@ backward: what gradient checkpointing computes again does not count (Chowdhery e
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ import torch
 
 from mapl_ray.batches import Batch
 
-# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first name
-# found in `torch.cuda.get_device_name()` counts.
+# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first entry
+# whose words are all in the device's name counts.
 _PEAK_TFLOPS = {
     "GB200": 2500.0,
     "B200": 2250.0,
     "B100": 1750.0,
+    "GH200": 989.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
@@ -120,8 +122,13 @@ def peak_flops(device: torch.device, bf16: bool) -> float | None:
     """Peak FLOP/s of a GPU in bfloat16; None for another precision, or hardware that is not in the table."""
     if device.type != "cuda" or not bf16:
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((1e12 * peak for known, peak in _PEAK_TFLOPS.items() if known in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """The table's FLOP/s for a name as the driver gives it ("NVIDIA A100-SXM4-80GB")."""
+    words = set(re.split(r"[ -]", name))
+    return next((1e12 * peak for known, peak in _PEAK_TFLOPS.items() if words.issuperset(known.split())), None)
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -11,7 +11,7 @@ from transformers import MambaConfig, MambaForCausalLM, MixtralConfig, MixtralFo
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
-from mapl_ray.training.throughput import FlopCounter, StepCost, peak_flops
+from mapl_ray.training.throughput import FlopCounter, StepCost, peak_flops, peak_of
 
 
 @pytest.mark.parametrize("method", ["rm", "dpo"])
@@ -60,6 +60,15 @@ def test_what_the_formula_does_not_fit_is_not_counted() -> None:
     assert FlopCounter.of(MixtralForCausalLM(config)) is None
     recurrent = MambaConfig(vocab_size=32, hidden_size=32, num_hidden_layers=1, state_size=4)
     assert FlopCounter.of(MambaForCausalLM(recurrent)) is None
+
+
+def test_peaks_are_found_by_name() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA H100 NVL": 835e12, "NVIDIA H200": 989e12,
+        "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA A10G": 70e12, "NVIDIA L4": 121e12, "NVIDIA L40S": 362e12,
+        "NVIDIA GeForce RTX 4090": 165.2e12, "NVIDIA RTX A1000": None, "Tesla T4": None,
+    }  # fmt: skip
+    assert {name: peak_of(name) for name in names} == names
 
 
 def test_rates_by_hand() -> None:
