@@ -6,6 +6,7 @@ backward: what gradient checkpointing computes again does not count (Chowdhery e
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ import torch
 
 from mapl_ray.batches import Batch
 
-# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first name
-# found in `torch.cuda.get_device_name()` counts.
+# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first entry
+# whose words are all in the device's name counts.
 _PEAK_TFLOPS = {
     "GB200": 2500.0,
     "B200": 2250.0,
     "B100": 1750.0,
+    "GH200": 989.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
@@ -87,12 +89,15 @@ class FlopCounter:
 
     @classmethod
     def of(cls, model: Any) -> Self | None:
-        """Of a transformers model, also one that ZeRO-3 has partitioned; None for a mixture of experts.
+        """Of a transformers model, also one that ZeRO-3 has partitioned; None where the formula does not hold.
 
-        Of such a one's weights, only some are used at a token.
+        That is for mixtures of experts, which use some of their weights at a token, and for recurrent layers. Windows
+        of attention are counted as if they were open.
         """
         config, head = model.config.get_text_config(), model.get_output_embeddings()
-        if any(getattr(config, name, None) for name in _EXPERTS):
+        kinds = set(getattr(config, "layer_types", None) or ())
+        recurrent = not hasattr(config, "num_attention_heads") or kinds - {"full_attention", "sliding_attention"}
+        if recurrent or any(getattr(config, name, None) for name in _EXPERTS):
             return None
         apart = {id(model.get_input_embeddings().weight), *([] if head is None else [id(head.weight)])}
         rest = [p for p in model.parameters() if id(p) not in apart]
@@ -117,8 +122,13 @@ def peak_flops(device: torch.device, bf16: bool) -> float | None:
     """Peak FLOP/s of a GPU in bfloat16; None for another precision, or hardware that is not in the table."""
     if device.type != "cuda" or not bf16:
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((1e12 * peak for known, peak in _PEAK_TFLOPS.items() if known in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """The table's FLOP/s for a name as the driver gives it ("NVIDIA A100-SXM4-80GB")."""
+    words = set(re.split(r"[ -]", name))
+    return next((1e12 * peak for known, peak in _PEAK_TFLOPS.items() if words.issuperset(known.split())), None)
 
 
 def peak_memory_gib(device: torch.device) -> float:

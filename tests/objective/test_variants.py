@@ -130,6 +130,10 @@ def test_dpo_terms_by_hand() -> None:
     slope = sigma(1.0) - 1.0
     assert logps.grad is not None
     assert logps.grad.tolist() == pytest.approx([slope * 2 / 3 - 0.7 / 3, -slope * 2 / 2, 0.0, 0.0], abs=1e-6)
+    by_level = normalised.by_level(result.sums)
+    others = [0.4, -0.6, -2.4, -2.6, nll]
+    assert by_level[0].tolist() == pytest.approx([-math.log(sigma(1.0)), 1.0, 1.0, 1.0, sum(others)], abs=1e-6)
+    assert by_level[1:, -1].tolist() == [0.0, 0.0]
     metrics = normalised.metrics(result.sums)
     assert metrics["loss"] == pytest.approx(result.loss.item(), abs=1e-6)
     expected = {

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
-from mapl_ray.training.throughput import FlopCounter, StepCost, peak_flops
+from mapl_ray.training.throughput import FlopCounter, StepCost, peak_flops, peak_of
 
 
 @pytest.mark.parametrize("method", ["rm", "dpo"])
@@ -52,12 +52,23 @@ def test_trees_and_frozen_weights_cost_less(tiny_model: Path, tokenizer: Any, gr
     assert whole(padded) == products + 12 * whole.attention * seen
 
 
-def test_a_mixture_of_experts_is_not_counted() -> None:
+def test_what_the_formula_does_not_fit_is_not_counted() -> None:
     config = MixtralConfig(
         vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2,
     )  # fmt: skip
     assert FlopCounter.of(MixtralForCausalLM(config)) is None
+    recurrent = MambaConfig(vocab_size=32, hidden_size=32, num_hidden_layers=1, state_size=4)
+    assert FlopCounter.of(MambaForCausalLM(recurrent)) is None
+
+
+def test_peaks_are_found_by_name() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA H100 NVL": 835e12, "NVIDIA H200": 989e12,
+        "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA A10G": 70e12, "NVIDIA L4": 121e12, "NVIDIA L40S": 362e12,
+        "NVIDIA GeForce RTX 4090": 165.2e12, "NVIDIA RTX A1000": None, "Tesla T4": None,
+    }  # fmt: skip
+    assert {name: peak_of(name) for name in names} == names
 
 
 def test_rates_by_hand() -> None:
