@@ -35,6 +35,7 @@ class Trainer:
     config: TrainConfig
     method: Method
     tokenizer: Any
+    reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` where the data has none
 
     def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int) -> Work:
         """Encode and collate; empty micro-batches take the filler group, without its relations."""
@@ -55,7 +56,7 @@ class Trainer:
         sums_LM, tokens, last = self._no_sums(), 0, len(batches) - 1
         margins: list[torch.Tensor] = []
         for index, batch in enumerate(batches):
-            batch = batch.to(self.engine.device)
+            batch = self.reference(batch.to(self.engine.device))
             out = self._loss(batch, counts_L)
             self.engine.backward(out.loss)
             sums_LM += level_sums(out.margins_R, batch.relations)
@@ -82,7 +83,7 @@ class Trainer:
         with torch.no_grad():
             for indices in mine:
                 (batch,) = self.work(table, [indices], filler=0).batches
-                batch = batch.to(self.engine.device)
+                batch = self.reference(batch.to(self.engine.device))
                 sums_LM += level_sums(self._loss(batch, no_weight).margins_R, batch.relations)
         metrics = metrics_of(self.engine.sum_over_ranks(sums_LM), self.config.weights)
         return {f"eval/{name}": value for name, value in metrics.items()}
