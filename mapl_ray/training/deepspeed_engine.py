@@ -51,12 +51,11 @@ class Engine:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
-        self._accumulation, self._stage = config.gradient_accumulation_steps, config.zero_stage
+        self._accumulation = config.gradient_accumulation_steps
+        self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
         self._micro_batches, self._norm = 0, float("nan")
         warmup_steps = round(config.warmup_ratio * total_steps)
         optimizer = _optimizer(module, config)
-
-        optimizer.register_step_pre_hook(self._check_norm)
 
         def schedule(of: torch.optim.Optimizer) -> Any:
             return get_scheduler(_SCHEDULES[config.schedule], of, warmup_steps, total_steps)
@@ -68,6 +67,7 @@ class Engine:
             config=engine_config(config, self.world_size),
             dist_init_required=False,
         )
+        optimizer.register_step_pre_hook(self._check_norm)  # now: DeepSpeed takes a step of its own when it starts
 
     @property
     def device(self) -> torch.device:
@@ -173,8 +173,8 @@ class Engine:
         return values
 
     def save(self, directory: Path) -> None:
-        """Weights, optimizer and schedule; every rank writes its share."""
-        self._engine.save_checkpoint(str(directory), tag=_TAG)
+        """Trained weights, optimizer and schedule; every rank writes its share."""
+        self._engine.save_checkpoint(str(directory), tag=_TAG, exclude_frozen_parameters=self._frozen)
 
     def load(self, directory: Path, world_size: int) -> None:
         """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.
@@ -187,9 +187,13 @@ class Engine:
             return
         merged = directory.with_name(f"universal-{directory.name}")
         self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+        decays = [group["weight_decay"] for group in self._engine.optimizer.param_groups]
         self._engine._config.load_universal_checkpoint = True
         try:
             self._load(merged)
+            # ZeRO-3 gives every group what the first one has.
+            for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
         finally:
             self._engine._config.load_universal_checkpoint = False
             self.barrier()
@@ -197,16 +201,31 @@ class Engine:
                 shutil.rmtree(merged)
 
     def _load(self, directory: Path) -> None:
-        path, _ = self._engine.load_checkpoint(str(directory), tag=_TAG)
+        path, _ = self._engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=not self._frozen)
         if path is None:  # DeepSpeed only warns.
             raise RunError(f"{directory}: DeepSpeed found no checkpoint there.")
 
     def full_state_dict(self) -> dict[str, torch.Tensor] | None:
-        """Whole weights of the module on rank 0, None elsewhere; every rank must call it."""
+        """Whole weights of the module, those trained at least, on rank 0, None elsewhere; every rank must call it."""
         if self._engine.zero_optimization_stage() == 3:
-            gathered: dict[str, torch.Tensor] = self._engine._zero3_consolidated_16bit_state_dict()
+            gathered: dict[str, torch.Tensor] = self._engine._zero3_consolidated_16bit_state_dict(
+                exclude_frozen_parameters=self._frozen
+            )
             return gathered if self.rank == 0 else None
         return self.module.state_dict() if self.rank == 0 else None
+
+
+def frozen_forward(module: nn.Module, config: TrainConfig, device: torch.device) -> Callable[[Batch], torch.Tensor]:
+    """A module that is not trained, on the engine's device; under ZeRO-3 its weights are partitioned too."""
+    module.requires_grad_(False).eval()
+    if config.zero_stage < 3:  # the stages below partition what a frozen model does not have
+        return module.to(device, torch.bfloat16 if config.bf16 else None)
+    settings = engine_config(config, world_size())
+    settings["zero_optimization"].pop("offload_optimizer", None)
+    engine, *_ = deepspeed.initialize(model=module, config=settings, dist_init_required=False)
+    engine.eval()
+    forward: Callable[[Batch], torch.Tensor] = engine
+    return forward
 
 
 def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.batches import EncodedGroup, encode_group
-from mapl_ray.config import Method
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
@@ -18,9 +17,9 @@ from mapl_ray.shards import Manifest, read_manifest
 class GroupTable:
     """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
 
-    def __init__(self, directory: Path, method: Method, needs_margin: bool = False) -> None:
-        """Raises `UserError` for an unfinished, damaged or empty data set, for DPO without `ref_logps`, and for one
-        without a single margin where `needs_margin`."""
+    def __init__(self, directory: Path, needs_margin: bool = False) -> None:
+        """Raises `UserError` for an unfinished, damaged or empty data set, and for one without a single margin where
+        `needs_margin`."""
         self.directory = directory
         self.manifest: Manifest = read_manifest(directory)
         tables = []
@@ -31,16 +30,16 @@ class GroupTable:
         self._table = pa.concat_tables(tables) if tables else GROUP_SCHEMA.empty_table()
         if len(self) == 0:
             raise UserError(f"{directory}: no groups. See the rejected-*.jsonl files there for the reasons.")
-        if method == "dpo" and self._table["ref_logps"].null_count:
-            raise UserError(
-                f"{directory}: no ref_logps, which DPO needs. Run `mapl score` with scoring.ref_logps=true."
-            )
-
         if needs_margin and self._table["margin"].null_count == len(self):
             raise UserError(
                 f"{directory}: no group has a margin, and train.objective.margin_scale needs them. Give the pairs a "
                 "column `margin` (or score_chosen and score_rejected) and synthesize again, or set margin_scale=0."
             )
+
+    @property
+    def has_ref_logps(self) -> bool:
+        """Whether every group was scored."""
+        return bool(self._table["ref_logps"].null_count == 0)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

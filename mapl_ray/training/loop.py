@@ -11,19 +11,21 @@ from pathlib import Path
 import torch
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
-from mapl_ray.models import load_tokenizer
+from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
 from mapl_ray.objective import Objective
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, writing_path
-from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, world_size
+from mapl_ray.training.best import Best, read_best
+from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, frozen_forward, world_size
 from mapl_ray.training.engine_config import inlined
-from mapl_ray.training.export import export_model
+from mapl_ray.training.export import Exporter
 from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.loggers import check_loggers
-from mapl_ray.training.module import training_module
+from mapl_ray.training.model_card import CardFacts
+from mapl_ray.training.module import ModelSource, TrainingModule, training_module
 from mapl_ray.training.plan import StepPlan
+from mapl_ray.training.reference import Fill, frozen_reference, reference_kind, switched_off_reference
 from mapl_ray.training.result import TrainResult
-from mapl_ray.training.resume import find_or_restart, run_settings
-from mapl_ray.training.rng import load_rng, save_rng, seed_all
+from mapl_ray.training.resume import run_settings
+from mapl_ray.training.saving import Checkpoints
 from mapl_ray.training.step import Report, Trainer
 from mapl_ray.training.stop import Wish, sigterm_watch
 from mapl_ray.training.throughput import FlopCounter, peak_flops
@@ -41,6 +43,7 @@ class Progress:
     too_long: int = 0
     seconds: float = 0.0
     stopped: bool = False  # by a wish
+    best: Best | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Run:
     table: GroupTable
     held_out: GroupTable | None
     output_dir: Path
-    settings: dict[str, str | int | float | bool | None]  # what its checkpoints must agree on
+    checkpoints: Checkpoints
+    exporter: Exporter | None  # None: nothing is exported
 
     @property
     def engine(self) -> Engine:
@@ -64,10 +68,6 @@ class Run:
         bf16 = self.trainer.config.bf16 or next(self.engine.module.parameters()).dtype is torch.bfloat16
         peak = peak_flops(self.engine.device, bf16)
         return None if peak is None else peak * self.engine.world_size
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.output_dir / "checkpoints"
 
 
 def train(
@@ -93,7 +93,7 @@ def train(
         fingerprint: identity of the run (`run_fingerprint`), kept in its result.
         on_report: called on every rank with the held-out metrics (or the step's) after each evaluation.
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
-        export: write `output_dir/model` and `result.json` at the end.
+        export: write `output_dir/model` and `result.json` at the end, and `best` when an evaluation is the best so far.
         model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
         wishes: asked on every rank before each step; SIGTERM to any rank is a wish to stop too.
 
@@ -105,21 +105,39 @@ def train(
     ensure_process_group()
     objective = Objective.of(config, method)
     check_loggers(config.loggers)
-    table = GroupTable(train_dir, method, needs_margin=config.objective.margin_scale > 0.0)
-    held_out = None if eval_dir is None else GroupTable(eval_dir, method)
+    table = GroupTable(train_dir, needs_margin=config.objective.margin_scale > 0.0)
+    held_out = None if eval_dir is None else GroupTable(eval_dir)
+    kind = reference_kind(config, method, [table] if held_out is None else [table, held_out])
     tokenizer = load_tokenizer(model_path, model_config.revision)
-    module = training_module(config, method, model_path, model_config, tokenizer)
+    source = ModelSource(model_path, model_config, method, config.seed)
+    trained = training_module(config, source, tokenizer)
     plan = StepPlan.of(config, len(table), world_size())
-    flops = FlopCounter.of(module.model)
-    trainer = Trainer(Engine(module, config, plan.total_steps), config, objective, tokenizer, flops)
-    settings = run_settings(
-        config,
-        method,
-        model=f"{model_path}@{model_config.revision}" if model_id is None else model_id,
-        data=table.manifest.content_hash,
-        world_size=trainer.engine.world_size,
+    flops = FlopCounter.of(trained.module.model)
+    engine = Engine(trained.module, config, plan.total_steps)
+    reference = _reference(kind, config, source, trained, engine)
+    model = f"{model_path}@{model_config.revision}" if model_id is None else model_id
+    data = table.manifest.content_hash
+    settings = run_settings(config, method, model=model, data=data, world_size=engine.world_size)
+    facts = CardFacts(
+        method=method,
+        base_model=model_path,
+        revision=model_config.revision,
+        data=str(train_dir),
+        data_hash=data,
+        groups=len(table),
+        total_steps=plan.total_steps,
+        num_workers=engine.world_size,
+        config=config.model_dump(mode="json"),
     )
-    run = Run(trainer, plan, table, held_out, output_dir, settings)
+    run = Run(
+        Trainer(engine, config, objective, tokenizer, reference, flops),
+        plan,
+        table,
+        held_out,
+        output_dir,
+        Checkpoints(engine, config, output_dir / "checkpoints", settings),
+        Exporter(engine, trained, source, tokenizer, facts) if export else None,
+    )
     with sigterm_watch() as terminated:
         progress = _steps(run, on_report, stop_after, lambda: _wish(terminated, wishes))
     result = TrainResult(
@@ -130,20 +148,33 @@ def train(
         metrics=progress.metrics,
         wall_seconds=time.monotonic() - started,
         tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
-        num_workers=run.engine.world_size,
+        num_workers=engine.world_size,
         zero_stage=config.zero_stage,
         tokens=progress.tokens,
         too_long=progress.too_long,
         resumed_step=progress.resumed_step,
         config=config.model_dump(mode="json"),
     )
-    if export and progress.done == plan.total_steps:
-        state_dict = run.engine.full_state_dict()
-        if run.engine.rank == 0 and state_dict is not None:
-            export_model(module.model, tokenizer, state_dict, output_dir / "model")
+    if run.exporter is not None and progress.done == plan.total_steps:
+        run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
+        if engine.rank == 0:
             result.write(output_dir)
-        run.engine.barrier()
+        engine.barrier()
     return result
+
+
+def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: TrainingModule, engine: Engine) -> Fill:
+    """What fills `ref_logps` of a batch."""
+    if kind == "frozen":
+        if engine.rank == 0:
+            print(f"  reference: a frozen copy of {source.path} (`mapl score` saves its memory)", flush=True)
+        model = source.load(engine.device.type)
+        if config.batching == "tree":
+            prepare_for_trees(model)
+        return frozen_reference(frozen_forward(PolicyLogps(model), config, engine.device))
+    if kind == "adapter":
+        return switched_off_reference(engine, trained.wrapped)
+    return lambda batch: batch
 
 
 def _wish(terminated: Callable[[], bool], wishes: Callable[[], Wish] | None) -> Wish:
@@ -153,8 +184,8 @@ def _wish(terminated: Callable[[], bool], wishes: Callable[[], Wish] | None) -> 
 
 def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: Callable[[], Wish]) -> Progress:
     config, engine = run.trainer.config, run.engine
-    resumed = _resume(run)
-    progress = Progress(resumed_step=resumed, done=resumed)
+    resumed = run.checkpoints.resume()
+    progress = Progress(resumed_step=resumed, done=resumed, best=_best_so_far(run, resumed))
     last = run.plan.total_steps if stop_after is None else min(stop_after, run.plan.total_steps)
     show_every = max(5, run.plan.total_steps // 10)
     with ExitStack() as stack:
@@ -166,7 +197,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
         while progress.done < last:
             wish = engine.max_over_ranks(wishes())
             if wish and progress.done > saved:
-                _save(run, saved := progress.done)
+                run.checkpoints.save(saved := progress.done)
             if wish == Wish.STOP:
                 progress.stopped = True
                 break
@@ -175,16 +206,44 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
             if evaluated:
                 progress.metrics = metrics if run.held_out is None else run.trainer.evaluate(run.held_out)
                 metrics |= progress.metrics
+                _keep_best(run, progress)
             if writers is not None:
                 show = evaluated or progress.done == 1 or progress.done % show_every == 0
                 writers.write(progress.done, metrics, show)
             if evaluated and on_report is not None:
                 on_report({**progress.metrics, "step": float(progress.done)})
             if progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps:
-                _save(run, saved := progress.done)
+                run.checkpoints.save(saved := progress.done)
     if progress.stopped and engine.rank == 0:
         print(f"  asked to stop: left after step {progress.done}; the same command goes on from there", flush=True)
     return progress
+
+
+def _best_so_far(run: Run, resumed: int) -> Best | None:
+    engine, by = run.engine, run.trainer.config.best_by
+    best = None
+    if by is not None:
+        best = engine.from_rank_0(lambda: read_best(run.output_dir, by, run.checkpoints.settings, resumed))
+    if engine.rank == 0:
+        # Of an earlier run: a reader must not take the models to come for that one's.
+        (run.output_dir / "result.json").unlink(missing_ok=True)
+        if best is None:
+            (run.output_dir / "best.json").unlink(missing_ok=True)
+    return best
+
+
+def _keep_best(run: Run, progress: Progress) -> None:
+    by = run.trainer.config.best_by
+    if run.exporter is None or run.held_out is None or by is None:
+        return
+    now = Best.of(by, progress.metrics, progress.done, run.checkpoints.settings)
+    if now is None or (progress.best is not None and now.score <= progress.best.score):
+        return
+    folder = run.output_dir
+    run.exporter.write(folder / "best", folder / "best-adapter", progress.done, progress.metrics)
+    progress.best = now
+    if run.engine.rank == 0:
+        now.write(folder)
 
 
 def _one_step(run: Run, progress: Progress) -> dict[str, float]:
@@ -203,44 +262,3 @@ def _one_step(run: Run, progress: Progress) -> dict[str, float]:
         "epoch": progress.done / plan.steps_per_epoch,
         **cost.rates(seconds, run.peak_flops),
     }
-
-
-def _resume(run: Run) -> int:
-    """Load the newest whole checkpoint of this run on every rank; returns the steps already done."""
-    engine, config = run.engine, run.trainer.config
-    seed_all(config.seed, engine.rank)
-    found = engine.from_rank_0(lambda: find_or_restart(run.checkpoints, run.settings, config))
-    if engine.rank == 0:  # of an earlier run; a reader must not take the model to come for that one's
-        (run.output_dir / "result.json").unlink(missing_ok=True)
-    if found is None:
-        return 0
-    path = Path(found.path)
-    engine.load(path, found.world_size)
-    if found.world_size == engine.world_size:
-        load_rng(path / _rng_file(engine.rank))
-    else:  # There is no state of this very rank: draw anew, the same at every attempt.
-        seed_all(config.seed, engine.rank, found.step)
-    if engine.rank == 0:
-        print(f"  resumed after step {found.step} from {path}", flush=True)
-    return found.step
-
-
-def _save(run: Run, step: int) -> None:
-    engine, directory, config = run.engine, run.checkpoints, run.trainer.config
-    if engine.rank == 0:
-        begin_checkpoint(directory, step)
-    engine.barrier()
-    path = writing_path(directory, step)
-    engine.save(path)
-    save_rng(path / _rng_file(engine.rank))
-    engine.barrier()
-    if engine.rank == 0:
-        commit_checkpoint(
-            directory, step, world_size=engine.world_size, zero_stage=config.zero_stage, settings=run.settings
-        )
-        remove_old(directory, config.checkpoints_to_keep)
-    engine.barrier()
-
-
-def _rng_file(rank: int) -> str:
-    return f"rng-{rank:05d}.pt"

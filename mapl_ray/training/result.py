@@ -17,6 +17,7 @@ OPERATIONAL = {
     "eval_every_steps",
     "checkpoint_every_steps",
     "checkpoints_to_keep",
+    "best_by",
     "max_failures",
     "on_unusable_checkpoint",
 }

@@ -37,6 +37,7 @@ class Trainer:
     config: TrainConfig
     objective: Objective
     tokenizer: Any
+    reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` where the data has none
     flops: FlopCounter | None = None
 
     def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int, learn: bool = True) -> Work:
@@ -62,7 +63,7 @@ class Trainer:
         counts_L, cost = self._counts(work)
         sums, margins = self._no_sums(), []
         for index, batch in enumerate(batches):
-            batch = batch.to(self.engine.device)
+            batch = self.reference(batch.to(self.engine.device))
             result = self._loss(batch, counts_L)
             self.engine.backward(result.loss)
             sums += result.sums
@@ -86,7 +87,7 @@ class Trainer:
         with torch.no_grad():
             for indices in mine:
                 (batch,) = self.work(table, [indices], filler=0, learn=False).batches
-                batch = batch.to(self.engine.device)
+                batch = self.reference(batch.to(self.engine.device))
                 sums += self._loss(batch, no_weight).sums
         metrics = self.objective.metrics(self.engine.sum_over_ranks(sums))
         return {f"eval/{name}": value for name, value in metrics.items()}

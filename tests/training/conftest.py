@@ -30,7 +30,7 @@ def write_groups(directory: Path, groups: list[RelationGroup]) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory, grid_groups: Any, tiny_model: Path, tokenizer: Any) -> Path:
-    """13 groups to train on (no multiple of any batch here), 5 held out, and a set with one poisoned group."""
+    """13 groups to train on (no multiple of any batch here), 5 held out; both unscored; one with a poisoned group."""
     folder, policy = tmp_path_factory.mktemp("data"), PolicyLogps(load_policy(tiny_model, "float32"))
     groups = []
     for group in grid_groups(18):
@@ -41,6 +41,9 @@ def data(tmp_path_factory: pytest.TempPathFactory, grid_groups: Any, tiny_model:
         groups.append(replace(group, ref_logps=tuple(ref_logps.tolist()), margin=0.5 if len(groups) % 2 else None))
     write_groups(folder / "train", groups[:13])
     write_groups(folder / "eval", groups[13:])
+    unscored = [replace(group, ref_logps=None) for group in groups]
+    write_groups(folder / "train unscored", unscored[:13])
+    write_groups(folder / "eval unscored", unscored[13:])
     poisoned = replace(groups[2], ref_logps=(float("nan"),) * 6)
     write_groups(folder / "poisoned", [*groups[:2], poisoned, *groups[3:6]])
     return folder

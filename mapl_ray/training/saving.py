@@ -1,0 +1,68 @@
+"""Writing a checkpoint and going on from one, on all ranks together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.config import TrainConfig
+from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, writing_path
+from mapl_ray.training.deepspeed_engine import Engine
+from mapl_ray.training.resume import find_or_restart
+from mapl_ray.training.rng import load_rng, save_rng, seed_all
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Those of one run."""
+
+    engine: Engine
+    config: TrainConfig
+    directory: Path
+    settings: dict[str, Any]  # what they must agree on (`run_settings`)
+
+    def resume(self) -> int:
+        """Load the newest whole one on every rank, or seed anew; returns the steps already done.
+
+        Raises `UserError` on every rank where there are some and none can be used.
+        """
+        engine, seed = self.engine, self.config.seed
+        seed_all(seed, engine.rank)
+        found = engine.from_rank_0(lambda: find_or_restart(self.directory, self.settings, self.config))
+        if found is None:
+            return 0
+        path = Path(found.path)
+        engine.load(path, found.world_size)
+        if found.world_size == engine.world_size:
+            load_rng(path / _rng_file(engine.rank))
+        else:  # There is no state of this very rank: draw anew, the same at every attempt.
+            seed_all(seed, engine.rank, found.step)
+        if engine.rank == 0:
+            print(f"  resumed after step {found.step} from {path}", flush=True)
+        return found.step
+
+    def save(self, step: int) -> None:
+        """Write the one after `step` steps and delete the oldest."""
+        engine = self.engine
+        if engine.rank == 0:
+            begin_checkpoint(self.directory, step)
+        engine.barrier()
+        path = writing_path(self.directory, step)
+        engine.save(path)
+        save_rng(path / _rng_file(engine.rank))
+        engine.barrier()
+        if engine.rank == 0:
+            commit_checkpoint(
+                self.directory,
+                step,
+                world_size=engine.world_size,
+                zero_stage=self.config.zero_stage,
+                settings=self.settings,
+            )
+            remove_old(self.directory, self.config.checkpoints_to_keep)
+        engine.barrier()
+
+
+def _rng_file(rank: int) -> str:
+    return f"rng-{rank:05d}.pt"
