@@ -26,7 +26,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
     findings = [*_versions(), *_machine(), *check_token_file(), *check_endpoints()]
     if config is not None:
         findings += [Finding("ok", "config", f"run {config.name}: every key and value is valid"), *_paths(config)]
-        findings += [*check_memory(config), *_resources(config)]
+        findings += [*check_memory(config), *_resources(config), *_engines(config)]
     return findings
 
 
@@ -183,8 +183,9 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cpus = config.cluster.num_cpus or _cpus()
     scoring, tune = config.scoring, config.tune
+    fewest, most = scoring.engines
     rows: list[tuple[str, float, float]] = [
-        ("score", scoring.num_engines * scoring.cpus_per_engine, scoring.num_engines * scoring.gpus_per_engine)
+        ("score", fewest * scoring.cpus_per_engine, fewest * scoring.gpus_per_engine)
     ]
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
@@ -197,6 +198,12 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
     rows.append(("evaluate", config.evaluation.cpus, config.evaluation.gpus))
     for stage, cpu, gpu in rows:
         detail = f"{stage} wants {cpu:g} CPU, {gpu:g} GPU"
+        if stage == "score":
+            number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            sizes = f"tensor {scoring.tensor_parallel_size} x pipeline {scoring.pipeline_parallel_size}"
+            detail += (
+                f" ({number} engine(s), {sizes}, {scoring.cpus_per_engine} CPU, {scoring.gpus_per_engine} GPU each)"
+            )
         if config.cluster.address is not None:
             yield Finding(
                 "ok", "resources", f"{detail} of the cluster ({config.cluster.address}); this machine: {cpus}, {gpus}"
@@ -206,3 +213,35 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
             yield Finding("fail", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU", cure)
         else:
             yield Finding("ok", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU")
+
+
+def _engines(config: RunConfig) -> Iterator[Finding]:
+    """Lengths, KV cache and main memory of the scoring engines, and GPUs that they would leave idle."""
+    from mapl_ray.scoring import check_engine, engine_needs  # torch takes seconds
+
+    scoring = config.scoring
+    try:
+        check_engine(config)
+    except UserError as error:
+        yield Finding("fail", "engines", str(error), "mend the scoring section")
+        return
+    for needs in engine_needs(config):
+        cache = "" if needs.kv_token is None else f"; KV cache {needs.kv_token / 2**10:.1f} KiB a token"
+        if scoring.gpus_per_engine:
+            yield Finding("ok", "engines", f"{needs.model}{cache}")
+            continue
+        want, (total, _) = scoring.engines[0] * needs.memory_gib(scoring), _memory_gib()
+        detail = f"{needs.model}: {want:.1f} GiB of main memory for {scoring.engines[0]} engine(s){cache}"
+        if config.cluster.address is None and 0.0 < total < want:
+            cure = "lower scoring.num_engines or scoring.kv_cache_gib, or take a smaller model"
+            yield Finding("fail", "engines", f"{detail}; this machine has {total:.1f} GiB", cure)
+        else:
+            yield Finding("ok", "engines", detail)
+    ranks = scoring.tensor_parallel_size * scoring.pipeline_parallel_size
+    if scoring.gpus_per_engine > ranks:
+        yield Finding(
+            "warn",
+            "engines",
+            f"gpus_per_engine={scoring.gpus_per_engine}, but tensor x pipeline uses {ranks}: the others idle",
+            "raise scoring.tensor_parallel_size, or lower scoring.gpus_per_engine and raise scoring.num_engines",
+        )

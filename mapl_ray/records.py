@@ -245,6 +245,9 @@ GROUP_SCHEMA = pa.schema(
     ]
 )
 
+# What a scorer makes of groups, beside them: one score a sequence of the group.
+SCORE_SCHEMA = pa.schema([("pair_id", pa.string()), ("scores", pa.list_(pa.float32()))])
+
 REJECTION_SCHEMA = pa.schema(
     [
         ("source", pa.string()),

@@ -304,3 +304,24 @@ def test_the_folder_looked_at_may_not_exist_yet(tmp_path: Path) -> None:
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
         assert next(iter(doctor._disk(locked / "runs"))).level == "fail"
+
+
+def test_the_size_of_the_engines_is_told() -> None:
+    sizes = {"concurrency": [2, 4], "gpus_per_engine": 8, "tensor_parallel_size": 2, "pipeline_parallel_size": 3}
+    found = findings_about("resources", scoring=sizes, cluster={"address": "auto"})
+    assert found[0].detail.startswith(
+        "score wants 2 CPU, 16 GPU (2 to 4 engine(s), tensor 2 x pipeline 3, 1 CPU, 8 GPU"
+    )
+    engines = findings_about("engines", scoring=sizes, cluster={"address": "auto"})
+    assert [finding.level for finding in engines] == ["ok", "warn"]
+    assert "uses 6: the others idle" in engines[1].detail
+
+
+def test_engines_that_do_not_fit_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_memory_gib", lambda: (8.0, 8.0))
+    (finding,) = findings_about("engines", scoring={"kv_cache_gib": 2, "num_engines": 3})  # 3 * (1 + 2) and a little
+    assert finding.level == "fail"
+    assert "9.0 GiB of main memory for 3 engine(s)" in finding.detail
+    assert findings_about("engines", scoring={"kv_cache_gib": 1, "num_engines": 3})[0].level == "ok"
+    (finding,) = findings_about("engines", scoring={"max_model_len": 100_000})
+    assert (finding.level, finding.cure) == ("fail", "mend the scoring section")

@@ -44,15 +44,51 @@ class ScoringConfig(Section):
     """vLLM actors: which columns to fill, and what one engine takes."""
 
     ref_logps: bool = True  # log-probabilities of every sequence under the policy
+    ref_model: str | None = None  # the policy that gives ref_logps; None: the one that is trained
+    ref_model_revision: str | None = None
+    lora: str | None = None  # a PEFT adapter's directory, laid over the policy that gives ref_logps
     reward_model: str | None = None  # fill `rewards` with this model
+    reward_model_revision: str | None = None
     num_engines: int = Field(default=1, ge=1)
+    concurrency: tuple[int, int] | None = None  # [min, max] engines, as work and cluster allow; instead of num_engines
     tensor_parallel_size: int = Field(default=1, ge=1)
+    pipeline_parallel_size: int = Field(default=1, ge=1)
     cpus_per_engine: int = Field(default=1, ge=1)
     gpus_per_engine: int = Field(default=0, ge=0)
     kv_cache_gib: int = Field(default=1, ge=1)  # CPU engines
     gpu_memory_utilization: float = Field(default=0.85, gt=0.0, le=1.0)
     max_model_len: int = Field(default=4096, ge=16)
     batch_groups: int = Field(default=64, ge=1)  # groups handed to the engine at once
+    prefix_caching: bool = True  # of rewards: sequences of a group share the tokens they begin with
+    chunked_prefill: bool | None = None  # None: as vLLM finds right for the model
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)  # of one engine step; None: vLLM's own
+
+    @property
+    def engines(self) -> tuple[int, int]:
+        """Fewest and most engines at once."""
+        return self.concurrency or (self.num_engines, self.num_engines)
+
+    @model_validator(mode="after")
+    def _engines(self) -> Self:
+        low, high = self.engines
+        ranks = self.tensor_parallel_size * self.pipeline_parallel_size
+        if not 1 <= low <= high:
+            raise ValueError(f"concurrency={[low, high]}: expected [min, max] with 1 <= min <= max")
+        if self.concurrency is not None and self.num_engines != 1:
+            raise ValueError(f"num_engines={self.num_engines} and concurrency={[low, high]}: set one of them")
+        if 0 < self.gpus_per_engine < ranks:
+            raise ValueError(
+                f"gpus_per_engine={self.gpus_per_engine}: expected at least tensor_parallel_size * "
+                f"pipeline_parallel_size = {ranks}"
+            )
+        if self.chunked_prefill is False and (self.max_num_batched_tokens or self.max_model_len) < self.max_model_len:
+            raise ValueError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} with chunked_prefill=false: "
+                f"expected at least max_model_len = {self.max_model_len}"
+            )
+        if not self.ref_logps and (self.lora or self.ref_model):
+            raise ValueError("ref_model and lora are of ref_logps: set ref_logps=true, or leave them out")
+        return self
 
 
 class LevelWeights(Section):

@@ -8,6 +8,7 @@ from mapl_ray.config import Method, RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import Contamination, check_source
+from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
 from mapl_ray.synthesis import select_functions
 from mapl_ray.training import check_loggers
 
@@ -25,10 +26,21 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     if "score" in stages:
         if not config.scoring.ref_logps and config.scoring.reward_model is None:
             raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
-        if config.scoring.reward_model is not None:
-            check_model_directory(config.scoring.reward_model)
+        _check_scoring(config)
     for method in METHODS:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
             check_loggers(config.training(method).loggers)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
         raise UserError("DPO needs ref_logps, and scoring.ref_logps=false. Set it to true.")
+
+
+def _check_scoring(config: RunConfig) -> None:
+    scoring, model = config.scoring, config.model
+    check_engine(config)
+    for name in (scoring.reward_model, scoring.ref_model):
+        if name is not None:
+            check_model_directory(name)
+    if scoring.lora is not None:
+        check_lora(scoring.lora)
+    if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny one is built of data not yet read
+        check_same_tokenizer(scoring.ref_model, model.name_or_path, scoring.ref_model_revision, model.revision)

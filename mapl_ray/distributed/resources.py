@@ -5,10 +5,12 @@ Ray waits for ever for resources that never come; so they are counted before any
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mapl_ray.config import RunConfig, TrainConfig
 from mapl_ray.errors import UserError
+from mapl_ray.scoring import engine_needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Node:
 
     cpus: float
     gpus: float
+    memory_gib: float = math.inf  # main memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Resources:
     nodes: tuple[Node, ...]
 
     def __str__(self) -> str:
-        each = ", ".join(f"{node.cpus:g} CPU + {node.gpus:g} GPU" for node in self.nodes)
+        each = ", ".join(_size(node.cpus, node.gpus, node.memory_gib) for node in self.nodes)
         return f"{len(self.nodes)} node(s): {each or 'none'}"
 
 
@@ -38,17 +41,16 @@ class Demand:
     cpus: float
     gpus: float
     keys: str  # the config keys that say so
+    memory_gib: float = 0.0  # main memory, where it is known
 
     def __str__(self) -> str:
-        return f"{self.number} x ({self.cpus:g} CPU + {self.gpus:g} GPU)"
+        return f"{self.number} x ({_size(self.cpus, self.gpus, self.memory_gib)})"
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:
     """The most that a stage holds at once: `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`."""
     if stage == "score":
-        scoring = config.scoring
-        keys = "scoring.num_engines, scoring.cpus_per_engine, scoring.gpus_per_engine"
-        return Demand(scoring.num_engines, scoring.cpus_per_engine, scoring.gpus_per_engine, keys)
+        return _engines(config)
     if stage in ("train rm", "train dpo"):
         return _training(config.training("rm" if stage == "train rm" else "dpo"), 1, "")
     if stage == "tune":
@@ -71,6 +73,23 @@ def check_stage(stage: str, config: RunConfig, resources: Resources) -> None:
     )
 
 
+def _engines(config: RunConfig) -> Demand:
+    """The fewest engines; further ones of `scoring.concurrency` come where there is room."""
+    scoring = config.scoring
+    number = "scoring.num_engines" if scoring.concurrency is None else "scoring.concurrency"
+    keys = [number, "scoring.cpus_per_engine", "scoring.gpus_per_engine"]
+    memory = 0.0
+    if not scoring.gpus_per_engine:  # on a CPU node the cache is main memory
+        memory = max((needs.memory_gib(scoring) for needs in engine_needs(config)), default=0.0)
+        keys.append("scoring.kv_cache_gib")
+    return Demand(scoring.engines[0], scoring.cpus_per_engine, scoring.gpus_per_engine, ", ".join(keys), memory)
+
+
+def _size(cpus: float, gpus: float, memory_gib: float) -> str:
+    memory = f" + {memory_gib:.1f} GiB" if 0.0 < memory_gib < math.inf else ""
+    return f"{cpus:g} CPU + {gpus:g} GPU{memory}"
+
+
 def _training(train: TrainConfig, runs: int, keys: str) -> Demand:
     keys += "train.num_workers, train.cpus_per_worker, train.gpus_per_worker"
     return Demand(runs * train.num_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
@@ -82,4 +101,6 @@ def _fitting(demand: Demand, node: Node) -> int:
     for want, there in ((demand.cpus, node.cpus), (demand.gpus, node.gpus)):
         if want > 0:
             limits.append(round(there * 10_000) // max(1, round(want * 10_000)))
+    if demand.memory_gib > 0.0 and node.memory_gib < math.inf:
+        limits.append(int(node.memory_gib // demand.memory_gib))
     return min(limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -46,12 +47,14 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
 
 
 def available_resources() -> Resources:
-    """CPUs and GPUs of every living node."""
+    """CPUs, GPUs and main memory of every living node."""
     nodes = []
     for node in ray.nodes():
         if node["Alive"]:
             there = node["Resources"]
-            nodes.append(Node(cpus=there.get("CPU", 0.0), gpus=there.get("GPU", 0.0)))
+            # Ray sets a share aside for its objects; what an engine takes is taken from both.
+            memory = (there.get("memory", 0.0) + there.get("object_store_memory", 0.0)) / 2**30 or math.inf
+            nodes.append(Node(cpus=there.get("CPU", 0.0), gpus=there.get("GPU", 0.0), memory_gib=memory))
     return Resources(tuple(nodes))
 
 

@@ -1,116 +1,113 @@
-"""Scoring on Ray Data: an actor an engine, which takes part after part."""
+"""Scoring: a data set of scores a column, beside the groups, and the groups with all the columns asked for.
+
+    groups/{split} -> scores/ref_logps/{split}, scores/rewards/{split}    vLLM actors on Ray Data
+    groups/{split} and those -> scored/{split}                            a task a part
+
+What engines made stands apart: a second scorer adds a column, and no order or choice of columns computes one again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import ray.data
 
 from mapl_ray.config import RunConfig
+from mapl_ray.distributed.join_scores import join_scores
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
-from mapl_ray.errors import RunError, UserError
+from mapl_ray.distributed.score_actor import on_engines
+from mapl_ray.distributed.shard_tasks import Stage, run_stages
+from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, model_identity
-from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
-from mapl_ray.scoring import EngineOptions, score_groups
-from mapl_ray.scoring.score_groups import Column
-from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
+from mapl_ray.scoring import Column, EngineOptions, check_engine, check_lora, check_same_tokenizer
+from mapl_ray.shards import Manifest, fingerprint_of
 
 
-def run_scoring(config: RunConfig) -> dict[str, Manifest]:
-    """`run_dir/groups` -> `run_dir/scored`, both splits, with the columns that `scoring` asks for."""
-    columns = _columns(config)
-    if not columns:
-        raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
-    manifests: dict[str, Manifest] = {}
-    for number, (column, model) in enumerate(columns.items()):
-        last = number == len(columns) - 1
-        source = config.data_dir / ("groups" if number == 0 else f"scored-{next(iter(columns))}")
-        target = config.data_dir / ("scored" if last else f"scored-{column}")
-        manifests = _score(config, column, model, source, target)
-    return manifests
+@dataclass(frozen=True, slots=True)
+class ColumnScorer:
+    """A column and the engine that fills it."""
 
+    column: Column
+    options: EngineOptions
 
-def _columns(config: RunConfig) -> dict[Column, str]:
-    columns: dict[Column, str] = {}
-    if config.scoring.ref_logps:
-        columns["ref_logps"] = resolve_model(config)
-    if config.scoring.reward_model is not None:
-        check_model_directory(config.scoring.reward_model)
-        columns["rewards"] = config.scoring.reward_model
-    return columns
-
-
-def _score(config: RunConfig, column: Column, model: str, source: Path, target: Path) -> dict[str, Manifest]:
-    """Both splits with the same engines: each takes longer to start than to score a small split."""
-    options = EngineOptions.of(config.scoring, model, config.model.revision, config.model.dtype, config.seed)
-    recipe = fingerprint_of(
-        {
-            "column": column,
-            "model": model_identity(model, config.model.revision),
+    @property
+    def recipe(self) -> str:
+        """Of everything but the groups that decides the scores."""
+        options = self.options
+        values = {
+            "column": self.column,
+            "model": model_identity(options.model, options.revision),
             "dtype": options.dtype,
             "max_model_len": options.max_model_len,
         }
-    )
-    stages = [Stage("score", source / split, target / split, recipe) for split in SPLITS]
-    done = run_stages(stages, lambda shards: _compute(shards, stages, column, options, config))
-    for split, (manifest, made) in zip(SPLITS, done, strict=True):
-        text = f"{manifest.rows} groups with {column}, {manifest.rejected} rejected"
-        print(f"  {split}: {text}; {f'{made} parts made' if made else 'already there, skipped'}", flush=True)
+        return fingerprint_of(values | ({"lora": model_identity(options.lora)} if options.lora else {}))
+
+
+def run_scoring(config: RunConfig) -> dict[str, Manifest]:
+    """`data_dir/groups` -> `data_dir/scored`, both splits, with the columns that `scoring` asks for.
+
+    Raises `UserError` where nothing is asked for, and for models, adapters and lengths that can't be right.
+    """
+    scorers = column_scorers(config)
+    made = [(scorer.column, _run_engines(config, scorer)) for scorer in scorers]
+    stages = [
+        Stage(
+            "join scores",
+            config.data_dir / "groups" / split,
+            config.data_dir / "scored" / split,
+            fingerprint_of(sorted(column for column, _ in made)),
+            beside=tuple(targets[split] for _, targets in sorted(made)),
+        )
+        for split in SPLITS
+    ]
+    columns = [column for column, _ in sorted(made)]
+    done = run_stages(stages, lambda shards: join_scores(shards, stages, columns))
+    for split, (manifest, parts) in zip(SPLITS, done, strict=True):
+        _tell(split, f"{manifest.rows} groups with {' and '.join(columns)}, {manifest.rejected} rejected", parts)
     return {split: manifest for split, (manifest, _) in zip(SPLITS, done, strict=True)}
 
 
-def _compute(
-    shards: ray.data.Dataset, stages: list[Stage], column: Column, options: EngineOptions, config: RunConfig
-) -> ray.data.Dataset:
-    scoring = config.scoring
-    return shards.map(
-        ScoreShard,
-        fn_constructor_kwargs={
-            "stages": stages,
-            "column": column,
-            "options": asdict(options),
-            "batch_groups": scoring.batch_groups,
-        },
-        compute=ray.data.ActorPoolStrategy(size=scoring.num_engines),
-        num_cpus=scoring.cpus_per_engine,
-        num_gpus=scoring.gpus_per_engine,
-        max_restarts=MAX_RETRIES,
-        max_task_retries=MAX_RETRIES,
-    )
+def column_scorers(config: RunConfig) -> list[ColumnScorer]:
+    """What is to be computed. Raises as `run_scoring` does, without an engine."""
+    scoring, model = config.scoring, config.model
+    if not scoring.ref_logps and scoring.reward_model is None:
+        raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
+    check_engine(config)
+    scorers = []
+    if scoring.ref_logps:
+        trained = resolve_model(config)
+        name, revision = trained, model.revision
+        if scoring.ref_model is not None:
+            check_same_tokenizer(scoring.ref_model, trained, scoring.ref_model_revision, model.revision)
+            name, revision = scoring.ref_model, scoring.ref_model_revision
+        lora = None if scoring.lora is None else str(Path(scoring.lora).expanduser().resolve())
+        if lora is not None:
+            check_lora(lora)
+        options = EngineOptions.of(scoring, _absolute(name), revision, model.dtype, config.seed, lora)
+        scorers.append(ColumnScorer("ref_logps", options))
+    if scoring.reward_model is not None:
+        check_model_directory(scoring.reward_model)
+        name, revision = _absolute(scoring.reward_model), scoring.reward_model_revision
+        scorers.append(ColumnScorer("rewards", EngineOptions.of(scoring, name, revision, model.dtype, config.seed)))
+    return scorers
 
 
-class ScoreShard:
-    """One engine, started once; a part a call."""
+def _absolute(name: str) -> str:
+    """Actors start in other folders than the driver; a hub's name stays as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
 
-    def __init__(self, stages: list[Stage], column: Column, options: dict[str, Any], batch_groups: int) -> None:
-        from mapl_ray.scoring.engine import LogprobScorer, RewardScorer
 
-        self._stages, self._column, self._batch_groups = stages, column, batch_groups
-        self._error = ""
-        try:
-            engine = EngineOptions(**options)
-            self._scorer = LogprobScorer(engine) if column == "ref_logps" else RewardScorer(engine)
-        except (UserError, RunError) as error:  # as an exception Ray would start the actor again, for ever
-            self._error = str(error)
+def _run_engines(config: RunConfig, scorer: ColumnScorer) -> dict[str, Path]:
+    """Both splits with the same engines, each takes longer to start than to score a small split; the target of each."""
+    targets = {split: config.data_dir / "scores" / scorer.column / split for split in SPLITS}
+    stages = [
+        Stage(scorer.column, config.data_dir / "groups" / split, targets[split], scorer.recipe) for split in SPLITS
+    ]
+    done = run_stages(stages, lambda shards: on_engines(shards, stages, scorer.column, scorer.options, config.scoring))
+    for split, (manifest, parts) in zip(SPLITS, done, strict=True):
+        _tell(split, f"{scorer.column} of {manifest.rows} groups, {manifest.rejected} without", parts)
+    return targets
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        stage, index = self._stages[int(row["stage"])], int(row["index"])
-        if self._error:
-            return {"error": self._error}
-        source = read_part(stage.source, part_by_index(stage.source, index))
-        groups = [RelationGroup.from_row(item) for item in source]
-        results = []
-        for start in range(0, len(groups), self._batch_groups):
-            results += score_groups(groups[start : start + self._batch_groups], self._scorer, self._column)
-        write_part(
-            stage.target,
-            index,
-            [result.to_row() for result in results if isinstance(result, RelationGroup)],
-            [result for result in results if isinstance(result, Rejection)],
-            GROUP_SCHEMA,
-            row["fingerprint"],
-        )
-        return {"error": ""}
+
+def _tell(split: str, text: str, parts: int) -> None:
+    print(f"  {split}: {text}; {f'{parts} parts made' if parts else 'already there, skipped'}", flush=True)

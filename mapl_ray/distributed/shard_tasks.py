@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
 import ray.data
 from tqdm import tqdm
 
@@ -29,16 +30,23 @@ class Stage:
     source: Path
     target: Path
     recipe: str  # fingerprint of everything but the source that decides the content
+    beside: tuple[Path, ...] = ()  # data sets made of the source, part by part, that the target takes in too
 
     @property
     def fingerprint(self) -> str:
         """Of the whole target."""
-        return fingerprint_of([self.name, self.recipe, read_manifest(self.source).content_hash])
+        manifests = [read_manifest(directory) for directory in (self.source, *self.beside)]
+        return fingerprint_of([self.name, self.recipe, *(manifest.content_hash for manifest in manifests)])
 
     def wanted(self) -> dict[int, str]:
         """Fingerprint of every part of the target: unchanged parts survive when others change."""
-        parts = read_manifest(self.source).parts
-        return {part.index: fingerprint_of([self.name, self.recipe, part.index, part.sha256]) for part in parts}
+        beside = [{part.index: part.sha256 for part in read_manifest(path).parts} for path in self.beside]
+        return {
+            part.index: fingerprint_of(
+                [self.name, self.recipe, part.index, part.sha256, *(of_part[part.index] for of_part in beside)]
+            )
+            for part in read_manifest(self.source).parts
+        }
 
 
 def run_stages(
@@ -70,7 +78,17 @@ def run_stages(
             warnings.simplefilter("ignore", DeprecationWarning)
             tasks = -(-len(items) // parts_a_task(len(items)))
             results = compute(ray.data.from_items(items, override_num_blocks=tasks))
-        if errors := [error for error in _watched(results, stages[0].name, len(items)) if error]:
+        try:
+            errors = [error for error in _watched(results, stages[0].name, len(items)) if error]
+        except ray.exceptions.RayError as error:
+            # A process that died once too often; an error in a task has a cause of its own, and goes on.
+            if isinstance(error, ray.exceptions.RayTaskError):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"{stages[0].name}: workers died again and again: {reason} Finished parts are kept."
+            ) from None
+        if errors:
             raise RunError(f"{stages[0].name}: {errors[0]}")
     return [
         (there or _committed(stage, marks), sum(item["stage"] == number for item in items))

@@ -1,7 +1,28 @@
 """Scores of sequences from vLLM: reference log-probabilities and rewards."""
 
+from mapl_ray.scoring.journal import Journal, Outcome
+from mapl_ray.scoring.lora import check_lora
+from mapl_ray.scoring.needs import EngineNeeds, check_engine, engine_needs
 from mapl_ray.scoring.options import EngineOptions
 from mapl_ray.scoring.protocol import Scorer
-from mapl_ray.scoring.score_groups import ScoredGroup, score_groups
+from mapl_ray.scoring.same_tokenizer import check_same_tokenizer, tokenizer_identity
+from mapl_ray.scoring.score_groups import BrokenEngineError, Column, ScoredGroup, score_groups, score_part, with_outcome
 
-__all__ = ["EngineOptions", "ScoredGroup", "Scorer", "score_groups"]
+__all__ = [
+    "BrokenEngineError",
+    "Column",
+    "EngineNeeds",
+    "EngineOptions",
+    "Journal",
+    "Outcome",
+    "ScoredGroup",
+    "Scorer",
+    "check_engine",
+    "check_lora",
+    "check_same_tokenizer",
+    "engine_needs",
+    "score_groups",
+    "score_part",
+    "tokenizer_identity",
+    "with_outcome",
+]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mapl_ray.errors import RunError
 from mapl_ray.models import load_tokenizer
+from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
 from mapl_ray.scoring.options import EngineOptions
 
 
@@ -21,13 +22,18 @@ class LogprobScorer:
         # vLLM always generates: one token more than is scored.
         self.max_tokens = options.max_model_len - 1
         self._engine = _engine(options, "generate")
+        self._adapter = _adapter(options)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled."""
+        """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled.
+
+        Prefix caching does not pay here: a token taken from the cache has no logits, so vLLM 0.32 has a request for
+        `prompt_logprobs` read nothing from it (`SamplingParams.skip_reading_prefix_cache`).
+        """
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False)
+        outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False, lora_request=self._adapter)
         return [
             sum(step[token].logprob for step, token in zip(out.prompt_logprobs[start:], ids[start:], strict=True))
             for out, ids, start in zip(outputs, token_ids, starts, strict=True)
@@ -47,9 +53,27 @@ class RewardScorer:
         """One logit a sequence; `starts` does not matter here."""
         from vllm import PoolingParams
 
+        # What a batch finds in the cache is its own, whichever batches this engine had before: the same scores again.
+        self._engine.reset_prefix_cache()
         pooling = PoolingParams(use_activation=False)  # a sigmoid would squash the reward
         outputs = self._engine.classify(_prompts(token_ids), pooling_params=pooling, use_tqdm=False)
         return [float(out.outputs.probs[0]) for out in outputs]
+
+
+def _adapter(options: EngineOptions) -> Any:
+    """What tells vLLM to lay the adapter over the model; None without one."""
+    if options.lora is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, options.lora)
+
+
+def _lora_options(options: EngineOptions) -> dict[str, Any]:
+    if options.lora is None:
+        return {}
+    rank = lora_rank(options.lora)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in LORA_RANKS if r >= rank)}
 
 
 def _prompts(token_ids: Sequence[Sequence[int]]) -> list[dict[str, list[int]]]:
@@ -61,7 +85,7 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
     logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says while it is imported, before it sets a level
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if options.tensor_parallel_size == 1:
+    if options.ranks == 1:
         # The engine in this process: nothing to be left behind when the actor is killed.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     if options.gpus == 0:
@@ -77,6 +101,13 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
             dtype=options.dtype,
             max_model_len=options.max_model_len,
             tensor_parallel_size=options.tensor_parallel_size,
+            pipeline_parallel_size=options.pipeline_parallel_size,
+            # Beside this process: Ray would be asked for resources that this actor holds already.
+            distributed_executor_backend=None if options.ranks == 1 else "mp",
+            enable_prefix_caching=None if options.prefix_caching else False,  # None: where the model allows it
+            enable_chunked_prefill=options.chunked_prefill,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            **_lora_options(options),
             gpu_memory_utilization=options.gpu_memory_utilization,
             enforce_eager=options.gpus == 0,
             seed=options.seed,

@@ -4,35 +4,82 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
 
 from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import Rejection, RelationGroup
+from mapl_ray.scoring.journal import Journal, Outcome
 from mapl_ray.scoring.protocol import Scorer
 
 Column = Literal["ref_logps", "rewards"]
 ScoredGroup = RelationGroup | Rejection
 
 
+class BrokenEngineError(Exception):
+    """The engine raised an error: what it holds now is unknown, and its process is to be left."""
+
+
 def score_groups(groups: Sequence[RelationGroup], scorer: Scorer, column: Column) -> list[ScoredGroup]:
     """Fill one column of every group; a group that is too long or scores NaN or infinity is rejected, with why."""
+    outcomes = _outcomes([encode_group(group, scorer.tokenizer, scorer.max_tokens) for group in groups], scorer)
+    return [with_outcome(group, column, outcome) for group, outcome in zip(groups, outcomes, strict=True)]
+
+
+def score_part(
+    groups: Sequence[RelationGroup],
+    scorer: Scorer,
+    journal: Journal,
+    engine: AbstractContextManager[object] | None = None,
+) -> list[Outcome]:
+    """The outcome of every group, batch by batch as `journal` tells; `engine` is held while the scorer works.
+
+    Raises `BrokenEngineError` for whatever the scorer raises, but for `UserError` and `RunError`.
+    """
+    # All of it before the first batch: another thread's batch is on the engine meanwhile.
     encoded = [encode_group(group, scorer.tokenizer, scorer.max_tokens) for group in groups]
-    fitting = [group for group in encoded if isinstance(group, EncodedGroup)]
-    ids = [group.token_ids(i) for group in fitting for i in range(len(group.sequences))]
-    starts = [group.prompt_length(i) for group in fitting for i in range(len(group.sequences))]
-    scores = iter(scorer.score(ids, starts) if ids else [])
-    results: list[ScoredGroup] = []
-    for group, made in zip(groups, encoded, strict=True):
-        if isinstance(made, Rejection):
-            results.append(replace(made, stage="score"))
-            continue
-        of_group = tuple(next(scores) for _ in group.sequences)
-        if not all(map(math.isfinite, of_group)):
-            reason = f"{column}={list(of_group)}: expected finite numbers"
-            results.append(Rejection(group.source, -1, group.pair_id, "score", reason))
-        elif column == "ref_logps":
-            results.append(replace(group, ref_logps=of_group))
-        else:
-            results.append(replace(group, rewards=of_group))
-    return results
+    while (span := journal.next()) is not None:
+        with engine or nullcontext():
+            journal.begin(span)
+            try:
+                outcomes = _outcomes(encoded[slice(*span)], scorer)
+            except (UserError, RunError):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {str(error).strip()[:500]}"
+                journal.fail(span, reason)
+                raise BrokenEngineError(reason) from error
+            journal.end(span, outcomes)
+    return journal.outcomes()
+
+
+def with_outcome(group: RelationGroup, column: Column, outcome: Outcome) -> ScoredGroup:
+    """The group with the column filled, or its rejection."""
+    if isinstance(outcome, str):
+        return Rejection(group.source, -1, group.pair_id, "score", outcome)
+    return replace(group, ref_logps=outcome) if column == "ref_logps" else replace(group, rewards=outcome)
+
+
+def _outcomes(encoded: Sequence[EncodedGroup | Rejection], scorer: Scorer) -> list[Outcome]:
+    """Group by group and in prefix order: what two sequences begin with alike is the engine's most recent work."""
+    cells = [
+        (number, ids, index)
+        for number, group in enumerate(encoded)
+        if isinstance(group, EncodedGroup)
+        for ids, index in sorted((group.token_ids(index), index) for index in range(len(group.sequences)))
+    ]
+    starts = [encoded[number].prompt_length(index) for number, _, index in cells]  # type: ignore[union-attr]
+    found = scorer.score([ids for _, ids, _ in cells], starts) if cells else []
+    scores = {(number, index): score for (number, _, index), score in zip(cells, found, strict=True)}
+    return [
+        group.reason
+        if isinstance(group, Rejection)
+        else _finite(tuple(scores[number, index] for index in range(len(group.sequences))))
+        for number, group in enumerate(encoded)
+    ]
+
+
+def _finite(scores: tuple[float, ...]) -> Outcome:
+    return scores if all(map(math.isfinite, scores)) else f"scores {list(scores)}: expected finite numbers"

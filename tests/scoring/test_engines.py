@@ -1,50 +1,78 @@
 """vLLM on the CPU against transformers, on the same token ids."""
 
+import copy
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import ModelConfig, ScoringConfig
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
-from mapl_ray.records import Rejection, RelationGroup
+from mapl_ray.records import Message, Rejection, RelationGroup
 from mapl_ray.scoring import EngineOptions, score_groups
 from mapl_ray.training.export import export_model
 
 SCORE = """
 import json, sys
+from mapl_ray.models import load_tokenizer
 from mapl_ray.records import RelationGroup
 from mapl_ray.scoring import EngineOptions, score_groups
 from mapl_ray.scoring.engine import LogprobScorer, RewardScorer
 spec = json.load(open(sys.argv[1]))
 scorer = {"ref_logps": LogprobScorer, "rewards": RewardScorer}[spec["column"]](EngineOptions(**spec["options"]))
-groups = [RelationGroup.from_row(row) for row in spec["groups"]]
-json.dump([g.to_row() for g in score_groups(groups, scorer, spec["column"])], open(sys.argv[2], "w"))
+results = []
+for batch in spec["batches"]:
+    scorer.tokenizer = load_tokenizer(batch["tokenizer"])
+    groups = [RelationGroup.from_row(row) for row in batch["groups"]]
+    results.append([g.to_row() for g in score_groups(groups, scorer, spec["column"])])
+json.dump(results, open(sys.argv[2], "w"))
 """
+Batches = list[tuple[Path, list[RelationGroup]]]  # the tokenizer's directory, and what goes to the engine at once
+# How far the scores of one sequence may be apart, whatever else is in the batch, in what order, and where it is cut:
+# float32 sums in another order. Of log-probabilities: nats over a whole response of some 25 tokens.
+BATCH_BOUND = 1e-4
 
 
-def score_in_process(groups: list[RelationGroup], model: Path, column: str, folder: Path) -> list[dict[str, Any]]:
+def score_in_process(
+    batches: Batches, model: Path, column: str, folder: Path, lora: Path | None = None, **scoring: Any
+) -> list[list[dict[str, Any]]]:
     """An engine keeps its threads and memory for as long as its process lives, so it gets one of its own."""
-    import json
-    from dataclasses import asdict
-
-    options = EngineOptions.of(ScoringConfig(max_model_len=256), str(model), None, "float32", 0)
+    config = ScoringConfig(max_model_len=256, **scoring)
+    options = EngineOptions.of(config, str(model), None, "float32", 0, None if lora is None else str(lora))
     spec, out = folder / "spec.json", folder / "out.json"
-    spec.write_text(
-        json.dumps({"column": column, "options": asdict(options), "groups": [group.to_row() for group in groups]})
-    )
+    rows = [{"tokenizer": str(where), "groups": [group.to_row() for group in groups]} for where, groups in batches]
+    spec.write_text(json.dumps({"column": column, "options": asdict(options), "batches": rows}))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", SCORE, str(spec), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
-    rows: list[dict[str, Any]] = json.loads(out.read_text())
-    return rows
+    results: list[list[dict[str, Any]]] = json.loads(out.read_text())
+    return results
+
+
+def cut_in_three_ways(groups: list[RelationGroup], tokenizer: Path) -> Batches:
+    """All at once; one by one; all at once and in another order, sequences as well."""
+    backwards = [replace(group, sequences=tuple(reversed(group.sequences)), relations=()) for group in reversed(groups)]
+    return [(tokenizer, groups), *((tokenizer, [group]) for group in groups), (tokenizer, backwards)]
+
+
+def assert_same_however_cut(results: list[list[dict[str, Any]]], column: str, number: int) -> torch.Tensor:
+    """The scores [groups, sequences] of the first way, close to those of the others."""
+    whole = torch.tensor([row[column] for row in results[0]])
+    single = torch.tensor([batch[0][column] for batch in results[1 : number + 1]])
+    backwards = torch.tensor([row[column] for row in results[number + 1]]).flip(0, 1)
+    for other in (single, backwards):
+        torch.testing.assert_close(other, whole, rtol=0, atol=BATCH_BOUND)
+    return whole
 
 
 def expected(groups: list[RelationGroup], module: torch.nn.Module, tokenizer: Any) -> list[list[float]]:
@@ -59,16 +87,29 @@ def expected(groups: list[RelationGroup], module: torch.nn.Module, tokenizer: An
 
 @pytest.mark.vllm
 def test_ref_logps_agree_with_transformers(tiny_model: Path, tokenizer: Any, grid_groups: Any, tmp_path: Path) -> None:
-    groups = grid_groups(5)
-    # The fourth is too long for the engine: rejected, and the others keep their places.
-    groups[3] = replace(groups[3], responses=("river " * 300, "stone"))
-    rows = score_in_process(groups, tiny_model, "ref_logps", tmp_path)
-    assert rows[3]["stage"] == "score"
-    assert "255" in rows[3]["reason"]
-    fitting = [group for index, group in enumerate(groups) if index != 3]
+    groups = grid_groups(4)
+    plain, adding = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", adding.bos_token_id)]
+    )
+    for name, changed in (("plain", plain), ("adding", adding)):
+        changed.save_pretrained(tmp_path / name)
+    # The second is too long for the engine: rejected, and the others keep their places.
+    long = replace(groups[1], responses=("river " * 300, "stone"))
+    others = [(tmp_path / name, groups) for name in ("plain", "adding")]
+    batches = [*cut_in_three_ways(groups, tiny_model), *others, (tiny_model, [groups[0], long, groups[2]])]
+    results = score_in_process(batches, tiny_model, "ref_logps", tmp_path, chunked_prefill=True)
+    found = assert_same_however_cut(results, "ref_logps", len(groups))
     module = PolicyLogps(load_policy(tiny_model, "float32"))
-    found = torch.tensor([row["ref_logps"] for index, row in enumerate(rows) if index != 3])
-    torch.testing.assert_close(found, torch.tensor(expected(fitting, module, tokenizer)), rtol=0, atol=2e-3)
+    torch.testing.assert_close(found, torch.tensor(expected(groups, module, tokenizer)), rtol=0, atol=2e-3)
+    for rows, changed in zip(results[-3:-1], (plain, adding), strict=True):
+        scores = torch.tensor([row["ref_logps"] for row in rows])
+        torch.testing.assert_close(scores, torch.tensor(expected(groups, module, changed)), rtol=0, atol=2e-3)
+    first, rejected, last = results[-1]
+    assert rejected["stage"] == "score"
+    assert "255" in rejected["reason"]
+    torch.testing.assert_close(torch.tensor([first["ref_logps"], last["ref_logps"]]), found[[0, 2]])
 
 
 @pytest.mark.vllm
@@ -79,15 +120,45 @@ def test_exported_reward_model_scores_the_same(
     with torch.no_grad():  # a fresh head is close to zero; rewards should differ
         module.model.score.weight.mul_(20.0)
     export_model(module.model, tokenizer, dict(module.state_dict()), tmp_path / "rm")
-    groups = grid_groups(4)
-    rows = score_in_process(groups, tmp_path / "rm", "rewards", tmp_path)
-    found = torch.tensor([row["rewards"] for row in rows])
+    # Prompts of several cache blocks: what the sequences of a group share is read from the cache.
+    groups = [with_long_prompts(group) for group in grid_groups(4)]
+    batches = cut_in_three_ways(groups, tiny_model)
+    results = score_in_process([*batches, batches[0]], tmp_path / "rm", "rewards", tmp_path)
+    found = assert_same_however_cut(results, "rewards", len(groups))
     assert found.std() > 0.1
+    assert results[-1] == results[0]  # to the last bit: the cache of an earlier batch plays no part
     torch.testing.assert_close(found, torch.tensor(expected(groups, module, tokenizer)), rtol=0, atol=1e-3)
     reloaded = RewardScores(load_reward_model(tmp_path / "rm", "float32"))
     torch.testing.assert_close(
         torch.tensor(expected(groups, reloaded, tokenizer)), torch.tensor(expected(groups, module, tokenizer))
     )
+
+
+def with_long_prompts(group: RelationGroup) -> RelationGroup:
+    """The same with some 160 tokens in front of every prompt."""
+    start = "seven copper lamps in a winter garden " * 22
+    prompts = tuple((Message("user", start + prompt[0].content),) for prompt in group.prompts)
+    return replace(group, prompts=prompts)
+
+
+@pytest.mark.vllm
+def test_an_adapter_scores_as_peft_does(tiny_model: Path, tokenizer: Any, grid_groups: Any, tmp_path: Path) -> None:
+    base = load_policy(tiny_model, "float32")
+    torch.manual_seed(3)
+    targets = ["q_proj", "v_proj", "down_proj"]
+    policy = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=16, target_modules=targets))
+    with torch.no_grad():  # B starts at zero: an adapter without effect
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    policy.save_pretrained(tmp_path / "adapter")
+    groups = grid_groups(3)
+    (rows,) = score_in_process([(tiny_model, groups)], tiny_model, "ref_logps", tmp_path, tmp_path / "adapter")
+    found = torch.tensor([row["ref_logps"] for row in rows])
+    wanted = torch.tensor(expected(groups, PolicyLogps(policy), tokenizer))
+    without = torch.tensor(expected(groups, PolicyLogps(load_policy(tiny_model, "float32")), tokenizer))
+    assert (wanted - without).abs().min() > 0.1
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)
 
 
 class ConstantScorer:

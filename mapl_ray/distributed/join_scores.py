@@ -1,0 +1,56 @@
+"""Groups and the scores beside them -> groups with the columns filled: a task a part, no engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.data
+
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index
+from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
+from mapl_ray.scoring import Column, ScoredGroup, with_outcome
+from mapl_ray.shards import read_part, write_part
+
+
+def join_scores(shards: ray.data.Dataset, stages: list[Stage], columns: Sequence[Column]) -> ray.data.Dataset:
+    """`columns` has the name of each data set in `Stage.beside`."""
+    return shards.map(join_shard, fn_kwargs={"stages": stages, "columns": columns}, num_cpus=1, max_retries=MAX_RETRIES)
+
+
+def join_shard(row: dict[str, Any], *, stages: list[Stage], columns: Sequence[Column]) -> dict[str, Any]:
+    """One part: a group that a column rejected is rejected, with the first such reason."""
+    stage, index = stages[int(row["stage"])], int(row["index"])
+    results: list[ScoredGroup] = [RelationGroup.from_row(item) for item in _rows(stage.source, index)]
+    for column, directory in zip(columns, stage.beside, strict=True):
+        scores = {item["pair_id"]: tuple(item["scores"]) for item in _rows(directory, index)}
+        reasons = _reasons(directory, index)
+        results = [
+            group
+            if isinstance(group, Rejection)
+            else with_outcome(group, column, scores.get(group.pair_id) or f"{column}: {reasons[group.pair_id]}")
+            for group in results
+        ]
+    write_part(
+        stage.target,
+        index,
+        [result.to_row() for result in results if isinstance(result, RelationGroup)],
+        [result for result in results if isinstance(result, Rejection)],
+        GROUP_SCHEMA,
+        row["fingerprint"],
+    )
+    return {"error": ""}
+
+
+def _rows(directory: Path, index: int) -> list[dict[str, Any]]:
+    return read_part(directory, part_by_index(directory, index))
+
+
+def _reasons(directory: Path, index: int) -> dict[str, str]:
+    path = directory / f"rejected-{index:05d}.jsonl"
+    if not path.is_file():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {row["pair_id"]: row["reason"] for row in rows}

@@ -1,0 +1,117 @@
+"""vLLM engines as Ray Data actors: one engine an actor, part after part.
+
+An actor takes two parts at once: while the engine works on one, the other is read, tokenized or written. An actor that
+dies is started again by Ray and gets its parts again; the journal beside the part says what it had in hand.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+import ray.data
+
+from mapl_ray.config import ScoringConfig
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
+from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, score_part
+from mapl_ray.shards import read_part, write_part
+
+# Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills
+# them without end is not the data.
+MAX_DEATHS = 64
+_PARTS_AT_ONCE = 2
+
+
+def on_engines(
+    shards: ray.data.Dataset, stages: list[Stage], column: Column, options: EngineOptions, scoring: ScoringConfig
+) -> ray.data.Dataset:
+    """Have `column` of every part computed, by as many engines as `scoring` says."""
+    # An engine that dies while it starts is a matter of the machine; Ray Data would give up at the first.
+    ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = MAX_RETRIES
+    low, high = scoring.engines
+    return shards.map(
+        ScoreShard,
+        fn_constructor_kwargs={
+            "stages": stages,
+            "column": column,
+            "options": asdict(options),
+            "batch_groups": scoring.batch_groups,
+            "run": uuid.uuid4().hex,
+        },
+        compute=ray.data.ActorPoolStrategy(
+            min_size=low,
+            max_size=high,
+            max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
+            max_tasks_in_flight_per_actor=_PARTS_AT_ONCE,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=scoring.cpus_per_engine,
+        num_gpus=scoring.gpus_per_engine,
+        max_restarts=MAX_DEATHS,
+        max_task_retries=MAX_DEATHS,
+    )
+
+
+class EngineTurn:
+    """Held by the thread whose batch is on the engine; a broken engine ends the process before another takes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BrokenEngineError):
+            print(f"  the scoring engine is started anew: {error}", file=sys.stderr, flush=True)
+            os._exit(1)  # the one way to be rid of all that an engine holds; Ray starts the actor again
+        self._lock.release()
+
+
+class ScoreShard:
+    """One engine, started once; a part a call."""
+
+    def __init__(
+        self, stages: list[Stage], column: Column, options: dict[str, Any], batch_groups: int, run: str
+    ) -> None:
+        from mapl_ray.scoring.engine import LogprobScorer, RewardScorer
+
+        self._stages, self._batch_groups, self._run = stages, batch_groups, run
+        self._engine, self._error = EngineTurn(), ""
+        try:
+            engine = EngineOptions(**options)
+            self._scorer = LogprobScorer(engine) if column == "ref_logps" else RewardScorer(engine)
+        except (UserError, RunError) as error:  # as an exception Ray would start the actor again, for ever
+            self._error = str(error)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._error:
+            return {"error": self._error}
+        stage, index, mark = self._stages[int(row["stage"])], int(row["index"]), row["fingerprint"]
+        groups = [RelationGroup.from_row(item) for item in read_part(stage.source, part_by_index(stage.source, index))]
+        journal = Journal(stage.target / f"part-{index:05d}.journal", mark, len(groups), self._batch_groups, self._run)
+        try:
+            outcomes = score_part(groups, self._scorer, journal, self._engine)
+        except (UserError, RunError) as error:
+            return {"error": str(error)}
+        named = list(zip(groups, outcomes, strict=True))
+        write_part(
+            stage.target,
+            index,
+            [
+                {"pair_id": group.pair_id, "scores": list(scores)}
+                for group, scores in named
+                if isinstance(scores, tuple)
+            ],
+            [Rejection(group.source, -1, group.pair_id, "score", why) for group, why in named if isinstance(why, str)],
+            SCORE_SCHEMA,
+            mark,
+        )
+        journal.remove()
+        return {"error": ""}

@@ -1,0 +1,40 @@
+"""A PEFT adapter that is laid over the policy: what vLLM takes, told before an engine starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mapl_ray.errors import UserError
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # sizes that vLLM 0.32 sets aside room for
+
+
+def check_lora(path: str) -> None:
+    """Raise `UserError` for a directory that is no adapter, or one that vLLM does not take."""
+    folder = Path(path).expanduser()
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"scoring.lora={path!r}: no adapter_config.json there. Give a PEFT adapter's directory."
+        ) from None
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no safetensors. Save the adapter with save_pretrained; pickles are not read.")
+    wrong = {
+        "peft_type": config.get("peft_type") != "LORA",
+        "bias": config.get("bias", "none") != "none",
+        "modules_to_save": bool(config.get("modules_to_save")),
+        "use_dora": bool(config.get("use_dora")),
+        "r": not 1 <= config.get("r", 0) <= LORA_RANKS[-1],
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        raise UserError(
+            f"{folder}: {name}={config.get(name)!r} is not served by vLLM. Merge the adapter into the model "
+            "(peft: merge_and_unload) and name the merged one as scoring.ref_model."
+        )
+
+
+def lora_rank(path: str) -> int:
+    """The adapter's rank r."""
+    return int(json.loads((Path(path).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"])

@@ -1,0 +1,99 @@
+"""What an engine needs, from a model's config alone: plain arithmetic before anything starts.
+
+KV cache of a token = 2 (keys, values) * layers * key-value heads * head size * bytes of a value
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.config import RunConfig, ScoringConfig, TinyModelConfig
+from mapl_ray.errors import UserError
+
+GIB = 2.0**30
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Python, torch and vLLM in one process on a CPU, before any model.
+PROCESS_GIB = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNeeds:
+    """Of one model in one engine, over all of its ranks. Sizes in bytes; None where the config does not tell."""
+
+    model: str
+    weights: float | None
+    kv_token: float | None
+    longest: int | None  # tokens that the model was made for
+
+    def memory_gib(self, config: ScoringConfig) -> float:
+        """Main memory of one CPU engine: processes, KV cache, weights."""
+        ranks = config.tensor_parallel_size * config.pipeline_parallel_size
+        return ranks * (PROCESS_GIB + config.kv_cache_gib) + (self.weights or 0.0) / GIB
+
+
+def engine_needs(config: RunConfig) -> list[EngineNeeds]:
+    """Of every model that `scoring` names; a hub's, whose config is not here, tells nothing."""
+    scoring, dtype = config.scoring, config.model.dtype
+    names = [scoring.ref_model or config.model.name_or_path] if scoring.ref_logps else []
+    names += [scoring.reward_model] if scoring.reward_model is not None else []
+    return [_tiny(config.model.tiny, dtype) if name == "tiny" else _of_directory(name, dtype) for name in names]
+
+
+def check_engine(config: RunConfig) -> None:
+    """Raise `UserError` for a length that the model or the KV cache of an engine can't take."""
+    length, gib = config.scoring.max_model_len, config.scoring.kv_cache_gib
+    for needs in engine_needs(config):
+        if needs.longest is not None and length > needs.longest:
+            raise UserError(
+                f"scoring.max_model_len={length}: {needs.model} takes {needs.longest} tokens "
+                "(max_position_embeddings). Lower it; longer sequences are rejected and counted."
+            )
+        wanted = (needs.kv_token or 0.0) * length / GIB
+        # GPU engines take what gpu_memory_utilization leaves, which their node alone knows.
+        if not config.scoring.gpus_per_engine and wanted > gib:
+            raise UserError(
+                f"scoring.kv_cache_gib={gib}: one sequence of scoring.max_model_len={length} tokens takes "
+                f"{wanted:.1f} GiB of KV cache in {needs.model}. Raise kv_cache_gib, or lower max_model_len."
+            )
+
+
+def _tiny(tiny: TinyModelConfig, dtype: str) -> EngineNeeds:
+    kv_token = 2.0 * tiny.num_layers * tiny.hidden_size * _BYTES[dtype]
+    # Llama with an MLP of four times the hidden size: 4 h^2 for attention, 3 * 4 h^2 for the MLP.
+    count = 2 * tiny.vocab_size * tiny.hidden_size + tiny.num_layers * 16 * tiny.hidden_size**2
+    return EngineNeeds("tiny", float(count * _BYTES[dtype]), kv_token, tiny.max_position_embeddings)
+
+
+def _of_directory(name: str, dtype: str) -> EngineNeeds:
+    folder = Path(name).expanduser()
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return EngineNeeds(name, None, None, None)
+    stored = values.get("dtype") or values.get("torch_dtype")
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    known = weights > 0 and stored in _BYTES
+    return EngineNeeds(
+        name, weights * _BYTES[dtype] / _BYTES[stored] if known else None, _kv_token(values, dtype), _longest(values)
+    )
+
+
+def _kv_token(values: dict[str, Any], dtype: str) -> float | None:
+    try:
+        heads = int(values["num_attention_heads"])
+        head = int(values.get("head_dim") or int(values["hidden_size"]) // heads)
+        key_value = int(values.get("num_key_value_heads") or heads)
+        return 2.0 * int(values["num_hidden_layers"]) * key_value * head * _BYTES[dtype]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _longest(values: dict[str, Any]) -> int | None:
+    """None where positions are scaled: vLLM then finds a longer one itself."""
+    scaling = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    plain = scaling.get("rope_type", scaling.get("type", "default")) == "default"
+    longest = values.get("max_position_embeddings")
+    return longest if plain and isinstance(longest, int) else None

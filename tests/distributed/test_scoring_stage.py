@@ -1,0 +1,145 @@
+"""Scoring on Ray with real engines: one that is killed, a group that breaks them, reruns, a second scorer."""
+
+import copy
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.distributed.score import run_scoring
+from mapl_ray.models import load_reward_model
+from mapl_ray.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm]
+PARTS, GROUPS, BATCH = 3, 40, 8
+POISON = "sunflower"
+
+
+@pytest.fixture(scope="module")
+def poisoned_model(tiny_model: Path, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer with one token more than the model has rows for: vLLM lets it in, and breaks on it."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("poisoned") / "model")
+    changed = copy.deepcopy(tokenizer)
+    assert changed.add_tokens([POISON]) == 1
+    changed.save_pretrained(folder)
+    return folder
+
+
+def config_of(folder: Path, model: Path, **scoring: Any) -> RunConfig:
+    values = {
+        "name": "run",
+        "output_dir": str(folder),
+        "model": {"name_or_path": str(model)},
+        "scoring": {"max_model_len": 256, "batch_groups": BATCH, **scoring},
+    }
+    return parse_config(values, "test")
+
+
+def write_groups(config: RunConfig, train: list[RelationGroup], evaluation: list[RelationGroup]) -> None:
+    for split, groups, number in (("train", train, PARTS), ("eval", evaluation, 1)):
+        folder, size = config.data_dir / "groups" / split, len(groups) // number
+        rows = [[group.to_row() for group in groups[n * size : (n + 1) * size]] for n in range(number)]
+        parts = [write_part(folder, n, of_part, (), GROUP_SCHEMA, str(n)) for n, of_part in enumerate(rows)]
+        commit(folder, "synthesize", "made for the test", parts)
+
+
+def kill_engine_once(folder: Path, happened: list[int]) -> Callable[[], None]:
+    """To be run beside the scoring: SIGKILL for the engine's process once it has some batches behind it."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            text = "".join(p.read_text() for p in folder.glob("part-*.journal") if p.is_file())
+            if text.count('"end"') >= 2 and len(list(folder.glob("part-*.json"))) < PARTS:
+                for process in psutil.Process().children(recursive=True):
+                    if "ScoreShard" in " ".join(process.cmdline()):
+                        os.kill(process.pid, signal.SIGKILL)
+                        happened.append(process.pid)
+                        return
+            time.sleep(0.001)
+
+    return watch
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("part-*.parquet")}
+
+
+def test_what_goes_wrong_changes_no_score(
+    local_ray: None,
+    poisoned_model: Path,
+    tokenizer: Any,
+    grid_groups: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    groups: list[RelationGroup] = [replace(group, ref_logps=None) for group in grid_groups(PARTS * GROUPS + 2)]
+    train, (sound, other) = groups[:-2], groups[-2:]
+    undisturbed = config_of(tmp_path / "undisturbed", poisoned_model)
+    write_groups(undisturbed, train, [sound])
+    expected = run_scoring(undisturbed)
+    assert expected["train"].rows == len(train)
+
+    # The same train split with its engine killed, and a held-out split with a group that breaks engines.
+    broken = config_of(tmp_path / "broken", poisoned_model)
+    write_groups(broken, train, [sound, replace(other, responses=(f"a {POISON} in the garden", other.responses[1]))])
+    scores, killed = broken.data_dir / "scores", list[int]()
+    watcher = threading.Thread(target=kill_engine_once(scores / "ref_logps" / "train", killed), daemon=True)
+    watcher.start()
+    found = run_scoring(broken)
+    assert len(killed) == 1
+    assert found["train"].content_hash == expected["train"].content_hash
+    assert (found["eval"].rows, found["eval"].rejected) == (1, 1)
+    rejected = (broken.data_dir / "scored" / "eval" / "rejected-00000.jsonl").read_text()
+    assert other.pair_id in rejected
+    assert '"stage":"score"' in rejected
+    assert "broke on this group at 2 tries" in rejected
+    (row,) = iter_rows(broken.data_dir / "scored" / "eval")
+    (same,) = iter_rows(undisturbed.data_dir / "scored" / "eval")
+    assert row["pair_id"] == same["pair_id"]
+    torch.testing.assert_close(torch.tensor(row["ref_logps"]), torch.tensor(same["ref_logps"]), rtol=0, atol=1e-4)
+    assert not list(broken.data_dir.rglob("*.journal"))
+
+    # Again: nothing to do, no engine.
+    before = times(broken.data_dir)
+    capsys.readouterr()
+    assert run_scoring(broken) == found
+    said = capsys.readouterr().out
+    assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
+    assert times(broken.data_dir) == before
+
+    # A second scorer adds its column. It reads with its own tokenizer and has a row for every token.
+    reward = load_reward_model(poisoned_model, "float32", seed=1)
+    reward.resize_token_embeddings(len(tokenizer) + 1)
+    reward.save_pretrained(tmp_path / "rm")
+    for file in poisoned_model.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "rm")
+    shutil.copy(poisoned_model / "chat_template.jinja", tmp_path / "rm")
+    both = config_of(tmp_path / "broken", poisoned_model, reward_model=str(tmp_path / "rm"))
+    made = run_scoring(both)
+    assert {p: t for p, t in before.items() if "ref_logps" in p.parts} == times(scores / "ref_logps")
+    assert read_manifest(scores / "rewards" / "eval").rows == 2  # it has nothing against the group
+    assert (made["eval"].rows, made["eval"].rejected) == (1, 1)
+    for row in iter_rows(both.data_dir / "scored" / "train"):
+        assert len(row["ref_logps"]) == len(row["rewards"]) == 6
+
+    # Fewer columns, other columns, all again: joined anew from what is there.
+    engines_work = times(scores)
+    alone = run_scoring(
+        config_of(tmp_path / "broken", poisoned_model, ref_logps=False, reward_model=str(tmp_path / "rm"))
+    )
+    assert (alone["eval"].rows, alone["eval"].rejected) == (2, 0)
+    assert next(iter_rows(both.data_dir / "scored" / "train"))["ref_logps"] is None
+    assert run_scoring(both) == made
+    assert times(scores) == engines_work
