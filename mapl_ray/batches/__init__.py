@@ -1,7 +1,7 @@
 """Relation groups as tensors: tokenization, prefix trees, collation."""
 
 from mapl_ray.batches.collate import Batch, collate
-from mapl_ray.batches.encode import EncodedGroup, encode_group, without_relations
+from mapl_ray.batches.encode import EncodedGroup, encode_group, encode_prompt, without_relations
 from mapl_ray.batches.relations import RelationBatch
 from mapl_ray.batches.tree import PrefixTree, build_tree
 
@@ -13,5 +13,6 @@ __all__ = [
     "build_tree",
     "collate",
     "encode_group",
+    "encode_prompt",
     "without_relations",
 ]

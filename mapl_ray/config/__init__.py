@@ -6,6 +6,7 @@ is checked when the config is read.
 
 from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
 from mapl_ray.config.load import load_config, parse_config
+from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.stages import (
     ClusterConfig,
@@ -23,10 +24,12 @@ __all__ = [
     "ClusterConfig",
     "DataConfig",
     "EvaluationConfig",
+    "JudgeConfig",
     "LevelWeights",
     "Method",
     "MixSource",
     "ModelConfig",
+    "PairMarginConfig",
     "RunConfig",
     "ScoringConfig",
     "SynthesisConfig",

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
 
@@ -54,6 +55,21 @@ class ScoringConfig(Section):
     gpu_memory_utilization: float = Field(default=0.85, gt=0.0, le=1.0)
     max_model_len: int = Field(default=4096, ge=16)
     batch_groups: int = Field(default=64, ge=1)  # groups handed to the engine at once
+    # Of the original pairs, before synthesis (docs/scoring.md):
+    judge: JudgeConfig = JudgeConfig()
+    pair_reward_model: str | None = None
+    pair_margin: PairMarginConfig = PairMarginConfig()
+
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether engines see the pairs before synthesis does."""
+        return self.judge.model is not None or self.pair_reward_model is not None
+
+    @model_validator(mode="after")
+    def _pair_rewards(self) -> Self:
+        if self.pair_margin.used and self.pair_reward_model is None:
+            raise ValueError("pair_margin without pair_reward_model: name the reward model that gives the margins")
+        return self
 
 
 class LevelWeights(Section):

@@ -35,7 +35,8 @@ def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
     check_inputs(config, stages)
     with ray_session(config.cluster):
         resources = available_resources()
-        for stage in stages:
+        before = ("score pairs",) if "synthesize" in stages and config.scoring.scores_pairs else ()
+        for stage in (*before, *stages):
             check_stage(stage, config, resources)
         yield
 

@@ -8,6 +8,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import Contamination, check_source
+from mapl_ray.scoring.judge import judge_questions
 from mapl_ray.synthesis import select_functions
 
 
@@ -17,6 +18,7 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
         check_source(config.data)
         Contamination.load(config.data)
         select_functions(config.synthesis)
+        _check_pair_scoring(config)
     if config.model.name_or_path != "tiny":
         check_model_directory(config.model.name_or_path)
     if "score" in stages:
@@ -26,3 +28,12 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
             check_model_directory(config.scoring.reward_model)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
         raise UserError("DPO needs ref_logps, and scoring.ref_logps=false. Set it to true.")
+
+
+def _check_pair_scoring(config: RunConfig) -> None:
+    judge = config.scoring.judge
+    if judge.model is not None:
+        judge_questions(config.synthesis, judge.functions)
+    for model in (judge.model, config.scoring.pair_reward_model):
+        if model not in (None, "policy"):
+            check_model_directory(str(model))

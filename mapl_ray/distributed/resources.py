@@ -44,8 +44,11 @@ class Demand:
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:
-    """The most that a stage holds at once: `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`."""
-    if stage == "score":
+    """The most that a stage holds at once.
+
+    Stages: `score pairs`, `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`.
+    """
+    if stage in ("score", "score pairs"):
         scoring = config.scoring
         keys = "scoring.num_engines, scoring.cpus_per_engine, scoring.gpus_per_engine"
         return Demand(scoring.num_engines, scoring.cpus_per_engine, scoring.gpus_per_engine, keys)

@@ -14,6 +14,7 @@ import ray.data
 import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
+from mapl_ray.distributed.score_pairs import run_pair_scoring
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
@@ -24,15 +25,19 @@ from mapl_ray.synthesis import Tally, module_digests, select_functions, synthesi
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     """`run_dir/pairs` -> `run_dir/groups`, both splits; the same bytes on any number of workers.
 
+    A judge and a reward model look at the pairs before, where the config names one.
+
     Every pair gives `groups_per_pair` results, each a group or a rejection: `input_rows` of the manifest is their
     number. Raises `UserError` where no pair of the train split gave a group.
     """
     of_split = split_configs(config.synthesis)
     for synthesis in of_split.values():
         select_functions(synthesis)  # a misspelt name is told here, not by a task
-    pairs, folder = prepare_pairs(config), config.data_dir
+    pairs, folder, source = prepare_pairs(config), config.data_dir, "pairs"
+    if config.scoring.scores_pairs:
+        pairs, source = run_pair_scoring(config), "pairs-scored"
     stages = [
-        Stage("synthesize", folder / "pairs" / split, folder / "groups" / split, recipe_of(synthesis, config.seed))
+        Stage("synthesize", folder / source / split, folder / "groups" / split, recipe_of(synthesis, config.seed))
         for split, synthesis in of_split.items()
     ]
     manifests = {}

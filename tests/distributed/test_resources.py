@@ -6,6 +6,8 @@ from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.resources import Node, Resources, check_stage, demand_of
 from mapl_ray.errors import UserError
 
+STAGES = ("score pairs", "score", "train rm", "train dpo", "tune", "synthesize")
+
 
 def config(**sections: object) -> RunConfig:
     return parse_config(dict(sections), "test")
@@ -18,8 +20,9 @@ def test_demands_by_hand() -> None:
         scoring={"num_engines": 3, "cpus_per_engine": 2, "gpus_per_engine": 2},
         tune={"max_concurrent_trials": 2, "num_trials": 5},
     )
-    found = {stage: str(demand_of(stage, one)) for stage in ("score", "train rm", "train dpo", "tune", "synthesize")}
+    found = {stage: str(demand_of(stage, one)) for stage in STAGES}
     assert found == {
+        "score pairs": "3 x (2 CPU + 2 GPU)",
         "score": "3 x (2 CPU + 2 GPU)",
         "train rm": "8 x (4 CPU + 1 GPU)",
         "train dpo": "16 x (4 CPU + 1 GPU)",
