@@ -31,7 +31,7 @@ from mapl_ray.shards import Manifest, fingerprint_of, read_manifest, read_part, 
 Kind = Literal["judgements", "rewards"]
 _ID = PAIR_SCHEMA.field("pair_id")
 _SCHEMAS: Mapping[Kind, pa.Schema] = {
-    "judgements": pa.schema([_ID, PAIR_SCHEMA.field("judgements")]),
+    "judgements": pa.schema([_ID, PAIR_SCHEMA.field("judgements"), ("order_gap", pa.float32())]),
     "rewards": pa.schema([_ID, ("chosen", pa.float32()), ("rejected", pa.float32())]),
 }
 
@@ -76,6 +76,12 @@ def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
             f"pairs is left to train on. Lower it; the margins are in {config.data_dir / 'pair-rewards'}."
         )
     return manifests
+
+
+def drop_scored_pairs(config: RunConfig) -> None:
+    """Take back an earlier config's manifests: no report may tell of pairs that these groups are not made from."""
+    for split in SPLITS:
+        (config.data_dir / "pairs-scored" / split / "manifest.json").unlink(missing_ok=True)
 
 
 def _options(config: RunConfig, model: str, revision: str | None) -> EngineOptions:
@@ -180,7 +186,7 @@ class ScorePairs:
         """The columns of every pair."""
         if self._kind == "judgements":
             judged = judge_pairs(pairs, self._scorer, self._questions)
-            return [j if isinstance(j, Rejection) else {"judgements": [asdict(one) for one in j]} for j in judged]
+            return [one if isinstance(one, Rejection) else asdict(one) for one in judged]
         rewards = score_pairs(pairs, self._scorer)
         return [r if isinstance(r, Rejection) else {"chosen": r[0], "rejected": r[1]} for r in rewards]
 

@@ -14,7 +14,7 @@ import ray.data
 import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
-from mapl_ray.distributed.score_pairs import run_pair_scoring
+from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
@@ -36,6 +36,8 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     pairs, folder, source = prepare_pairs(config), config.data_dir, "pairs"
     if config.scoring.scores_pairs:
         pairs, source = run_pair_scoring(config), "pairs-scored"
+    else:
+        drop_scored_pairs(config)
     stages = [
         Stage("synthesize", folder / source / split, folder / "groups" / split, recipe_of(synthesis, config.seed))
         for split, synthesis in of_split.items()

@@ -29,7 +29,14 @@ TEMPLATE = (
 ORDERS = ("yes or no", "no or yes")
 _SPELLINGS = ("{}", " {}")  # of yes, Yes, YES where no token is one
 _DIGITS = 4  # of p(yes): further ones depend on what else the engine computes beside it
-Judged = tuple[Judgement, ...] | Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a judge made of one pair."""
+
+    judgements: tuple[Judgement, ...]
+    order_gap: float  # mean over them of |p(yes) in one order - in the other|: how little the judge knows its mind
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,9 @@ def judge_prompts(response: str, questions: Sequence[str], tokenizer: Any) -> li
     return [encode_prompt((Message("user", text),), tokenizer) for text in texts]
 
 
-def judge_pairs(pairs: Sequence[PreferencePair], judge: Scorer, questions: Mapping[str, str]) -> list[Judged]:
+def judge_pairs(
+    pairs: Sequence[PreferencePair], judge: Scorer, questions: Mapping[str, str]
+) -> list[Judged | Rejection]:
     """Judgements of every pair by name of the question, or why there are none: too long, or no finite number.
 
     A judgement that came with the pair is not made again, and not returned. `judge.score` gives p(yes) of a prompt.
@@ -117,7 +126,7 @@ def judge_pairs(pairs: Sequence[PreferencePair], judge: Scorer, questions: Mappi
     fitting = [all(len(ids) <= judge.max_tokens for ids in of_pair) for of_pair in prompts]
     ids = [one for of_pair, fits in zip(prompts, fitting, strict=True) if fits for one in of_pair]
     scores = iter(judge.score(ids, [len(one) for one in ids]) if ids else [])
-    results: list[Judged] = []
+    results: list[Judged | Rejection] = []
     for pair, names, of_pair, fits in zip(pairs, asked, prompts, fitting, strict=True):
         if fits:
             results.append(_judged(pair, names, [next(scores) for _ in of_pair]))
@@ -132,14 +141,15 @@ def _prompts(pair: PreferencePair, questions: Sequence[str], judge: Scorer) -> I
         yield from judge_prompts(response, questions, judge.tokenizer)
 
 
-def _judged(pair: PreferencePair, names: Sequence[str], scores: Sequence[float]) -> Judged:
+def _judged(pair: PreferencePair, names: Sequence[str], scores: Sequence[float]) -> Judged | Rejection:
     """`scores` by response, question and order."""
     if not all(map(math.isfinite, scores)):
         return _rejection(pair, "not judged: the engine gave no finite p(yes)")
-    orders, half = len(ORDERS), len(scores) // 2
-    means = [round(math.fsum(scores[i : i + orders]) / orders, _DIGITS) for i in range(0, len(scores), orders)]
-    of_chosen, of_rejected = means[: half // orders], means[half // orders :]
-    return tuple(Judgement(*values) for values in zip(names, of_chosen, of_rejected, strict=True))
+    both = [scores[i : i + len(ORDERS)] for i in range(0, len(scores), len(ORDERS))]
+    means = [round(math.fsum(of_one) / len(ORDERS), _DIGITS) for of_one in both]
+    gaps = [max(of_one) - min(of_one) for of_one in both]
+    by_name = zip(names, means[: len(names)], means[len(names) :], strict=True)
+    return Judged(tuple(Judgement(*values) for values in by_name), math.fsum(gaps) / max(1, len(gaps)))
 
 
 def _rejection(pair: PreferencePair, reason: str) -> Rejection:

@@ -138,6 +138,9 @@ def test_a_rerun_skips_and_another_bound_scores_nothing_again(
     page = build_data_report(narrow.data_dir).read_text()
     assert "under the reward model is below" in page
     assert "pairs-scored/train" in page
+    run_synthesis(config_of(scored.folder, scored.model))
+    assert "pairs-scored" not in build_data_report(narrow.data_dir).read_text()
+    assert not any(row["judgements"] for row in rows_of(narrow, "pairs").values())
     none_left = config_of(scored.folder, scored.model, **scored.options, pair_margin={"min_margin": 1e9})
     with pytest.raises(UserError, match=r"min_margin=1000000000.0: none of .* is left"):
         run_pair_scoring(none_left)

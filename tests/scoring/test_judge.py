@@ -20,6 +20,7 @@ from mapl_ray.models import load_policy, load_tokenizer
 from mapl_ray.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions, judge
 from mapl_ray.scoring.judge import (
+    Judged,
     find_answers,
     judge_pairs,
     judge_prompts,
@@ -79,8 +80,11 @@ def test_both_orders_count_and_every_score_finds_its_place(judge_model: Path) ->
     long, broken = replace(PAIR, chosen="zyx " * 400), replace(PAIR, rejected="broken")
     first, of_given, too_long, not_finite = judge_pairs([PAIR, given, long, broken], scorer, QUESTIONS)
     expected = (Judgement("formal_tone", 0.655, 0.625), Judgement("gives_a_reason", 0.28, 0.25))
-    assert first == expected
-    assert of_given == expected[1:]  # what came with the pair is not asked again
+    assert isinstance(first, Judged)
+    assert first.judgements == expected
+    assert first.order_gap == pytest.approx(0.25)
+    assert isinstance(of_given, Judged)
+    assert of_given.judgements == expected[1:]  # what came with the pair is not asked again
     assert scorer.seen == 8 + 4 + 8  # responses x questions x orders; nothing of what is too long
     assert isinstance(too_long, Rejection)
     assert too_long.stage == "score"
