@@ -70,13 +70,16 @@ def find_answers(tokenizer: Any) -> Answers:
 
 
 def whole_answers(tokenizer: Any) -> Answers:
-    """Both words as the tokenizer writes them, token by token."""
+    """Both words as the tokenizer writes them, token by token. Raises `UserError` where it writes them alike."""
 
     def spelt(word: str) -> tuple[tuple[int, ...], ...]:
         texts = [form.format(one) for one in (word, word.title(), word.upper()) for form in _SPELLINGS]
         return tuple(dict.fromkeys(tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts))
 
-    return Answers(spelt("yes"), spelt("no"))
+    answers = Answers(spelt("yes"), spelt("no"))
+    if not all((*answers.yes, *answers.no)) or {*answers.yes} & {*answers.no}:
+        raise UserError("scoring.judge: to the model's tokenizer yes and no are the same. Name another judge.")
+    return answers
 
 
 def p_yes(yes_logps: Sequence[float], no_logps: Sequence[float]) -> float:
@@ -149,7 +152,8 @@ def _judged(pair: PreferencePair, names: Sequence[str], scores: Sequence[float])
     means = [round(math.fsum(of_one) / len(ORDERS), _DIGITS) for of_one in both]
     gaps = [max(of_one) - min(of_one) for of_one in both]
     by_name = zip(names, means[: len(names)], means[len(names) :], strict=True)
-    return Judged(tuple(Judgement(*values) for values in by_name), math.fsum(gaps) / max(1, len(gaps)))
+    gap = round(math.fsum(gaps) / max(1, len(gaps)), _DIGITS)
+    return Judged(tuple(Judgement(*values) for values in by_name), gap)
 
 
 def _rejection(pair: PreferencePair, reason: str) -> Rejection:

@@ -55,6 +55,26 @@ def test_answers_are_tokens_where_there_are_any_and_strings_where_not(judge_mode
     assert strings.longest > 1
 
 
+class DeafTokenizer:
+    """All words are one to it, and that one is special."""
+
+    all_special_ids = (0,)
+
+    def __len__(self) -> int:
+        return 1
+
+    def batch_decode(self, ids: list[list[int]]) -> list[str]:
+        return ["?" for _ in ids]
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return [0]
+
+
+def test_a_tokenizer_that_cannot_tell_yes_from_no() -> None:
+    with pytest.raises(UserError, match="Name another judge"):
+        find_answers(DeafTokenizer())
+
+
 class WordScorer:
     """p(yes) is higher where the prompt names yes first; NaN for prompts with a certain word."""
 
