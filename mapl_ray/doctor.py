@@ -125,14 +125,28 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
     for benchmark in config.data.benchmarks:
         yield _benchmark(benchmark)
     model = _source("model", "model.name_or_path", config.model.name_or_path, ("tiny",))
-    folder = Path(config.model.name_or_path)
+    yield _whole(model, config.model.name_or_path)
+    judge = config.scoring.judge.model
+    if judge == "policy":
+        yield Finding("ok", "judge", "the policy itself (model.name_or_path): as large as it, and as biased")
+    for what, key, value in (
+        ("judge", "scoring.judge.model", judge),
+        ("pair rewards", "scoring.pair_reward_model", config.scoring.pair_reward_model),
+    ):
+        if value not in (None, "policy"):
+            yield _whole(_source(what, key, str(value), ()), str(value))
+
+
+def _whole(found: Finding, name: str) -> Finding:
+    """The finding about a model, or what its directory lacks."""
+    folder = Path(name)
     if folder.is_dir():
         wanted = {"config.json": ("config.json",), "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json")}
         missing = [what for what, names in wanted.items() if not any((folder / name).is_file() for name in names)]
         if missing:
             cure = "save model and tokenizer there with save_pretrained, or name another directory"
-            model = Finding("fail", "model", f"{folder} has no {' and no '.join(missing)}", cure)
-    yield model
+            return Finding("fail", found.what, f"{folder} has no {' and no '.join(missing)}", cure)
+    return found
 
 
 def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Finding:
@@ -187,6 +201,8 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
     rows: list[tuple[str, float, float]] = [
         ("score", fewest * scoring.cpus_per_engine, fewest * scoring.gpus_per_engine)
     ]
+    if scoring.scores_pairs:
+        rows.insert(0, ("score pairs", *rows[0][1:]))
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
         rows.append(

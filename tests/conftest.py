@@ -77,6 +77,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def judge_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_model`, but `yes`, `no`, `Yes` and `No` are tokens, alone and after a space; most else is bytes."""
+    config = TinyModelConfig(vocab_size=700, hidden_size=64, num_layers=2, num_heads=2, max_position_embeddings=1024)
+    texts = ["yes", "no", "Yes", "No", "say yes or no, Yes or No, no or yes"] * 20
+    return build_tiny(tmp_path_factory.mktemp("models") / "judge", texts, config, seed=3)
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tiny_model: Path) -> Any:
     """The tokenizer of `tiny_model`."""
     return load_tokenizer(tiny_model)

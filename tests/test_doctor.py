@@ -239,6 +239,22 @@ def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch
     assert {finding.level for finding in fits} == {"ok"}
 
 
+def test_what_looks_at_pairs_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_cpus", lambda: 2)
+    scoring = {"judge": {"model": "policy"}, "pair_reward_model": str(tmp_path), "cpus_per_engine": 3}
+    found = {finding.what: finding for finding in doctor.diagnose(run_config(scoring=scoring))}
+    assert found["judge"].level == "ok"
+    assert (found["pair rewards"].level, found["pair rewards"].detail) == (
+        "fail",
+        f"{tmp_path} has no config.json and no tokenizer",
+    )
+    assert findings_about("judge") == []
+    wanted = [finding.detail.split(";")[0] for finding in findings_about("resources", scoring=scoring)]
+    assert wanted[:2] == ["score pairs wants 3 CPU, 0 GPU", "score wants 3 CPU, 0 GPU"]
+    gone = findings_about("judge", scoring={"judge": {"model": "./not/here"}})
+    assert [(finding.level, finding.cure) for finding in gone] == [("fail", "mend scoring.judge.model")]
+
+
 # --- the command, and the recipes that ship ---
 
 

@@ -39,7 +39,7 @@ def encode_group(group: RelationGroup, tokenizer: Any, max_sequence_tokens: int)
     merges across it would give other ids for the joined text, which no stage here ever uses.
     Returns a `Rejection` for a sequence longer than `max_sequence_tokens`.
     """
-    prompt_ids = tuple(_prompt_ids(prompt, tokenizer) for prompt in group.prompts)
+    prompt_ids = tuple(encode_prompt(prompt, tokenizer) for prompt in group.prompts)
     response_ids = tuple(
         (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id) for response in group.responses
     )
@@ -93,7 +93,8 @@ def of_levels(group: EncodedGroup, families: Collection[str]) -> EncodedGroup:
     )
 
 
-def _prompt_ids(prompt: Seq[Message], tokenizer: Any) -> tuple[int, ...]:
+def encode_prompt(prompt: Seq[Message], tokenizer: Any) -> tuple[int, ...]:
+    """Ids of the rendered prompt, ready for the answer."""
     rows = messages_to_rows(tuple(prompt))
     if tokenizer.chat_template is None:
         text = "".join(f"{row['role']}: {row['content']}\n\n" for row in rows) + "assistant: "

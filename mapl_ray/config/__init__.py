@@ -7,6 +7,7 @@ is checked when the config is read.
 from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
 from mapl_ray.config.load import load_config, parse_config
 from mapl_ray.config.objective import Method, ObjectiveConfig
+from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.stages import (
     ClusterConfig,
@@ -24,12 +25,14 @@ __all__ = [
     "ClusterConfig",
     "DataConfig",
     "EvaluationConfig",
+    "JudgeConfig",
     "LevelWeights",
     "LoraConfig",
     "Method",
     "MixSource",
     "ModelConfig",
     "ObjectiveConfig",
+    "PairMarginConfig",
     "RunConfig",
     "ScoringConfig",
     "SynthesisConfig",

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from mapl_ray.config.objective import Method, ObjectiveConfig
+from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
 
@@ -63,6 +64,16 @@ class ScoringConfig(Section):
     chunked_prefill: bool | None = None  # None: as vLLM finds right for the model
     max_num_batched_tokens: int | None = Field(default=None, ge=16)  # of one engine step; None: vLLM's own
 
+    # Of the original pairs, before synthesis (docs/scoring.md):
+    judge: JudgeConfig = JudgeConfig()
+    pair_reward_model: str | None = None
+    pair_margin: PairMarginConfig = PairMarginConfig()
+
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether engines see the pairs before synthesis does."""
+        return self.judge.model is not None or self.pair_reward_model is not None
+
     @property
     def engines(self) -> tuple[int, int]:
         """Fewest and most engines at once."""
@@ -88,6 +99,12 @@ class ScoringConfig(Section):
             )
         if not self.ref_logps and (self.lora or self.ref_model):
             raise ValueError("ref_model and lora are of ref_logps: set ref_logps=true, or leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _pair_rewards(self) -> Self:
+        if self.pair_margin.used and self.pair_reward_model is None:
+            raise ValueError("pair_margin without pair_reward_model: name the reward model that gives the margins")
         return self
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
 from mapl_ray.distributed.evaluate import score_models
-from mapl_ray.distributed.preflight import check_inputs
+from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.resources import check_stage
 from mapl_ray.distributed.runtime import available_resources, ray_session
@@ -25,7 +25,6 @@ from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import read_groups, read_manifest, write_json
 from mapl_ray.synthesis import load_modules
 
-METHODS: tuple[Method, ...] = ("rm", "dpo")
 ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate")
 
 
@@ -35,7 +34,8 @@ def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
     check_inputs(config, stages)
     with ray_session(config.cluster):
         resources = available_resources()
-        for stage in stages:
+        before = ("score pairs",) if "synthesize" in stages and config.scoring.scores_pairs else ()
+        for stage in (*before, *stages):
             check_stage(stage, config, resources)
         yield
 

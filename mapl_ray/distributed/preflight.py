@@ -9,6 +9,7 @@ from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
+from mapl_ray.scoring.judge import judge_questions
 from mapl_ray.synthesis import select_functions
 from mapl_ray.training import check_loggers
 
@@ -21,6 +22,7 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
         check_source(config.data)
         Contamination.load(config.data)
         select_functions(config.synthesis)
+        _check_pair_scoring(config)
     if config.model.name_or_path != "tiny":
         check_model_directory(config.model.name_or_path)
     if "score" in stages:
@@ -31,7 +33,11 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
             check_loggers(config.training(method).loggers)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
-        raise UserError("DPO needs ref_logps, and scoring.ref_logps=false. Set it to true.")
+        if config.training("dpo").reference == "scored":
+            raise UserError(
+                "train.reference=scored needs ref_logps, and scoring.ref_logps=false. Set it to true, or "
+                "train.reference=frozen."
+            )
 
 
 def _check_scoring(config: RunConfig) -> None:
@@ -44,3 +50,12 @@ def _check_scoring(config: RunConfig) -> None:
         check_lora(scoring.lora)
     if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny one is built of data not yet read
         check_same_tokenizer(scoring.ref_model, model.name_or_path, scoring.ref_model_revision, model.revision)
+
+
+def _check_pair_scoring(config: RunConfig) -> None:
+    judge = config.scoring.judge
+    if judge.model is not None:
+        judge_questions(config.synthesis, judge.functions)
+    for model in (judge.model, config.scoring.pair_reward_model):
+        if model not in (None, "policy"):
+            check_model_directory(str(model))

@@ -48,8 +48,11 @@ class Demand:
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:
-    """The most that a stage holds at once: `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`."""
-    if stage == "score":
+    """The most that a stage holds at once.
+
+    Stages: `score pairs`, `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`.
+    """
+    if stage in ("score", "score pairs"):
         return _engines(config)
     if stage in ("train rm", "train dpo"):
         return _training(config.training("rm" if stage == "train rm" else "dpo"), 1, "")

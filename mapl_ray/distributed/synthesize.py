@@ -15,6 +15,7 @@ import mapl_ray
 from mapl_ray.config import ClusterConfig, RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.runtime import available_resources
+from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
@@ -27,15 +28,21 @@ _MOST_PARTS = 8  # of a task: a task that is lost is done again whole
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     """`run_dir/pairs` -> `run_dir/groups`, both splits; the same bytes on any number of workers.
 
+    A judge and a reward model look at the pairs before, where the config names one.
+
     Every pair gives `groups_per_pair` results, each a group or a rejection: `input_rows` of the manifest is their
     number. Raises `UserError` where no pair of the train split gave a group.
     """
     of_split = split_configs(config.synthesis)
     for synthesis in of_split.values():
         select_functions(synthesis)  # a misspelt name is told here, not by a task
-    pairs, folder = prepare_pairs(config), config.data_dir
+    pairs, folder, source = prepare_pairs(config), config.data_dir, "pairs"
+    if config.scoring.scores_pairs:
+        pairs, source = run_pair_scoring(config), "pairs-scored"
+    else:
+        drop_scored_pairs(config)
     stages = [
-        Stage("synthesize", folder / "pairs" / split, folder / "groups" / split, recipe_of(synthesis, config.seed))
+        Stage("synthesize", folder / source / split, folder / "groups" / split, recipe_of(synthesis, config.seed))
         for split, synthesis in of_split.items()
     ]
     manifests = {}

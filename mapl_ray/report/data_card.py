@@ -21,7 +21,7 @@ _COLUMNS = {
     "sequences": "(prompt, response) by index, and whether the response satisfies each instruction of the prompt",
     "relations": "level; preferred and dispreferred sequences by index: the rewards of the first should sum to more",
     "source": "file or data set that the pair is from",
-    "margin": "the annotator's confidence, where there was one",
+    "margin": "the annotator's confidence, where there was one, or a reward model's margin, where the run fills it",
     "ref_logps": "log-probabilities under the reference policy, after scoring",
     "rewards": "rewards under a reward model, after scoring",
 }

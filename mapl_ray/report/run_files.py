@@ -17,6 +17,7 @@ from mapl_ray.report.data_stats import sample_rows
 from mapl_ray.shards import Manifest, read_manifest
 
 _EXAMPLES = 4
+_DATA_SETS = ("pairs", "pair-judgements", "pair-rewards", "pairs-scored", "groups")
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
     if isinstance(evaluation, dict):
         files.evaluation = evaluation
     for manifest in sorted((data_dir or run_dir).glob("*/*/manifest.json")):
-        if manifest.parent.parent.name in ("pairs", "groups"):
+        if manifest.parent.parent.name in _DATA_SETS:
             _read_data_set(manifest.parent, files)
     for path in sorted(run_dir.glob("*/metrics.jsonl")):
         if rows := list(_read_lines(path)):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mapl_ray.errors import RunError
 from mapl_ray.models import load_tokenizer
+from mapl_ray.scoring.judge import find_answers, p_yes
 from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
 from mapl_ray.scoring.options import EngineOptions
 
@@ -58,6 +59,39 @@ class RewardScorer:
         pooling = PoolingParams(use_activation=False)  # a sigmoid would squash the reward
         outputs = self._engine.classify(_prompts(token_ids), pooling_params=pooling, use_tqdm=False)
         return [float(out.outputs.probs[0]) for out in outputs]
+
+
+class JudgeScorer(LogprobScorer):
+    """p(yes) of a prompt under a causal model, normalised over yes and no: see `scoring.judge`."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises as `LogprobScorer` does."""
+        super().__init__(options)
+        self.answers = find_answers(self.tokenizer)
+        self.max_tokens -= self.answers.longest - 1  # what follows a prompt where answers are scored as strings
+
+    def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+        """One p(yes) a prompt, in [0, 1]; the answer starts at its end, so `starts` does not matter here."""
+        answers = (*self.answers.yes, *self.answers.no)
+        logps = self._next_token(token_ids) if self.answers.single else self._strings(token_ids)
+        split = len(self.answers.yes)
+        rows = [logps[i : i + len(answers)] for i in range(0, len(logps), len(answers))]
+        return [p_yes(row[:split], row[split:]) for row in rows]
+
+    def _next_token(self, token_ids: Sequence[Sequence[int]]) -> list[float]:
+        """log p of every answer after every prompt, answers innermost; unlike `prompt_logprobs` it uses the cache."""
+        from vllm import SamplingParams
+
+        wanted = [token for (token,) in (*self.answers.yes, *self.answers.no)]
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=wanted, detokenize=False)
+        outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False)
+        return [out.outputs[0].logprobs[0][token].logprob for out in outputs for token in wanted]
+
+    def _strings(self, token_ids: Sequence[Sequence[int]]) -> list[float]:
+        """The same for answers of several tokens."""
+        answers = (*self.answers.yes, *self.answers.no)
+        whole = [[*prompt, *answer] for prompt in token_ids for answer in answers]
+        return super().score(whole, [len(prompt) for prompt in token_ids for _ in answers])
 
 
 def _adapter(options: EngineOptions) -> Any:

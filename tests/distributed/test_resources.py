@@ -10,6 +10,8 @@ from mapl_ray.distributed.resources import Node, Resources, check_stage, demand_
 from mapl_ray.errors import UserError
 from mapl_ray.scoring import check_engine, engine_needs
 
+STAGES = ("score pairs", "score", "train rm", "train dpo", "tune", "synthesize")
+
 
 def config(**sections: object) -> RunConfig:
     return parse_config(dict(sections), "test")
@@ -22,8 +24,9 @@ def test_demands_by_hand() -> None:
         scoring={"num_engines": 3, "cpus_per_engine": 2, "gpus_per_engine": 2},
         tune={"max_concurrent_trials": 2, "num_trials": 5},
     )
-    found = {stage: str(demand_of(stage, one)) for stage in ("score", "train rm", "train dpo", "tune", "synthesize")}
+    found = {stage: str(demand_of(stage, one)) for stage in STAGES}
     assert found == {
+        "score pairs": "3 x (2 CPU + 2 GPU)",
         "score": "3 x (2 CPU + 2 GPU)",  # on GPUs the cache is no main memory
         "train rm": "8 x (4 CPU + 1 GPU)",
         "train dpo": "16 x (4 CPU + 1 GPU)",

@@ -1,0 +1,37 @@
+"""What a judge and a reward model do with the original pairs, before they become groups."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from mapl_ray.config.section import Section
+
+
+class JudgeConfig(Section):
+    """A causal model that answers the questions of soft instruction functions about both responses of a pair."""
+
+    model: str | None = None  # a directory, a hub name, or `policy`: the base model of the run; None: nothing is judged
+    revision: str | None = None  # of a hub model; the policy has its own (model.revision)
+    functions: tuple[str, ...] | None = None  # soft functions; None: all that `synthesis` allows
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.model is None and (self.functions is not None or self.revision is not None):
+            raise ValueError("functions or revision without model: name the judge, or `policy`")
+        if self.model == "policy" and self.revision is not None:
+            raise ValueError(f"revision={self.revision!r} and model='policy': set model.revision")
+        return self
+
+
+class PairMarginConfig(Section):
+    """Uses of the margin r(x, chosen) - r(x, rejected) under `scoring.pair_reward_model`."""
+
+    fill_margin: bool = False  # write it into the column `margin`, in the place of what stood there
+    min_margin: float | None = Field(default=None, allow_inf_nan=False)  # drop pairs below it
+
+    @property
+    def used(self) -> bool:
+        """Whether anything is done with margins."""
+        return self.fill_margin or self.min_margin is not None

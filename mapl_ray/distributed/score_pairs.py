@@ -1,0 +1,236 @@
+"""Scores of the original pairs, before synthesis: a judge's p(yes) and a reward model's margins.
+
+    pairs/{split} -> pair-judgements/{split}    scoring.judge; vLLM actors
+    pairs/{split} -> pair-rewards/{split}       scoring.pair_reward_model; vLLM actors
+    pairs/{split} and those -> pairs-scored/{split}, which synthesis takes in the place of pairs/{split}
+
+What engines made stands apart, so that another bound for margins, or a second scorer, computes no score again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import ray.data
+
+from mapl_ray.config import PairMarginConfig, RunConfig, ScoringConfig
+from mapl_ray.distributed.prepare import SPLITS, resolve_model
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.models import model_identity
+from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
+from mapl_ray.scoring import EngineOptions
+from mapl_ray.scoring.judge import ORDERS, TEMPLATE, judge_pairs, judge_questions
+from mapl_ray.scoring.pair_rewards import Rewards, score_pairs, with_scores
+from mapl_ray.shards import Manifest, fingerprint_of, read_manifest, read_part, write_part
+
+Kind = Literal["judgements", "rewards"]
+_ID = PAIR_SCHEMA.field("pair_id")
+_SCHEMAS: Mapping[Kind, pa.Schema] = {
+    "judgements": pa.schema([_ID, PAIR_SCHEMA.field("judgements"), ("order_gap", pa.float32())]),
+    "rewards": pa.schema([_ID, ("chosen", pa.float32()), ("rejected", pa.float32())]),
+}
+
+
+def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
+    """`data_dir/pairs` -> `data_dir/pairs-scored`, both splits: every pair is there, or rejected with its reason.
+
+    Raises `UserError` where `min_margin` leaves no pair of the train split.
+    """
+    scoring = config.scoring
+    scores: dict[Kind, dict[str, Path]] = {}
+    if scoring.judge.model is not None:
+        policy = scoring.judge.model == "policy"
+        model = resolve_model(config) if policy else scoring.judge.model
+        revision = config.model.revision if policy else scoring.judge.revision
+        questions = judge_questions(config.synthesis, scoring.judge.functions)
+        scores["judgements"] = _run_engines(config, "judgements", _options(config, model, revision), questions)
+    if scoring.pair_reward_model is not None:
+        scores["rewards"] = _run_engines(config, "rewards", _options(config, scoring.pair_reward_model, None), {})
+    stages = [
+        Stage(
+            "score pairs",
+            config.data_dir / "pairs" / split,
+            config.data_dir / "pairs-scored" / split,
+            fingerprint_of(
+                {
+                    "margin": scoring.pair_margin.model_dump(mode="json"),
+                    "scores": {kind: read_manifest(folders[split]).content_hash for kind, folders in scores.items()},
+                }
+            ),
+        )
+        for split in SPLITS
+    ]
+    folders = [{kind: by_split[split] for kind, by_split in scores.items()} for split in SPLITS]
+    done = run_stages(stages, lambda shards: _join(shards, stages, folders, scoring.pair_margin))
+    manifests = dict(zip(SPLITS, (manifest for manifest, _ in done), strict=True))
+    for split, (manifest, made) in zip(SPLITS, done, strict=True):
+        _tell(config, split, manifest, f"{manifest.rows} pairs kept, {manifest.rejected} dropped", made)
+    if manifests["train"].rows == 0:
+        raise UserError(
+            f"scoring.pair_margin.min_margin={scoring.pair_margin.min_margin}: none of {manifests['train'].rejected} "
+            f"pairs is left to train on. Lower it; the margins are in {config.data_dir / 'pair-rewards'}."
+        )
+    return manifests
+
+
+def drop_scored_pairs(config: RunConfig) -> None:
+    """Take back an earlier config's manifests: no report may tell of pairs that these groups are not made from."""
+    for split in SPLITS:
+        (config.data_dir / "pairs-scored" / split / "manifest.json").unlink(missing_ok=True)
+
+
+def _options(config: RunConfig, model: str, revision: str | None) -> EngineOptions:
+    folder = Path(model).expanduser()
+    model = str(folder.resolve()) if folder.is_dir() else model  # actors start in other folders than the driver
+    return EngineOptions.of(config.scoring, model, revision, config.model.dtype, config.seed)
+
+
+def _run_engines(
+    config: RunConfig, kind: Kind, options: EngineOptions, questions: Mapping[str, str]
+) -> dict[str, Path]:
+    """Both splits with the same engines; the folder of each."""
+    recipe = fingerprint_of(
+        {
+            "model": model_identity(options.model, options.revision),
+            "dtype": options.dtype,
+            "max_model_len": options.max_model_len,
+            **({"questions": questions, "template": TEMPLATE, "orders": ORDERS} if kind == "judgements" else {}),
+        }
+    )
+    targets = {split: config.data_dir / f"pair-{kind}" / split for split in SPLITS}
+    stages = [Stage(f"pair {kind}", config.data_dir / "pairs" / split, targets[split], recipe) for split in SPLITS]
+    done = run_stages(stages, lambda shards: _on_engines(shards, stages, kind, options, questions, config.scoring))
+    what = f"judged on {len(questions)} questions" if kind == "judgements" else "with rewards"
+    for split, (manifest, made) in zip(SPLITS, done, strict=True):
+        _tell(config, split, manifest, f"{manifest.rows} pairs {what}, {manifest.rejected} without", made)
+    return targets
+
+
+def _tell(config: RunConfig, split: str, manifest: Manifest, text: str, made: int) -> None:
+    pairs = read_manifest(config.data_dir / "pairs" / split, verify=False).rows
+    if manifest.input_rows != pairs:
+        raise RunError(
+            f"{manifest.stage}, {split}: {manifest.input_rows} results of {pairs} pairs; expected one a pair."
+        )
+    print(f"  {split}: {text}; {f'{made} parts made' if made else 'already there, skipped'}", flush=True)
+
+
+def _on_engines(
+    shards: ray.data.Dataset,
+    stages: list[Stage],
+    kind: Kind,
+    options: EngineOptions,
+    questions: Mapping[str, str],
+    scoring: ScoringConfig,
+) -> ray.data.Dataset:
+    return shards.map(
+        ScorePairs,
+        fn_constructor_kwargs={
+            "stages": stages,
+            "kind": kind,
+            "options": asdict(options),
+            "questions": questions,
+            "batch_pairs": scoring.batch_groups,
+        },
+        compute=ray.data.ActorPoolStrategy(size=scoring.num_engines),
+        num_cpus=scoring.cpus_per_engine,
+        num_gpus=scoring.gpus_per_engine,
+        max_restarts=MAX_RETRIES,
+        max_task_retries=MAX_RETRIES,
+    )
+
+
+class ScorePairs:
+    """One engine, started once; a part of pairs a call."""
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        kind: Kind,
+        options: dict[str, Any],
+        questions: Mapping[str, str],
+        batch_pairs: int,
+    ) -> None:
+        from mapl_ray.scoring.engine import JudgeScorer, RewardScorer
+
+        self._stages, self._kind, self._questions, self._batch_pairs = stages, kind, questions, batch_pairs
+        self._error = ""
+        try:
+            engine = EngineOptions(**options)
+            self._scorer = JudgeScorer(engine) if kind == "judgements" else RewardScorer(engine)
+        except (UserError, RunError) as error:  # as an exception Ray would start the actor again, for ever
+            self._error = str(error)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._error:
+            return {"error": self._error}
+        stage, index = self._stages[int(row["stage"])], int(row["index"])
+        pairs = _read_pairs(stage.source, index)
+        rows, rejections = [], []
+        for start in range(0, len(pairs), self._batch_pairs):
+            batch = pairs[start : start + self._batch_pairs]
+            for pair, score in zip(batch, self._scores(batch), strict=True):
+                if isinstance(score, Rejection):
+                    rejections.append(score)
+                else:
+                    rows.append({"pair_id": pair.pair_id, **score})
+        write_part(stage.target, index, rows, rejections, _SCHEMAS[self._kind], row["fingerprint"])
+        return {"error": ""}
+
+    def _scores(self, pairs: Sequence[PreferencePair]) -> list[dict[str, Any] | Rejection]:
+        """The columns of every pair."""
+        if self._kind == "judgements":
+            judged = judge_pairs(pairs, self._scorer, self._questions)
+            return [one if isinstance(one, Rejection) else asdict(one) for one in judged]
+        rewards = score_pairs(pairs, self._scorer)
+        return [r if isinstance(r, Rejection) else {"chosen": r[0], "rejected": r[1]} for r in rewards]
+
+
+def _join(
+    shards: ray.data.Dataset, stages: list[Stage], folders: list[dict[Kind, Path]], margin: PairMarginConfig
+) -> ray.data.Dataset:
+    return shards.map(
+        join_shard,
+        fn_kwargs={"stages": stages, "folders": folders, "margin": margin},
+        num_cpus=1,
+        max_retries=MAX_RETRIES,
+    )
+
+
+def join_shard(
+    row: dict[str, Any], *, stages: list[Stage], folders: list[dict[Kind, Path]], margin: PairMarginConfig
+) -> dict[str, Any]:
+    """One part of the pairs with what was made of it; `folders` has an entry a stage."""
+    number, index = int(row["stage"]), int(row["index"])
+    stage, of_stage = stages[number], folders[number]
+    rewards: dict[str, Rewards] = {}
+    judgements: dict[str, list[Judgement]] = {}
+    if "rewards" in of_stage:
+        for item in _read_rows(of_stage["rewards"], index):
+            rewards[item["pair_id"]] = (item["chosen"], item["rejected"])
+    if "judgements" in of_stage:
+        for item in _read_rows(of_stage["judgements"], index):
+            judgements[item["pair_id"]] = [Judgement(**one) for one in item["judgements"]]
+    results = [with_scores(pair, margin, rewards, judgements) for pair in _read_pairs(stage.source, index)]
+    write_part(
+        stage.target,
+        index,
+        [result.to_row() for result in results if isinstance(result, PreferencePair)],
+        [result for result in results if isinstance(result, Rejection)],
+        PAIR_SCHEMA,
+        row["fingerprint"],
+    )
+    return {"error": ""}
+
+
+def _read_rows(directory: Path, index: int) -> list[dict[str, Any]]:
+    return read_part(directory, part_by_index(directory, index))
+
+
+def _read_pairs(directory: Path, index: int) -> list[PreferencePair]:
+    return [PreferencePair.from_row(item) for item in _read_rows(directory, index)]
