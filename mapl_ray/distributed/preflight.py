@@ -32,12 +32,12 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     for method in METHODS:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
             check_loggers(config.training(method).loggers)
-    if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
-        if config.training("dpo").reference == "scored":
-            raise UserError(
-                "train.reference=scored needs ref_logps, and scoring.ref_logps=false. Set it to true, or "
-                "train.reference=frozen."
-            )
+    unscored = {"train dpo", "score"} <= {*stages} and not config.scoring.ref_logps
+    if unscored and config.training("dpo").reference == "scored":
+        raise UserError(
+            "train.reference=scored needs ref_logps, and scoring.ref_logps=false. Set it to true, or "
+            "train.reference=frozen."
+        )
 
 
 def _check_scoring(config: RunConfig) -> None:
