@@ -69,8 +69,8 @@ def _tried(model: Any) -> float:
     training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
-        trees = last_hidden(model, collate(groups, "tree", 0, row_tokens=1000).to(device)).float()
-        plain = last_hidden(model, collate(groups, "padded", 0).to(device)).float()
+        trees = last_hidden(model, collate(groups, "tree", 0, row_tokens=1000).to(device)).double()
+        plain = last_hidden(model, collate(groups, "padded", 0).to(device)).double()
     finally:
         model.train(training)
     return float((trees - plain).norm() / plain.norm())
