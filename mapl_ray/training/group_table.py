@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.batches import EncodedGroup, encode_group
-from mapl_ray.config import Method
+from mapl_ray.config import Method, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
@@ -20,7 +22,7 @@ class GroupTable:
 
     def __init__(self, directory: Path, method: Method) -> None:
         """Raises `UserError` for an unfinished, damaged or empty data set, and for DPO without `ref_logps`."""
-        self.directory = directory
+        self.directory, self.method = directory, method
         self.manifest: Manifest = read_manifest(directory)
         tables = []
         for part in self.manifest.parts:
@@ -42,10 +44,32 @@ class GroupTable:
         return RelationGroup.from_row(self._table.slice(index, 1).to_pylist()[0])
 
 
-def encode_all(
-    table: GroupTable, indices: list[int], tokenizer: Any, max_sequence_tokens: int
-) -> tuple[list[EncodedGroup], list[Rejection]]:
-    """Encode some groups of the table; over-long ones are left out and returned."""
-    encoded = [encode_group(table[index], tokenizer, max_sequence_tokens) for index in indices]
-    groups = [group for group in encoded if isinstance(group, EncodedGroup)]
-    return groups, [group for group in encoded if isinstance(group, Rejection)]
+REASONS = ("too_long", "ref_logps_of_whole_prompt", "prompt_truncated")  # the last one is cut, not left out
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Groups ready to collate, and how many were left out or cut, by reason."""
+
+    groups: list[EncodedGroup]
+    counts: Counter[str]  # of REASONS
+
+
+def encode_all(table: GroupTable, indices: list[int], tokenizer: Any, config: TrainConfig) -> Encoded:
+    """Encode some groups of the table; what is too long is left out or cut, as `train.truncate_prompt` says.
+
+    A cut group is left out where its `ref_logps` would be needed: they are of the whole prompts.
+    """
+    groups: list[EncodedGroup] = []
+    counts: Counter[str] = Counter()
+    for index in indices:
+        record = table[index]
+        group = encode_group(record, tokenizer, config.max_sequence_tokens, config.truncate_prompt)
+        if isinstance(group, Rejection):
+            counts["too_long"] += 1
+        elif group.truncated and table.method == "dpo" and record.ref_logps is not None:
+            counts["ref_logps_of_whole_prompt"] += 1
+        else:
+            counts["prompt_truncated"] += group.truncated
+            groups.append(group)
+    return Encoded(groups, +counts)

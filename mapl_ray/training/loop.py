@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ class Progress:
     done: int  # steps, those before a resume included
     metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
     tokens: int = 0
-    too_long: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # groups left out or cut, by reason
     seconds: float = 0.0
 
 
@@ -87,6 +88,7 @@ def train(
     trainer = Trainer(Engine(module, config, plan.total_steps), config, method, tokenizer)
     run = Run(trainer, plan, table, held_out, output_dir, fingerprint)
     progress = _steps(run, on_report, stop_after)
+    counts = trainer.counts_of_all_ranks(progress.counts)
     result = TrainResult(
         method=method,
         fingerprint=fingerprint,
@@ -98,7 +100,8 @@ def train(
         num_workers=run.engine.world_size,
         zero_stage=config.zero_stage,
         tokens=progress.tokens,
-        too_long=progress.too_long,
+        too_long=counts["too_long"],
+        counts=counts,
         resumed_step=progress.resumed_step,
         config=config.model_dump(mode="json"),
     )
@@ -146,7 +149,7 @@ def _one_step(run: Run, progress: Progress) -> dict[str, float]:
     seconds = time.monotonic() - began
     progress.done += 1
     progress.tokens += tokens
-    progress.too_long += work.too_long
+    progress.counts += work.counts
     progress.seconds += seconds
     return metrics | {
         "learning_rate": learning_rate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from mapl_ray.errors import RunError
 from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
 from mapl_ray.objective import LossOutput, dpo_rewards, level_sums, metrics_of, relation_loss
 from mapl_ray.training.deepspeed_engine import Engine
-from mapl_ray.training.group_table import GroupTable, encode_all
+from mapl_ray.training.group_table import REASONS, GroupTable, encode_all
 from mapl_ray.training.plan import deal
 
 
@@ -23,7 +24,7 @@ class Work:
     """Micro-batches of one rank, and what was left out of them."""
 
     batches: list[Batch]
-    too_long: int
+    counts: Counter[str]  # groups left out or cut, by reason (`group_table.REASONS`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,9 @@ class Trainer:
 
     def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int) -> Work:
         """Encode and collate; empty micro-batches take the filler group, without its relations."""
-        found = [
-            encode_all(table, indices, self.tokenizer, self.config.max_sequence_tokens) for indices in micro_batches
-        ]
-        batches = [self._collate(groups or [self._filler(table, filler)]) for groups, _ in found]
-        return Work(batches, sum(len(rejected) for _, rejected in found))
+        found = [encode_all(table, indices, self.tokenizer, self.config) for indices in micro_batches]
+        batches = [self._collate(encoded.groups or [self._filler(table, filler)]) for encoded in found]
+        return Work(batches, sum((encoded.counts for encoded in found), Counter()))
 
     def train_step(self, batches: list[Batch], step: int) -> tuple[dict[str, float], int]:
         """Metrics and number of tokens (all ranks) of one optimizer step.
@@ -82,6 +81,11 @@ class Trainer:
         metrics = metrics_of(self.engine.sum_over_ranks(sums_LM), self.config.weights)
         return {f"eval/{name}": value for name, value in metrics.items()}
 
+    def counts_of_all_ranks(self, counts: Counter[str]) -> dict[str, int]:
+        """Groups left out or cut, by reason; every rank must call it."""
+        mine = torch.tensor([counts[reason] for reason in REASONS])
+        return dict(zip(REASONS, self.engine.sum_over_ranks(mine).tolist(), strict=True))
+
     def _loss(self, batch: Batch, counts_L: torch.Tensor) -> LossOutput:
         rewards_S = self.engine(batch)
         if self.method == "dpo":
@@ -95,11 +99,10 @@ class Trainer:
         return collate(groups, self.config.batching, self.tokenizer.pad_token_id, multiple, row_tokens)
 
     def _filler(self, table: GroupTable, index: int) -> EncodedGroup:
-        limit = self.config.max_sequence_tokens
         for candidate in (index, *range(len(table))):
-            groups, _ = encode_all(table, [candidate], self.tokenizer, limit)
-            if groups:
+            if groups := encode_all(table, [candidate], self.tokenizer, self.config).groups:
                 return without_relations(groups[0])
+        limit = self.config.max_sequence_tokens
         raise RunError(f"{table.directory}: every group is longer than train.max_sequence_tokens={limit}.")
 
     def _no_sums(self) -> torch.Tensor:
