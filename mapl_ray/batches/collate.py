@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from mapl_ray.batches.encode import EncodedGroup
 from mapl_ray.batches.pack import pack
 from mapl_ray.batches.relations import RelationBatch, relation_batch
-from mapl_ray.batches.tree import build_tree
+from mapl_ray.batches.tree import IntArray, build_tree
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,10 +69,10 @@ class Batch:
 class _Piece(NamedTuple):
     """What is laid into rows whole: a group's tree or one sequence; `paths` gives its sequences' positions in it."""
 
-    token_ids: Sequence[int]
-    positions: Sequence[int]
-    subtree_end: Sequence[int]
-    paths: Sequence[Sequence[int]]
+    token_ids: IntArray
+    positions: IntArray
+    subtree_end: IntArray
+    paths: Sequence[IntArray]
     starts: Sequence[int]  # where in a path the response begins
 
 
@@ -110,12 +111,14 @@ def collate(
         input_ids=_laid(shape, pad_token_id, places, [piece.token_ids for piece in pieces]),
         position_ids=_laid(shape, 0, places, [piece.positions for piece in pieces]),
         subtree_end=_subtree_ends(shape, places, pieces) if batching == "tree" else None,
-        attention_mask=_laid(shape, 0, places, [[1] * n for n in lengths]) if batching == "padded" else None,
-        source_E=_indices(source),
-        target_E=_indices(target),
-        edge_M=_indices(edge),
-        sequence_M=_indices(sequence),
-        last_S=_indices(last),
+        attention_mask=_laid(shape, 0, places, [np.ones(n, dtype=np.int64) for n in lengths])
+        if batching == "padded"
+        else None,
+        source_E=source,
+        target_E=target,
+        edge_M=edge,
+        sequence_M=sequence,
+        last_S=last,
         relations=relation_batch(
             [(offset, r, group.margin) for offset, group in zip(offsets, groups, strict=True) for r in group.relations],
             total,
@@ -136,9 +139,9 @@ def _tree_piece(group: EncodedGroup) -> list[_Piece]:
 def _sequence_pieces(group: EncodedGroup) -> list[_Piece]:
     pieces = []
     for index in range(len(group.sequences)):
-        ids = group.token_ids(index)
-        positions = range(len(ids))
-        pieces.append(_Piece(ids, positions, [len(ids)] * len(ids), [positions], [group.prompt_length(index)]))
+        ids = np.array(group.token_ids(index), dtype=np.int64)
+        positions = np.arange(len(ids))
+        pieces.append(_Piece(ids, positions, np.full_like(ids, len(ids)), [positions], [group.prompt_length(index)]))
     return pieces
 
 
@@ -153,43 +156,38 @@ def _places(rows: Sequence[Sequence[int]], lengths: Sequence[int], width: int) -
     return places
 
 
-def _edges(
-    pieces: Sequence[_Piece], places: Sequence[int]
-) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
-    """Every predicted token once, even where several sequences share it, and who it belongs to."""
-    source: list[int] = []
-    target: list[int] = []
-    edge: list[int] = []
-    sequence: list[int] = []
+def _edges(pieces: Sequence[_Piece], places: Sequence[int]) -> list[torch.Tensor]:
+    """Every predicted token once, even where several sequences share it, and who it belongs to.
+
+    Returns source, target, edge, sequence and last as `Batch` names them.
+    """
+    parts: tuple[list[IntArray], ...] = ([], [], [], [])
     last: list[int] = []
+    number = 0
     for piece, place in zip(pieces, places, strict=True):
-        known: dict[int, int] = {}  # node -> edge that ends there
+        edge_of_node = np.full(len(piece.token_ids), -1)
         for path, start in zip(piece.paths, piece.starts, strict=True):
-            for before, node in zip(path[start - 1 :], path[start:], strict=False):
-                if node not in known:
-                    known[node] = len(source)
-                    source.append(place + before)
-                    target.append(piece.token_ids[node])
-                edge.append(known[node])
-                sequence.append(len(last))
-            last.append(place + path[-1])
-    return source, target, edge, sequence, last
+            nodes, before = path[start:], path[start - 1 : -1]
+            new = edge_of_node[nodes] < 0
+            fresh = nodes[new]
+            edge_of_node[fresh] = np.arange(number, number + len(fresh))
+            number += len(fresh)
+            found = (before[new] + place, piece.token_ids[fresh], edge_of_node[nodes], np.full(len(nodes), len(last)))
+            for part, values in zip(parts, found, strict=True):
+                part.append(values)
+            last.append(place + int(path[-1]))
+    return [*(torch.from_numpy(np.concatenate(part)) for part in parts), torch.tensor(last)]
 
 
-def _laid(shape: tuple[int, int], fill: int, places: Sequence[int], values: Sequence[Sequence[int]]) -> torch.Tensor:
-    flat = torch.full((shape[0] * shape[1],), fill, dtype=torch.int64)
+def _laid(shape: tuple[int, int], fill: int, places: Sequence[int], values: Sequence[IntArray]) -> torch.Tensor:
+    flat = np.full(shape[0] * shape[1], fill, dtype=np.int64)
     for place, some in zip(places, values, strict=True):
-        flat[place : place + len(some)] = torch.tensor(some, dtype=torch.int64)
-    return flat.view(shape)
+        flat[place : place + len(some)] = some
+    return torch.from_numpy(flat.reshape(shape))
 
 
 def _subtree_ends(shape: tuple[int, int], places: Sequence[int], pieces: Sequence[_Piece]) -> torch.Tensor:
     """In indices of the row. Padding is one more tree, a chain to the row's end: softmax never meets an empty row."""
     width = shape[1]
-    offsets = [place % width for place in places]
-    ends = [[offset + end for end in piece.subtree_end] for offset, piece in zip(offsets, pieces, strict=True)]
+    ends = [place % width + piece.subtree_end for place, piece in zip(places, pieces, strict=True)]
     return _laid(shape, width, places, ends)
-
-
-def _indices(values: list[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int64)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from mapl_ray.batches.truncate import truncate_left
 from mapl_ray.records import Message, Rejection, Relation, RelationGroup, Sequence, messages_to_rows
+
+TruncatePrompt = Literal["refuse", "left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class EncodedGroup:
     relations: tuple[Relation, ...]
     ref_logps: tuple[float, ...] | None = None
     margin: float | None = None  # of the data, for its pref relations
+    truncated: bool = False  # the prompts lost something on their left
 
     def token_ids(self, sequence: int) -> tuple[int, ...]:
         """Ids of one whole sequence."""
@@ -32,34 +36,47 @@ class EncodedGroup:
         return len(self.prompt_ids[self.sequences[sequence].prompt])
 
 
-def encode_group(group: RelationGroup, tokenizer: Any, max_sequence_tokens: int) -> EncodedGroup | Rejection:
+def encode_group(
+    group: RelationGroup, tokenizer: Any, max_sequence_tokens: int, truncate_prompt: TruncatePrompt = "refuse"
+) -> EncodedGroup | Rejection:
     """Render the prompts with the chat template and tokenize prompts and responses apart.
 
     Apart, so that a response has the same ids under every prompt and the boundary never moves; a tokenizer that
     merges across it would give other ids for the joined text, which no stage here ever uses.
-    Returns a `Rejection` for a sequence longer than `max_sequence_tokens`.
+    Returns a `Rejection` for a sequence longer than `max_sequence_tokens`; with `truncate_prompt="left"` only where
+    `truncate_left` can't help. A truncated group has no `ref_logps`: the group's are of the whole prompts.
     """
-    prompt_ids = tuple(encode_prompt(prompt, tokenizer) for prompt in group.prompts)
     response_ids = tuple(
         (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id) for response in group.responses
     )
-    encoded = EncodedGroup(
+
+    def longest(prompt_ids: Seq[Seq[int]]) -> int:
+        return max(len(prompt_ids[s.prompt]) + len(response_ids[s.response]) for s in group.sequences)
+
+    prompt_ids = tuple(encode_prompt(prompt, tokenizer) for prompt in group.prompts)
+    cut, whole = None, longest(prompt_ids)
+    if whole > max_sequence_tokens and truncate_prompt == "left":
+        cut = truncate_left(
+            group, lambda prompts: longest([encode_prompt(p, tokenizer) for p in prompts]) <= max_sequence_tokens
+        )
+    if cut is not None:
+        prompt_ids = tuple(encode_prompt(prompt, tokenizer) for prompt in cut.group.prompts)
+    elif whole > max_sequence_tokens:
+        reason = (
+            f"longest sequence has {whole} tokens, above max_sequence_tokens={max_sequence_tokens}: "
+            "raise it, or lower data.max_prompt_chars and data.max_response_chars"
+        )
+        return Rejection(group.source, -1, group.pair_id, "tokenize", reason)
+    return EncodedGroup(
         group.pair_id,
         prompt_ids,
         response_ids,
         group.sequences,
         group.relations,
-        ref_logps=group.ref_logps,
+        ref_logps=group.ref_logps if cut is None else None,
         margin=group.margin,
+        truncated=cut is not None,
     )
-    longest = max(len(prompt_ids[s.prompt]) + len(response_ids[s.response]) for s in group.sequences)
-    if longest > max_sequence_tokens:
-        reason = (
-            f"longest sequence has {longest} tokens, above max_sequence_tokens={max_sequence_tokens}: "
-            "raise it, or lower data.max_prompt_chars and data.max_response_chars"
-        )
-        return Rejection(group.source, -1, group.pair_id, "tokenize", reason)
-    return encoded
 
 
 def without_relations(group: EncodedGroup) -> EncodedGroup:

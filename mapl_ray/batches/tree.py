@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 
-@dataclass(frozen=True, slots=True)
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PrefixTree:
-    """A trie over token ids. All lists of nodes have length N and depth-first order."""
+    """A trie over token ids. All arrays of nodes have length N and depth-first order."""
 
-    token_ids: tuple[int, ...]
-    depths: tuple[int, ...]  # position of the token in every sequence through it
-    subtree_end: tuple[int, ...]  # index after the last descendant
-    paths: tuple[tuple[int, ...], ...]  # one a sequence, in the caller's order: its nodes from the root on
+    token_ids: IntArray
+    depths: IntArray  # position of the token in every sequence through it
+    subtree_end: IntArray  # index after the last descendant
+    paths: tuple[IntArray, ...]  # one a sequence, in the caller's order: its nodes from the root on
 
 
 def build_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
@@ -27,35 +32,26 @@ def build_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
     """
     if any(len(sequence) == 0 for sequence in sequences):
         raise ValueError("a sequence without tokens has no place in a prefix tree")
-    token_ids: list[int] = []
-    depths: list[int] = []
-    subtree_end: list[int] = []
-    paths: list[tuple[int, ...]] = [()] * len(sequences)
-    path: list[int] = []
-    previous: Sequence[int] = ()
+    arrays = [np.array(sequence, dtype=np.int64) for sequence in sequences]
+    subtree_end = np.zeros(sum(map(len, arrays)), dtype=np.int64)
+    paths = [np.zeros(0, dtype=np.int64)] * len(arrays)
+    new_ids, new_depths, size = [], [], 0
+    path = previous = np.zeros(0, dtype=np.int64)
     # In sorted order the longest prefix shared with any earlier sequence is the one shared with the last.
     for index in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
-        sequence = sequences[index]
+        sequence = arrays[index]
         shared = _common_prefix(previous, sequence)
-        for node in path[shared:]:
-            subtree_end[node] = len(token_ids)
-        del path[shared:]
-        for depth in range(shared, len(sequence)):
-            path.append(len(token_ids))
-            token_ids.append(sequence[depth])
-            depths.append(depth)
-            subtree_end.append(0)
-        paths[index] = tuple(path)
-        previous = sequence
-    for node in path:
-        subtree_end[node] = len(token_ids)
-    return PrefixTree(tuple(token_ids), tuple(depths), tuple(subtree_end), tuple(paths))
+        subtree_end[path[shared:]] = size
+        added = len(sequence) - shared
+        new_ids.append(sequence[shared:])
+        new_depths.append(np.arange(shared, len(sequence)))
+        paths[index] = path = np.concatenate([path[:shared], np.arange(size, size + added)])
+        size, previous = size + added, sequence
+    subtree_end[path] = size
+    return PrefixTree(np.concatenate(new_ids), np.concatenate(new_depths), subtree_end[:size], tuple(paths))
 
 
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
-    return length
+def _common_prefix(a: IntArray, b: IntArray) -> int:
+    length = min(len(a), len(b))
+    differences = np.flatnonzero(a[:length] != b[:length])
+    return int(differences[0]) if len(differences) else length

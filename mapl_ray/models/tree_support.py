@@ -14,8 +14,8 @@ from mapl_ray.models.forward import last_hidden
 from mapl_ray.models.tree_attention import layer_kinds
 from mapl_ray.records import Sequence
 
-_TOLERANCE = {torch.float32: 1e-4}  # of the hidden states' norm; a wrong model is off by a tenth and more
-_TOLERANCE_BELOW_FLOAT32 = 0.05
+# Of the hidden states' norm; with weights of some size a wrong model is off by a tenth and more.
+_FLOAT32_TOLERANCE, _OTHER_TOLERANCE = 1e-4, 0.1
 
 
 def prepare_for_trees(model: Any) -> None:
@@ -31,11 +31,15 @@ def prepare_for_trees(model: Any) -> None:
         wanted = BRANCHES
     # FlexAttention is slow to start on a CPU, where models are loaded; the rule behind every mask is the same.
     model.set_attn_implementation("sdpa" if wanted == "flex_attention" else wanted)
+    if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
+        model.set_attn_implementation(wanted)  # partitioned already: no rank could try it alone
+        return
     try:
         difference = _tried(model)
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
-        raise _refusal(model, f"its attention doesn't take a tree's mask ({str(error).splitlines()[0]})") from error
-    if not difference < _TOLERANCE.get(model.dtype, _TOLERANCE_BELOW_FLOAT32):
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _refusal(model, f"its attention doesn't take a tree's mask ({why})") from error
+    if not difference < (_FLOAT32_TOLERANCE if model.dtype == torch.float32 else _OTHER_TOLERANCE):
         raise _refusal(model, f"a tree gives other values than its sequences (off by {difference:.1%})")
     model.set_attn_implementation(wanted)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.config import TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
@@ -48,10 +51,33 @@ class GroupTable:
         return RelationGroup.from_row(self._table.slice(index, 1).to_pylist()[0])
 
 
+REASONS = ("too_long", "ref_logps_of_whole_prompt", "prompt_truncated")  # the last one is cut, not left out
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Groups ready to collate, and how many were left out or cut, by reason."""
+
+    groups: list[EncodedGroup]
+    counts: Counter[str]  # of REASONS
+
+
 def encode_all(
-    table: GroupTable, indices: list[int], tokenizer: Any, max_sequence_tokens: int
-) -> tuple[list[EncodedGroup], list[Rejection]]:
-    """Encode some groups of the table; over-long ones are left out and returned."""
-    encoded = [encode_group(table[index], tokenizer, max_sequence_tokens) for index in indices]
-    groups = [group for group in encoded if isinstance(group, EncodedGroup)]
-    return groups, [group for group in encoded if isinstance(group, Rejection)]
+    table: GroupTable, indices: list[int], tokenizer: Any, config: TrainConfig, takes_ref_logps: bool = False
+) -> Encoded:
+    """Encode some groups of the table; what is too long is left out or cut, as `train.truncate_prompt` says.
+
+    A cut group is left out where the data's `ref_logps` are taken: they are of the whole prompts.
+    """
+    groups: list[EncodedGroup] = []
+    counts: Counter[str] = Counter()
+    for index in indices:
+        group = encode_group(table[index], tokenizer, config.max_sequence_tokens, config.truncate_prompt)
+        if isinstance(group, Rejection):
+            counts["too_long"] += 1
+        elif group.truncated and takes_ref_logps:
+            counts["ref_logps_of_whole_prompt"] += 1
+        else:
+            counts["prompt_truncated"] += group.truncated
+            groups.append(group)
+    return Encoded(groups, +counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Progress:
     done: int  # steps, those before a resume included
     metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
     tokens: int = 0
-    too_long: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # groups left out or cut, by reason
     seconds: float = 0.0
     stopped: bool = False  # by a wish
     best: Best | None = None
@@ -130,7 +131,7 @@ def train(
         config=config.model_dump(mode="json"),
     )
     run = Run(
-        Trainer(engine, config, objective, tokenizer, reference, flops),
+        Trainer(engine, config, objective, tokenizer, reference, kind == "scored", flops),
         plan,
         table,
         held_out,
@@ -140,6 +141,7 @@ def train(
     )
     with sigterm_watch() as terminated:
         progress = _steps(run, on_report, stop_after, lambda: _wish(terminated, wishes))
+    counts = run.trainer.counts_of_all_ranks(progress.counts)
     result = TrainResult(
         method=method,
         fingerprint=fingerprint,
@@ -151,7 +153,8 @@ def train(
         num_workers=engine.world_size,
         zero_stage=config.zero_stage,
         tokens=progress.tokens,
-        too_long=progress.too_long,
+        too_long=counts["too_long"],
+        counts=counts,
         resumed_step=progress.resumed_step,
         config=config.model_dump(mode="json"),
     )
@@ -255,7 +258,7 @@ def _one_step(run: Run, progress: Progress) -> dict[str, float]:
     seconds = time.monotonic() - began
     progress.done += 1
     progress.tokens += int(cost.tokens)
-    progress.too_long += work.too_long
+    progress.counts += work.counts
     progress.seconds += seconds
     return metrics | {
         "learning_rate": learning_rate,

@@ -39,6 +39,7 @@ class TrainResult:
     tokens: int
     too_long: int  # groups left out of the steps because of max_sequence_tokens
     resumed_step: int = 0
+    counts: dict[str, int] = field(default_factory=dict)  # groups left out or cut since the last start, by reason
     config: dict[str, object] = field(default_factory=dict)
 
     def write(self, output_dir: Path) -> None:

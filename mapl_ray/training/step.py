@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
 from mapl_ray.objective import Objective, Result
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.finite import check_loss, checked_step
-from mapl_ray.training.group_table import GroupTable, encode_all
+from mapl_ray.training.group_table import REASONS, Encoded, GroupTable, encode_all
 from mapl_ray.training.plan import deal
 from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
 
@@ -26,7 +27,7 @@ class Work:
 
     batches: list[Batch]
     groups: int  # without fillers
-    too_long: int
+    counts: Counter[str]  # groups left out or cut, by reason (`group_table.REASONS`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Trainer:
     objective: Objective
     tokenizer: Any
     reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` where the data has none
+    takes_ref_logps: bool = False  # those of the data
     flops: FlopCounter | None = None
 
     def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int, learn: bool = True) -> Work:
@@ -45,13 +47,11 @@ class Trainer:
 
         To learn from, a group needs no relations of weight 0, nor the sequences that only they use.
         """
-        found = [
-            encode_all(table, indices, self.tokenizer, self.config.max_sequence_tokens) for indices in micro_batches
-        ]
-        too_long, families = sum(len(rejected) for _, rejected in found), self.config.weights.families
-        kept = [[of_levels(group, families) if learn else group for group in groups] for groups, _ in found]
+        found = [self._encoded(table, indices) for indices in micro_batches]
+        families = self.config.weights.families
+        kept = [[of_levels(group, families) if learn else group for group in one.groups] for one in found]
         batches = [self._collate(groups or [self._filler(table, filler)]) for groups in kept]
-        return Work(batches, sum(map(len, kept)), too_long)
+        return Work(batches, sum(map(len, kept)), sum((one.counts for one in found), Counter()))
 
     def train_step(self, work: Work, step: int) -> tuple[dict[str, float], StepCost]:
         """Metrics and cost of one optimizer step, both over all ranks. Two reductions, whatever is measured.
@@ -92,6 +92,14 @@ class Trainer:
         metrics = self.objective.metrics(self.engine.sum_over_ranks(sums))
         return {f"eval/{name}": value for name, value in metrics.items()}
 
+    def _encoded(self, table: GroupTable, indices: list[int]) -> Encoded:
+        return encode_all(table, indices, self.tokenizer, self.config, self.takes_ref_logps)
+
+    def counts_of_all_ranks(self, counts: Counter[str]) -> dict[str, int]:
+        """Groups left out or cut, by reason; every rank must call it."""
+        mine = torch.tensor([counts[reason] for reason in REASONS])
+        return dict(zip(REASONS, self.engine.sum_over_ranks(mine).tolist(), strict=True))
+
     def _loss(self, batch: Batch, counts_L: torch.Tensor) -> Result:
         return self.objective(self.engine(batch), batch, counts_L)
 
@@ -115,11 +123,10 @@ class Trainer:
         return collate(groups, self.config.batching, self.tokenizer.pad_token_id, multiple, row_tokens)
 
     def _filler(self, table: GroupTable, index: int) -> EncodedGroup:
-        limit = self.config.max_sequence_tokens
         for candidate in (index, *range(len(table))):
-            groups, _ = encode_all(table, [candidate], self.tokenizer, limit)
-            if groups:
+            if groups := self._encoded(table, [candidate]).groups:
                 return without_relations(groups[0])
+        limit = self.config.max_sequence_tokens
         raise RunError(f"{table.directory}: every group is longer than train.max_sequence_tokens={limit}.")
 
     def _no_sums(self) -> torch.Tensor:

@@ -13,10 +13,10 @@ def test_a_tree_by_hand() -> None:
     # 5 6 7      nodes 0 1 2     (depth-first, branches in sorted order)
     #   8 9      nodes 3 4       below node 0
     tree = build_tree([[5, 8, 9], [5, 6, 7]])
-    assert tree.token_ids == (5, 6, 7, 8, 9)
-    assert tree.depths == (0, 1, 2, 1, 2)
-    assert tree.subtree_end == (5, 3, 3, 5, 5)
-    assert tree.paths == ((0, 3, 4), (0, 1, 2))
+    assert tree.token_ids.tolist() == [5, 6, 7, 8, 9]
+    assert tree.depths.tolist() == [0, 1, 2, 1, 2]
+    assert tree.subtree_end.tolist() == [5, 3, 3, 5, 5]
+    assert [path.tolist() for path in tree.paths] == [[0, 3, 4], [0, 1, 2]]
 
 
 def test_empty_sequence_is_refused() -> None:
@@ -32,7 +32,7 @@ def test_paths_spell_their_sequences_and_see_exactly_their_prefix(sequences: lis
         assert [tree.depths[node] for node in path] == list(range(len(sequence)))
         last = path[-1]
         seen = [node for node in range(len(tree.token_ids)) if node <= last < tree.subtree_end[node]]
-        assert seen == list(path)
+        assert seen == path.tolist()
 
 
 @given(SEQUENCES)

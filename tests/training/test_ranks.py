@@ -34,6 +34,7 @@ MEASURED = {
 CUTS = {
     "one rank": (1, {"micro_batch_size": 8, "gradient_accumulation_steps": 1, "zero_stage": 0}),
     "padded": (1, {"micro_batch_size": 4, "gradient_accumulation_steps": 2, "zero_stage": 1, "batching": "padded"}),
+    "rows": (1, {"micro_batch_size": 2, "gradient_accumulation_steps": 4, "zero_stage": 0, "row_tokens": 300}),
     "ZeRO-2": (2, {"micro_batch_size": 2, "gradient_accumulation_steps": 2, "zero_stage": 2}),
     "ZeRO-3": (2, {"micro_batch_size": 4, "gradient_accumulation_steps": 1, "zero_stage": 3}),
 }
@@ -63,12 +64,23 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cut = CUTS["padded" if ranks == 1 else "ZeRO-3"][1]
         variant = {"method": "dpo", "config": {**CONFIG, **VARIANT, **cut}, "output": str(folder / f"variant {ranks}")}
         specs.append(variant)
+        if ranks == 2:
+            # 11 of the 13 groups are longer than 50 tokens, by prompts that can be cut.
+            cut = {**CONFIG, **CUTS["ZeRO-2"][1], "max_sequence_tokens": 50, "epochs": 1}
+            specs += [
+                {
+                    "method": method,
+                    "config": {**cut, "truncate_prompt": policy},
+                    "output": str(folder / f"{method} {policy}"),
+                }
+                for method, policy in (("rm", "left"), ("dpo", "left"), ("rm", "refuse"))
+            ]
         launch(ranks, *specs)
     return folder
 
 
 @pytest.mark.parametrize("method", ["rm", "dpo"])
-@pytest.mark.parametrize("cut", ["padded", "ZeRO-2", "ZeRO-3"])
+@pytest.mark.parametrize("cut", ["padded", "rows", "ZeRO-2", "ZeRO-3"])
 def test_every_cut_learns_the_same(runs: Path, method: str, cut: str) -> None:
     one, other = runs / f"{method} one rank", runs / f"{method} {cut}"
     # Adam divides by the square root of tiny second moments, which magnifies float noise; lr is 1e-3 a step.
@@ -86,6 +98,16 @@ def test_variants_learn_the_same_in_every_cut(runs: Path) -> None:
         assert a[name] == pytest.approx(b[name], abs=1e-4), name
     assert a["loss"] == pytest.approx(a["loss/pref"] + a["loss/intra"] + 0.3 * a["loss/nll"])
     assert "loss/inter" not in a  # of weight 0: not computed in training, and measured on held-out groups
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [("rm left", "prompt_truncated"), ("dpo left", "ref_logps_of_whole_prompt"), ("rm refuse", "too_long")],
+)
+def test_what_is_left_out_or_cut_is_counted_over_all_ranks(runs: Path, run: str, reason: str) -> None:
+    result = json.loads((runs / run / "result.json").read_text())
+    assert {name: number for name, number in result["counts"].items() if number} == {reason: 11}
+    assert result["too_long"] == (11 if reason == "too_long" else 0)
 
 
 @pytest.mark.parametrize("method", ["rm", "dpo"])
