@@ -1,5 +1,6 @@
 """What users get wrong, through the command line: one clear message, exit code 2, and nothing half-written left."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -90,6 +91,19 @@ def test_model_directory_without_a_tokenizer(told: Told, tiny_model: Path, tmp_p
     message = told("pipeline", "--model", str(bare))
     assert str(bare) in message
     assert "no tokenizer" in message
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed here")
+@pytest.mark.parametrize("stage", [("train", "dpo"), ("tune",), ("pipeline",)])
+def test_a_logger_that_is_not_installed(told: Told, stage: tuple[str, ...]) -> None:
+    """Before the cluster starts, and before the stages that come first."""
+    message = told(*stage, "train.loggers=[tensorboard, wandb]")
+    assert "not installed here: wandb" in message
+    assert "pip install wandb" in message
+
+
+def test_an_option_of_the_other_method(told: Told) -> None:
+    assert "set dpo.objective.nll_weight" in told("train", "dpo", "train.objective.nll_weight=0.1")
 
 
 @pytest.mark.ray
