@@ -49,6 +49,9 @@ class Engine:
         # DeepSpeed calls collectives by names that torch is about to rename: a word a call, thousands a run.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
+        # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on
+        # which every later one waits for ever.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
         self._accumulation = config.gradient_accumulation_steps
@@ -179,21 +182,25 @@ class Engine:
     def load(self, directory: Path, world_size: int) -> None:
         """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.
 
-        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads.
+        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads. Raises
+        `UserError` on every rank where that is not to be trusted.
         """
         stage = self._engine.zero_optimization_stage()
         if world_size == self.world_size or stage == 0:  # without ZeRO every rank holds everything
             self._load(directory)
             return
+        if stage == 3 and len(self._engine.optimizer.param_groups) > 1:
+            # DeepSpeed gives every group the settings of the first one there, and norms then went another way.
+            raise UserError(
+                f"{directory}: written by {world_size} worker(s), and there are {self.world_size}. With "
+                "train.zero_stage=3 and train.weight_decay above 0 another number can't take this up: use "
+                f"{world_size}."
+            )
         merged = directory.with_name(f"universal-{directory.name}")
         self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
-        decays = [group["weight_decay"] for group in self._engine.optimizer.param_groups]
         self._engine._config.load_universal_checkpoint = True
         try:
             self._load(merged)
-            # ZeRO-3 gives every group what the first one has.
-            for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
-                group["weight_decay"] = decay
         finally:
             self._engine._config.load_universal_checkpoint = False
             self.barrier()

@@ -14,8 +14,8 @@ from mapl_ray.training.group_table import GroupTable
 def test_margins_that_are_wanted_must_be_there(data: Path, tmp_path: Path, grid_groups: Any) -> None:
     rows = [group.to_row() for group in grid_groups(2)]
     commit(tmp_path, "score", "f", [write_part(tmp_path, 0, rows, [], GROUP_SCHEMA, "f")])
-    assert len(GroupTable(tmp_path, "rm")) == 2
+    assert len(GroupTable(tmp_path)) == 2
     with pytest.raises(UserError, match=r"no group has a margin, and train.objective.margin_scale needs them"):
-        GroupTable(tmp_path, "rm", needs_margin=True)
-    some = GroupTable(data / "train", "dpo", needs_margin=True)  # every second one
+        GroupTable(tmp_path, needs_margin=True)
+    some = GroupTable(data / "train", needs_margin=True)  # every second one
     assert [some[0].margin, some[1].margin] == [None, 0.5]

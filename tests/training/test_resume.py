@@ -55,17 +55,24 @@ def runs(launch: Any, dropout_model: Path, tmp_path_factory: pytest.TempPathFact
         return {"method": method[stage], "config": config, "output": str(folder / f"{name} {stage}"), **more}
 
     dropout = {"model": str(dropout_model)}
-    cut = {"config": {"gradient_accumulation_steps": 4}}  # of one rank: the same eight groups a step
     two = [spec("whole", stage, **dropout) for stage in STAGES]
     for stage, stop in STOPS.items():
         two += [spec("resumed", stage, stop_after=stop, **dropout), spec("resumed", stage, **dropout)]
-    two += [spec("plain", stage) for stage in (2, 3)]
-    two += [spec("2 to 1", stage, stop_after=3) for stage in (2, 3)]
-    launch(2, *two)
-    one = [spec("2 to 1", stage, **cut) for stage in (2, 3)]
-    one += [spec("1 to 2", stage, stop_after=3, **cut) for stage in (2, 3)]
-    launch(1, *one)
-    launch(2, *[spec("1 to 2", stage) for stage in (2, 3)])
+    decay = {2: 0.1, 3: 0.0}  # ZeRO-3 with decay groups is refused, see below
+
+    def resized(name: str, stage: int, accumulation: int = 2, **more: Any) -> dict[str, Any]:
+        changes = {"weight_decay": decay[stage], "gradient_accumulation_steps": accumulation}
+        return spec(name, stage, config=changes, **more)
+
+    two += [resized("plain", stage) for stage in decay]
+    two += [resized("2 to 1", stage, stop_after=3) for stage in decay]
+    launch(2, *two, spec("refused", 3, stop_after=3))
+    # One rank accumulates four micro-batches: the same eight groups a step.
+    one = [resized("2 to 1", stage, 4) for stage in decay]
+    one += [resized("1 to 2", stage, 4, stop_after=3) for stage in decay]
+    *_, refused = launch(1, *one, spec("refused", 3, config={"gradient_accumulation_steps": 4}))
+    (folder / "refused.json").write_text(json.dumps(refused))
+    launch(2, *[resized("1 to 2", stage) for stage in decay])
     return folder
 
 
@@ -89,3 +96,11 @@ def test_another_number_of_ranks_goes_on(runs: Path, stage: int, way: str) -> No
     for a, b in zip(rows(whole), rows(resized), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
     assert not list((resized / "checkpoints").glob("universal-*"))
+
+
+def test_another_number_of_ranks_is_refused_where_it_would_go_wrong(runs: Path) -> None:
+    """DeepSpeed's universal checkpoint of ZeRO-3 takes one group of parameters; with decay there are two."""
+    error = json.loads((runs / "refused.json").read_text())["error"]
+    assert error["kind"] == "UserError"
+    for words in ("written by 2 worker(s), and there are 1", "train.weight_decay"):
+        assert words in error["text"]
