@@ -15,7 +15,7 @@ from mapl_ray.distributed.resources import Node, Resources, check_stage
 from mapl_ray.distributed.score_pairs import run_pair_scoring
 from mapl_ray.distributed.synthesize import run_synthesis
 from mapl_ray.errors import UserError
-from mapl_ray.models import load_reward_model, load_tokenizer
+from mapl_ray.models import RewardScores, load_reward_model, load_tokenizer
 from mapl_ray.records import RelationGroup
 from mapl_ray.report import build_data_report
 from mapl_ray.shards import iter_rows, read_manifest
@@ -56,10 +56,10 @@ def scored(local_ray: None, judge_model: Path, tmp_path_factory: pytest.TempPath
     texts[4][1] = "river " * 300  # no engine of 1024 tokens takes it
     rows = [{"prompt": x, "chosen": chosen, "rejected": rejected, "margin": 5.0} for x, chosen, rejected in texts]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    reward = load_reward_model(judge_model, "float32", seed=5)
+    reward = RewardScores(load_reward_model(judge_model, "float32", seed=5))
     with torch.no_grad():  # a fresh head is close to zero; margins should differ
-        reward.score.weight.mul_(20.0)
-    export_model(reward, load_tokenizer(judge_model), dict(reward.state_dict()), folder / "rm")
+        reward.model.score.weight.mul_(20.0)
+    export_model(reward.model, load_tokenizer(judge_model), dict(reward.state_dict()), folder / "rm")
     options = {
         "judge": {"model": "policy", "functions": list(SOFT)},
         "pair_reward_model": str(folder / "rm"),
