@@ -128,6 +128,7 @@ def _on_engines(
     questions: Mapping[str, str],
     scoring: ScoringConfig,
 ) -> ray.data.Dataset:
+    low, high = scoring.engines
     return shards.map(
         ScorePairs,
         fn_constructor_kwargs={
@@ -137,7 +138,7 @@ def _on_engines(
             "questions": questions,
             "batch_pairs": scoring.batch_groups,
         },
-        compute=ray.data.ActorPoolStrategy(size=scoring.num_engines),
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
         num_cpus=scoring.cpus_per_engine,
         num_gpus=scoring.gpus_per_engine,
         max_restarts=MAX_RETRIES,
