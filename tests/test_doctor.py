@@ -250,7 +250,8 @@ def test_what_looks_at_pairs_is_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert findings_about("judge") == []
     wanted = [finding.detail.split(";")[0] for finding in findings_about("resources", scoring=scoring)]
-    assert wanted[:2] == ["score pairs wants 3 CPU, 0 GPU", "score wants 3 CPU, 0 GPU"]
+    each = "wants 3 CPU, 0 GPU (1 engine(s), tensor 1 x pipeline 1, 3 CPU, 0 GPU each)"
+    assert wanted[:2] == ["score pairs wants 3 CPU, 0 GPU", f"score {each}"]
     gone = findings_about("judge", scoring={"judge": {"model": "./not/here"}})
     assert [(finding.level, finding.cure) for finding in gone] == [("fail", "mend scoring.judge.model")]
 

@@ -47,7 +47,7 @@ def _check_scoring(config: RunConfig) -> None:
         if name is not None:
             check_model_directory(name)
     if scoring.lora is not None:
-        check_lora(scoring.lora)
+        check_lora(scoring.lora, scoring.gpus_per_engine)
     if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny one is built of data not yet read
         check_same_tokenizer(scoring.ref_model, model.name_or_path, scoring.ref_model_revision, model.revision)
 

@@ -81,7 +81,7 @@ def column_scorers(config: RunConfig) -> list[ColumnScorer]:
             name, revision = scoring.ref_model, scoring.ref_model_revision
         lora = None if scoring.lora is None else str(Path(scoring.lora).expanduser().resolve())
         if lora is not None:
-            check_lora(lora)
+            check_lora(lora, scoring.gpus_per_engine)
         options = EngineOptions.of(scoring, _absolute(name), revision, model.dtype, config.seed, lora)
         scorers.append(ColumnScorer("ref_logps", options))
     if scoring.reward_model is not None:

@@ -10,8 +10,17 @@ from mapl_ray.errors import UserError
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # sizes that vLLM 0.32 sets aside room for
 
 
-def check_lora(path: str) -> None:
+_MERGE = "Merge the adapter into the model (peft: merge_and_unload) and name the merged one as scoring.ref_model."
+
+
+def check_lora(path: str, gpus_per_engine: int) -> None:
     """Raise `UserError` for a directory that is no adapter, or one that vLLM does not take."""
+    if gpus_per_engine == 0:
+        # The logits of prompt tokens and those of sampled ones have one index there, and the sizes do not agree.
+        raise UserError(
+            f"scoring.lora={path!r}: on a CPU, vLLM 0.32 gives no log-probabilities of prompts under an adapter. "
+            f"{_MERGE}"
+        )
     folder = Path(path).expanduser()
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -29,10 +38,7 @@ def check_lora(path: str) -> None:
         "r": not 1 <= config.get("r", 0) <= LORA_RANKS[-1],
     }
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
-        raise UserError(
-            f"{folder}: {name}={config.get(name)!r} is not served by vLLM. Merge the adapter into the model "
-            "(peft: merge_and_unload) and name the merged one as scoring.ref_model."
-        )
+        raise UserError(f"{folder}: {name}={config.get(name)!r} is not served by vLLM. {_MERGE}")
 
 
 def lora_rank(path: str) -> int:

@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
@@ -44,11 +43,11 @@ BATCH_BOUND = 1e-4
 
 
 def score_in_process(
-    batches: Batches, model: Path, column: str, folder: Path, lora: Path | None = None, **scoring: Any
+    batches: Batches, model: Path, column: str, folder: Path, **scoring: Any
 ) -> list[list[dict[str, Any]]]:
     """An engine keeps its threads and memory for as long as its process lives, so it gets one of its own."""
     config = ScoringConfig(max_model_len=256, **scoring)
-    options = EngineOptions.of(config, str(model), None, "float32", 0, None if lora is None else str(lora))
+    options = EngineOptions.of(config, str(model), None, "float32", 0)
     spec, out = folder / "spec.json", folder / "out.json"
     rows = [{"tokenizer": str(where), "groups": [group.to_row() for group in groups]} for where, groups in batches]
     spec.write_text(json.dumps({"column": column, "options": asdict(options), "batches": rows}))
@@ -121,7 +120,7 @@ def test_exported_reward_model_scores_the_same(
     module = RewardScores(load_reward_model(tiny_model, ModelConfig().dtype, seed=5))
     with torch.no_grad():  # a fresh head is close to zero; rewards should differ
         module.model.score.weight.mul_(20.0)
-    export_model(module.model, tokenizer, dict(module.state_dict()), tmp_path / "rm")
+    export_model(module.model, tokenizer, dict(module.state_dict()), tmp_path / "rm", "A test's model.")
     # Prompts of several cache blocks: what the sequences of a group share is read from the cache.
     groups = [with_long_prompts(group) for group in grid_groups(4)]
     batches = cut_in_three_ways(groups, tiny_model)
@@ -141,26 +140,6 @@ def with_long_prompts(group: RelationGroup) -> RelationGroup:
     start = "seven copper lamps in a winter garden " * 22
     prompts = tuple((Message("user", start + prompt[0].content),) for prompt in group.prompts)
     return replace(group, prompts=prompts)
-
-
-@pytest.mark.vllm
-def test_an_adapter_scores_as_peft_does(tiny_model: Path, tokenizer: Any, grid_groups: Any, tmp_path: Path) -> None:
-    base = load_policy(tiny_model, "float32")
-    torch.manual_seed(3)
-    targets = ["q_proj", "v_proj", "down_proj"]
-    policy = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=16, target_modules=targets))
-    with torch.no_grad():  # B starts at zero: an adapter without effect
-        for name, weight in policy.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.2)
-    policy.save_pretrained(tmp_path / "adapter")
-    groups = grid_groups(3)
-    (rows,) = score_in_process([(tiny_model, groups)], tiny_model, "ref_logps", tmp_path, tmp_path / "adapter")
-    found = torch.tensor([row["ref_logps"] for row in rows])
-    wanted = torch.tensor(expected(groups, PolicyLogps(policy), tokenizer))
-    without = torch.tensor(expected(groups, PolicyLogps(load_policy(tiny_model, "float32")), tokenizer))
-    assert (wanted - without).abs().min() > 0.1
-    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)
 
 
 class ConstantScorer:

@@ -93,14 +93,19 @@ def test_another_tokenizer_is_refused_before_the_run(tiny_model: Path, tokenizer
 
 def test_an_adapter_that_vllm_does_not_take_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no adapter_config\.json"):
-        check_lora(str(tmp_path))
+        check_lora(str(tmp_path), 1)
     adapter = {"peft_type": "LORA", "r": 8, "bias": "none"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     with pytest.raises(UserError, match="no safetensors"):
-        check_lora(str(tmp_path))
+        check_lora(str(tmp_path), 1)
     (tmp_path / "adapter_model.safetensors").touch()
-    check_lora(str(tmp_path))
+    check_lora(str(tmp_path), 1)
     for wrong in ({"use_dora": True}, {"r": 1024}, {"modules_to_save": ["lm_head"]}, {"peft_type": "IA3"}):
         (tmp_path / "adapter_config.json").write_text(json.dumps({**adapter, **wrong}))
         with pytest.raises(UserError, match=f"{next(iter(wrong))}=.*merge_and_unload"):
-            check_lora(str(tmp_path))
+            check_lora(str(tmp_path), 1)
+
+
+def test_an_adapter_on_a_cpu_is_refused() -> None:
+    with pytest.raises(UserError, match="on a CPU.*Merge the adapter"):
+        check_lora("somewhere", 0)
