@@ -107,5 +107,5 @@ def test_an_adapter_that_vllm_does_not_take_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_a_cpu_is_refused() -> None:
-    with pytest.raises(UserError, match="on a CPU.*Merge the adapter"):
+    with pytest.raises(UserError, match=r"on a CPU.*Merge the adapter"):
         check_lora("somewhere", 0)
