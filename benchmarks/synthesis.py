@@ -3,8 +3,9 @@
     python benchmarks/synthesis.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 16000
 
 Rates are pairs a second. Every way runs the same function on the same pairs. What a start costs is left out of all of
-them alike: each runs on a fifth of the pairs and on all of them, and the rate is that of the difference. `pure, 2` runs
-the function in two processes with nothing between them: what two cores of this machine give at most.
+them alike: each runs on a fifth of the pairs and on all of them, and the rate is that of the difference. Just before
+and after each, the pure function runs on some of the pairs, for a machine's speed drifts: shares are of their mean.
+`pure, 2` runs the function in two processes with nothing between them: what two cores of this machine give at most.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -114,27 +116,40 @@ def two_processes(pairs: list[PreferencePair]) -> float:
     return beyond_start(work, pairs)
 
 
-def ray_data(pairs: list[PreferencePair], folder: Path) -> dict[str, float]:
+class Beside:
+    """Rates of ways, each with the pure function's just before and after it."""
+
+    def __init__(self, pairs: list[PreferencePair]) -> None:
+        self._pairs = pairs[:4000]
+        self.rates: dict[str, float] = {}
+        self.shares: dict[str, float] = {}  # of the pure rate, a core
+
+    def measure(self, name: str, cores: int, rate: Callable[[], float]) -> None:
+        """Run one way; `rate` gives pairs a second."""
+        before = pure(self._pairs)
+        self.rates[name] = rate()
+        after = pure(self._pairs)
+        self.shares[name] = self.rates[name] / cores / ((before + after) / 2)
+
+
+def ray_data(pairs: list[PreferencePair], folder: Path, beside: Beside) -> None:
     """Parquet of pairs to Parquet of groups with one and with two workers; reading the source, apart."""
     from mapl_ray.distributed.prepare import prepare_pairs
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.synthesize import run_synthesis
 
-    rates = {}
-
     def run(some: list[PreferencePair], workers: int, rows_per_shard: int = 1000) -> float:
         below = folder / f"{workers}-{len(some)}"
         below.mkdir()
         config = run_config(below, write_pairs(some, below / "pairs.jsonl"), workers, rows_per_shard)
-        reading = timed(lambda: prepare_pairs(config))
-        rates["reading and sorting"] = len(some) / reading
+        prepare_pairs(config)
         return timed(lambda: run_synthesis(config))
 
     for workers in (1, 2):
         with ray_session(ClusterConfig(num_cpus=2)):
             run(pairs[:400], workers, rows_per_shard=100)  # all workers have started and imported
-            rates[f"Ray Data, {workers}"] = beyond_start(lambda some, w=workers: run(some, w), pairs)  # type: ignore[misc]
-    return rates
+            work = partial(run, workers=workers)
+            beside.measure(f"Ray Data, {workers}", workers, lambda work=work: beyond_start(work, pairs))  # type: ignore[misc]
 
 
 def _mapped(row: dict[str, Any]) -> dict[str, Any]:
@@ -142,21 +157,19 @@ def _mapped(row: dict[str, Any]) -> dict[str, Any]:
     return {"group": result.to_row() if isinstance(result, RelationGroup) else None}
 
 
-def datasets_map(pairs: list[PreferencePair]) -> dict[str, float]:
+def datasets_map(pairs: list[PreferencePair], beside: Beside) -> None:
     """`datasets.map` with one and with two processes."""
     import datasets
 
     datasets.disable_caching()
     datasets.disable_progress_bars()
-    rates = {}
     for workers in (1, 2):
 
         def work(some: list[PreferencePair], workers: int = workers) -> float:
             data = datasets.Dataset.from_list([pair.to_row() for pair in some])
             return timed(lambda: data.map(_mapped, num_proc=workers, remove_columns=data.column_names))
 
-        rates[f"datasets.map, {workers}"] = beyond_start(work, pairs)
-    return rates
+        beside.measure(f"datasets.map, {workers}", workers, lambda work=work: beyond_start(work, pairs))  # type: ignore[misc]
 
 
 def main() -> None:
@@ -170,23 +183,24 @@ def main() -> None:
     pairs = load(args.data, args.pairs)
     characters = sum(len(p.chosen) + len(p.rejected) for p in pairs) / len(pairs)
     pure(pairs[:200])
-    rates = {"words and sentences": counting(pairs), "pure": pure(pairs), "pure, 2": two_processes(pairs)}
+    beside = Beside(pairs)
+    beside.measure("words and sentences", 1, lambda: counting(pairs))
+    beside.measure("pure", 1, lambda: pure(pairs))
+    beside.measure("pure, 2", 2, lambda: two_processes(pairs))
     with tempfile.TemporaryDirectory() as folder:
-        rates |= ray_data(pairs, Path(folder))
-    rates |= datasets_map(pairs)
-    rates["pure, again"] = pure(pairs)
-    one = (rates["pure"] + rates["pure, again"]) / 2
+        ray_data(pairs, Path(folder), beside)
+    datasets_map(pairs, beside)
+    rates = beside.rates
     print(f"{len(pairs)} pairs, {characters:.0f} characters of responses each\n")
     print("| way | pairs/s | of pure, a core |\n|---|---|---|")
     for name, rate in rates.items():
-        cores = 2 if name.endswith(", 2") else 1
-        print(f"| {name} | {rate:.0f} | {rate / cores / one:.2f} |")
-    print(f"\npure, 2 processes over 1: {rates['pure, 2'] / one:.2f}")
+        print(f"| {name} | {rate:.0f} | {beside.shares[name]:.2f} |")
+    print(f"\npure, 2 processes over 1: {rates['pure, 2'] / rates['pure']:.2f}")
     print(f"Ray Data, 2 workers over 1: {rates['Ray Data, 2'] / rates['Ray Data, 1']:.2f}")
     print(f"Ray Data over datasets.map, 1: {rates['Ray Data, 1'] / rates['datasets.map, 1']:.2f}")
     print(f"Ray Data over datasets.map, 2: {rates['Ray Data, 2'] / rates['datasets.map, 2']:.2f}")
     if args.output:
-        write_json(args.output, rates)
+        write_json(args.output, {"rates": rates, "of pure, a core": beside.shares})
 
 
 if __name__ == "__main__":

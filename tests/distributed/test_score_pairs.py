@@ -59,7 +59,7 @@ def scored(local_ray: None, judge_model: Path, tmp_path_factory: pytest.TempPath
     reward = RewardScores(load_reward_model(judge_model, "float32", seed=5))
     with torch.no_grad():  # a fresh head is close to zero; margins should differ
         reward.model.score.weight.mul_(20.0)
-    export_model(reward.model, load_tokenizer(judge_model), dict(reward.state_dict()), folder / "rm", "A test's model.")
+    export_model(reward.model, load_tokenizer(judge_model), None, folder / "rm", "A test's model.")
     options = {
         "judge": {"model": "policy", "functions": list(SOFT)},
         "pair_reward_model": str(folder / "rm"),

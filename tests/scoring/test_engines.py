@@ -120,7 +120,7 @@ def test_exported_reward_model_scores_the_same(
     module = RewardScores(load_reward_model(tiny_model, ModelConfig().dtype, seed=5))
     with torch.no_grad():  # a fresh head is close to zero; rewards should differ
         module.model.score.weight.mul_(20.0)
-    export_model(module.model, tokenizer, dict(module.state_dict()), tmp_path / "rm", "A test's model.")
+    export_model(module.model, tokenizer, None, tmp_path / "rm", "A test's model.")
     # Prompts of several cache blocks: what the sequences of a group share is read from the cache.
     groups = [with_long_prompts(group) for group in grid_groups(4)]
     batches = cut_in_three_ways(groups, tiny_model)
