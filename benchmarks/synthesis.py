@@ -149,7 +149,7 @@ def ray_data(pairs: list[PreferencePair], folder: Path, beside: Beside) -> None:
         with ray_session(ClusterConfig(num_cpus=2)):
             run(pairs[:400], workers, rows_per_shard=100)  # all workers have started and imported
             work = partial(run, workers=workers)
-            beside.measure(f"Ray Data, {workers}", workers, lambda work=work: beyond_start(work, pairs))  # type: ignore[misc]
+            beside.measure(f"Ray Data, {workers}", workers, partial(beyond_start, work, pairs))
 
 
 def _mapped(row: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def datasets_map(pairs: list[PreferencePair], beside: Beside) -> None:
             data = datasets.Dataset.from_list([pair.to_row() for pair in some])
             return timed(lambda: data.map(_mapped, num_proc=workers, remove_columns=data.column_names))
 
-        beside.measure(f"datasets.map, {workers}", workers, lambda work=work: beyond_start(work, pairs))  # type: ignore[misc]
+        beside.measure(f"datasets.map, {workers}", workers, partial(beyond_start, work, pairs))
 
 
 def main() -> None:

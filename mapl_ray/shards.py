@@ -115,7 +115,7 @@ def write_part(
         index=index,
         rows=len(rows),
         rejected=rejected,
-        sha256=_sha256(path),
+        sha256=file_sha256(path),
         first_id=ids[0] if ids else None,
         last_id=ids[-1] if ids else None,
         fingerprint=fingerprint,
@@ -146,7 +146,7 @@ def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:
     """The entry of a part made by an earlier run from the same inputs, its digest verified; else None."""
     try:
         part = Part(**json.loads(_entry_path(directory, index).read_text(encoding="utf-8")))
-        same = part.fingerprint == fingerprint and _sha256(directory / part.file) == part.sha256
+        same = part.fingerprint == fingerprint and file_sha256(directory / part.file) == part.sha256
     except (OSError, ValueError, TypeError):
         return None
     return part if same else None
@@ -193,7 +193,7 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
         )
     for part in parts if verify else ():
         file = directory / part.file
-        if not file.is_file() or _sha256(file) != part.sha256:
+        if not file.is_file() or file_sha256(file) != part.sha256:
             raise UserError(
                 f"{file}: missing or damaged (sha256 differs from manifest.json). "
                 "Run the stage again: it rewrites this part and keeps the others."
@@ -252,6 +252,7 @@ def _notes_path(directory: Path, index: int) -> Path:
     return directory / f"notes-{index:05d}.json"
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

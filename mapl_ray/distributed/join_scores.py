@@ -9,10 +9,9 @@ from typing import Any
 
 import ray.data
 
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, write_results
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import Column, ScoredGroup, with_outcome
-from mapl_ray.shards import read_part, write_part
 
 
 def join_scores(shards: ray.data.Dataset, stages: list[Stage], columns: Sequence[Column]) -> ray.data.Dataset:
@@ -23,9 +22,9 @@ def join_scores(shards: ray.data.Dataset, stages: list[Stage], columns: Sequence
 def join_shard(row: dict[str, Any], *, stages: list[Stage], columns: Sequence[Column]) -> dict[str, Any]:
     """One part: a group that a column rejected is rejected, with the first such reason."""
     stage, index = stages[int(row["stage"])], int(row["index"])
-    results: list[ScoredGroup] = [RelationGroup.from_row(item) for item in _rows(stage.source, index)]
+    results: list[ScoredGroup] = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
     for column, directory in zip(columns, stage.beside, strict=True):
-        scores = {item["pair_id"]: tuple(item["scores"]) for item in _rows(directory, index)}
+        scores = {item["pair_id"]: tuple(item["scores"]) for item in rows_of_part(directory, index)}
         reasons = _reasons(directory, index)
         results = [
             group
@@ -33,19 +32,7 @@ def join_shard(row: dict[str, Any], *, stages: list[Stage], columns: Sequence[Co
             else with_outcome(group, column, scores.get(group.pair_id) or f"{column}: {reasons[group.pair_id]}")
             for group in results
         ]
-    write_part(
-        stage.target,
-        index,
-        [result.to_row() for result in results if isinstance(result, RelationGroup)],
-        [result for result in results if isinstance(result, Rejection)],
-        GROUP_SCHEMA,
-        row["fingerprint"],
-    )
-    return {"error": ""}
-
-
-def _rows(directory: Path, index: int) -> list[dict[str, Any]]:
-    return read_part(directory, part_by_index(directory, index))
+    return write_results(stage, row, results, GROUP_SCHEMA)
 
 
 def _reasons(directory: Path, index: int) -> dict[str, str]:

@@ -11,16 +11,16 @@ import sys
 import threading
 import uuid
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import ray.data
 
 from mapl_ray.config import ScoringConfig
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, score_part
-from mapl_ray.shards import read_part, write_part
+from mapl_ray.shards import write_part
 
 # Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills
 # them without end is not the data.
@@ -58,6 +58,17 @@ def on_engines(
     )
 
 
+def start_scorer(kind: Literal["ref_logps", "rewards", "judgements"], options: dict[str, Any]) -> tuple[Any, str]:
+    """The scorer of that kind, or why there is none: as an exception Ray would start the actor again, for ever."""
+    from mapl_ray.scoring.engine import JudgeScorer, LogprobScorer, RewardScorer
+
+    made = {"ref_logps": LogprobScorer, "rewards": RewardScorer, "judgements": JudgeScorer}[kind]
+    try:
+        return made(EngineOptions(**options)), ""
+    except (UserError, RunError) as error:
+        return None, str(error)
+
+
 class EngineTurn:
     """Held by the thread whose batch is on the engine; a broken engine ends the process before another takes it."""
 
@@ -80,21 +91,15 @@ class ScoreShard:
     def __init__(
         self, stages: list[Stage], column: Column, options: dict[str, Any], batch_groups: int, run: str
     ) -> None:
-        from mapl_ray.scoring.engine import LogprobScorer, RewardScorer
-
         self._stages, self._batch_groups, self._run = stages, batch_groups, run
-        self._engine, self._error = EngineTurn(), ""
-        try:
-            engine = EngineOptions(**options)
-            self._scorer = LogprobScorer(engine) if column == "ref_logps" else RewardScorer(engine)
-        except (UserError, RunError) as error:  # as an exception Ray would start the actor again, for ever
-            self._error = str(error)
+        self._engine = EngineTurn()
+        self._scorer, self._error = start_scorer(column, options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self._error:
             return {"error": self._error}
         stage, index, mark = self._stages[int(row["stage"])], int(row["index"]), row["fingerprint"]
-        groups = [RelationGroup.from_row(item) for item in read_part(stage.source, part_by_index(stage.source, index))]
+        groups = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
         journal = Journal(stage.target / f"part-{index:05d}.journal", mark, len(groups), self._batch_groups, self._run)
         try:
             outcomes = score_part(groups, self._scorer, journal, self._engine)

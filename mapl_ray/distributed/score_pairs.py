@@ -19,14 +19,15 @@ import ray.data
 
 from mapl_ray.config import PairMarginConfig, RunConfig, ScoringConfig
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
+from mapl_ray.distributed.score_actor import start_scorer
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages, write_results
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import model_identity
 from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions
 from mapl_ray.scoring.judge import ORDERS, TEMPLATE, judge_pairs, judge_questions
 from mapl_ray.scoring.pair_rewards import Rewards, score_pairs, with_scores
-from mapl_ray.shards import Manifest, fingerprint_of, read_manifest, read_part, write_part
+from mapl_ray.shards import Manifest, fingerprint_of, read_manifest, write_part
 
 Kind = Literal["judgements", "rewards"]
 _ID = PAIR_SCHEMA.field("pair_id")
@@ -157,15 +158,8 @@ class ScorePairs:
         questions: Mapping[str, str],
         batch_pairs: int,
     ) -> None:
-        from mapl_ray.scoring.engine import JudgeScorer, RewardScorer
-
         self._stages, self._kind, self._questions, self._batch_pairs = stages, kind, questions, batch_pairs
-        self._error = ""
-        try:
-            engine = EngineOptions(**options)
-            self._scorer = JudgeScorer(engine) if kind == "judgements" else RewardScorer(engine)
-        except (UserError, RunError) as error:  # as an exception Ray would start the actor again, for ever
-            self._error = str(error)
+        self._scorer, self._error = start_scorer(kind, options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self._error:
@@ -212,26 +206,14 @@ def join_shard(
     rewards: dict[str, Rewards] = {}
     judgements: dict[str, list[Judgement]] = {}
     if "rewards" in of_stage:
-        for item in _read_rows(of_stage["rewards"], index):
+        for item in rows_of_part(of_stage["rewards"], index):
             rewards[item["pair_id"]] = (item["chosen"], item["rejected"])
     if "judgements" in of_stage:
-        for item in _read_rows(of_stage["judgements"], index):
+        for item in rows_of_part(of_stage["judgements"], index):
             judgements[item["pair_id"]] = [Judgement(**one) for one in item["judgements"]]
     results = [with_scores(pair, margin, rewards, judgements) for pair in _read_pairs(stage.source, index)]
-    write_part(
-        stage.target,
-        index,
-        [result.to_row() for result in results if isinstance(result, PreferencePair)],
-        [result for result in results if isinstance(result, Rejection)],
-        PAIR_SCHEMA,
-        row["fingerprint"],
-    )
-    return {"error": ""}
-
-
-def _read_rows(directory: Path, index: int) -> list[dict[str, Any]]:
-    return read_part(directory, part_by_index(directory, index))
+    return write_results(stage, row, results, PAIR_SCHEMA)
 
 
 def _read_pairs(directory: Path, index: int) -> list[PreferencePair]:
-    return [PreferencePair.from_row(item) for item in _read_rows(directory, index)]
+    return [PreferencePair.from_row(item) for item in rows_of_part(directory, index)]

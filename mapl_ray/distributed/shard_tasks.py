@@ -7,16 +7,28 @@ the same file again and nothing is lost or doubled. The manifest is committed la
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 from tqdm import tqdm
 
 from mapl_ray.errors import RunError
-from mapl_ray.shards import Manifest, Part, commit, fingerprint_of, finished, finished_part, read_manifest
+from mapl_ray.records import PreferencePair, Rejection, RelationGroup
+from mapl_ray.shards import (
+    Manifest,
+    commit,
+    fingerprint_of,
+    finished,
+    finished_part,
+    read_manifest,
+    read_part,
+    write_part,
+)
 
 # Ray's own default is for ever: a row that kills its worker would do so again and again.
 MAX_RETRIES = 2
@@ -113,6 +125,21 @@ def _watched(results: ray.data.Dataset, name: str, total: int) -> list[str]:
     return [row["error"] for row in rows]
 
 
-def part_by_index(directory: Path, index: int) -> Part:
-    """The entry of one part, without looking at the others' files."""
-    return next(part for part in read_manifest(directory, verify=False).parts if part.index == index)
+def rows_of_part(directory: Path, index: int) -> list[dict[str, Any]]:
+    """All rows of one part of a finished data set, without looking at the others' files."""
+    part = next(part for part in read_manifest(directory, verify=False).parts if part.index == index)
+    return read_part(directory, part)
+
+
+def write_results(
+    stage: Stage,
+    row: Mapping[str, Any],
+    results: Sequence[PreferencePair | RelationGroup | Rejection],
+    schema: pa.Schema,
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the part of `stage.target` that `row` asks for, records and rejections apart; returns the result row."""
+    rows = [result.to_row() for result in results if not isinstance(result, Rejection)]
+    rejections = [result for result in results if isinstance(result, Rejection)]
+    write_part(stage.target, int(row["index"]), rows, rejections, schema, row["fingerprint"], notes)
+    return {"error": ""}

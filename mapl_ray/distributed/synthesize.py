@@ -16,10 +16,10 @@ from mapl_ray.config import ClusterConfig, RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, part_by_index, run_stages
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages, write_results
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
-from mapl_ray.shards import Manifest, fingerprint_of, read_part, write_part
+from mapl_ray.records import GROUP_SCHEMA, PreferencePair
+from mapl_ray.shards import Manifest, fingerprint_of
 from mapl_ray.synthesis import Tally, module_digests, select_functions, synthesize_all, with_absolute_paths
 
 _MOST_PARTS = 8  # of a task: a task that is lost is done again whole
@@ -126,19 +126,15 @@ def synthesize_shard(
             modules = ", ".join(configs[number].modules)
             raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
         with _without_collector():
-            _make_part(stages[number], configs[number], seed, int(row["index"]), row["fingerprint"])
+            return _make_part(row, stages[number], configs[number], seed)
     except UserError as error:
         return {"error": str(error)}
-    return {"error": ""}
 
 
-def _make_part(stage: Stage, config: SynthesisConfig, seed: int, index: int, fingerprint: str) -> None:
-    pairs = map(PreferencePair.from_row, read_part(stage.source, part_by_index(stage.source, index)))
-    tally = Tally()
+def _make_part(row: dict[str, Any], stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:
+    pairs, tally = map(PreferencePair.from_row, rows_of_part(stage.source, int(row["index"]))), Tally()
     results = [result for pair in pairs for result in synthesize_all(pair, config, seed, tally)]
-    rows = [result.to_row() for result in results if isinstance(result, RelationGroup)]
-    rejections = [result for result in results if isinstance(result, Rejection)]
-    write_part(stage.target, index, rows, rejections, GROUP_SCHEMA, fingerprint, tally.to_json())
+    return write_results(stage, row, results, GROUP_SCHEMA, tally.to_json())
 
 
 @contextmanager

@@ -65,14 +65,13 @@ def with_outcome(group: RelationGroup, column: Column, outcome: Outcome) -> Scor
 def _outcomes(encoded: Sequence[EncodedGroup | Rejection], scorer: Scorer) -> list[Outcome]:
     """Group by group and in prefix order: what two sequences begin with alike is the engine's most recent work."""
     cells = [
-        (number, ids, index)
+        (number, index, ids, group.prompt_length(index))
         for number, group in enumerate(encoded)
         if isinstance(group, EncodedGroup)
         for ids, index in sorted((group.token_ids(index), index) for index in range(len(group.sequences)))
     ]
-    starts = [encoded[number].prompt_length(index) for number, _, index in cells]  # type: ignore[union-attr]
-    found = scorer.score([ids for _, ids, _ in cells], starts) if cells else []
-    scores = {(number, index): score for (number, _, index), score in zip(cells, found, strict=True)}
+    found = scorer.score([ids for _, _, ids, _ in cells], [start for *_, start in cells]) if cells else []
+    scores = {(number, index): score for (number, index, _, _), score in zip(cells, found, strict=True)}
     return [
         group.reason
         if isinstance(group, Rejection)

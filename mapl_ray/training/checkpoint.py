@@ -12,7 +12,6 @@ digests agree.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.shards import fingerprint_of, write_atomically
+from mapl_ray.shards import file_sha256, fingerprint_of, write_atomically
 
 _MANIFEST = "manifest.json"
 _READERS = 8  # files digested at once; hashlib lets other threads run
@@ -135,7 +134,7 @@ def _render(manifest: CheckpointManifest) -> str:
 def _digests(path: Path, sync: bool = False) -> dict[str, str]:
     with ThreadPoolExecutor(_READERS) as readers:
         files = list(_files(path))
-        digests = readers.map(lambda file: _sha256(file, sync), files)
+        digests = readers.map(lambda file: _digest(file, sync), files)
         return {str(file.relative_to(path)): digest for file, digest in zip(files, digests, strict=True)}
 
 
@@ -143,8 +142,8 @@ def _files(path: Path) -> Iterator[Path]:
     yield from (file for file in sorted(path.rglob("*")) if file.is_file() and file != path / _MANIFEST)
 
 
-def _sha256(path: Path, sync: bool) -> str:
-    with path.open("rb") as handle:
-        if sync:
+def _digest(path: Path, sync: bool) -> str:
+    if sync:
+        with path.open("rb") as handle:
             os.fsync(handle.fileno())
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return file_sha256(path)

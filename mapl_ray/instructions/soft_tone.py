@@ -1,0 +1,138 @@
+"""Soft functions: the tone of a text, and whom it is for."""
+
+from __future__ import annotations
+
+from mapl_ray.instructions.soft import soft_function
+
+_TONE, _AUDIENCE = "soft_tone", "soft_audience"
+
+formal_tone = soft_function(
+    "formal_tone",
+    _TONE,
+    "Is the response written in a formal tone?",
+    (
+        "Use a formal tone.",
+        "Write the answer in a formal tone.",
+        "Keep the tone of your response formal.",
+        "The answer should sound formal.",
+    ),
+    (
+        "Do not use a formal tone.",
+        "Do not write the answer in a formal tone.",
+        "Keep the tone of your response from being formal.",
+        "The answer should not sound formal.",
+    ),
+    quantity="formality",
+)
+
+informal_tone = soft_function(
+    "informal_tone",
+    _TONE,
+    "Is the response written in an informal, casual tone?",
+    (
+        "Use an informal, casual tone.",
+        "Write the answer the way people chat, in an informal tone.",
+        "Keep the tone of your response casual and informal.",
+        "The answer should sound casual.",
+    ),
+    (
+        "Do not use an informal, casual tone.",
+        "Do not write the answer the way people chat, in an informal tone.",
+        "Keep the tone of your response from being casual or informal.",
+        "The answer should not sound casual.",
+    ),
+    quantity="formality",
+)
+
+friendly_tone = soft_function(
+    "friendly_tone",
+    _TONE,
+    "Is the tone of the response warm and friendly?",
+    (
+        "Use a warm and friendly tone.",
+        "Let the answer sound friendly.",
+        "Be friendly to the reader in your response.",
+        "Your response should come across as warm and friendly.",
+    ),
+    (
+        "Do not use a warm and friendly tone.",
+        "Do not let the answer sound friendly.",
+        "Do not be friendly to the reader in your response.",
+        "Your response should not come across as warm and friendly.",
+    ),
+)
+
+neutral_tone = soft_function(
+    "neutral_tone",
+    _TONE,
+    "Is the response neutral, without taking sides or showing emotion?",
+    (
+        "Stay neutral: take no side and show no emotion.",
+        "Write a neutral answer that takes no side and shows no emotion.",
+        "Your response should be neutral, without sides or emotion.",
+        "Keep the answer neutral in stance and in emotion.",
+    ),
+    (
+        "Do not stay neutral: take a side or show emotion.",
+        "Write an answer that is not neutral: one that takes a side or shows emotion.",
+        "Your response should not be neutral; take a side or show emotion.",
+        "Do not keep the answer neutral in stance and in emotion.",
+    ),
+    excludes=("friendly_tone", "persuasive"),
+)
+
+persuasive = soft_function(
+    "persuasive",
+    _TONE,
+    "Does the response try to persuade the reader of something?",
+    (
+        "Be persuasive: try to convince the reader.",
+        "Write an answer that tries to persuade the reader.",
+        "Your response should try to win the reader over.",
+        "Make the answer a persuasive one.",
+    ),
+    (
+        "Do not be persuasive: do not try to convince the reader.",
+        "Write an answer that does not try to persuade the reader.",
+        "Your response should not try to win the reader over.",
+        "Do not make the answer a persuasive one.",
+    ),
+)
+
+for_a_child = soft_function(
+    "for_a_child",
+    _AUDIENCE,
+    "Is the response written so that a child of about eight can understand it?",
+    (
+        "Write so that a child of about eight can understand it.",
+        "Explain it as you would to an eight-year-old child.",
+        "Your response should be easy to follow for a child of eight.",
+        "The answer should suit a reader who is eight years old.",
+    ),
+    (
+        "Do not write so that a child of about eight can understand it.",
+        "Do not explain it as you would to an eight-year-old child.",
+        "Your response should not be easy to follow for a child of eight.",
+        "The answer should not suit a reader who is eight years old.",
+    ),
+    quantity="audience",
+)
+
+for_an_expert = soft_function(
+    "for_an_expert",
+    _AUDIENCE,
+    "Is the response written for an expert in the field?",
+    (
+        "Write for an expert in the field.",
+        "Answer as you would to a specialist in the field.",
+        "Your response should address a reader with expert knowledge.",
+        "The answer should be on the level of an expert.",
+    ),
+    (
+        "Do not write for an expert in the field.",
+        "Do not answer as you would to a specialist in the field.",
+        "Your response should not address a reader with expert knowledge.",
+        "The answer should not be on the level of an expert.",
+    ),
+    quantity="audience",
+)

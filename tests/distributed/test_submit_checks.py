@@ -1,0 +1,107 @@
+"""What `mapl submit` finds out without a cluster: addresses, protection, paths, the plan."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from mapl_ray.config import RunConfig
+from mapl_ray.distributed import job_client, submit
+from mapl_ray.distributed.job_entry import job_arguments
+from mapl_ray.errors import UserError
+
+
+def test_a_wrong_address_ends_quickly_with_what_to_do() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]  # nobody listens on it
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"no Ray job server answers .*ray start --head"):
+        job_client.connect(f"127.0.0.1:{port}")
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    "address", ["os://x", "module:8265", "ftp://host:1", "http://user:pw@host:8265", "http://host:8265/x", "http://"]
+)
+def test_addresses_that_are_no_dashboard_are_refused_without_asking(address: str) -> None:
+    # Ray imports a module of the scheme's name, and would send a token along to whoever is named.
+    if address == "module:8265":
+        assert job_client.job_server(address) == "http://module:8265"
+        return
+    with pytest.raises(UserError, match="expected the dashboard's address"):
+        job_client.job_server(address)
+
+
+def test_addresses_in_short() -> None:
+    assert job_client.job_server(None) == "http://127.0.0.1:8265"
+    assert job_client.job_server("auto") == "http://127.0.0.1:8265"
+    assert job_client.job_server("head.example:1234") == "http://head.example:1234"
+    assert job_client.job_server("https://head.example") == "https://head.example:443"
+    assert job_client.job_server("[::1]:8265") == "http://[::1]:8265"
+
+
+@pytest.mark.parametrize(
+    ("url", "protected", "allowed", "outcome"),
+    [
+        ("http://127.0.0.1:8265", True, False, "quiet"),
+        ("http://127.0.0.1:8265", False, False, "whoever reaches this port"),  # one's own machine: only a word
+        ("http://[::1]:8265", False, False, "whoever reaches this port"),
+        ("http://10.0.0.1:8265", True, False, "not encrypted"),
+        ("https://10.0.0.1:8265", True, False, "quiet"),
+        ("http://10.0.0.1:8265", False, False, "refused"),
+        ("https://ray.example:443", False, False, "refused"),  # encrypted, and still open to all
+        ("http://localhost.evil.example:8265", False, False, "refused"),
+        ("http://10.0.0.1:8265", False, True, "whoever reaches this port"),  # --allow-unprotected
+    ],
+)
+def test_a_remote_cluster_without_a_token_is_refused(url: str, protected: bool, allowed: bool, outcome: str) -> None:
+    if outcome == "refused":
+        with pytest.raises(UserError, match=r"asks for no token.*--allow-unprotected"):
+            job_client.check_protection(url, protected=protected, allow_unprotected=allowed)
+        return
+    warnings = job_client.check_protection(url, protected=protected, allow_unprotected=allowed)
+    assert [outcome in warning for warning in warnings] == ([] if outcome == "quiet" else [True])
+
+
+def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = RunConfig.model_validate({"output_dir": "/mnt/shared/runs", "data": {"path": "org/dataset"}})
+    assert submit._paths(shared, local=False) == {}  # absolute; a hub's name; `tiny`
+    with pytest.raises(UserError, match="output_dir='runs': a relative path means nothing on another machine"):
+        submit._paths(RunConfig(), local=False)
+    assert submit._paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
+    own = RunConfig.model_validate(
+        {"output_dir": "/mnt/runs", "synthesis": {"modules": ["mine.py", "installed.module"]}}
+    )
+    assert submit._paths(own, local=True) == {"synthesis.modules": (str(tmp_path / "mine.py"), "installed.module")}
+    with pytest.raises(UserError, match=r"synthesis.modules=.*means nothing on another machine"):
+        submit._paths(own, local=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["synthesize"], "CPUs as they come free"),
+        (["score"], "score: 8 CPU, 8 GPU"),  # 8 engines of one CPU and one GPU
+        (["train", "rm"], "train rm: 32 CPU, 8 GPU"),  # 8 workers of 4 CPU and one GPU
+        (["tune"], "tune: 32 CPU, 8 GPU"),  # one trial at a time
+        (["evaluate"], "evaluate: 1 CPU, 1 GPU"),
+    ],
+)
+def test_the_plan_names_what_a_command_wants(command: list[str], expected: str) -> None:
+    values = {
+        "scoring": {"num_engines": 8, "gpus_per_engine": 1},
+        "train": {"num_workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 4},
+        "evaluation": {"gpus": 1},
+    }
+    assert submit.wanted(RunConfig.model_validate(values), command) == expected
+
+
+def test_a_job_joins_the_cluster_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert job_arguments(["--config", "a.yaml"]) == ["--config", "a.yaml"]
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert job_arguments(["--config", "a.yaml"]) == ["--config", "a.yaml", "cluster.address=auto"]
+    assert job_arguments(["cluster.address=h:1"]) == ["cluster.address=h:1"]

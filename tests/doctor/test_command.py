@@ -1,0 +1,67 @@
+"""`mapl doctor` as a command, over the recipes that ship."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mapl_ray import doctor, doctor_memory
+from mapl_ray.cli import main
+from mapl_ray.config import load_config
+from mapl_ray.doctor_checks import Finding
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "jobs" / "configs").glob("*.yaml"))
+
+
+def test_there_are_recipes_from_laptop_to_cluster() -> None:
+    names = {path.stem for path in RECIPES}
+    assert {"alpaca_eval", "hh", "pandalm", "qwen-0.5b-1gpu", "llama-8b-8gpu", "llama-8b-multinode"} <= names
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(path)
+    code = main(["doctor", "--config", str(path)])
+    out = capsys.readouterr().out
+    assert f"run {config.name}: every key and value is valid" in out
+    for method in ("rm", "dpo"):
+        train = config.training("rm" if method == "rm" else "dpo")
+        assert re.search(rf"train {method}: \d+\.\d [GM]iB a worker .*\(ZeRO-{train.zero_stage}, ", out)
+        wanted = f"train {method} wants {train.num_workers * train.cpus_per_worker:g} CPU"
+        assert wanted in out
+    assert code == (1 if re.search(r"^fail ", out, re.MULTILINE) else 0)
+
+
+@pytest.mark.parametrize(
+    ("stem", "estimate"),
+    [
+        # 8e9 parameters * 16 bytes / 8 workers = 16e9 bytes = 14.9 GiB; over 32 workers 4e9 bytes = 3.7 GiB.
+        ("llama-8b-8gpu", "14.9 GiB a worker"),
+        ("llama-8b-multinode", "3.7 GiB a worker"),
+        # 0.5e9 * 16 bytes on one worker = 8e9 bytes = 7.5 GiB.
+        ("qwen-0.5b-1gpu", "7.5 GiB a worker"),
+    ],
+)
+def test_the_recipes_estimates(stem: str, estimate: str) -> None:
+    (path,) = (one for one in RECIPES if one.stem == stem)
+    findings = list(doctor_memory.check_memory(load_config(path)))
+    assert len(findings) == 2
+    assert all(estimate in finding.detail for finding in findings)
+
+
+def test_a_config_that_is_wrong_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("train: {zero_stag: 3}\n")
+    assert main(["doctor", "--config", str(path)]) == 2
+    assert "unknown key 'train.zero_stag'" in capsys.readouterr().err
+
+
+def test_the_last_line_sums_up_and_cures_stand_below() -> None:
+    findings = [Finding("ok", "a", "fine"), Finding("fail", "bee", "broken", "mend it"), Finding("warn", "c", "hm")]
+    assert doctor.render(findings).splitlines() == [
+        "ok    a    fine",
+        "fail  bee  broken",
+        "           -> mend it",
+        "warn  c    hm",
+        "1 ok, 1 to note, 1 to mend",
+    ]

@@ -1,0 +1,84 @@
+"""`mapl doctor`: parameters and memory by ZeRO stage."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mapl_ray import doctor_memory
+from mapl_ray.config import RunConfig
+
+
+def run_config(**values: object) -> RunConfig:
+    return RunConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "stage", "workers", "bf16", "expected"),
+    [
+        # bf16: 2 weights + 2 gradients + 12 (float32 copy, two moments) = 16 bytes a parameter.
+        (7e9, 3, 8, True, 7e9 * 16 / 8),  # everything split: 14e9 bytes
+        (7e9, 2, 8, True, 7e9 * (2 + (2 + 12) / 8)),  # weights whole: 2 + 1.75 = 3.75 a parameter
+        (7e9, 1, 8, True, 7e9 * (2 + 2 + 12 / 8)),  # weights and gradients whole: 5.5
+        (7e9, 0, 8, True, 7e9 * 16),  # nothing split
+        # float32: 4 + 4 + 8 (the weights are their own float32 copy) = 16 as well, split otherwise.
+        (1e6, 3, 2, False, 8e6),
+        (1e6, 2, 2, False, 1e6 * (4 + (4 + 8) / 2)),  # 10e6
+        (1e6, 1, 2, False, 1e6 * (4 + 4 + 8 / 2)),  # 12e6
+        (1e6, 0, 2, False, 16e6),
+        (5e8, 3, 1, True, 5e8 * 16),  # one worker: no stage splits anything
+    ],
+)
+def test_state_bytes(parameters: float, stage: int, workers: int, bf16: bool, expected: float) -> None:
+    assert doctor_memory.state_bytes(parameters, stage, workers, bf16=bf16) == pytest.approx(expected)
+
+
+def test_parameters_are_counted_from_a_models_config(tmp_path: Path) -> None:
+    values = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,  # head size 8 / 4 = 2
+        "num_key_value_heads": 2,
+        "vocab_size": 10,
+        "intermediate_size": 16,
+    }
+    # A layer: q and o 2 * 8*8 = 128; k and v 2 * 8 * (2*2) = 64; MLP 3 * 8*16 = 384; two norms 16: 592.
+    # Embeddings, not tied: 2 * 10 * 8 = 160; last norm 8. 160 + 2 * 592 + 8 = 1352.
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert doctor_memory.parameter_count(run_config(model={"name_or_path": str(tmp_path)})) == (
+        1352.0,
+        f"from {tmp_path / 'config.json'}",
+    )
+    (tmp_path / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": True}))
+    counted = doctor_memory.parameter_count(run_config(model={"name_or_path": str(tmp_path)}))
+    assert counted is not None
+    assert counted[0] == 1352.0 - 80.0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.5e9),  # not the 2.5 of the family's name
+        ("meta-llama/Llama-3.1-8B-Instruct", 8e9),
+        ("HuggingFaceTB/SmolLM2-135M", 135e6),
+        ("gpt2", None),
+        ("someone/b2b-model", None),
+    ],
+)
+def test_parameters_are_read_from_a_hub_name(name: str, expected: float | None) -> None:
+    counted = doctor_memory.parameter_count(run_config(model={"name_or_path": name}))
+    assert (None if counted is None else counted[0]) == expected
+
+
+def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_memory, "_machine_bytes", lambda: 100 * 2.0**30)
+    values = {"model": {"name_or_path": "org/model-7B"}, "train": {"zero_stage": 3, "num_workers": 2, "bf16": True}}
+    # 7e9 * 16 bytes = 104.3 GiB for all workers together, on CPUs: more than the 100 that are there.
+    findings = list(doctor_memory.check_memory(run_config(**values)))
+    assert [finding.level for finding in findings] == ["fail", "fail"]
+    assert "52.2 GiB a worker" in findings[0].detail
+    assert "want 104.3 GiB, this machine has 100.0 GiB" in findings[0].detail
+    assert "smaller model" in findings[0].cure
+    # Another cluster's memory is not this machine's.
+    findings = list(doctor_memory.check_memory(run_config(**values, cluster={"address": "auto"})))
+    assert [finding.level for finding in findings] == ["ok", "ok"]
