@@ -113,11 +113,12 @@ def _stage(args: argparse.Namespace) -> int:
     config = _config(args)
     # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
     from mapl_ray.distributed import pipeline
+    from mapl_ray.distributed.resources import ALL_STAGES
 
     if args.command == "report":  # reads files alone
         pipeline.report(config)
         return 0
-    stages = pipeline.ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
+    stages = ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
     with pipeline.session(config, stages):
         {
             "synthesize": pipeline.synthesize,

@@ -194,25 +194,16 @@ _FILE_KINDS = ("jsonl", "json", "gz", "parquet", "csv", "zst", "txt", "arrow")
 def _resources(config: RunConfig) -> Iterator[Finding]:
     import torch
 
+    from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
+
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cpus = config.cluster.num_cpus or _cpus()
-    scoring, tune = config.scoring, config.tune
+    scoring = config.scoring
     fewest, most = scoring.engines
-    rows: list[tuple[str, float, float]] = [
-        ("score", fewest * scoring.cpus_per_engine, fewest * scoring.gpus_per_engine)
-    ]
-    if scoring.scores_pairs:
-        rows.insert(0, ("score pairs", *rows[0][1:]))
-    for method in ("rm", "dpo"):
-        train = config.training("rm" if method == "rm" else "dpo")
-        rows.append(
-            (f"train {method}", train.num_workers * train.cpus_per_worker, train.num_workers * train.gpus_per_worker)
-        )
-    searched = config.training(tune.method)
-    workers = searched.num_workers * tune.max_concurrent_trials
-    rows.append(("tune", workers * searched.cpus_per_worker, workers * searched.gpus_per_worker))
-    rows.append(("evaluate", config.evaluation.cpus, config.evaluation.gpus))
-    for stage, cpu, gpu in rows:
+    for stage in with_pair_scoring(ALL_STAGES, config):
+        if stage == "synthesize":  # takes the CPUs that there are
+            continue
+        cpu, gpu = demand_of(stage, config).in_all
         detail = f"{stage} wants {cpu:g} CPU, {gpu:g} GPU"
         if stage == "score":
             number = f"{fewest}" if fewest == most else f"{fewest} to {most}"

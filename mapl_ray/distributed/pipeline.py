@@ -11,7 +11,7 @@ from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
 from mapl_ray.distributed.evaluate import score_models
 from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.resources import check_stage
+from mapl_ray.distributed.resources import check_stage, with_pair_scoring
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.synthesize import run_synthesis
@@ -25,8 +25,6 @@ from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import read_groups, read_manifest, write_json
 from mapl_ray.synthesis import load_modules
 
-ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate")
-
 
 @contextmanager
 def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
@@ -34,8 +32,7 @@ def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
     check_inputs(config, stages)
     with ray_session(config.cluster):
         resources = available_resources()
-        before = ("score pairs",) if "synthesize" in stages and config.scoring.scores_pairs else ()
-        for stage in (*before, *stages):
+        for stage in with_pair_scoring(stages, config):
             check_stage(stage, config, resources)
         yield
 

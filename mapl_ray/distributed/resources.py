@@ -6,11 +6,14 @@ Ray waits for ever for resources that never come; so they are counted before any
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapl_ray.config import RunConfig, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.scoring import engine_needs
+
+ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate")  # in the order of the pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,19 @@ class Demand:
     keys: str  # the config keys that say so
     memory_gib: float = 0.0  # main memory, where it is known
 
+    @property
+    def in_all(self) -> tuple[float, float]:
+        """CPUs and GPUs of all together."""
+        return self.number * self.cpus, self.number * self.gpus
+
     def __str__(self) -> str:
         return f"{self.number} x ({_size(self.cpus, self.gpus, self.memory_gib)})"
+
+
+def with_pair_scoring(stages: Sequence[str], config: RunConfig) -> tuple[str, ...]:
+    """The stages with `score pairs` before `synthesize`, where the config has engines look at the pairs."""
+    before = ("score pairs",) if config.scoring.scores_pairs else ()
+    return tuple(one for stage in stages for one in ((*before, stage) if stage == "synthesize" else (stage,)))
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:

@@ -31,6 +31,7 @@ from mapl_ray.distributed.job_client import (
     on_this_machine,
     stop_job,
 )
+from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.synthesis import with_absolute_paths
 
@@ -128,26 +129,13 @@ def plan(
 
 def wanted(config: RunConfig, command: Sequence[str]) -> str:
     """The most the command holds at once, as a line; stages of a pipeline run one after another."""
-    rows: list[tuple[str, float, float]] = []
-    name = command[0]
-    if name in ("score", "pipeline"):
-        scoring = config.scoring
-        rows.append(
-            ("score", scoring.num_engines * scoring.cpus_per_engine, scoring.num_engines * scoring.gpus_per_engine)
-        )
-    methods = [command[1]] if name == "train" else ["rm", "dpo"] if name == "pipeline" else []
-    for method in methods:
-        train = config.training("dpo" if method == "dpo" else "rm")
-        rows.append(
-            (f"train {method}", train.num_workers * train.cpus_per_worker, train.num_workers * train.gpus_per_worker)
-        )
-    if name in ("tune", "pipeline"):
-        train = config.training(config.tune.method)
-        workers = train.num_workers * config.tune.max_concurrent_trials
-        rows.append(("tune", workers * train.cpus_per_worker, workers * train.gpus_per_worker))
-    if name == "evaluate":
-        rows.append(("evaluate", config.evaluation.cpus, config.evaluation.gpus))
-    return "; ".join(f"{stage}: {cpus:g} CPU, {gpus:g} GPU" for stage, cpus, gpus in rows) or "CPUs as they come free"
+    one = " ".join(command[:2]) if command[0] == "train" else command[0]
+    stages = with_pair_scoring(ALL_STAGES if command[0] == "pipeline" else (one,), config)
+    holding = {*ALL_STAGES, "score pairs"} - {"synthesize"}  # synthesis takes what is free; others are no stages
+    totals = {stage: demand_of(stage, config).in_all for stage in stages if stage in holding}
+    return "; ".join(f"{stage}: {cpus:g} CPU, {gpus:g} GPU" for stage, (cpus, gpus) in totals.items()) or (
+        "CPUs as they come free"
+    )
 
 
 def available(url: str) -> str:

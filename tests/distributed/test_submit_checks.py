@@ -99,6 +99,11 @@ def test_the_plan_names_what_a_command_wants(command: list[str], expected: str) 
     assert submit.wanted(RunConfig.model_validate(values), command) == expected
 
 
+def test_the_plan_counts_a_pools_fewest_engines_and_those_that_look_at_pairs() -> None:
+    scoring = {"concurrency": [2, 4], "cpus_per_engine": 3, "judge": {"model": "policy"}}
+    assert submit.wanted(RunConfig.model_validate({"scoring": scoring}), ["synthesize"]) == "score pairs: 6 CPU, 0 GPU"
+
+
 def test_a_job_joins_the_cluster_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     assert job_arguments(["--config", "a.yaml"]) == ["--config", "a.yaml"]
