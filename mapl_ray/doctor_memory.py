@@ -32,10 +32,7 @@ def parameter_count(config: RunConfig) -> tuple[float, str] | None:
     """Number of parameters and where it comes from; None where nothing tells."""
     name = config.model.name_or_path
     if name == "tiny":
-        tiny = config.model.tiny
-        # Llama with an MLP of at most four times the hidden size: 4 h^2 for attention, 3 * 4 h^2 for the MLP.
-        count = 2 * tiny.vocab_size * tiny.hidden_size + tiny.num_layers * 16 * tiny.hidden_size**2
-        return float(count), "at most, from model.tiny"
+        return float(config.model.tiny.most_parameters), "at most, from model.tiny"
     path = Path(name) / "config.json"
     if path.is_file():
         counted = _from_config(path)

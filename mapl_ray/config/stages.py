@@ -21,6 +21,11 @@ class TinyModelConfig(Section):
     num_heads: int = Field(default=4, ge=1)
     max_position_embeddings: int = Field(default=4096, ge=64)
 
+    @property
+    def most_parameters(self) -> int:
+        """Llama with an MLP of at most four times the hidden size: 4 h^2 for attention, 3 * 4 h^2 for the MLP."""
+        return 2 * self.vocab_size * self.hidden_size + self.num_layers * 16 * self.hidden_size**2
+
     @model_validator(mode="after")
     def _head_size(self) -> Self:
         # vLLM's CPU attention has kernels for heads of 32, 64, 96, ... alone.

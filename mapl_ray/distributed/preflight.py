@@ -32,12 +32,9 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     for method in METHODS:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
             check_loggers(config.training(method).loggers)
-    unscored = {"train dpo", "score"} <= {*stages} and not config.scoring.ref_logps
-    if unscored and config.training("dpo").reference == "scored":
-        raise UserError(
-            "train.reference=scored needs ref_logps, and scoring.ref_logps=false. Set it to true, or "
-            "train.reference=frozen."
-        )
+    if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
+        # Training can do without them (`train.reference`); hours later evaluation can't.
+        raise UserError("DPO needs ref_logps to be evaluated by, and scoring.ref_logps=false. Set it to true.")
 
 
 def _check_scoring(config: RunConfig) -> None:
@@ -54,6 +51,8 @@ def _check_scoring(config: RunConfig) -> None:
 
 def _check_pair_scoring(config: RunConfig) -> None:
     judge = config.scoring.judge
+    if config.scoring.scores_pairs:
+        check_engine(config)
     if judge.model is not None:
         judge_questions(config.synthesis, judge.functions)
     for model in (judge.model, config.scoring.pair_reward_model):

@@ -38,8 +38,12 @@ def engine_needs(config: RunConfig) -> list[EngineNeeds]:
     """Of every model that `scoring` names; a hub's, whose config is not here, tells nothing."""
     scoring, dtype = config.scoring, config.model.dtype
     names = [scoring.ref_model or config.model.name_or_path] if scoring.ref_logps else []
-    names += [scoring.reward_model] if scoring.reward_model is not None else []
-    return [_tiny(config.model.tiny, dtype) if name == "tiny" else _of_directory(name, dtype) for name in names]
+    judge = config.model.name_or_path if scoring.judge.model == "policy" else scoring.judge.model
+    names += [name for name in (scoring.reward_model, judge, scoring.pair_reward_model) if name is not None]
+    return [
+        _tiny(config.model.tiny, dtype) if name == "tiny" else _of_directory(name, dtype)
+        for name in dict.fromkeys(names)
+    ]
 
 
 def check_engine(config: RunConfig) -> None:
@@ -62,9 +66,7 @@ def check_engine(config: RunConfig) -> None:
 
 def _tiny(tiny: TinyModelConfig, dtype: str) -> EngineNeeds:
     kv_token = 2.0 * tiny.num_layers * tiny.hidden_size * _BYTES[dtype]
-    # Llama with an MLP of four times the hidden size: 4 h^2 for attention, 3 * 4 h^2 for the MLP.
-    count = 2 * tiny.vocab_size * tiny.hidden_size + tiny.num_layers * 16 * tiny.hidden_size**2
-    return EngineNeeds("tiny", float(count * _BYTES[dtype]), kv_token, tiny.max_position_embeddings)
+    return EngineNeeds("tiny", float(tiny.most_parameters * _BYTES[dtype]), kv_token, tiny.max_position_embeddings)
 
 
 def _of_directory(name: str, dtype: str) -> EngineNeeds:

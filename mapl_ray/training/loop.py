@@ -123,7 +123,7 @@ def train(
         method=method,
         base_model=model_path,
         revision=model_config.revision,
-        data=str(train_dir),
+        data="/".join(train_dir.parts[-3:]),  # run, groups or scored, split: where it lay concerns nobody
         data_hash=data,
         groups=len(table),
         total_steps=plan.total_steps,

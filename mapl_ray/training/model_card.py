@@ -19,7 +19,7 @@ class CardFacts:
     method: Method
     base_model: str  # a hub's name, or a directory
     revision: str | None
-    data: str  # the directory of the groups
+    data: str  # the groups, as in run/scored/train
     data_hash: str
     groups: int
     total_steps: int

@@ -1,0 +1,27 @@
+"""What is found before anything starts, from the config and the files it names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mapl_ray.config import RunConfig
+from mapl_ray.distributed.preflight import check_inputs
+from mapl_ray.distributed.resources import ALL_STAGES
+from mapl_ray.errors import UserError
+
+
+def test_a_pipeline_whose_policy_could_not_be_evaluated_is_refused() -> None:
+    config = RunConfig.model_validate({"scoring": {"ref_logps": False, "reward_model": "org/rm"}})
+    with pytest.raises(UserError, match="DPO needs ref_logps to be evaluated by"):
+        check_inputs(config, ALL_STAGES)
+    check_inputs(config, ("synthesize", "score", "train rm"))
+
+
+@pytest.mark.parametrize("scoring", [{"judge": {"model": "MODEL"}}, {"pair_reward_model": "MODEL"}])
+def test_engines_that_look_at_pairs_are_measured_before_synthesis(tmp_path: Path, scoring: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    values = json.loads(json.dumps({"scoring": scoring}).replace("MODEL", str(tmp_path)))
+    with pytest.raises(UserError, match=r"scoring.max_model_len=4096: .* takes 512 tokens"):
+        check_inputs(RunConfig.model_validate(values), ("synthesize",))
