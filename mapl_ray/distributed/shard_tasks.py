@@ -64,14 +64,12 @@ class Stage:
 def run_stages(
     stages: Sequence[Stage],
     compute: Callable[[ray.data.Dataset], ray.data.Dataset],
-    parts_a_task: Callable[[int], int] = lambda parts: 1,
 ) -> list[tuple[Manifest, int]]:
     """Bring the targets up to date in one go; returns each one's manifest and the number of parts that were made.
 
     `compute` maps a data set of `{"stage", "index", "fingerprint"}` rows (`stage` an index into `stages`) to one of
     `{"error"}` rows, having written the parts; all stages share its actors, which may take long to start.
-    `parts_a_task` tells from the number of parts how many of them a task takes. Raises `RunError` for a part that
-    could not be made; the finished ones stay and are taken over next time.
+    Raises `RunError` for a part that could not be made; the finished ones stay and are taken over next time.
     """
     whole = [finished(stage.target, stage.fingerprint) for stage in stages]
     wanted = [{} if there else stage.wanted() for stage, there in zip(stages, whole, strict=True)]
@@ -88,8 +86,7 @@ def run_stages(
         with warnings.catch_warnings():
             # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
             warnings.simplefilter("ignore", DeprecationWarning)
-            tasks = -(-len(items) // parts_a_task(len(items)))
-            results = compute(ray.data.from_items(items, override_num_blocks=tasks))
+            results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
         try:
             errors = [error for error in _watched(results, stages[0].name, len(items)) if error]
         except ray.exceptions.RayError as error:

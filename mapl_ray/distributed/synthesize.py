@@ -1,4 +1,8 @@
-"""Synthesis on Ray Data: tasks of a few shards of pairs each."""
+"""Synthesis on Ray Data: actors that make part after part.
+
+Actors and not tasks, for an actor has its next part at hand when it is done with one; between two tasks a worker waits
+for Ray Data's driver, up to a quarter of a part's time.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import Any
 import ray.data
 
 import mapl_ray
-from mapl_ray.config import ClusterConfig, RunConfig, SynthesisConfig
+from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
@@ -22,7 +26,9 @@ from mapl_ray.records import GROUP_SCHEMA, PreferencePair
 from mapl_ray.shards import Manifest, fingerprint_of
 from mapl_ray.synthesis import Tally, module_digests, select_functions, synthesize_all, with_absolute_paths
 
-_MOST_PARTS = 8  # of a task: a task that is lost is done again whole
+_PARTS_AT_HAND = 2  # of an actor: the one it makes, and the next
+# Of one actor: it dies with its node as well, and nodes may come and go. A part that kills is given up before.
+_MAX_RESTARTS = 64
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
@@ -46,12 +52,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
         for split, synthesis in of_split.items()
     ]
     manifests = {}
-    workers = _workers(config.cluster)
-    done = run_stages(
-        stages,
-        lambda shards: _compute(shards, stages, [*of_split.values()], config),
-        lambda parts: parts_a_task(parts, workers),
-    )
+    done = run_stages(stages, lambda shards: _compute(shards, stages, [*of_split.values()], config))
     for split, (manifest, made) in zip(SPLITS, done, strict=True):
         _check_accounts(config, split, manifest, pairs[split].rows)
         print(f"  {split}: {_told(manifest, made, pairs[split].rows)}", flush=True)
@@ -88,47 +89,48 @@ def _told(manifest: Manifest, made: int, pairs: int) -> str:
 def _compute(
     shards: ray.data.Dataset, stages: list[Stage], configs: list[SynthesisConfig], config: RunConfig
 ) -> ray.data.Dataset:
+    most = config.cluster.synthesis_workers
+    cpus = int(sum(node.cpus for node in available_resources().nodes))
     return shards.map(
-        synthesize_shard,
-        fn_kwargs={
+        SynthesizeShard,
+        fn_constructor_kwargs={
             "stages": stages,
             "configs": configs,
             "seed": config.seed,
             "digests": module_digests(configs[0].modules),
         },
-        compute=ray.data.TaskPoolStrategy(size=config.cluster.synthesis_workers),
+        # As many as fit from the start; further ones come with further nodes.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            initial_size=max(1, min(most or cpus, cpus, shards.count())),
+            max_size=most,
+            max_tasks_in_flight_per_actor=_PARTS_AT_HAND,
+        ),
         num_cpus=1,
-        max_retries=MAX_RETRIES,
+        max_restarts=_MAX_RESTARTS,
+        max_task_retries=MAX_RETRIES,
     )
 
 
-def parts_a_task(parts: int, workers: int) -> int:
-    """Several, for between tasks a worker waits for Ray Data's driver, a quarter of a part's time; few at the end."""
-    return max(1, min(_MOST_PARTS, parts // (4 * workers)))
+class SynthesizeShard:
+    """Makes a part a call. A config mistake comes back as a row: as an exception Ray would retry it."""
 
+    def __init__(self, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]) -> None:
+        """`configs` has one entry a stage; `digests` are those of the driver's `synthesis.modules`."""
+        self._stages, self._configs, self._seed, self._digests = stages, configs, seed, digests
 
-def _workers(config: ClusterConfig) -> int:
-    cpus = int(sum(node.cpus for node in available_resources().nodes))
-    return max(1, min(cpus, config.synthesis_workers or cpus))
-
-
-def synthesize_shard(
-    row: dict[str, Any], *, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]
-) -> dict[str, Any]:
-    """Make one part. A config mistake comes back as a row: as an exception Ray would retry it.
-
-    `configs` has one entry a stage. `digests` are those of the driver's `synthesis.modules`: a node with another
-    version makes nothing.
-    """
-    number = int(row["stage"])
-    try:
-        if module_digests(configs[number].modules) != digests:
-            modules = ", ".join(configs[number].modules)
-            raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
-        with _without_collector():
-            return _make_part(row, stages[number], configs[number], seed)
-    except UserError as error:
-        return {"error": str(error)}
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One part; a node with another version of the user's modules makes nothing."""
+        number = int(row["stage"])
+        config = self._configs[number]
+        try:
+            if module_digests(config.modules) != self._digests:
+                modules = ", ".join(config.modules)
+                raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
+            with _without_collector():
+                return _make_part(row, self._stages[number], config, self._seed)
+        except UserError as error:
+            return {"error": str(error)}
 
 
 def _make_part(row: dict[str, Any], stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.shard_tasks import Stage
-from mapl_ray.distributed.synthesize import parts_a_task, recipe_of, run_synthesis, split_configs, synthesize_shard
+from mapl_ray.distributed.synthesize import SynthesizeShard, recipe_of, run_synthesis, split_configs
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.types import _FUNCTIONS
@@ -197,7 +197,7 @@ def test_functions_of_ones_own_reach_the_workers(
         part, stage = manifest.parts[0], tmp_path / "other"
         stages = [Stage("synthesize", config.run_dir / "pairs" / "train", stage, "r")]
         row = {"stage": 0, "index": part.index, "fingerprint": "f"}
-        made = synthesize_shard(row, stages=stages, configs=[plain], seed=0, digests=["of another version"])
+        made = SynthesizeShard(stages, [plain], seed=0, digests=["of another version"])(row)
         assert "this node has another version" in made["error"]
         assert not stage.exists()
     finally:
@@ -225,9 +225,3 @@ def test_manifest_type(tmp_path: Path) -> None:
     manifests = prepare_pairs(config)
     assert all(isinstance(manifest, Manifest) for manifest in manifests.values())
     assert sum(manifest.rows for manifest in manifests.values()) == 1
-
-
-@pytest.mark.parametrize(("parts", "workers", "each"), [(1, 2, 1), (16, 2, 2), (16, 1, 4), (1000, 2, 8), (1000, 64, 3)])
-def test_tasks_are_few_and_leave_no_worker_idle(parts: int, workers: int, each: int) -> None:
-    assert parts_a_task(parts, workers) == each
-    assert parts < workers or -(-parts // each) >= workers
