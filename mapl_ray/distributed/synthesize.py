@@ -6,12 +6,8 @@ for Ray Data's driver, up to a quarter of a part's time.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray.data
 
@@ -20,11 +16,11 @@ from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages, write_results
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, run_stages
+from mapl_ray.distributed.synthesize_actor import SynthesizeShard
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.records import GROUP_SCHEMA, PreferencePair
 from mapl_ray.shards import Manifest, fingerprint_of
-from mapl_ray.synthesis import Tally, module_digests, select_functions, synthesize_all, with_absolute_paths
+from mapl_ray.synthesis import module_digests, select_functions, with_absolute_paths
 
 _PARTS_AT_HAND = 2  # of an actor: the one it makes, and the next
 # Of one actor: it dies with its node as well, and nodes may come and go. A part that kills is given up before.
@@ -110,45 +106,6 @@ def _compute(
         max_restarts=_MAX_RESTARTS,
         max_task_retries=MAX_RETRIES,
     )
-
-
-class SynthesizeShard:
-    """Makes a part a call. A config mistake comes back as a row: as an exception Ray would retry it."""
-
-    def __init__(self, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]) -> None:
-        """`configs` has one entry a stage; `digests` are those of the driver's `synthesis.modules`."""
-        self._stages, self._configs, self._seed, self._digests = stages, configs, seed, digests
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One part; a node with another version of the user's modules makes nothing."""
-        number = int(row["stage"])
-        config = self._configs[number]
-        try:
-            if module_digests(config.modules) != self._digests:
-                modules = ", ".join(config.modules)
-                raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
-            with _without_collector():
-                return _make_part(row, self._stages[number], config, self._seed)
-        except UserError as error:
-            return {"error": str(error)}
-
-
-def _make_part(row: dict[str, Any], stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:
-    pairs, tally = map(PreferencePair.from_row, rows_of_part(stage.source, int(row["index"]))), Tally()
-    results = [result for pair in pairs for result in synthesize_all(pair, config, seed, tally)]
-    return write_results(stage, row, results, GROUP_SCHEMA, tally.to_json())
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Leave cyclic garbage alone for one part: going through its growing results again and again took a fifth of it."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def recipe_of(config: SynthesisConfig, seed: int) -> str:

@@ -7,7 +7,6 @@ and the other lacks; with none, from words that turn up in answers on nearly any
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 
 from mapl_ray.instructions.builders import within_bound
@@ -112,10 +111,11 @@ def _frequency_phrasings(args: Args) -> Sequence[str]:
 )
 def word_frequency(case: Case, rng: random.Random) -> Args | None:
     """How often a word occurs; it is one that some text of the case or its context uses most."""
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     for text in (*(text for text, _ in case.flags), *case.context):
+        of_text = text.word_counts
         for folded, word in text.content_words.items():
-            counts[word] = max(counts[word], text.word_counts[folded])
+            counts[word] = max(counts.get(word, 0), of_text[folded])
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:12]]
     words = words or list(COMMON_WORDS)
     for word in rng.sample(words, min(6, len(words))):

@@ -51,10 +51,13 @@ _HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
 _BOLD = re.compile(r"\*\*(?=[^\s*])[^*\n]*+\*\*|(?<!\w)__(?=[^\s_])[^_\n]*+__(?!\w)")
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"(?<![\w.,])\d++(?:[.,]\d++)*+")
-# A run of end marks and what closes it, tried only where the run starts: linear on "......".
+# A run of end marks and what closes it; what follows is looked at afterwards, for a search that starts by looking back
+# tries every character. Possessive: linear on "......".
+_ASCII_SENTENCE_END = re.compile(r"[.!?]++[\"')\]*_]*+")
 _SENTENCE_END = re.compile(
-    r"(?<![.!?…])[.!?…]++[\"'\u201d\u2019\u00bb)\]*_]*+(?=\s)|[\u3002\uff01\uff1f]++[\u201d\u2019\u300d\u300f\uff09]*+"
+    r"[.!?…]++[\"'\u201d\u2019\u00bb)\]*_]*+|[\u3002\uff01\uff1f]++[\u201d\u2019\u300d\u300f\uff09]*+"
 )
+_UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f")  # of scripts that put no space after them
 _TOKEN_BEFORE = re.compile(r"[\w.]+\Z")
 _ABBREVIATIONS = re.compile(
     r"(?:mr|mrs|ms|dr|prof|sr|jr|st|vs|etc|e\.g|i\.e|eg|ie|cf|fig|no|vol|al|inc|ltd|co|corp|dept|est|approx|"
@@ -119,9 +122,12 @@ def sentences(prose_lines: list[str]) -> list[str]:
     found: list[str] = []
     block: list[str] = []
     for line in [*prose_lines, ""]:
-        item = _BULLET.match(line) or _NUMBERED.match(line)
-        heading = _HEADING.match(line) is not None
-        if item is not None or heading or not line.strip():
+        first = line.lstrip()[:1]
+        # Most lines are blank or begin with a letter, and of those none but "Step 1" is an item and none a heading.
+        plain = not first or (first.isalpha() and first not in "Ss")
+        item = None if plain else _BULLET.match(line) or _NUMBERED.match(line)
+        heading = not plain and _HEADING.match(line) is not None
+        if item is not None or heading or not first:
             found.extend(_split_sentences(" ".join(block)))
             block = []
         if not heading:
@@ -132,19 +138,23 @@ def sentences(prose_lines: list[str]) -> list[str]:
 def _split_sentences(block: str) -> list[str]:
     pieces: list[str] = []
     start = 0
-    for match in _SENTENCE_END.finditer(block):
+    ends, word = (_ASCII_SENTENCE_END, _ASCII_WORD) if block.isascii() else (_SENTENCE_END, _WORD)
+    for match in ends.finditer(block):
         if _ends_sentence(block, start, match):
             pieces.append(block[start : match.end()])
             start = match.end()
     pieces.append(block[start:])
-    return [piece.strip() for piece in pieces if _WORD.search(piece)]
+    return [piece.strip() for piece in pieces if word.search(piece)]
 
 
 def _ends_sentence(block: str, start: int, match: re.Match[str]) -> bool:
-    following = block[match.end() : match.end() + 8].lstrip()[:1]
-    if following.islower():
+    mark, end = match.group(), match.end()
+    after = block[end : end + 8]
+    if not after[:1].isspace() and not mark.startswith(_UNSPACED_ENDS):
         return False
-    if match.group() != ".":
+    if after.lstrip()[:1].islower():
+        return False
+    if mark != ".":
         return True
     before = _TOKEN_BEFORE.search(block, max(start, match.start() - 12), match.start())
     token = before.group() if before else ""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mapl_ray.errors import UserError
-from mapl_ray.models import load_tokenizer
 from mapl_ray.records import canonical_json
 
 # Blanks, digits, case, marks, scripts: where tokenizers of one vocabulary part ways.
@@ -29,6 +28,9 @@ def check_same_tokenizer(
     scorer: str, trainer: str, scorer_revision: str | None = None, trainer_revision: str | None = None
 ) -> None:
     """Raise `UserError` where the two models' tokenizers would give other ids, with what differs."""
+    # Here, for transformers takes seconds to load, and plans and joins of scores do without.
+    from mapl_ray.models import load_tokenizer
+
     theirs = tokenizer_identity(load_tokenizer(scorer, scorer_revision))
     ours = tokenizer_identity(load_tokenizer(trainer, trainer_revision))
     differing = [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import Instruction
@@ -26,18 +25,18 @@ _LIST_LEADS = (
 )
 
 
-def join_prompt(
-    prompt: tuple[Message, ...], instructions: Sequence[Instruction], rng: random.Random
-) -> tuple[Message, ...]:
+def join_prompt(prompt: tuple[Message, ...], instructions: Sequence[Instruction], layout: int) -> tuple[Message, ...]:
     """The prompt with the instructions after the text of its last user turn, which stays an exact prefix.
 
-    System, earlier and later turns are kept. The layout depends on `rng` and the number of instructions alone.
-    Raises `UserError` where the prompt has no user turn.
+    System, earlier and later turns are kept. `layout` is any whole number >= 0, drawn at random: prose or list, and the
+    words before; all these follow from it and the number of instructions alone. Raises `UserError` where the prompt has
+    no user turn.
     """
     turn = last_user_turn(prompt)
     if turn is None:
         raise UserError("a prompt without a user turn: there is nothing to join instructions with.")
-    block = _layout([instruction.text for instruction in instructions], rng)
+    texts = [instruction.text for instruction in instructions]
+    block = f"\n\n{_block(texts, layout)}" if texts else ""
     joined = Message(prompt[turn].role, prompt[turn].content + block)
     return (*prompt[:turn], joined, *prompt[turn + 1 :])
 
@@ -47,25 +46,11 @@ def last_user_turn(prompt: tuple[Message, ...]) -> int | None:
     return max((index for index, message in enumerate(prompt) if message.role == "user"), default=None)
 
 
-def _layout(texts: list[str], rng: random.Random) -> str:
-    layout: Callable[[list[str], random.Random], str] = rng.choice((_sentences, _bullets, _numbers))
-    return layout(texts, rng) if texts else ""
-
-
-def _lead(leads: Sequence[tuple[str, str]], texts: list[str], rng: random.Random) -> str:
-    one, several = rng.choice(leads)
-    return one if len(texts) == 1 else several
-
-
-def _sentences(texts: list[str], rng: random.Random) -> str:
-    lead = _lead(_SENTENCE_LEADS, texts, rng)
-    return "\n\n" + " ".join([lead, *texts] if lead else texts)
-
-
-def _bullets(texts: list[str], rng: random.Random) -> str:
-    return "\n\n" + "\n".join([_lead(_LIST_LEADS, texts, rng), *(f"- {text}" for text in texts)])
-
-
-def _numbers(texts: list[str], rng: random.Random) -> str:
-    items = [f"{number}. {text}" for number, text in enumerate(texts, start=1)]
-    return "\n\n" + "\n".join([_lead(_LIST_LEADS, texts, rng), *items])
+def _block(texts: list[str], layout: int) -> str:
+    lead_number, kind = divmod(layout, 3)
+    leads = _LIST_LEADS if kind else _SENTENCE_LEADS
+    lead = leads[lead_number % len(leads)][len(texts) > 1]
+    if kind == 0:
+        return " ".join([lead, *texts] if lead else texts)
+    items = [f"- {text}" if kind == 1 else f"{number}. {text}" for number, text in enumerate(texts, start=1)]
+    return "\n".join([lead, *items])

@@ -150,7 +150,7 @@ def _assemble(
     for contrast in contrasts:
         layout = rng.getrandbits(64)  # one for both sides: nothing but the arguments differ
         for side in (contrast.plus, contrast.minus):
-            prompts.append(join_prompt(pair.prompt, side, random.Random(layout)))
+            prompts.append(join_prompt(pair.prompt, side, layout))
             instructions.append(side)
     responses = (texts.chosen, texts.rejected)
     return RelationGroup(

@@ -1,7 +1,5 @@
 """The joined prompt."""
 
-import random
-
 import pytest
 
 from mapl_ray.errors import UserError
@@ -23,8 +21,8 @@ def _instructions(*texts: str) -> list[Instruction]:
 
 def test_the_original_is_an_exact_prefix_and_other_turns_are_kept() -> None:
     layouts = set()
-    for seed in range(100):
-        joined = join_prompt(PROMPT, _instructions("Use commas.", "Be short."), random.Random(seed))
+    for layout in range(100):
+        joined = join_prompt(PROMPT, _instructions("Use commas.", "Be short."), layout)
         assert joined[:3] == PROMPT[:3]
         assert len(joined) == 4
         content = joined[3].content
@@ -38,22 +36,22 @@ def test_the_original_is_an_exact_prefix_and_other_turns_are_kept() -> None:
 
 
 def test_one_instruction_takes_the_singular() -> None:
-    for seed in range(60):
-        content = join_prompt(PROMPT, _instructions("Use commas."), random.Random(seed))[3].content
+    for layout in range(60):
+        content = join_prompt(PROMPT, _instructions("Use commas."), layout)[3].content
         assert not any(word in content for word in ("instructions", "equirements", "conditions", "rules"))
 
 
 def test_the_layout_does_not_depend_on_the_texts() -> None:
-    for seed in range(30):
-        one = join_prompt(PROMPT, _instructions("A.", "B."), random.Random(seed))[3].content
-        two = join_prompt(PROMPT, _instructions("C.", "D."), random.Random(seed))[3].content
+    for layout in range(30):
+        one = join_prompt(PROMPT, _instructions("A.", "B."), layout)[3].content
+        two = join_prompt(PROMPT, _instructions("C.", "D."), layout)[3].content
         assert one.replace("A.", "C.").replace("B.", "D.") == two
 
 
 def test_no_instruction_leaves_the_prompt() -> None:
-    assert join_prompt(PROMPT, [], random.Random(0)) == PROMPT
+    assert join_prompt(PROMPT, [], 0) == PROMPT
 
 
 def test_no_user_turn() -> None:
     with pytest.raises(UserError, match="user turn"):
-        join_prompt((Message("system", "x"),), _instructions("A."), random.Random(0))
+        join_prompt((Message("system", "x"),), _instructions("A."), 0)
