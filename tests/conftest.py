@@ -20,6 +20,14 @@ WORDS = _VOCABULARY.split()
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may run at once on two cores: a cluster with its engines in one process, all else, by file, in the other."""
+    for item in items:
+        on_cluster = item.get_closest_marker("ray") or item.get_closest_marker("vllm")
+        alone = item.path.name == "test_kill_and_resume.py"  # as long as half of the others together
+        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster and not alone else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real preference data; tests that need it are skipped, with a word, where it is missing."""
