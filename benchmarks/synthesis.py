@@ -138,7 +138,7 @@ def ray_data(pairs: list[PreferencePair], folder: Path, beside: Beside) -> None:
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.synthesize import run_synthesis
 
-    def run(some: list[PreferencePair], workers: int, rows_per_shard: int = 1000) -> float:
+    def run(some: list[PreferencePair], workers: int, rows_per_shard: int = 500) -> float:
         below = folder / f"{workers}-{len(some)}"
         below.mkdir()
         config = run_config(below, write_pairs(some, below / "pairs.jsonl"), workers, rows_per_shard)
