@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import Any
 from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels, without_relations
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
+from mapl_ray.models.tree_attention import FLEX_BLOCK
 from mapl_ray.training.balance import shares
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.plan import StepPlan
@@ -58,15 +59,38 @@ class Feed:
     ahead: int  # micro-batches that a thread makes before they are asked for; 0: no thread
 
     @classmethod
-    def of(cls, table: GroupTable, tokenizer: Any, config: TrainConfig, **rest: Any) -> Feed:
-        """With a copy of the tokenizer."""
-        return cls(table, copy.deepcopy(tokenizer), config, **rest)
+    def of(
+        cls,
+        table: GroupTable,
+        tokenizer: Any,
+        config: TrainConfig,
+        *,
+        rank: int,
+        world_size: int,
+        takes_ref_logps: bool,
+        row_tokens: int | None,
+        on_gpu: bool,
+    ) -> Feed:
+        """With a copy of the tokenizer; `train.prefetch` as it is, or what serves the device."""
+        # Without a GPU the thread would take its time from the model's.
+        ahead = config.gradient_accumulation_steps if on_gpu else 0
+        return cls(
+            table,
+            copy.deepcopy(tokenizer),
+            config,
+            rank,
+            world_size,
+            takes_ref_logps,
+            pad_to_multiple_of=FLEX_BLOCK if on_gpu else 1,
+            row_tokens=row_tokens,
+            ahead=ahead if config.prefetch is None else config.prefetch,
+        )
 
     def of_table(self, table: GroupTable) -> Feed:
         """The same for another table, at the same time."""
         return replace(self, table=table, tokenizer=copy.deepcopy(self.tokenizer))
 
-    def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[Work]:
+    def steps(self, plan: StepPlan, first: int, last: int) -> Generator[Work, None, None]:
         """The work of steps `first` to `last - 1`; to be closed if it is left before the end.
 
         Of a group are computed the relations whose weight is not 0, and the sequences that they use. An empty
@@ -83,7 +107,7 @@ class Feed:
             for _ in range(first, last):
                 yield Work.of(list(islice(made, plan.micro_batches // self.world_size)))
 
-    def held_out(self) -> Iterator[Batch]:
+    def held_out(self) -> Generator[Batch, None, None]:
         """This rank's share of the whole table, with every relation; to be closed if it is left before the end."""
         config = self.config
         sizes = self.table.sizes(config, learn=False).tolist()

@@ -53,7 +53,8 @@ def _sizes(groups: pa.RecordBatch, levels: pa.Array, batching: str) -> IntArray:
     kept_P[prompt_S[kept_S]] = True
     np.add.at(sizes_G, group_P[kept_P], (bytes_P - x_G[group_P])[kept_P])  # every prompt begins with x
     np.add.at(sizes_G, group_S[kept_S], response_bytes_S[kept_S])
-    return np.maximum(sizes_G + x_G, 1)
+    sizes_G += x_G
+    return sizes_G
 
 
 def _needed(relations: pa.Array, first_sequence_G: IntArray, num_sequences: int, levels: pa.Array) -> Any:

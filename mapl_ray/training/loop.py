@@ -13,7 +13,7 @@ import torch
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
-from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
+from mapl_ray.models.tree_attention import row_budget
 from mapl_ray.objective import Objective
 from mapl_ray.training.best import Best, read_best
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, frozen_forward, world_size
@@ -132,8 +132,6 @@ def train(
         num_workers=engine.world_size,
         config=config.model_dump(mode="json"),
     )
-    on_gpu = engine.device.type == "cuda"
-    ahead = config.prefetch
     feed = Feed.of(
         table,
         tokenizer,
@@ -141,10 +139,8 @@ def train(
         rank=engine.rank,
         world_size=engine.world_size,
         takes_ref_logps=kind == "scored",
-        pad_to_multiple_of=FLEX_BLOCK if on_gpu else 1,
         row_tokens=config.row_tokens or row_budget(trained.module.model),
-        # Without a GPU the thread would take its time from the model's.
-        ahead=ahead if ahead is not None else config.gradient_accumulation_steps if on_gpu else 0,
+        on_gpu=engine.device.type == "cuda",
     )
     run = Run(
         Trainer(engine, config, objective, reference, flops),
