@@ -152,11 +152,13 @@ def main() -> None:
         config, model = prepare(Path(folder), args)
         steps, seconds = (in_this_process if args.no_ray else under_ray)(config, model)
         lines = (config.run_dir / "rm/metrics.jsonl").read_text().splitlines()
+        weights = (model / "model.safetensors").stat().st_size / 4e6  # saved in float32
     logged: list[dict[str, Any]] = [json.loads(line) for line in lines]
     tokens = [row["tokens_per_second"] / row["groups_per_second"] for row in logged]
     groups = args.micro_batch * args.accumulation * args.workers
     steps = steps[:-1]  # the clock starts after the first step, and the last one is evaluated
-    print(f"{args.model_size}, {'bfloat16' if args.bf16 else 'float32'}, ZeRO-{args.zero_stage}, ", end="")
+    dtype = "bfloat16" if args.bf16 else "float32"
+    print(f"{args.model_size}: {weights:.0f} million weights, {dtype}, ZeRO-{args.zero_stage}, ", end="")
     print(f"{args.workers} worker(s), {'one process' if args.no_ray else 'Ray Train'}, {date.today()};")
     print(f"{groups} groups a step, {statistics.mean(tokens):.0f} tokens each; medians of {len(steps)} steps;")
     print(f"peak memory {max(row['peak_memory_gib'] for row in logged):.2f} GiB; all of it, start included, ", end="")
