@@ -161,6 +161,8 @@ class TrainConfig(Section):
     row_tokens: int | None = Field(default=None, ge=1)
     max_sequence_tokens: int = Field(default=2048, ge=16)
     truncate_prompt: Literal["refuse", "left"] = "refuse"  # groups above it: left out, or prompts cut on the left
+    # Micro-batches collated ahead in a thread, 0 for none; None: those of a step on a GPU, none without.
+    prefetch: int | None = Field(default=None, ge=0)
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"  # to the CPU's memory; from ZeRO-1 on, 3
     deepspeed_config: str | dict[str, Any] | None = None  # a DeepSpeed JSON file (or its content) laid over ours

@@ -92,11 +92,12 @@ def make_trainer(
     storage: Path,
     name: str,
     callbacks: list[ray.train.UserCallback] | None = None,
+    worker: Callable[[dict[str, Any]], None] | None = None,
 ) -> TorchTrainer:
     """A Ray Train trainer of `train.num_workers` ranks. Checkpoints are ours, below `output`; Ray keeps its own state
-    below `storage`."""
+    below `storage`. `worker` stands in for `train_worker`, which it is to call."""
     return TorchTrainer(
-        train_worker,
+        worker or train_worker,
         train_loop_config=spec,
         torch_config=TorchConfig(backend="nccl" if train.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(

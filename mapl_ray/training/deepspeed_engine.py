@@ -182,25 +182,26 @@ class Engine:
     def load(self, directory: Path, world_size: int) -> None:
         """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.
 
-        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads. Raises
-        `UserError` on every rank where that is not to be trusted.
+        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads.
         """
         stage = self._engine.zero_optimization_stage()
         if world_size == self.world_size or stage == 0:  # without ZeRO every rank holds everything
             self._load(directory)
             return
-        if stage == 3 and len(self._engine.optimizer.param_groups) > 1:
-            # DeepSpeed gives every group the settings of the first one there, and norms then went another way.
-            raise UserError(
-                f"{directory}: written by {world_size} worker(s), and there are {self.world_size}. With "
-                "train.zero_stage=3 and train.weight_decay above 0 another number can't take this up: use "
-                f"{world_size}."
-            )
         merged = directory.with_name(f"universal-{directory.name}")
         self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+        optimizer = self._engine.basic_optimizer
+        decay = [group["weight_decay"] for group in optimizer.param_groups]
         self._engine._config.load_universal_checkpoint = True
         try:
             self._load(merged)
+            # ZeRO-3 loads the first group's settings into every group (ours differ in decay alone), and the same tensor
+            # as every sub-group's count of steps, which each of them would raise.
+            for group, own in zip(optimizer.param_groups, decay, strict=True):
+                group["weight_decay"] = own
+            for state in optimizer.state.values():
+                if isinstance(step := state.get("step"), torch.Tensor):
+                    state["step"] = step.clone()
         finally:
             self._engine._config.load_universal_checkpoint = False
             self.barrier()

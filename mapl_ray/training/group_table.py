@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
+from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
+from mapl_ray.training.group_sizes import IntArray, group_sizes
 
 
 class GroupTable:
@@ -43,6 +44,10 @@ class GroupTable:
     def has_ref_logps(self) -> bool:
         """Whether every group was scored."""
         return bool(self._table["ref_logps"].null_count == 0)
+
+    def sizes(self, config: TrainConfig, learn: bool = True) -> IntArray:
+        """How much there is to compute in every group (`group_sizes`); without `learn`, levels of weight 0 too."""
+        return group_sizes(self._table, config.weights.families if learn else LEVEL_FAMILIES, config.batching)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

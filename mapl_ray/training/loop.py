@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import torch
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
+from mapl_ray.models.tree_attention import row_budget
 from mapl_ray.objective import Objective
 from mapl_ray.training.best import Best, read_best
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, frozen_forward, world_size
 from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.export import Exporter
+from mapl_ray.training.feed import Feed, Work
 from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.model_card import CardFacts
@@ -53,8 +55,8 @@ class Run:
 
     trainer: Trainer
     plan: StepPlan
-    table: GroupTable
-    held_out: GroupTable | None
+    feed: Feed
+    held_out: Feed | None
     output_dir: Path
     checkpoints: Checkpoints
     exporter: Exporter | None  # None: nothing is exported
@@ -112,7 +114,7 @@ def train(
     tokenizer = load_tokenizer(model_path, model_config.revision)
     source = ModelSource(model_path, model_config, method, config.seed)
     trained = training_module(config, source, tokenizer)
-    plan = StepPlan.of(config, len(table), world_size())
+    plan = StepPlan.of(config, table.sizes(config), world_size())
     flops = FlopCounter.of(trained.module.model)
     engine = Engine(trained.module, config, plan.total_steps)
     reference = _reference(kind, config, source, trained, engine)
@@ -130,11 +132,21 @@ def train(
         num_workers=engine.world_size,
         config=config.model_dump(mode="json"),
     )
-    run = Run(
-        Trainer(engine, config, objective, tokenizer, reference, kind == "scored", flops),
-        plan,
+    feed = Feed.of(
         table,
-        held_out,
+        tokenizer,
+        config,
+        rank=engine.rank,
+        world_size=engine.world_size,
+        takes_ref_logps=kind == "scored",
+        row_tokens=config.row_tokens or row_budget(trained.module.model),
+        on_gpu=engine.device.type == "cuda",
+    )
+    run = Run(
+        Trainer(engine, config, objective, reference, flops),
+        plan,
+        feed,
+        None if held_out is None else feed.of_table(held_out),
         output_dir,
         Checkpoints(engine, config, output_dir / "checkpoints", settings),
         Exporter(engine, trained, source, tokenizer, facts) if export else None,
@@ -196,6 +208,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
         if engine.rank == 0:
             method = run.trainer.objective.method
             writers = stack.enter_context(MetricWriters(run.output_dir, resumed, run.plan.total_steps, config, method))
+        work = stack.enter_context(closing(run.feed.steps(run.plan, resumed, last)))
         saved = resumed
         while progress.done < last:
             wish = engine.max_over_ranks(wishes())
@@ -204,10 +217,10 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
             if wish == Wish.STOP:
                 progress.stopped = True
                 break
-            metrics = _one_step(run, progress)
+            metrics = _one_step(run, progress, work)
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
             if evaluated:
-                progress.metrics = metrics if run.held_out is None else run.trainer.evaluate(run.held_out)
+                progress.metrics = metrics if run.held_out is None else _evaluate(run.trainer, run.held_out)
                 metrics |= progress.metrics
                 _keep_best(run, progress)
             if writers is not None:
@@ -249,11 +262,14 @@ def _keep_best(run: Run, progress: Progress) -> None:
         now.write(folder)
 
 
-def _one_step(run: Run, progress: Progress) -> dict[str, float]:
-    began, engine, plan = time.monotonic(), run.engine, run.plan
-    mine = plan.micro_batches_of(progress.done, engine.rank, engine.world_size)
-    work = run.trainer.work(run.table, mine, filler=plan.groups_of_step(progress.done)[0])
-    learning_rate = engine.learning_rate
+def _evaluate(trainer: Trainer, held_out: Feed) -> dict[str, float]:
+    with closing(held_out.held_out()) as batches:
+        return trainer.evaluate(batches)
+
+
+def _one_step(run: Run, progress: Progress, work_of_steps: Iterator[Work]) -> dict[str, float]:
+    began, learning_rate = time.monotonic(), run.engine.learning_rate
+    work = next(work_of_steps)
     metrics, cost = run.trainer.train_step(work, progress.done)
     seconds = time.monotonic() - began
     progress.done += 1
@@ -262,6 +278,6 @@ def _one_step(run: Run, progress: Progress) -> dict[str, float]:
     progress.seconds += seconds
     return metrics | {
         "learning_rate": learning_rate,
-        "epoch": progress.done / plan.steps_per_epoch,
+        "epoch": progress.done / run.plan.steps_per_epoch,
         **cost.rates(seconds, run.peak_flops),
     }

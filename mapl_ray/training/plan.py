@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from mapl_ray.config import TrainConfig
+from mapl_ray.training.balance import shares
+from mapl_ray.training.group_sizes import IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StepPlan:
-    """The order of training; it depends on the config, the number of groups and nothing else."""
+    """The order of training; it depends on the config, the groups' number and sizes, and nothing else."""
 
-    num_groups: int
-    groups_per_step: int
+    sizes: IntArray  # of the groups; they decide how a step is cut, not what is in it
     micro_batches: int  # a step, over all ranks
+    micro_batch_size: int  # the most groups in one
+    alike: bool  # micro-batches of groups of like size, else of like sum
     total_steps: int
     seed: int
 
     @classmethod
-    def of(cls, config: TrainConfig, num_groups: int, world_size: int) -> StepPlan:
+    def of(cls, config: TrainConfig, sizes: Sequence[int] | IntArray, world_size: int) -> StepPlan:
         """Raises `ValueError` without groups."""
-        if num_groups < 1:
+        if len(sizes) < 1:
             raise ValueError("nothing to train on")
         micro_batches = world_size * config.gradient_accumulation_steps
-        groups_per_step = micro_batches * config.micro_batch_size
-        total = config.epochs * -(-num_groups // groups_per_step)
+        total = config.epochs * -(-len(sizes) // (micro_batches * config.micro_batch_size))
         total = total if config.max_steps is None else min(total, config.max_steps)
-        return cls(num_groups, groups_per_step, micro_batches, total, config.seed)
+        alike = config.batching == "padded"
+        return cls(np.asarray(sizes), micro_batches, config.micro_batch_size, alike, total, config.seed)
+
+    @property
+    def groups_per_step(self) -> int:
+        return self.micro_batches * self.micro_batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.num_groups // self.groups_per_step)
+        return -(-len(self.sizes) // self.groups_per_step)
 
     def groups_of_step(self, step: int) -> list[int]:
         """Indices of the groups of one step (0-based), fewer at the end of an epoch."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_groups)
-        return [int(i) for i in order[within * self.groups_per_step : (within + 1) * self.groups_per_step]]
+        order = _order(self.seed, epoch, len(self.sizes))
+        chosen: list[int] = order[within * self.groups_per_step : (within + 1) * self.groups_per_step].tolist()
+        return chosen
 
     def micro_batches_of(self, step: int, rank: int, world_size: int) -> list[list[int]]:
         """The micro-batches of one rank; some may be empty, their number is the same on every rank."""
-        return deal(self.groups_of_step(step), self.micro_batches)[rank::world_size]
+        groups = self.groups_of_step(step)
+        sizes = self.sizes[groups].tolist()
+        dealt = shares(sizes, world_size, self.micro_batches // world_size, self.micro_batch_size, self.alike)
+        return [[groups[position] for position in hand] for hand in dealt[rank]]
 
 
-def deal(indices: list[int], hands: int) -> list[list[int]]:
-    """Indices dealt one by one, so that hands differ by one at most."""
-    return [indices[hand::hands] for hand in range(hands)]
+@lru_cache(maxsize=2)  # a million groups take as long to shuffle as a thousand take to train
+def _order(seed: int, epoch: int, number: int) -> IntArray:
+    return np.random.default_rng([seed, epoch]).permutation(number)

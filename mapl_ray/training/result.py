@@ -12,6 +12,7 @@ from mapl_ray.shards import Manifest, fingerprint_of, write_json
 # What changes how a run is carried out, and not what comes out of it.
 OPERATIONAL = {
     "loggers",
+    "prefetch",
     "cpus_per_worker",
     "gpus_per_worker",
     "eval_every_steps",

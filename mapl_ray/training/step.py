@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
-from typing import Any
 
 import torch
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels, without_relations
+from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
-from mapl_ray.errors import RunError
-from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
 from mapl_ray.objective import Objective, Result
 from mapl_ray.training.deepspeed_engine import Engine
+from mapl_ray.training.feed import Work
 from mapl_ray.training.finite import check_loss, checked_step
-from mapl_ray.training.group_table import REASONS, Encoded, GroupTable, encode_all
-from mapl_ray.training.plan import deal
+from mapl_ray.training.group_table import REASONS
 from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
-
-
-@dataclass(slots=True)
-class Work:
-    """Micro-batches of one rank, and what was left out of them."""
-
-    batches: list[Batch]
-    groups: int  # without fillers
-    counts: Counter[str]  # groups left out or cut, by reason (`group_table.REASONS`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +25,8 @@ class Trainer:
     engine: Engine
     config: TrainConfig
     objective: Objective
-    tokenizer: Any
     reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` where the data has none
-    takes_ref_logps: bool = False  # those of the data
     flops: FlopCounter | None = None
-
-    def work(self, table: GroupTable, micro_batches: list[list[int]], filler: int, learn: bool = True) -> Work:
-        """Encode and collate; empty micro-batches take the filler group, without its relations.
-
-        To learn from, a group needs no relations of weight 0, nor the sequences that only they use.
-        """
-        found = [self._encoded(table, indices) for indices in micro_batches]
-        families = self.config.weights.families
-        kept = [[of_levels(group, families) if learn else group for group in one.groups] for one in found]
-        batches = [self._collate(groups or [self._filler(table, filler)]) for groups in kept]
-        return Work(batches, sum(map(len, kept)), sum((one.counts for one in found), Counter()))
 
     def train_step(self, work: Work, step: int) -> tuple[dict[str, float], StepCost]:
         """Metrics and cost of one optimizer step, both over all ranks. Two reductions, whatever is measured.
@@ -77,23 +52,16 @@ class Trainer:
         metrics = {**self.objective.metrics(sums), "grad_norm": self.engine.grad_norm, "peak_memory_gib": memory}
         return metrics, cost
 
-    def evaluate(self, table: GroupTable) -> dict[str, float]:
-        """Held-out metrics, `eval/...`; every rank computes its share and returns the whole."""
+    def evaluate(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Held-out metrics, `eval/...`; every rank computes its share, of as many batches, and returns the whole."""
         self.engine.train_mode(False)
-        rank, world_size = self.engine.rank, self.engine.world_size
-        per_rank = -(-len(table) // (world_size * self.config.micro_batch_size))
-        mine = deal(list(range(len(table))), per_rank * world_size)[rank::world_size]
         sums, no_weight = self._no_sums(), torch.ones(3, dtype=torch.float64)
         with torch.no_grad():
-            for indices in mine:
-                (batch,) = self.work(table, [indices], filler=0, learn=False).batches
+            for batch in batches:
                 batch = self.reference(batch.to(self.engine.device))
                 sums += self._loss(batch, no_weight).sums
         metrics = self.objective.metrics(self.engine.sum_over_ranks(sums))
         return {f"eval/{name}": value for name, value in metrics.items()}
-
-    def _encoded(self, table: GroupTable, indices: list[int]) -> Encoded:
-        return encode_all(table, indices, self.tokenizer, self.config, self.takes_ref_logps)
 
     def counts_of_all_ranks(self, counts: Counter[str]) -> dict[str, int]:
         """Groups left out or cut, by reason; every rank must call it."""
@@ -116,18 +84,6 @@ class Trainer:
         peaks[self.engine.rank] = peak_memory_gib(self.engine.device)
         total = self.engine.sum_over_ranks(torch.cat([sums, peaks]))
         return total[: len(sums)], total[len(sums) :].max().item()
-
-    def _collate(self, groups: list[EncodedGroup]) -> Batch:
-        multiple = FLEX_BLOCK if self.engine.device.type == "cuda" else 1
-        row_tokens = self.config.row_tokens or row_budget(self.engine.module.model)
-        return collate(groups, self.config.batching, self.tokenizer.pad_token_id, multiple, row_tokens)
-
-    def _filler(self, table: GroupTable, index: int) -> EncodedGroup:
-        for candidate in (index, *range(len(table))):
-            if groups := self._encoded(table, [candidate]).groups:
-                return without_relations(groups[0])
-        limit = self.config.max_sequence_tokens
-        raise RunError(f"{table.directory}: every group is longer than train.max_sequence_tokens={limit}.")
 
     def _no_sums(self) -> torch.Tensor:
         return torch.zeros(self.objective.num_sums, dtype=torch.float64, device=self.engine.device)

@@ -1,11 +1,25 @@
-"""The private session, beside another cluster on the same machine."""
+"""The private session: beside another cluster on the same machine, and a training that is told to stop."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+
+from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.distributed.train import run_training
+from mapl_ray.records import GROUP_SCHEMA
+from mapl_ray.shards import commit, write_part
+from mapl_ray.training import TrainResult
+from mapl_ray.training.checkpoint import committed
 
 OTHER = """
 from mapl_ray.config import ClusterConfig
@@ -48,3 +62,54 @@ def test_workers_ask_the_cluster_that_they_belong_to(local_ray: None, another_cl
     actor_id = ray.get(worker.actor_id.remote())
     assert ray.get(state_of.remote(actor_id), timeout=60) == "ALIVE"
     ray.kill(worker)
+
+
+STEPS = 60
+
+
+@pytest.fixture
+def training(tiny_model: Path, grid_groups: Any, tmp_path: Path) -> RunConfig:
+    """No checkpoint but the one that is asked for."""
+    for split, groups in (("train", grid_groups(16)), ("eval", [])):
+        folder, rows = tmp_path / "run" / "groups" / split, [group.to_row() for group in groups]
+        commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
+    train = {
+        "learning_rate": 1e-3, "max_steps": STEPS, "epochs": STEPS, "micro_batch_size": 4, "max_sequence_tokens": 256,
+        "gradient_accumulation_steps": 2, "eval_every_steps": 999, "checkpoint_every_steps": 999,
+        "loggers": [],
+    }  # fmt: skip
+    model = {"name_or_path": str(tiny_model)}
+    return parse_config({"name": "run", "output_dir": str(tmp_path), "model": model, "train": train}, "test")
+
+
+def test_sigterm_in_the_middle_of_training_loses_no_step(local_ray: None, training: RunConfig) -> None:
+    """To the driver, once three steps are done: a checkpoint after the step at hand, and nothing after it."""
+    output = training.run_dir / "rm"
+    metrics = output / "metrics.jsonl"
+
+    def steps() -> list[int]:
+        return [json.loads(line)["step"] for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+
+    def train() -> TrainResult:
+        config, model = training.training("rm"), training.model.name_or_path
+        return run_training(training, "rm", train_config=config, model_path=model, output=output)
+
+    def terminate() -> None:
+        deadline = time.monotonic() + 120
+        while len(steps()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):  # exit code 130 of `mapl`
+        train()
+    (checkpoint,) = committed(output / "checkpoints")
+    stopped = int(checkpoint.name.removeprefix("step-"))
+    assert 3 <= stopped < STEPS
+    assert steps() == list(range(1, stopped + 1))
+    assert not (output / "result.json").exists()
+    assert not list(output.glob("stop-*"))
+    result = train()
+    assert (result.resumed_step, result.steps) == (stopped, STEPS)
+    assert steps() == list(range(1, STEPS + 1))
+    assert (output / "model" / "config.json").is_file()

@@ -5,19 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.training.plan import StepPlan, deal
+from mapl_ray.training.plan import StepPlan
 
 
 def test_steps_by_hand() -> None:
     # 2 ranks x 3 micro-batches x 2 groups = 12 a step; 25 groups are 3 steps an epoch, 2 epochs are 6
     config = TrainConfig(micro_batch_size=2, gradient_accumulation_steps=3, epochs=2)
-    plan = StepPlan.of(config, num_groups=25, world_size=2)
+    plan = StepPlan.of(config, [1] * 25, world_size=2)
     assert (plan.groups_per_step, plan.steps_per_epoch, plan.total_steps) == (12, 3, 6)
-    assert StepPlan.of(config.model_copy(update={"max_steps": 4}), 25, 2).total_steps == 4
-
-
-def test_dealing() -> None:
-    assert deal([7, 8, 9], 2) == [[7, 9], [8]]
+    assert StepPlan.of(config.model_copy(update={"max_steps": 4}), [1] * 25, 2).total_steps == 4
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(0, 5))
@@ -25,7 +21,8 @@ def test_an_epoch_is_every_group_once_on_any_number_of_ranks(
     num_groups: int, world_size: int, accumulation: int, micro: int, seed: int
 ) -> None:
     config = TrainConfig(micro_batch_size=micro, gradient_accumulation_steps=accumulation, epochs=2, seed=seed)
-    plan = StepPlan.of(config, num_groups, world_size)
+    sizes = [1 + (7 * index) % 11 for index in range(num_groups)]
+    plan = StepPlan.of(config, sizes, world_size)
     seen: list[int] = []
     for step in range(plan.steps_per_epoch):
         ranks = [plan.micro_batches_of(step, rank, world_size) for rank in range(world_size)]
@@ -33,15 +30,27 @@ def test_an_epoch_is_every_group_once_on_any_number_of_ranks(
         assert all(len(batch) <= micro for batches in ranks for batch in batches)
         of_step = sorted(i for batches in ranks for batch in batches for i in batch)
         assert of_step == sorted(plan.groups_of_step(step))
+        assert of_step == sorted(StepPlan.of(config, [1] * num_groups, world_size).groups_of_step(step))
         seen += of_step
     assert sorted(seen) == list(range(num_groups))
 
 
 def test_epochs_have_different_orders() -> None:
-    plan = StepPlan.of(TrainConfig(micro_batch_size=20, epochs=2), 20, 1)
+    plan = StepPlan.of(TrainConfig(micro_batch_size=20, epochs=2), [1] * 20, 1)
     assert plan.groups_of_step(0) != plan.groups_of_step(1)
+
+
+def test_a_step_is_cut_alike_for_any_number_of_ranks() -> None:
+    sizes = [1 + (7 * index) % 11 for index in range(16)]
+    cuts = []
+    for world_size in (1, 2, 4):
+        config = TrainConfig(micro_batch_size=4, gradient_accumulation_steps=4 // world_size)
+        plan = StepPlan.of(config, sizes, world_size)
+        cuts.append(sorted(b for rank in range(world_size) for b in plan.micro_batches_of(0, rank, world_size)))
+    assert cuts[0] == cuts[1] == cuts[2]
+    assert {sum(sizes[i] for i in batch) for batch in cuts[0]} == {24, 25}  # of 97 in all
 
 
 def test_nothing_to_train_on() -> None:
     with pytest.raises(ValueError, match="nothing"):
-        StepPlan.of(TrainConfig(), 0, 1)
+        StepPlan.of(TrainConfig(), [], 1)

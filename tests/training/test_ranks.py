@@ -88,6 +88,8 @@ def test_every_cut_learns_the_same(runs: Path, method: str, cut: str) -> None:
     a, b = (json.loads((run / "result.json").read_text())["metrics"] for run in (one, other))
     assert a["eval/loss"] == pytest.approx(b["eval/loss"], abs=1e-4)
     assert a.keys() == b.keys()
+    first = [json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) for run in (one, other)]
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], abs=1e-5)  # of the same weights
 
 
 def test_variants_learn_the_same_in_every_cut(runs: Path) -> None:

@@ -22,6 +22,7 @@ CONFIG = {
     "gradient_accumulation_steps": 2,
 }
 STAGES = (0, 1, 2, 3)
+RESIZED = (2, 3)  # with two groups of parameters, those that decay and those that don't
 # Where a run is stopped, another place for every stage, and others still at another seed.
 STOPS = dict(zip(STAGES, random.Random(4).sample(range(1, STEPS), 4), strict=True))
 
@@ -49,30 +50,26 @@ def runs(launch: Any, dropout_model: Path, tmp_path_factory: pytest.TempPathFact
     method = {0: "dpo", 1: "rm", 2: "dpo", 3: "rm"}
 
     def spec(name: str, stage: int, **more: Any) -> dict[str, Any]:
-        config = {**CONFIG, "zero_stage": stage, **more.pop("config", {})}
+        config = {**CONFIG, "zero_stage": stage, **more.get("config", {})}
         if "stop_after" in more:
             config["checkpoint_every_steps"] = more["stop_after"]
-        return {"method": method[stage], "config": config, "output": str(folder / f"{name} {stage}"), **more}
+        return {**more, "method": method[stage], "config": config, "output": str(folder / f"{name} {stage}")}
 
     dropout = {"model": str(dropout_model)}
     two = [spec("whole", stage, **dropout) for stage in STAGES]
     for stage, stop in STOPS.items():
-        two += [spec("resumed", stage, stop_after=stop, **dropout), spec("resumed", stage, **dropout)]
-    decay = {2: 0.1, 3: 0.0}  # ZeRO-3 with decay groups is refused, see below
-
-    def resized(name: str, stage: int, accumulation: int = 2, **more: Any) -> dict[str, Any]:
-        changes = {"weight_decay": decay[stage], "gradient_accumulation_steps": accumulation}
-        return spec(name, stage, config=changes, **more)
-
-    two += [resized("plain", stage) for stage in decay]
-    two += [resized("2 to 1", stage, stop_after=3) for stage in decay]
-    launch(2, *two, spec("refused", 3, stop_after=3))
+        # Batches made ahead by a thread, some of them for nothing: the run stops before they are used.
+        ahead = {"config": {"prefetch": 3}, **dropout}
+        two += [spec("resumed", stage, stop_after=stop, **ahead), spec("resumed", stage, **ahead)]
+    two += [spec("plain", stage) for stage in RESIZED]
+    two += [spec("2 to 1", stage, stop_after=3) for stage in RESIZED]
+    launch(2, *two)
     # One rank accumulates four micro-batches: the same eight groups a step.
-    one = [resized("2 to 1", stage, 4) for stage in decay]
-    one += [resized("1 to 2", stage, 4, stop_after=3) for stage in decay]
-    *_, refused = launch(1, *one, spec("refused", 3, config={"gradient_accumulation_steps": 4}))
-    (folder / "refused.json").write_text(json.dumps(refused))
-    launch(2, *[resized("1 to 2", stage) for stage in decay])
+    four = {"config": {"gradient_accumulation_steps": 4}}
+    one = [spec("2 to 1", stage, **four) for stage in RESIZED]
+    one += [spec("1 to 2", stage, stop_after=3, **four) for stage in RESIZED]
+    launch(1, *one)
+    launch(2, *[spec("1 to 2", stage) for stage in RESIZED])
     return folder
 
 
@@ -86,21 +83,13 @@ def test_resumed_equals_uninterrupted_to_the_bit(runs: Path, stage: int) -> None
 
 
 @pytest.mark.parametrize("way", ["2 to 1", "1 to 2"])
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", RESIZED)
 def test_another_number_of_ranks_goes_on(runs: Path, stage: int, way: str) -> None:
-    """After three more steps of Adam at a rate of 1e-3 weights differ by less than 5e-5, as those of two cuts do."""
+    """After three more steps of Adam at a rate of 1e-3 weights differ by less than 5e-6: sums go in another order."""
     whole, resized = runs / f"plain {stage}", runs / f"{way} {stage}"
     result = json.loads((resized / "result.json").read_text())
     assert (result["resumed_step"], result["num_workers"]) == (3, int(way[-1]))
-    assert largest_difference(weights(whole), weights(resized)) < 5e-5
+    assert largest_difference(weights(whole), weights(resized)) < 5e-6
     for a, b in zip(rows(whole), rows(resized), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
     assert not list((resized / "checkpoints").glob("universal-*"))
-
-
-def test_another_number_of_ranks_is_refused_where_it_would_go_wrong(runs: Path) -> None:
-    """DeepSpeed's universal checkpoint of ZeRO-3 takes one group of parameters; with decay there are two."""
-    error = json.loads((runs / "refused.json").read_text())["error"]
-    assert error["kind"] == "UserError"
-    for words in ("written by 2 worker(s), and there are 1", "train.weight_decay"):
-        assert words in error["text"]

@@ -1,0 +1,108 @@
+"""Where the time of a training step goes: a clock on every part of the real loop, in the process that trains."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mapl_ray.shards import write_json
+
+MODEL = ("forward pass", "backward pass", "optimizer")
+AROUND = ("micro-batches", "loss", "reductions", "logging", "Ray")
+# Of "micro-batches", where no thread makes them ahead; else of that thread.
+INSIDE = ("tokenization", "collation")
+
+
+class Clock:
+    """Seconds of every part, a step at a time: from the end of one step's logging to the end of the next one's."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self._now: dict[str, float] = defaultdict(float)
+        self._began: float | None = None
+
+    def add(self, part: str, seconds: float) -> None:
+        self._now[part] += seconds
+
+    def step_done(self) -> None:
+        """The first call starts the clock: what stands before it is not a step."""
+        now = _time()
+        if self._began is not None:
+            self.steps.append({**self._now, "step": now - self._began})
+        self._began, self._now = now, defaultdict(float)
+
+    def timed(self, part: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(act)
+        def around(*args: Any, **kwargs: Any) -> Any:
+            began = _time()
+            try:
+                return act(*args, **kwargs)
+            finally:
+                self.add(part, _time() - began)
+
+        return around
+
+
+def _time() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def watch() -> Clock:
+    """Put the clock on the loop of this process, for good."""
+    from mapl_ray.objective import Objective
+    from mapl_ray.training import feed, group_table
+    from mapl_ray.training.deepspeed_engine import Engine
+    from mapl_ray.training.writers import MetricWriters
+
+    clock = Clock()
+    for owner, name, part in (
+        (Engine, "__call__", "forward pass"),
+        (Engine, "backward", "backward pass"),
+        (Engine, "step", "optimizer"),
+        (Engine, "sum_over_ranks", "reductions"),
+        (Engine, "max_over_ranks", "reductions"),
+        (group_table, "encode_group", "tokenization"),
+        (feed, "collate", "collation"),
+        (MetricWriters, "write", "logging"),
+    ):
+        setattr(owner, name, clock.timed(part, getattr(owner, name)))
+    loss, write, steps = Objective.__call__, MetricWriters.write, feed.Feed.steps
+
+    def written(self: MetricWriters, *args: Any, **kwargs: Any) -> None:
+        write(self, *args, **kwargs)
+        clock.step_done()
+
+    def fed(self: feed.Feed, *args: Any) -> Iterator[feed.Work]:
+        made = steps(self, *args)
+        try:
+            while (work := clock.timed("micro-batches", next)(made, None)) is not None:
+                yield work
+        finally:
+            made.close()  # type: ignore[attr-defined]
+
+    Objective.__call__ = clock.timed("loss", loss)  # type: ignore[method-assign]
+    MetricWriters.write = written  # type: ignore[method-assign]
+    feed.Feed.steps = fed  # type: ignore[method-assign]
+    return clock
+
+
+def clocked_worker(spec: dict[str, Any]) -> None:
+    """A worker of Ray Train with a clock on it; rank 0 leaves what it read in `clock.json`."""
+    import ray.train
+
+    from mapl_ray.distributed import train as shell
+
+    clock = watch()
+    wishes = shell._wishes
+    shell._wishes = lambda spec: clock.timed("Ray", wishes(spec))
+    shell.train_worker(spec)
+    if ray.train.get_context().get_world_rank() == 0:
+        write_json(Path(spec["output"]) / "clock.json", clock.steps)

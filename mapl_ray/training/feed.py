@@ -1,0 +1,136 @@
+"""Groups of a table as micro-batches on the host, made ahead of their use."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels, without_relations
+from mapl_ray.config import TrainConfig
+from mapl_ray.errors import RunError
+from mapl_ray.models.tree_attention import FLEX_BLOCK
+from mapl_ray.training.balance import shares
+from mapl_ray.training.group_table import GroupTable, encode_all
+from mapl_ray.training.plan import StepPlan
+from mapl_ray.training.prefetch import prefetched
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What one rank computes at once, and what was left out of it."""
+
+    batch: Batch
+    groups: int  # without fillers
+    counts: Counter[str]  # groups left out or cut, by reason (`group_table.REASONS`)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Micro-batches of one rank and step."""
+
+    batches: list[Batch]
+    groups: int
+    counts: Counter[str]
+
+    @classmethod
+    def of(cls, parts: list[MicroBatch]) -> Work:
+        """All of a step together."""
+        counts = sum((part.counts for part in parts), Counter[str]())
+        return cls([part.batch for part in parts], sum(part.groups for part in parts), counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One rank's share of a table, encoded and collated."""
+
+    table: GroupTable
+    tokenizer: Any  # a copy of one's own: a tokenizer is not for several threads
+    config: TrainConfig
+    rank: int
+    world_size: int
+    takes_ref_logps: bool  # those of the data
+    pad_to_multiple_of: int
+    row_tokens: int | None
+    ahead: int  # micro-batches that a thread makes before they are asked for; 0: no thread
+
+    @classmethod
+    def of(
+        cls,
+        table: GroupTable,
+        tokenizer: Any,
+        config: TrainConfig,
+        *,
+        rank: int,
+        world_size: int,
+        takes_ref_logps: bool,
+        row_tokens: int | None,
+        on_gpu: bool,
+    ) -> Feed:
+        """With a copy of the tokenizer; `train.prefetch` as it is, or what serves the device."""
+        # Without a GPU the thread would take its time from the model's.
+        ahead = config.gradient_accumulation_steps if on_gpu else 0
+        return cls(
+            table,
+            copy.deepcopy(tokenizer),
+            config,
+            rank,
+            world_size,
+            takes_ref_logps,
+            pad_to_multiple_of=FLEX_BLOCK if on_gpu else 1,
+            row_tokens=row_tokens,
+            ahead=ahead if config.prefetch is None else config.prefetch,
+        )
+
+    def of_table(self, table: GroupTable) -> Feed:
+        """The same for another table, at the same time."""
+        return replace(self, table=table, tokenizer=copy.deepcopy(self.tokenizer))
+
+    def steps(self, plan: StepPlan, first: int, last: int) -> Generator[Work, None, None]:
+        """The work of steps `first` to `last - 1`; to be closed if it is left before the end.
+
+        Of a group are computed the relations whose weight is not 0, and the sequences that they use. An empty
+        micro-batch takes a filler group, without its relations.
+        """
+
+        def parts() -> Iterator[MicroBatch]:
+            for step in range(first, last):
+                filler = plan.groups_of_step(step)[0]
+                for indices in plan.micro_batches_of(step, self.rank, self.world_size):
+                    yield self._micro_batch(indices, filler, learn=True)
+
+        with closing(prefetched(parts(), self.ahead)) as made:
+            for _ in range(first, last):
+                yield Work.of(list(islice(made, plan.micro_batches // self.world_size)))
+
+    def held_out(self) -> Generator[Batch, None, None]:
+        """This rank's share of the whole table, with every relation; to be closed if it is left before the end."""
+        config = self.config
+        sizes = self.table.sizes(config, learn=False).tolist()
+        turns = -(-len(sizes) // (self.world_size * config.micro_batch_size))
+        dealt = shares(sizes, self.world_size, turns, config.micro_batch_size, config.batching == "padded")
+        parts = (self._micro_batch(indices, filler=0, learn=False) for indices in dealt[self.rank])
+        with closing(prefetched(parts, self.ahead)) as made:
+            yield from (part.batch for part in made)
+
+    def _micro_batch(self, indices: list[int], filler: int, learn: bool) -> MicroBatch:
+        found = encode_all(self.table, indices, self.tokenizer, self.config, self.takes_ref_logps)
+        families = self.config.weights.families
+        groups = [of_levels(group, families) if learn else group for group in found.groups]
+        return MicroBatch(self._collate(groups or [self._filler(filler)]), len(groups), found.counts)
+
+    def _collate(self, groups: Iterable[EncodedGroup]) -> Batch:
+        pad = self.tokenizer.pad_token_id
+        return collate(list(groups), self.config.batching, pad, self.pad_to_multiple_of, self.row_tokens)
+
+    def _filler(self, index: int) -> EncodedGroup:
+        for candidate in (index, *range(len(self.table))):
+            encoded = encode_all(self.table, [candidate], self.tokenizer, self.config, self.takes_ref_logps)
+            if encoded.groups:
+                return without_relations(encoded.groups[0])
+        limit = self.config.max_sequence_tokens
+        raise RunError(f"{self.table.directory}: every group is longer than train.max_sequence_tokens={limit}.")
