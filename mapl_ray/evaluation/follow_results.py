@@ -21,6 +21,7 @@ class FollowResults(TypedDict):
     instruction_loose: Estimate
     by_kind: dict[str, Estimate]  # strict, instruction level, by what stands before the id's colon
     cut: int  # responses that reached the largest number of tokens
+    failed: int  # responses on which a public checker broke off; nothing of them counts as followed
 
 
 def follow_results(
@@ -46,6 +47,7 @@ def follow_results(
         instruction_loose=measured(lambda v: v.loose, False),
         by_kind=_by_kind(rows, verdicts, samples, seed),
         cut=cut,
+        failed=sum(verdict.failed for verdict in verdicts),
     )
 
 

@@ -18,13 +18,19 @@ from mapl_ray.errors import UserError
 from mapl_ray.preferences.formats import RowError
 
 Benchmark = Literal["ifeval", "ifbench"]
-_TRIAL = "One sentence. And another one."
+_TRIAL = """The river is low this year. Boats lie on the stones, and nobody knows when the rain will come.
+
+1. First, people carry water from the well to their gardens.
+2. Then they wait; some of them sing (not very well).
+
+"It will rain on Monday," says the old woman. Will it? We shall see!"""
 # (module with the procedure, module with the registry), the first that can be imported.
 _MODULES: dict[Benchmark, tuple[tuple[str, str], ...]] = {
     "ifeval": (("lm_eval.tasks.ifeval.utils", "lm_eval.tasks.ifeval.instructions_registry"),),
     "ifbench": (
-        ("ifbench.evaluation_lib", "ifbench.instructions_registry"),
-        ("evaluation_lib", "instructions_registry"),  # a checkout of the repository on PYTHONPATH
+        # A checkout of the repository on PYTHONPATH: the procedure is not in the package. In older ones nothing was.
+        ("evaluation_lib", "ifbench.instructions_registry"),
+        ("evaluation_lib", "instructions_registry"),
     ),
 }
 _CURES: dict[Benchmark, str] = {
@@ -50,6 +56,7 @@ class Verdict:
 
     strict: tuple[bool, ...]
     loose: tuple[bool, ...]
+    failed: bool = False  # a checker broke off on this response: nothing counts as followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class _Checkers:
 
 
 def follow_row(values: Mapping[str, Any]) -> FollowRow:
-    """A row, tried on a short text, so that nothing is generated for one that can't be checked.
+    """A row, tried on an ordinary text, so that nothing is generated for one that can't be checked.
 
     Raises `RowError` for what the row holds, `UserError` where the checkers or what they need are not installed.
     """
@@ -97,8 +104,17 @@ def judge_response(row: FollowRow, response: str) -> Verdict:
 
 
 def judge_responses(rows: Sequence[FollowRow], responses: Sequence[str]) -> list[Verdict]:
-    """A verdict a row, in order."""
-    return [judge_response(row, response) for row, response in zip(rows, responses, strict=True)]
+    """A verdict a row, in order. Where a checker breaks off on a text, that is counted, not raised."""
+    verdicts = []
+    for row, response in zip(rows, responses, strict=True):
+        try:
+            verdicts.append(judge_response(row, response))
+        except UserError:
+            raise
+        except Exception:
+            nothing = (False,) * len(row.instruction_ids)
+            verdicts.append(Verdict(nothing, nothing, failed=True))
+    return verdicts
 
 
 def _benchmark(ids: Sequence[str]) -> Benchmark:

@@ -16,7 +16,11 @@ def format_points(value: Estimate) -> str:
 
 
 def _format(value: Estimate, sign: str) -> str:
-    text = f"{100 * value['value']:{sign}.1f}"
+    text = _percent(value["value"], sign)
     if value["low"] is None or value["high"] is None:
         return text
-    return f"{text} [{100 * value['low']:{sign}.1f}, {100 * value['high']:{sign}.1f}]"
+    return f"{text} [{_percent(value['low'], sign)}, {_percent(value['high'], sign)}]"
+
+
+def _percent(share: float, sign: str) -> str:
+    return f"{round(100 * share, 1) + 0.0:{sign}.1f}"  # no -0.0

@@ -14,9 +14,14 @@ _STYLES = ("hard", "normal", "easy")
 def set_table(of_set: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and rows: models in their order; columns as the set's own rules have them."""
     if of_set["following"]:
-        head = ["policy", *(name.replace("_", " ") for name in _FOLLOWING), "cut"]
+        head = ["policy", *(name.replace("_", " ") for name in _FOLLOWING), "cut", "failed"]
         rows = [
-            [model, *(format_percent(results[name]) for name in _FOLLOWING), str(results["cut"])]
+            [
+                model,
+                *(format_percent(results[name]) for name in _FOLLOWING),
+                str(results["cut"]),
+                str(results["failed"]),
+            ]
             for model, results in of_set["following"].items()
         ]
         return head, rows

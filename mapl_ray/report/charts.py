@@ -68,7 +68,7 @@ def forest(series: Mapping[str, Mapping[str, Value]], categories: Sequence[str])
 
 def reliability(series: Mapping[str, Mapping[str, Any]]) -> Markup:
     """Accuracy against the probability that a model gives its own decisions; the dashed line is calibration."""
-    frame = Frame((0.48, 1.02), (0.0, 1.05), "accuracy against confidence")
+    frame = Frame((0.48, 1.02), (0.0, 1.0), "accuracy against confidence")
     frame.y_axis("accuracy", "{:.1f}")
     frame.line(0.5, 0.5, 1.0, 1.0, "chance")
     for style, (model, of_model) in enumerate(series.items()):

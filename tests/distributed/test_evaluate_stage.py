@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated") / "runs" / "given"
     config = SynthesisConfig(held_out_phrasings=True)
     pairs = [pair for pair in read_pairs(DataConfig()) if isinstance(pair, PreferencePair)]
-    short = sorted(pairs, key=lambda pair: len(pair.prompt[0].content) + len(pair.chosen) + len(pair.rejected))[:12]
+    short = sorted(pairs, key=lambda pair: len(pair.prompt[0].content) + len(pair.chosen) + len(pair.rejected))[:8]
     made = [synthesize(pair, config, 0) for pair in short]
     rows = [group.to_row() for group in made if isinstance(group, RelationGroup)]
     for split in ("train", "eval"):

@@ -11,7 +11,7 @@ import pytest
 from mapl_ray.config import DataConfig, EvaluationSet
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.follow_results import follow_results
-from mapl_ray.evaluation.following import FollowRow, Verdict, judge_response
+from mapl_ray.evaluation.following import FollowRow, Verdict, judge_response, judge_responses
 from mapl_ray.evaluation.public_sets import PublicSet, read_set
 from mapl_ray.evaluation.set_results import following_results
 from mapl_ray.evaluation.set_tables import set_table
@@ -149,6 +149,13 @@ def test_missing_checkers_and_data_are_told_with_the_cure(checkers: ModuleType, 
         read(tmp_path, [ROW | {"instruction_id_list": ["count:word_count_range"], "kwargs": [{"min_words": 1}]}])
 
 
+def test_a_checker_that_breaks_off_is_counted(checkers: ModuleType) -> None:
+    broken = FollowRow(
+        "1", "p", ("length_constraints:number_words",), ({"num_words": "many", "relation": "at least"},), "ifeval"
+    )
+    assert judge_responses([broken], ["some words"]) == [Verdict((False,), (False,), failed=True)]
+
+
 def test_accuracy_by_hand() -> None:
     rows = [FollowRow(str(n), "p", ids, ({},) * len(ids), "ifeval") for n, ids in enumerate([("a:x", "b:y"), ("a:z",)])]
     verdicts = [Verdict((True, False), (True, True)), Verdict((True,), (True,))]
@@ -160,5 +167,5 @@ def test_accuracy_by_hand() -> None:
         "b": (0.0, 1),
     }
     head, table = set_table({"following": {"m": results}, "preference": {}})
-    assert table == [["m", "50.0", "66.7", "100.0", "100.0", "1"]]
+    assert table == [["m", "50.0", "66.7", "100.0", "100.0", "1", "0"]]
     assert head[1] == "prompt strict"

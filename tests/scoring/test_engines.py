@@ -101,7 +101,8 @@ def greedy(model: Any, ids: Sequence[int], tokenizer: Any) -> tuple[str, bool]:
         found = model.generate(
             torch.tensor([ids]), do_sample=False, max_new_tokens=room, eos_token_id=tokenizer.eos_token_id
         )[0, len(ids) :].tolist()
-    return tokenizer.decode(found, skip_special_tokens=True), tokenizer.eos_token_id not in found
+    text = tokenizer.decode(found, skip_special_tokens=True).rstrip("\ufffd")
+    return text, tokenizer.eos_token_id not in found
 
 
 @pytest.mark.vllm
@@ -125,7 +126,9 @@ def test_ref_logps_agree_with_transformers(tiny_model: Path, tokenizer: Any, gri
     found = assert_same_however_cut(results, "ref_logps", len(groups))
     module = PolicyLogps(load_policy(tiny_model, "float32"))
     answers = json.loads((tmp_path / "answers.json").read_text())
-    assert [tuple(answer) for answer in answers] == [greedy(module.model, ids, tokenizer) for ids in prompts]
+    # vLLM holds back the first bytes of a character that its last token does not finish.
+    found_answers = [(text.rstrip("\ufffd"), cut) for text, cut in answers]
+    assert found_answers == [greedy(module.model, ids, tokenizer) for ids in prompts]
     torch.testing.assert_close(found, torch.tensor(expected(groups, module, tokenizer)), rtol=0, atol=2e-3)
     for rows, changed in zip(results[-3:-1], (plain, adding), strict=True):
         scores = torch.tensor([row["ref_logps"] for row in rows])
