@@ -16,7 +16,7 @@ STAGES = {
     "synthesize": "preference pairs -> relation groups (Ray Data)",
     "score": "fill ref_logps and rewards (vLLM actors)",
     "tune": "search the loss weights (Ray Tune)",
-    "evaluate": "accuracy per level, k, family; MAPL beside the baseline",
+    "evaluate": "accuracy per level, k, family; MAPL beside the baseline; public sets; any models side by side",
     "report": "one HTML file of a finished run",
     "pipeline": "every stage in order, finished ones skipped",
     "demo": "the pipeline on the shipped sample with a tiny model: CPU, offline",
@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in STAGES.items():
         _run_command(commands.add_parser(name, help=text, description=text), _stage)
+    evaluate = commands.choices["evaluate"]
+    evaluate.add_argument("--models", nargs="+", help="directories or hub names (owner/name@revision); else the run's")
+    evaluate.add_argument("--set", action="append", metavar="NAME=PATH", help="a public set: docs/evaluation.md")
     train = commands.add_parser("train", help="train a reward model or a DPO policy (DeepSpeed)")
     train.add_argument("method", choices=["rm", "dpo"])  # before the overrides, which take every word that is left
     _run_command(train, _train)
@@ -97,6 +100,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
     overrides = list(args.overrides)
     overrides += [f"model.name_or_path={args.model}"] if args.model else []
     overrides += [f"data.path={args.data}"] if args.data else []
+    overrides += _evaluated(args) if args.command == "evaluate" else []
     path = args.config
     if args.command == "demo" and path is None:
         path = DEMO_CONFIG
@@ -107,6 +111,22 @@ def _config(args: argparse.Namespace) -> RunConfig:
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
         raise SystemExit(0)
     return config
+
+
+def _evaluated(args: argparse.Namespace) -> list[str]:
+    """`--models` and `--set` as overrides; an override that stands after the models is taken for one of them."""
+    import json
+
+    models = [word for word in args.models or [] if "=" not in word]
+    overrides = [word for word in args.models or [] if "=" in word]
+    if models:
+        overrides.append(f"evaluation.models={json.dumps(models)}")
+    for given in args.set or []:
+        name, equals, path = given.partition("=")
+        if not equals or not path or not name or "." in name:
+            raise UserError(f"--set {given!r}: expected NAME=PATH, as in rewardbench=data/rewardbench.parquet.")
+        overrides.append(f"evaluation.sets.{name}={json.dumps(path)}")
+    return overrides
 
 
 def _stage(args: argparse.Namespace) -> int:

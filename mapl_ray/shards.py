@@ -107,7 +107,7 @@ def write_part(
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = directory / part_name(index)
     write_atomically(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
-    rejected = _write_rejections(directory / f"rejected-{index:05d}.jsonl", iter(rejections))
+    rejected = write_rejections(directory / f"rejected-{index:05d}.jsonl", rejections)
     if notes is not None:
         write_json(_notes_path(directory, index), notes)
     ids = [row["pair_id"] for row in rows]
@@ -124,17 +124,19 @@ def write_part(
     return part
 
 
-def _write_rejections(path: Path, rejections: Iterator[Rejection]) -> int:
+def write_rejections(path: Path, rejections: Iterable[Rejection]) -> int:
     """One at a time, for there may be many; no file where there are none. Returns their number."""
-    first = next(rejections, None)
+    left = iter(rejections)
+    first = next(left, None)
     if first is None:
+        path.unlink(missing_ok=True)  # of an earlier run
         return 0
     count = 0
 
     def write(aside: Path) -> None:
         nonlocal count
         with aside.open("w", encoding="utf-8", newline="\n") as lines:
-            for rejection in chain([first], rejections):
+            for rejection in chain([first], left):
                 lines.write(canonical_json(rejection.to_row()) + "\n")
                 count += 1
 

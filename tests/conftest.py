@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +35,23 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real preference data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def checkers(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The registry of IFEval's checkers.
+
+    The module asks for NLTK's sentence splitter when it is imported, and would download it. Tests use nothing that
+    splits sentences, so an empty folder of that name will do.
+    """
+    folder = tmp_path_factory.mktemp("nltk")
+    (folder / "tokenizers" / "punkt_tab").mkdir(parents=True)
+    import nltk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nltk.data, "path", [str(folder)])
+        from lm_eval.tasks.ifeval import instructions_registry
+    return instructions_registry
 
 
 def _text(rng: random.Random, low: int, high: int) -> str:

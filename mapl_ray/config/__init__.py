@@ -5,13 +5,13 @@ is checked when the config is read.
 """
 
 from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
+from mapl_ray.config.evaluation import EvaluationConfig, EvaluationSet
 from mapl_ray.config.load import load_config, parse_config
 from mapl_ray.config.objective import Method, ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.stages import (
     ClusterConfig,
-    EvaluationConfig,
     LevelWeights,
     LoraConfig,
     ModelConfig,
@@ -25,6 +25,7 @@ __all__ = [
     "ClusterConfig",
     "DataConfig",
     "EvaluationConfig",
+    "EvaluationSet",
     "JudgeConfig",
     "LevelWeights",
     "LoraConfig",

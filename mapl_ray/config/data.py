@@ -69,6 +69,8 @@ class SynthesisConfig(Section):
     modules: tuple[str, ...] = ()  # modules (or .py files) with functions of your own; their code is run
     family_weights: dict[str, float] = Field(default_factory=dict)  # 1 where not named; 0 leaves a family out
     held_out_families: tuple[str, ...] = ()  # in the held-out split's groups alone
+    held_out_phrasings: bool = False  # the last phrasing of every function, likewise
+    seen_phrasings_only: bool = False  # without these phrasings; `for_training` sets it
     groups_per_pair: int = Field(default=1, ge=1)
     soft_confidence: float = Field(default=0.8, gt=0.5, le=1.0)  # a judge's p(yes) counts from here, p(no) alike
     attempts: int = Field(default=8, ge=1)  # draws of G1 before a pair is rejected
@@ -109,6 +111,9 @@ class SynthesisConfig(Section):
         return min(k for k, weight in self.k_weights.items() if weight > 0)
 
     def for_training(self) -> SynthesisConfig:
-        """What the train split's groups are made by: families that are held out have no weight."""
+        """What the train split's groups are made by: without the families and phrasings that are held out."""
         held_out = dict.fromkeys(self.held_out_families, 0.0)
-        return self.model_copy(update={"family_weights": {**self.family_weights, **held_out}})
+        seen = self.seen_phrasings_only or self.held_out_phrasings
+        return self.model_copy(
+            update={"family_weights": {**self.family_weights, **held_out}, "seen_phrasings_only": seen}
+        )

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from mapl_ray.config.data import DataConfig, SynthesisConfig
+from mapl_ray.config.evaluation import EvaluationConfig
 from mapl_ray.config.objective import Method
 from mapl_ray.config.section import Section
 from mapl_ray.config.stages import (
     ClusterConfig,
-    EvaluationConfig,
     ModelConfig,
     ScoringConfig,
     TrainConfig,

@@ -1,4 +1,4 @@
-"""Models, scoring, training, tuning, evaluation, cluster."""
+"""Models, scoring, training, tuning, cluster."""
 
 from __future__ import annotations
 
@@ -225,16 +225,6 @@ class TuneConfig(Section):
         if value is not None and not 0.0 < value[0] <= value[1]:
             raise ValueError(f"expected [low, high] with 0 < low <= high, got {list(value)}")
         return value
-
-
-class EvaluationConfig(Section):
-    """Evaluation of the trained models on the held-out groups."""
-
-    baseline: bool = True  # train and evaluate the plain baseline too (lambda_intra = lambda_inter = 0)
-    micro_batch_size: int = Field(default=4, ge=1)
-    bootstrap_samples: int = Field(default=1000, ge=0)  # for 95 % intervals, resampled by prompt
-    cpus: float = Field(default=1.0, gt=0.0)
-    gpus: float = Field(default=0.0, ge=0.0)
 
 
 class ClusterConfig(Section):

@@ -5,25 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
-from mapl_ray.distributed.evaluate import score_models
+from mapl_ray.distributed.evaluate import model_name, run_evaluation
 from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.resources import check_stage, with_pair_scoring
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.synthesize import run_synthesis
-from mapl_ray.distributed.train import data_dirs, run_training
+from mapl_ray.distributed.train import run_training
 from mapl_ray.distributed.tune import run_tune
-from mapl_ray.errors import UserError
-from mapl_ray.evaluation import collect_provenance, evaluate_models, results_table
-from mapl_ray.instructions import REGISTRY
-from mapl_ray.models import load_tokenizer
+from mapl_ray.evaluation import results_table
 from mapl_ray.report import build_data_card, build_data_report, build_report
-from mapl_ray.shards import read_groups, read_manifest, write_json
-from mapl_ray.synthesis import load_modules
+from mapl_ray.shards import write_json
 
 
 @contextmanager
@@ -93,31 +88,9 @@ def tune(config: RunConfig) -> None:
 
 
 def evaluate(config: RunConfig) -> None:
-    """Measure every trained model on the held-out groups; `run_dir/evaluation.json` and a table."""
+    """Measure models on the held-out groups and public sets; `run_dir/evaluation.json` and tables."""
     with _stage("evaluate"):
-        models = _trained_models(config)
-        directory = data_dirs(config)[1]
-        if directory is None:
-            raise UserError(f"{config.run_dir}: no held-out groups. Raise data.eval_fraction or data.limit.")
-        load_modules(config.synthesis.modules)  # the families of the user's own functions
-        groups, too_long, rewards = score_models(config, models, read_groups(directory))
-        results = evaluate_models(
-            groups,
-            rewards,
-            {name: function.family for name, function in REGISTRY.items()},
-            collect_provenance(
-                seed=config.seed,
-                data={
-                    "train": read_manifest(data_dirs(config)[0]).content_hash,
-                    "held-out": read_manifest(directory).content_hash,
-                },
-                chat_templates={name: load_tokenizer(path).chat_template for name, (_, path) in models.items()},
-                counts={"held-out groups": len(groups), "held-out groups left out as too long": len(too_long)},
-            ),
-            config.evaluation,
-            seed=config.seed,
-            unseen_families=config.synthesis.held_out_families,
-        )
+        results = run_evaluation(config)
         write_json(config.run_dir / "evaluation.json", results)
         print(results_table(results), flush=True)
 
@@ -130,30 +103,11 @@ def report(config: RunConfig) -> None:
             print(f"  {build_data_report(config.data_dir)}", flush=True)
 
 
-def model_name(method: Method, baseline: bool) -> str:
-    """Folder of a trained model below the run directory."""
-    return f"{method}-baseline" if baseline else method
-
-
 def training_of(config: RunConfig, method: Method, baseline: bool) -> TrainConfig:
     """The method's training section; the baseline differs by its loss weights alone."""
     section = config.training(method)
     plain = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
     return section.model_copy(update={"weights": plain}) if baseline else section
-
-
-def _trained_models(config: RunConfig) -> dict[str, tuple[Method, Path]]:
-    models = {
-        model_name(method, baseline): (method, config.run_dir / model_name(method, baseline) / "model")
-        for method in METHODS
-        for baseline in (False, True)
-    }
-    found = {name: entry for name, entry in models.items() if (entry[1].parent / "result.json").is_file()}
-    if not found:
-        raise UserError(
-            f"{config.run_dir}: no trained model to evaluate. Run `mapl train rm` or `mapl train dpo` first."
-        )
-    return found
 
 
 @contextmanager

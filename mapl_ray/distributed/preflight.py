@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from mapl_ray.config import Method, RunConfig
 from mapl_ray.errors import UserError
+from mapl_ray.evaluation.checkpoints import named_checkpoints
+from mapl_ray.evaluation.public_sets import read_set
 from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
@@ -32,6 +34,10 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     for method in METHODS:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
             check_loggers(config.training(method).loggers)
+    if "evaluate" in stages:
+        named_checkpoints(config.evaluation.models)
+        for name, one in config.evaluation.sets.items():
+            read_set(name, one)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
         # Training can do without them (`train.reference`); hours later evaluation can't.
         raise UserError("DPO needs ref_logps to be evaluated by, and scoring.ref_logps=false. Set it to true.")

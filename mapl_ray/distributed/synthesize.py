@@ -25,6 +25,7 @@ from mapl_ray.synthesis import module_digests, select_functions, with_absolute_p
 _PARTS_AT_HAND = 2  # of an actor: the one it makes, and the next
 # Of one actor: it dies with its node as well, and nodes may come and go. A part that kills is given up before.
 _MAX_RESTARTS = 64
+_OF_TRAINING = ("held_out_families", "held_out_phrasings")  # what they change of the train split, others say
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
@@ -61,7 +62,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
 
 
 def split_configs(config: SynthesisConfig) -> dict[str, SynthesisConfig]:
-    """What each split's groups are made by: families that are held out occur in the held-out split alone."""
+    """What each split's groups are made by; held-out families and phrasings are in the held-out split alone."""
     absolute = with_absolute_paths(config)
     return dict(zip(SPLITS, (absolute.for_training(), absolute), strict=True))
 
@@ -111,13 +112,13 @@ def _compute(
 def recipe_of(config: SynthesisConfig, seed: int) -> str:
     """Config, seed, and the very code that writes instructions: a mended function makes the data anew.
 
-    Modules count by their source, not by where it lies; held-out families by what they change of this split.
+    Modules count by their source, not by where it lies; what is held out by what it changes of this split.
     """
     code = hashlib.sha256()
     package = Path(mapl_ray.__file__ or "").parent
     for folder in ("instructions", "synthesis"):
         for file in sorted((package / folder).glob("*.py")):
             code.update(file.read_bytes())
-    values = config.model_dump(mode="json", exclude={"rows_per_shard", "modules", "held_out_families"})
+    values = config.model_dump(mode="json", exclude={"rows_per_shard", "modules", *_OF_TRAINING})
     modules = module_digests(config.modules)
     return fingerprint_of({"config": values, "seed": seed, "code": code.hexdigest(), "modules": modules})

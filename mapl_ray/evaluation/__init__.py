@@ -1,9 +1,10 @@
 """Measures of trained models on held-out relation groups (METHOD.md, "What to measure")."""
 
 from mapl_ray.evaluation.bootstrap import Estimate
+from mapl_ray.evaluation.format import format_percent, format_points
 from mapl_ray.evaluation.provenance import Provenance, collect_provenance, text_digest
 from mapl_ray.evaluation.results import ModelResults, Results, evaluate_models
-from mapl_ray.evaluation.table import format_percent, format_points, results_table
+from mapl_ray.evaluation.table import results_table
 
 __all__ = [
     "Estimate",

@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
-from mapl_ray.evaluation.items import FloatArray, RelationItems
+from mapl_ray.evaluation.items import BoolArray, FloatArray, RelationItems
 
 
 class WorstFamily(TypedDict):
@@ -47,9 +47,25 @@ def accuracy_by_novelty(
     """
     if not unseen:
         return {}
+    unseen_R = np.array([not families.isdisjoint(unseen) for families in items.families_R], dtype=np.bool_)
+    return _seen_and_unseen(items, margins_R, unseen_R, samples, seed)
+
+
+def accuracy_by_phrasing(
+    items: RelationItems, margins_R: FloatArray, samples: int, seed: int
+) -> dict[str, dict[str, Estimate]]:
+    """As `accuracy_by_novelty`: unseen relations carry an instruction in a phrasing that training held out.
+
+    Only where training did so (`synthesis.held_out_phrasings`) does it tell what its names say.
+    """
+    return _seen_and_unseen(items, margins_R, items.unseen_phrasing_R, samples, seed)
+
+
+def _seen_and_unseen(
+    items: RelationItems, margins_R: FloatArray, unseen_R: BoolArray, samples: int, seed: int
+) -> dict[str, dict[str, Estimate]]:
     results: dict[str, dict[str, Estimate]] = {}
     correct_R = (margins_R > 0.0).astype(float)
-    unseen_R = np.array([not families.isdisjoint(unseen) for families in items.families_R], dtype=np.bool_)
     for level_family in ("intra", "inter"):
         results[level_family] = {}
         for name, of_kind_R in (("seen", ~unseen_R), ("unseen", unseen_R)):

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from mapl_ray.evaluation.bootstrap import Estimate, estimate, p_value
 from mapl_ray.evaluation.items import FloatArray, RelationItems
+from mapl_ray.evaluation.paired import Difference, difference
 from mapl_ray.records import LEVEL_FAMILIES
 
 BASELINE_SUFFIX = "-baseline"
-
-
-class Difference(TypedDict):
-    """Accuracy of `model` minus accuracy of `baseline`, and its two-sided bootstrap p-value."""
-
-    accuracy: Estimate
-    p_value: float | None
 
 
 class Comparison(TypedDict):
@@ -35,15 +28,13 @@ def compare(
     seed: int,
 ) -> dict[str, Difference]:
     """Differences of accuracy per level: the mean over items of (model right) - (baseline right)."""
-    difference_R = (margins_R > 0.0).astype(float) - (baseline_margins_R > 0.0).astype(float)
+    right_R, baseline_right_R = (margins_R > 0.0).astype(float), (baseline_margins_R > 0.0).astype(float)
     results: dict[str, Difference] = {}
     for level_family in LEVEL_FAMILIES:
         mask_R = items.of_family(level_family)
-        prompt_N = items.prompt_R[mask_R]
-        accuracy = estimate(difference_R[mask_R], prompt_N, samples, seed)
-        if accuracy is not None:
-            p = p_value(difference_R[mask_R], prompt_N, samples, seed)
-            results[level_family] = Difference(accuracy=accuracy, p_value=p)
+        found = difference(right_R[mask_R], baseline_right_R[mask_R], items.prompt_R[mask_R], samples, seed)
+        if found is not None:
+            results[level_family] = found
     return results
 
 
@@ -51,3 +42,9 @@ def baseline_pairs(models: Iterable[str]) -> list[tuple[str, str]]:
     """`(name, name-baseline)` for every model whose baseline is there too."""
     names = list(models)
     return [(name, name + BASELINE_SUFFIX) for name in names if name + BASELINE_SUFFIX in names]
+
+
+def pairs_with_the_first(models: Iterable[str]) -> list[tuple[str, str]]:
+    """`(name, first)` for every other model: of models that were named one by one, the first is what to beat."""
+    first, *others = models
+    return [(name, first) for name in others]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapl_ray.errors import RunError
+from mapl_ray.evaluation.wordings import is_unseen_wording
 from mapl_ray.records import Level, Relation, RelationGroup
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,6 +30,7 @@ class RelationItems:
     prompt_R: IntArray  # index of the original prompt; groups with the same text share it
     k_R: IntArray  # instructions of the relation's most instructed prompt, 0 for pref
     families_R: tuple[frozenset[str], ...]  # instruction families of the relation's prompts
+    unseen_phrasing_R: BoolArray  # whether a prompt carries a phrasing that `held_out_phrasings` holds out
 
     def of_family(self, level_family: str) -> BoolArray:
         """Mask [R] of the relations of `pref`, `intra` or `inter`."""
@@ -52,16 +54,20 @@ def relation_items(groups: Sequence[RelationGroup], families: Mapping[str, str])
     levels: list[Level] = []
     rows: list[tuple[int, int, int]] = []
     of_items: list[frozenset[str]] = []
+    unseen: list[bool] = []
     for index, group in enumerate(groups):
         key = keys.setdefault(prompt_text(group), len(keys))
+        unseen_P = [any(map(is_unseen_wording, some)) for some in group.instructions]
         for relation in group.relations:
             prompts = _prompts(group, relation)
             carried = [group.instructions[prompt] for prompt in prompts]
             levels.append(relation.level)
             rows.append((index, key, max((len(instructions) for instructions in carried), default=0)))
             of_items.append(frozenset(families.get(i.name, "unknown") for some in carried for i in some))
+            unseen.append(any(unseen_P[prompt] for prompt in prompts))
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    return RelationItems(tuple(levels), table[:, 0], table[:, 1], table[:, 2], tuple(of_items))
+    columns = (table[:, 0], table[:, 1], table[:, 2])
+    return RelationItems(tuple(levels), *columns, tuple(of_items), np.array(unseen, dtype=np.bool_))
 
 
 def prompt_text(group: RelationGroup) -> str:

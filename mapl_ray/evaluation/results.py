@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from mapl_ray.config import EvaluationConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.evaluation.bootstrap import Estimate
-from mapl_ray.evaluation.by_family import WorstFamily, accuracy_by_family, accuracy_by_novelty, worst_families
+from mapl_ray.evaluation.by_family import (
+    WorstFamily,
+    accuracy_by_family,
+    accuracy_by_novelty,
+    accuracy_by_phrasing,
+    worst_families,
+)
 from mapl_ray.evaluation.by_k import accuracy_by_k
+from mapl_ray.evaluation.calibration import Calibration, calibration_by_level
 from mapl_ray.evaluation.compare import Comparison, baseline_pairs, compare
 from mapl_ray.evaluation.examples import Example, pick_examples
 from mapl_ray.evaluation.gaps import GapHistograms, gap_histograms
+from mapl_ray.evaluation.invariance import Invariance, invariance
 from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards, relation_items, relation_margins
 from mapl_ray.evaluation.length_bias import LengthBias, length_bias
 from mapl_ray.evaluation.levels import LevelResult, kind_results, level_results
 from mapl_ray.evaluation.provenance import Provenance
+from mapl_ray.evaluation.set_results import SetResults
+from mapl_ray.evaluation.variants import ScoredVariant
 from mapl_ray.records import RelationGroup
 
 RESULTS_VERSION = 1
@@ -30,9 +41,12 @@ class ModelResults(TypedDict):
     by_k: dict[str, dict[str, Estimate]]
     by_family: dict[str, dict[str, Estimate]]
     by_novelty: dict[str, dict[str, Estimate]]  # families seen and unseen in training; empty where all were seen
+    by_phrasing: dict[str, dict[str, Estimate]]  # likewise of phrasings
     worst_family: dict[str, WorstFamily]
     length_bias: LengthBias
     gaps: GapHistograms
+    calibration: dict[str, Calibration]
+    invariance: dict[str, Invariance]  # by kind of variant; empty where none was scored
 
 
 class Results(TypedDict):
@@ -42,11 +56,25 @@ class Results(TypedDict):
     counts: dict[str, int]
     models: dict[str, ModelResults]
     comparisons: list[Comparison]
+    sets: dict[str, SetResults]  # by name of the public set
     examples: list[Example]
     families: dict[str, str]
     unseen_families: list[str]  # that no train group carries
     config: dict[str, Any]
     provenance: Provenance | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """What all models are measured on, and how."""
+
+    groups: Sequence[RelationGroup]
+    items: RelationItems
+    variants: Mapping[str, ScoredVariant]
+    unseen_families: Collection[str]
+    unseen_phrasings: bool
+    samples: int
+    seed: int
 
 
 def evaluate_models(
@@ -59,22 +87,28 @@ def evaluate_models(
     seed: int = 0,
     comparisons: Sequence[tuple[str, str]] | None = None,
     unseen_families: Collection[str] = (),
+    unseen_phrasings: bool = False,
+    variants: Mapping[str, ScoredVariant] | None = None,
+    sets: Mapping[str, SetResults] | None = None,
 ) -> Results:
     """Measure every model on the same groups.
 
     `rewards` maps a model to a tuple of rewards a group, one a sequence; `families` a function's name to its family;
     `comparisons` are (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that
-    training held out. Raises `UserError` where there
-    is nothing to evaluate, `RunError` where rewards do not fit the groups or are not finite.
+    training held out, `unseen_phrasings` whether it held out phrasings; `variants` are the groups asked for otherwise,
+    with every model's rewards; `sets` what was found on public sets, which may be all there is. Raises `UserError`
+    where there is nothing to evaluate, `RunError` where rewards do not fit the groups or are not finite.
     """
-    if not groups:
+    if not groups and not sets:
         raise UserError("no held-out groups to evaluate on: raise data.eval_fraction or data.limit, and run again.")
     pairs = baseline_pairs(rewards) if comparisons is None else list(comparisons)
     if missing := {name for pair in pairs for name in pair} - set(rewards):
         raise RunError(f"comparison of models without rewards: {', '.join(sorted(missing))}.")
     items = relation_items(groups, families)
     margins = {model: relation_margins(groups, of_model, model) for model, of_model in rewards.items()}
-    samples = config.bootstrap_samples
+    measured = _Measured(
+        groups, items, variants or {}, unseen_families, unseen_phrasings, config.bootstrap_samples, seed
+    )
     return Results(
         results_version=RESULTS_VERSION,
         counts={
@@ -82,14 +116,12 @@ def evaluate_models(
             "prompts": len(set(items.prompt_R.tolist())),
             "relations": len(items.levels_R),
         },
-        models={
-            model: _measure(groups, items, margins[model], of_model, unseen_families, samples, seed)
-            for model, of_model in rewards.items()
-        },
+        models={model: _measure(model, measured, margins[model], of_model) for model, of_model in rewards.items()},
         comparisons=[
-            Comparison(model=a, baseline=b, levels=compare(items, margins[a], margins[b], samples, seed))
+            Comparison(model=a, baseline=b, levels=compare(items, margins[a], margins[b], measured.samples, seed))
             for a, b in pairs
         ],
+        sets=dict(sets or {}),
         examples=pick_examples(groups, rewards),
         families=dict(families),
         unseen_families=sorted(unseen_families),
@@ -98,23 +130,19 @@ def evaluate_models(
     )
 
 
-def _measure(
-    groups: Sequence[RelationGroup],
-    items: RelationItems,
-    margins_R: FloatArray,
-    rewards: Rewards,
-    unseen_families: Collection[str],
-    samples: int,
-    seed: int,
-) -> ModelResults:
+def _measure(model: str, on: _Measured, margins_R: FloatArray, rewards: Rewards) -> ModelResults:
+    items, samples, seed = on.items, on.samples, on.seed
     by_family = accuracy_by_family(items, margins_R, samples, seed)
     return ModelResults(
         levels=level_results(items, margins_R, samples, seed),
         inter_kinds=kind_results(items, margins_R, samples, seed),
         by_k=accuracy_by_k(items, margins_R, samples, seed),
         by_family=by_family,
-        by_novelty=accuracy_by_novelty(items, margins_R, unseen_families, samples, seed),
+        by_novelty=accuracy_by_novelty(items, margins_R, on.unseen_families, samples, seed),
+        by_phrasing=accuracy_by_phrasing(items, margins_R, samples, seed) if on.unseen_phrasings else {},
         worst_family=worst_families(by_family),
-        length_bias=length_bias(groups, items, margins_R, rewards, samples, seed),
-        gaps=gap_histograms(groups, rewards),
+        length_bias=length_bias(on.groups, items, margins_R, rewards, samples, seed),
+        gaps=gap_histograms(on.groups, rewards),
+        calibration=calibration_by_level(items, margins_R),
+        invariance=invariance(on.groups, rewards, on.variants, model, samples, seed),
     )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
-from mapl_ray.batches import EncodedGroup, collate, encode_group
-from mapl_ray.config import Method
+from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
 from mapl_ray.errors import UserError
+from mapl_ray.evaluation.checkpoints import Checkpoint
+from mapl_ray.evaluation.workload import Fits
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.objective import dpo_rewards
 from mapl_ray.records import Rejection, RelationGroup
+from mapl_ray.scoring import tokenizer_identity
 
 
 def model_rewards(
     groups: Sequence[RelationGroup],
-    method: Method,
-    model_dir: str,
+    model: Checkpoint,
     *,
     beta: float,
     micro_batch_size: int,
@@ -28,44 +30,70 @@ def model_rewards(
 
     Raises `UserError` for groups that are too long or, for DPO, without `ref_logps`.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(model_dir)
-    # float32, whatever the weights were trained in: near ties must not be decided by rounding.
-    module = (
-        RewardScores(load_reward_model(model_dir, "float32", device=device))
-        if method == "rm"
-        else PolicyLogps(load_policy(model_dir, "float32", device=device))
-    )
-    module.to(device).eval()
+
+    def rewards_of(batch: Batch, scores_S: torch.Tensor) -> torch.Tensor:
+        if model.method == "rm":
+            return scores_S
+        if batch.ref_logps_S is None:
+            raise UserError("the held-out groups have no ref_logps, which DPO needs. Run `mapl score`.")
+        lengths_S = batch.response_lengths() if length_normalised else None
+        return dpo_rewards(scores_S, batch.ref_logps_S, beta, lengths_S)
+
     rewards: list[tuple[float, ...]] = []
-    encoded = [_encoded(group, tokenizer, max_sequence_tokens) for group in groups]
-    with torch.no_grad():
-        for some in _chunks(encoded, micro_batch_size):
-            batch = collate(some, "padded", tokenizer.pad_token_id).to(device)
-            rewards_S = module(batch)
-            if method == "dpo":
-                if batch.ref_logps_S is None:
-                    raise UserError("the held-out groups have no ref_logps, which DPO needs. Run `mapl score`.")
-                lengths_S = batch.response_lengths() if length_normalised else None
-                rewards_S = dpo_rewards(rewards_S, batch.ref_logps_S, beta, lengths_S)
-            values = iter(rewards_S.tolist())
-            rewards += [tuple(next(values) for _ in group.sequences) for group in some]
+    for some, batch, scores_S in _scored(groups, model, micro_batch_size, max_sequence_tokens):
+        values = iter(rewards_of(batch, scores_S).tolist())
+        rewards += [tuple(next(values) for _ in group.sequences) for group in some]
     return rewards
 
 
-def fitting_groups(
-    groups: Sequence[RelationGroup], model_dir: str, max_sequence_tokens: int
-) -> tuple[list[RelationGroup], list[Rejection]]:
-    """The groups short enough for the model, so that all models are measured on the same ones."""
-    tokenizer = load_tokenizer(model_dir)
-    fitting, too_long = [], []
-    for group in groups:
-        encoded = encode_group(group, tokenizer, max_sequence_tokens)
-        if isinstance(encoded, Rejection):
-            too_long.append(encoded)
-        else:
-            fitting.append(group)
-    return fitting, too_long
+def reference_logps(
+    groups: Sequence[RelationGroup], reference: Checkpoint, *, micro_batch_size: int, max_sequence_tokens: int
+) -> list[tuple[float, ...]]:
+    """log pi_ref(y|x) in nats of every sequence of every group, in order. Raises `UserError` for too long groups."""
+    logps: list[tuple[float, ...]] = []
+    for some, _, logps_S in _scored(groups, reference, micro_batch_size, max_sequence_tokens):
+        values = iter(logps_S.tolist())
+        logps += [tuple(next(values) for _ in group.sequences) for group in some]
+    return logps
+
+
+def length_check(models: Sequence[Checkpoint], max_sequence_tokens: int) -> Fits:
+    """Tells of a group whether it is too long for any of the models: all are measured on the same groups."""
+    tokenizers: dict[str, Any] = {}
+    for model in models:
+        tokenizer = load_tokenizer(model.path, model.revision)
+        tokenizers.setdefault(str(tokenizer_identity(tokenizer)), tokenizer)
+
+    def too_long(group: RelationGroup) -> Rejection | None:
+        for tokenizer in tokenizers.values():
+            encoded = encode_group(group, tokenizer, max_sequence_tokens)
+            if isinstance(encoded, Rejection):
+                return encoded
+        return None
+
+    return too_long
+
+
+def _scored(
+    groups: Sequence[RelationGroup], model: Checkpoint, micro_batch_size: int, max_sequence_tokens: int
+) -> Iterator[tuple[list[EncodedGroup], Batch, torch.Tensor]]:
+    """Groups batch by batch, with what the model gives their sequences: its head's value, or logps."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = load_tokenizer(model.path, model.revision)
+    # float32, whatever the weights were trained in: near ties must not be decided by rounding.
+    module = (
+        RewardScores(load_reward_model(model.path, "float32", model.revision, device))
+        if model.method == "rm"
+        else PolicyLogps(load_policy(model.path, "float32", model.revision, device))
+    )
+    module.to(device).eval()
+    encoded = [_encoded(group, tokenizer, max_sequence_tokens) for group in groups]
+    for start in range(0, len(encoded), micro_batch_size):
+        some = encoded[start : start + micro_batch_size]
+        batch = collate(some, "padded", tokenizer.pad_token_id).to(device)
+        with torch.no_grad():
+            scores_S = module(batch)
+        yield some, batch, scores_S
 
 
 def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) -> EncodedGroup:
@@ -73,8 +101,3 @@ def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) 
     if isinstance(encoded, Rejection):
         raise UserError(f"group {encoded.pair_id}: {encoded.reason}")
     return encoded
-
-
-def _chunks(groups: list[EncodedGroup], size: int) -> Iterator[list[EncodedGroup]]:
-    for start in range(0, len(groups), size):
-        yield groups[start : start + size]

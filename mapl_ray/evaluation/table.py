@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from mapl_ray.evaluation.bootstrap import Estimate
+from mapl_ray.evaluation.compare import BASELINE_SUFFIX
+from mapl_ray.evaluation.format import format_percent, format_points
 from mapl_ray.evaluation.results import Results
+from mapl_ray.evaluation.set_results import SetResults
+from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_table
 from mapl_ray.records import LEVEL_FAMILIES
 
 
 def results_table(results: Results) -> str:
+    """The held-out groups' table, then one a public set."""
+    parts = [_levels_table(results)] if results["models"] else []
+    return "\n\n".join([*parts, *(_set_table(name, of_set) for name, of_set in results["sets"].items())])
+
+
+def _levels_table(results: Results) -> str:
     """Models as rows, levels as columns: accuracy in percent with its 95 % interval, then the differences in points.
 
     A model is followed by its baseline and their paired difference.
@@ -15,15 +24,17 @@ def results_table(results: Results) -> str:
     rows: list[list[str] | None] = [["accuracy, %", *LEVEL_FAMILIES], None]
     told: set[str] = set()
     for comparison in results["comparisons"]:
-        for model in (comparison["model"], comparison["baseline"]):
-            if model not in told:
-                rows.append(_model_row(results, model))
-                told.add(model)
+        model, baseline = comparison["model"], comparison["baseline"]
+        own = baseline == model + BASELINE_SUFFIX
+        for name in (model, baseline) if own else (baseline, model):
+            if name not in told:
+                rows.append(_model_row(results, name))
+                told.add(name)
         differences = comparison["levels"]
         cells = [
             format_points(differences[level]["accuracy"]) if level in differences else "-" for level in LEVEL_FAMILIES
         ]
-        rows += [["  difference", *cells], None]
+        rows += [["  difference" if own else f"  difference from {baseline}", *cells], None]
     alone = [_model_row(results, model) for model in results["models"] if model not in told]
     rows += alone
     if rows[-1] is None:
@@ -35,21 +46,13 @@ def results_table(results: Results) -> str:
     return _aligned(rows) + "\n" + about
 
 
-def format_percent(value: Estimate) -> str:
-    """`72.1 [68.0, 76.3]`: percent and its interval, where there is one."""
-    return _format(value, "")
-
-
-def format_points(value: Estimate) -> str:
-    """`+4.2 [-1.0, +9.3]`: signed percentage points and their interval, where there is one."""
-    return _format(value, "+")
-
-
-def _format(value: Estimate, sign: str) -> str:
-    text = f"{100 * value['value']:{sign}.1f}"
-    if value["low"] is None or value["high"] is None:
-        return text
-    return f"{text} [{100 * value['low']:{sign}.1f}, {100 * value['high']:{sign}.1f}]"
+def _set_table(name: str, of_set: SetResults) -> str:
+    head, body = set_table(of_set)
+    rows: list[list[str] | None] = [head, None, *body]
+    text = f"{name} ({of_set['format']}), {counts_line(of_set)}\n{_aligned(rows)}"
+    if differences := set_differences(of_set):
+        text += "\n" + _aligned([["model", "against", "difference", "p", "p (McNemar)"], None, *differences])
+    return text
 
 
 def _model_row(results: Results, model: str) -> list[str]:

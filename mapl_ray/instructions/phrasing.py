@@ -42,6 +42,11 @@ class Wordings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._templates) * len(self._values)
 
+    @property
+    def num_templates(self) -> int:
+        """Templates; the first of them come first, all with the first values."""
+        return len(self._templates)
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
@@ -61,6 +66,21 @@ def fill(templates: Sequence[str], **values: object) -> Wordings:
 def fill_bounds(templates: Sequence[str], bounds: Sequence[str], **values: object) -> Wordings:
     """The templates with every bound in turn, in the field `{bound}`."""
     return Wordings(templates, [{"bound": bound, **values} for bound in bounds])
+
+
+def held_out_wordings(phrasings: Sequence[str]) -> range:
+    """Indices of the wordings that training can do without: the last template, with every bound.
+
+    A bound is worded alike for many functions, so a wording is new where its template is. None of one alone.
+    """
+    templates = phrasings.num_templates if isinstance(phrasings, Wordings) else len(phrasings)
+    return range(templates - 1, len(phrasings), templates) if templates > 1 else range(0)
+
+
+def seen_wordings(phrasings: Sequence[str]) -> list[int]:
+    """Indices of the others, at least one."""
+    held_out = held_out_wordings(phrasings)
+    return [index for index in range(len(phrasings)) if index not in held_out]
 
 
 def quoted(word: str) -> str:

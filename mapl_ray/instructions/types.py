@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions.features import Features, features_of
+from mapl_ray.instructions.phrasing import seen_wordings
 from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
@@ -128,17 +129,21 @@ class InstructionFunction:
         about = None if prompt is None else features_of(prompt)
         return self.generate_for(Case(((features_of(response), satisfied),), context, prompt=about), rng)
 
-    def generate_for(self, case: Case, rng: random.Random, wording: int | None = None) -> Instruction | None:
+    def generate_for(
+        self, case: Case, rng: random.Random, wording: int | None = None, seen_only: bool = False
+    ) -> Instruction | None:
         """An instruction for several texts at once, each with its flag; `wording` picks the phrasing.
 
-        Every flag is checked before the instruction is handed out.
+        `seen_only` leaves out the phrasings that training can do without (`held_out_wordings`). Every flag is checked
+        before the instruction is handed out.
         """
         wording = rng.getrandbits(32) if wording is None else wording
         args = self.draw(case, rng)
         if args is None or any(self.check(text, args) != flag for text, flag in case.flags):
             return None
         phrasings = self.phrasings(args)
-        return Instruction(self.name, self.family, args, phrasings[wording % len(phrasings)])
+        usable = seen_wordings(phrasings) if seen_only else range(len(phrasings))
+        return Instruction(self.name, self.family, args, phrasings[usable[wording % len(usable)]])
 
 
 _FUNCTIONS: dict[str, InstructionFunction] = {}

@@ -30,6 +30,8 @@ PROMPT_COLUMNS = ("prompt", "instruction", "question")
 COLUMNS = frozenset(
     {"id", "pair_id", "system", *PROMPT_COLUMNS, "input", "chosen", "rejected", "margin", "score_chosen"}
     | {"score_rejected", "judgements"}
+    # Of evaluation sets (evaluation/public_sets.py):
+    | {"subset", "domain", "output_1", "output_2", "label", "key", "instruction_id_list", "kwargs"}
 )
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _EXPECTED = {

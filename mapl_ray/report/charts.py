@@ -66,6 +66,23 @@ def forest(series: Mapping[str, Mapping[str, Value]], categories: Sequence[str])
     return frame.render()
 
 
+def reliability(series: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """Accuracy against the probability that a model gives its own decisions; the dashed line is calibration."""
+    frame = Frame((0.48, 1.02), (0.0, 1.0), "accuracy against confidence")
+    frame.y_axis("accuracy", "{:.1f}")
+    frame.line(0.5, 0.5, 1.0, 1.0, "chance")
+    for style, (model, of_model) in enumerate(series.items()):
+        bins = of_model["bins"]
+        frame.polyline([(one["confidence"], one["accuracy"]) for one in bins], f"curve s{style % NUM_STYLES}")
+        for one in bins:
+            said = (
+                f"{model}: sure to {one['confidence']:.2f}, right in {one['accuracy']:.2f} of {one['count']} relations"
+            )
+            frame.marker(one["confidence"], one["accuracy"], style, said)
+    frame.x_axis("confidence: sigmoid of |margin|")
+    return frame.render()
+
+
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], styles: Sequence[int], name: str) -> Markup:
     """Values against training steps, a line a run; accuracies get the chance line."""
     points = [point for values in series.values() for point in values]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mapl_ray.report.evaluation_sections import calibration_section, sets_section, wording_section
 from mapl_ray.report.examples_section import examples_section
 from mapl_ray.report.render import Section, render
 from mapl_ray.report.result_sections import (
@@ -45,6 +46,14 @@ def _result_sections(files: RunFiles) -> list[Section]:
     missing = "There is no evaluation.json in this run yet: `mapl evaluate` makes it."
     if evaluation is None:
         return [("results", "Results", None, missing)]
+    sets = (
+        "sets",
+        "Public sets",
+        sets_section(evaluation),
+        "No public sets were evaluated: `--set NAME=PATH` adds one.",
+    )
+    if not evaluation.get("models"):
+        return [sets]
     return [
         ("results", "Results", results_section(evaluation), missing),
         ("levels", "Accuracy by level", levels_section(evaluation), missing),
@@ -57,6 +66,14 @@ def _result_sections(files: RunFiles) -> list[Section]:
         ("families", "Accuracy by family", by_family_section(evaluation), "No instructed relations were evaluated."),
         ("gaps", "Gaps under x, x+ and x-", gaps_section(evaluation), "There are no gaps to show."),
         ("length", "Length bias", length_section(evaluation), missing),
+        ("calibration", "Calibration", calibration_section(evaluation), "Calibration was not measured."),
+        (
+            "wording",
+            "Order and phrasing of instructions",
+            wording_section(evaluation),
+            "Not measured: set evaluation.invariance=true, or synthesis.held_out_phrasings=true before synthesis.",
+        ),
+        sets,
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mapl_ray.evaluation.table import format_percent, format_points
+from mapl_ray.evaluation.compare import BASELINE_SUFFIX
+from mapl_ray.evaluation.format import format_percent, format_points
 from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import bars, curves_with_intervals, forest, histograms
 from mapl_ray.report.markup import Markup, el, join, table
@@ -19,11 +20,14 @@ def results_section(evaluation: Evaluation) -> Markup:
     rows: list[list[str | Markup]] = []
     told: set[str] = set()
     for comparison in evaluation["comparisons"]:
-        for model in (comparison["model"], comparison["baseline"]):
-            if model not in told:
-                rows.append(_model_row(evaluation, model))
-                told.add(model)
-        rows.append([el("em", "difference"), *_difference_cells(comparison["levels"])])
+        model, baseline = comparison["model"], comparison["baseline"]
+        own = baseline == model + BASELINE_SUFFIX
+        for name in (model, baseline) if own else (baseline, model):
+            if name not in told:
+                rows.append(_model_row(evaluation, name))
+                told.add(name)
+        label = el("em", "difference" if own else f"difference from {baseline}")
+        rows.append([label, *_difference_cells(comparison["levels"])])
     rows += [_model_row(evaluation, model) for model in evaluation["models"] if model not in told]
     counts = evaluation["counts"]
     note = (
@@ -43,10 +47,10 @@ def levels_section(evaluation: Evaluation) -> Markup:
         m: {n.removeprefix("inter_"): r["accuracy"] for n, r in models[m].get("inter_kinds", {}).items()}
         for m in models
     }
-    figures = [_figure("By level", bars(by_level, _present(by_level, LEVEL_FAMILIES)))]
+    figures = [figure_of("By level", bars(by_level, _present(by_level, LEVEL_FAMILIES)))]
     if kinds := _present(by_kind, ("widening", "narrowing")):
-        figures.append(_figure("Inter: widening and narrowing", bars(by_kind, kinds)))
-    return _panels(legend(list(models)), figures)
+        figures.append(figure_of("Inter: widening and narrowing", bars(by_kind, kinds)))
+    return panels(legend(list(models)), figures)
 
 
 def by_k_section(evaluation: Evaluation) -> Markup | None:
@@ -55,8 +59,8 @@ def by_k_section(evaluation: Evaluation) -> Markup | None:
     for level in ("intra", "inter"):
         series = _series(evaluation, "by_k", level)
         if any(series.values()):
-            figures.append(_figure(level, curves_with_intervals(series, "number of instructions k")))
-    return _panels(legend(list(evaluation["models"])), figures) if figures else None
+            figures.append(figure_of(level, curves_with_intervals(series, "number of instructions k")))
+    return panels(legend(list(evaluation["models"])), figures) if figures else None
 
 
 def by_family_section(evaluation: Evaluation) -> Markup | None:
@@ -69,7 +73,7 @@ def by_family_section(evaluation: Evaluation) -> Markup | None:
             for model, values in _series(evaluation, "by_family", level).items()
         }
         if categories := sorted({name for values in series.values() for name in values}):
-            figures.append(_figure(level, forest(series, categories)))
+            figures.append(figure_of(level, forest(series, categories)))
     if not figures:
         return None
     worst = [
@@ -78,7 +82,7 @@ def by_family_section(evaluation: Evaluation) -> Markup | None:
     ]
     return join(
         [
-            _panels(legend(list(evaluation["models"])), figures),
+            panels(legend(list(evaluation["models"])), figures),
             el("p", "A relation counts for every family its prompts carry. Worst family of each model:", class_="note"),
             table(["model", "intra", "inter"], worst),
             _novelty(evaluation) if unseen else None,
@@ -91,7 +95,7 @@ def _novelty(evaluation: Evaluation) -> Markup:
     rows: list[list[str | Markup]] = []
     for model, results in evaluation["models"].items():
         found = [results["by_novelty"].get(level, {}).get(kind) for level, kind in columns]
-        rows.append([model, *("-" if value is None else _with_interval(format_percent(value)) for value in found)])
+        rows.append([model, *("-" if value is None else with_interval(format_percent(value)) for value in found)])
     note = f"Held out of training: {', '.join(evaluation['unseen_families'])}. Unseen relations carry one of these."
     head = ["model", *(f"{level}, {kind}" for level, kind in columns)]
     return join([el("p", note, class_="note"), table(head, rows)])
@@ -100,7 +104,7 @@ def _novelty(evaluation: Evaluation) -> Markup:
 def gaps_section(evaluation: Evaluation) -> Markup | None:
     """Distributions of the gap under x, x+ and x-."""
     figures = [
-        _figure(model, histograms(results["gaps"]["edges"], results["gaps"]["kinds"]))
+        figure_of(model, histograms(results["gaps"]["edges"], results["gaps"]["kinds"]))
         for model, results in evaluation["models"].items()
         if results.get("gaps", {}).get("kinds")
     ]
@@ -111,7 +115,7 @@ def gaps_section(evaluation: Evaluation) -> Markup | None:
         "only the rejected one does. A model that reads instructions moves x+ to the right of x and x- to the left. "
         "Solid line: median; dashed line: 0. The outer bins take what lies beyond the middle 99 %."
     )
-    return join([el("p", note, class_="note"), _panels(None, figures)])
+    return join([el("p", note, class_="note"), panels(None, figures)])
 
 
 def length_section(evaluation: Evaluation) -> Markup:
@@ -120,7 +124,7 @@ def length_section(evaluation: Evaluation) -> Markup:
     for model, results in evaluation["models"].items():
         bias = results["length_bias"]
         estimates = [bias["chosen_longer"], bias["chosen_shorter"]]
-        cells = ["-" if e is None else _with_interval(f"{format_percent(e)} n={e['count']}") for e in estimates]
+        cells = ["-" if e is None else with_interval(f"{format_percent(e)} n={e['count']}") for e in estimates]
         correlations = [bias["reward_length"], bias["gap_length"]]
         rows.append([model, *cells, *("-" if c is None else f"{c:+.2f}" for c in correlations)])
     head = [
@@ -146,11 +150,11 @@ def _present(series: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> l
     return [name for name in names if any(name in values for values in series.values())]
 
 
-def _figure(caption: str, figure: Markup) -> Markup:
+def figure_of(caption: str, figure: Markup) -> Markup:
     return el("figure", el("figcaption", caption), figure)
 
 
-def _panels(key: Markup | None, figures: Sequence[Markup]) -> Markup:
+def panels(key: Markup | None, figures: Sequence[Markup]) -> Markup:
     return join([key, el("div", *figures, class_="panels")])
 
 
@@ -158,7 +162,7 @@ def _model_row(evaluation: Evaluation, model: str) -> list[str | Markup]:
     levels = evaluation["models"][model]["levels"]
     return [
         model,
-        *(_with_interval(format_percent(levels[n]["accuracy"])) if n in levels else "-" for n in LEVEL_FAMILIES),
+        *(with_interval(format_percent(levels[n]["accuracy"])) if n in levels else "-" for n in LEVEL_FAMILIES),
     ]
 
 
@@ -170,11 +174,11 @@ def _difference_cells(levels: Mapping[str, Any]) -> list[str | Markup]:
             continue
         p = levels[name]["p_value"]
         chance = None if p is None else el("small", f" p={p:.2g}")
-        cells.append(join([_with_interval(format_points(levels[name]["accuracy"])), chance]))
+        cells.append(join([with_interval(format_points(levels[name]["accuracy"])), chance]))
     return cells
 
 
-def _with_interval(text: str) -> Markup:
+def with_interval(text: str) -> Markup:
     """The value, and its interval smaller: on a narrow screen it goes below."""
     value, _, interval = text.partition(" ")
     return join([value, el("small", f" {interval}") if interval else None])

@@ -41,6 +41,28 @@ class LogprobScorer:
         ]
 
 
+class Generator(LogprobScorer):
+    """Responses of a causal model, by greedy decoding."""
+
+    def generate(self, token_ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
+        """A response a prompt, and whether it was cut at `max_new_tokens` or at the engine's length.
+
+        Prompts have at most `max_tokens` tokens.
+        """
+        from vllm import SamplingParams
+
+        sampling = [
+            SamplingParams(
+                max_tokens=min(max_new_tokens, self.max_tokens + 1 - len(ids)),
+                temperature=0.0,
+                stop_token_ids=[self.tokenizer.eos_token_id],
+            )
+            for ids in token_ids
+        ]
+        outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False, lora_request=self._adapter)
+        return [(out.outputs[0].text, out.outputs[0].finish_reason == "length") for out in outputs]
+
+
 class RewardScorer:
     """r(x, y) of a sequence classification model with one label: the raw logit of the last token."""
 

@@ -45,6 +45,7 @@ class Contrast:
 class _Slot:
     function: InstructionFunction
     wording: int  # one for both sides: nothing but the arguments differ
+    seen_only: bool  # without the phrasings that are held out
 
 
 def weighted_families(functions: Sequence[InstructionFunction], weights: Mapping[str, float]) -> Families:
@@ -112,12 +113,13 @@ def draw_contrast(
     condition: Condition,
     rng: random.Random,
     tally: Tally,
+    seen_phrasings_only: bool = False,
 ) -> Contrast | None:
     """Both sides for one G1, or None where its functions cannot tell the responses apart in both directions.
 
     What was asked of each function, and whether it could, is counted in `tally`.
     """
-    slots = [_Slot(function, rng.getrandbits(32)) for function in functions]
+    slots = [_Slot(function, rng.getrandbits(32), seen_phrasings_only) for function in functions]
     tally.draws[len(slots)] += 1
     plus = _draw_side(slots, pair.chosen, pair.rejected, pair, condition, rng, tally)
     if plus is None:
@@ -185,7 +187,7 @@ def _satisfiable(
 
 def _draw_slot(slot: _Slot, case: Case, beside: Sequence[Instruction], rng: random.Random) -> Instruction | None:
     for _ in range(_TRIES):
-        instruction = slot.function.generate_for(case, rng, slot.wording)
+        instruction = slot.function.generate_for(case, rng, slot.wording, slot.seen_only)
         if instruction is None:
             return None
         if all(compatible(instruction, other) for other in beside):

@@ -41,6 +41,29 @@ def join_prompt(prompt: tuple[Message, ...], instructions: Sequence[Instruction]
     return (*prompt[:turn], joined, *prompt[turn + 1 :])
 
 
+def rejoin_prompt(
+    original: tuple[Message, ...], joined: tuple[Message, ...], old: Sequence[str], new: Sequence[str]
+) -> tuple[Message, ...]:
+    """`joined`, which `join_prompt` made of `original`, with other instructions in the places of its own, layout kept.
+
+    `old` are the texts it has, in their order. Raises `UserError` where it has others.
+    """
+    turn = last_user_turn(original)
+    if turn is None or not joined[turn].content.startswith(original[turn].content):
+        raise UserError("a prompt that does not begin with its original one: its instructions can't be told apart.")
+    content = joined[turn].content
+    place = len(original[turn].content)
+    pieces = [content[:place]]
+    for text, other in zip(old, new, strict=True):
+        found = content.find(text, place)
+        if found < 0:
+            raise UserError(f"a prompt without its instruction {text!r} in its place.")
+        pieces += [content[place:found], other]
+        place = found + len(text)
+    changed = Message(joined[turn].role, "".join([*pieces, content[place:]]))
+    return (*joined[:turn], changed, *joined[turn + 1 :])
+
+
 def last_user_turn(prompt: tuple[Message, ...]) -> int | None:
     """Index of the last message by the user."""
     return max((index for index, message in enumerate(prompt) if message.role == "user"), default=None)

@@ -66,9 +66,9 @@ def synthesize(
 ) -> RelationGroup | Rejection:
     """The relation group of a pair. Pure: depends on (pair, config, seed) alone; what was tried is added to `tally`.
 
-    Every flag and condition of the group is checked again from its records before it is handed out. Families that the
-    config holds out are used: the train split's config is `config.for_training()`. Raises `UserError` for a config
-    that names unknown functions, families or modules, or leaves too few functions.
+    Every flag and condition of the group is checked again from its records before it is handed out. Families and
+    phrasings that the config holds out are used: the train split's config is `config.for_training()`. Raises
+    `UserError` for a config that names unknown functions, families or modules, or leaves too few functions.
     """
     turn = last_user_turn(pair.prompt)
     if turn is None:
@@ -131,7 +131,7 @@ def _draw(
         # Functions of the config's own choice may not fit together k at a time: then as many as do.
         if len(drawn) < config.least_instructions:
             continue
-        contrast = draw_contrast(texts, drawn, config.condition, rng, tally)
+        contrast = draw_contrast(texts, drawn, config.condition, rng, tally, config.seen_phrasings_only)
         if contrast is not None:
             return contrast
     return None

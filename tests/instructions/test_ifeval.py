@@ -52,23 +52,6 @@ class Text(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def checkers(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The registry of IFEval's checkers.
-
-    The module asks for NLTK's sentence splitter when it is imported, and would download it. Nothing that is mapped here
-    splits sentences, so an empty folder of that name will do.
-    """
-    folder = tmp_path_factory.mktemp("nltk")
-    (folder / "tokenizers" / "punkt_tab").mkdir(parents=True)
-    import nltk
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nltk.data, "path", [str(folder)])
-        from lm_eval.tasks.ifeval import instructions_registry
-    return instructions_registry
-
-
-@pytest.fixture(scope="module")
 def texts(shared_data: Path) -> list[Text]:
     """Real responses, long and short."""
     found = []

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mapl_ray.config import EvaluationConfig
+from mapl_ray.config import EvaluationConfig, EvaluationSet
 from mapl_ray.evaluation import collect_provenance, evaluate_models
+from mapl_ray.evaluation.follow_results import follow_results
+from mapl_ray.evaluation.following import FollowRow, Verdict
+from mapl_ray.evaluation.public_sets import read_set
+from mapl_ray.evaluation.set_results import SetResults, preference_results
+from mapl_ray.evaluation.variants import ScoredVariant, Variant
 from mapl_ray.records import (
     GROUP_SCHEMA,
     InstructionRecord,
@@ -73,6 +78,32 @@ def _write_metrics(directory: Path, skill: float, rng: random.Random) -> None:
     (directory / "metrics.jsonl").write_text("\n".join(rows) + '\n{"step": 201, "lo')  # killed in mid-line
 
 
+def _sets(folder: Path, models: list[str], rng: random.Random) -> dict[str, SetResults]:
+    """One of every shape of table."""
+    row = {"prompt": INJECTION, "chosen": ["a", "b", "c"], "rejected": ["d", "e", "f"], "domain": "chat"}
+    bad = row | {"chosen": INJECTION}
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [row] * 30 + [bad]))
+    found = read_set("styles", EvaluationSet(path=str(folder / "rows.jsonl")))
+    scores = {model: [[(rng.gauss(0.5, 1.0), 0.0) for _ in range(3)] for _ in found.rows] for model in models}
+    pairs = [("rm", "rm-baseline")]
+    asked = [FollowRow(str(n), "p", ("a:x", "b:y"), ({}, {}), "ifeval") for n in range(20)]
+    verdicts = [Verdict((rng.random() < 0.5, True), (True, True)) for _ in asked]
+    following = follow_results(asked, verdicts, 1, 50, 0)
+    counts = {"rows": 20, "used": 20, "rejected": 0, "too long": 0}
+    return {
+        "styles": preference_results(found, found.rows, scores, pairs, 50, 0),
+        "ifeval": SetResults(
+            format="ifeval",
+            counts=counts,
+            rejections=[],
+            preference={},
+            following={"dpo": following},
+            comparisons=[],
+        ),
+    }
+
+
 def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
     rng = random.Random(0)
     groups = [_group(index, rng) for index in range(num_groups)]
@@ -80,7 +111,19 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
     rewards = {model: _rewards(groups, skill, rng) for model, skill in skills.items()}
     provenance = collect_provenance(seed=0, data={"groups/eval": "0" * 64}, chat_templates={"rm": "{{ messages }}"})
     settings = EvaluationConfig(bootstrap_samples=200)
-    results = evaluate_models(groups, rewards, FAMILIES, provenance, settings, unseen_families=["position"])
+    shaken = {model: [tuple(r + rng.gauss(0.0, 0.3) for r in row) for row in rows] for model, rows in rewards.items()}
+    order = Variant(tuple(groups), tuple(range(num_groups)))
+    results = evaluate_models(
+        groups,
+        rewards,
+        FAMILIES,
+        provenance,
+        settings,
+        unseen_families=["position"],
+        unseen_phrasings=True,
+        variants={"order": ScoredVariant(order, shaken)},
+        sets=_sets(run_dir, [*skills], rng),
+    )
     write_json(run_dir / "evaluation.json", results)
     rejections = [
         Rejection("made-up", n, f"r{n}", "synthesize", f"no function serves '{INJECTION}' after {n} draws")

@@ -1,5 +1,6 @@
 """The report: whole, self-contained, safe against what the data holds, tolerant of what is missing."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
 def test_all_sections_are_there(page, tags):
     ids = [attributes["id"] for tag, attributes in tags if tag == "section"]
     assert ids == [
-        "results", "levels", "k", "families", "gaps", "length",
+        "results", "levels", "k", "families", "gaps", "length", "calibration", "wording", "sets",
         "curves", "tuning", "examples", "data", "cost", "provenance",
     ]  # fmt: skip
     assert 'class="missing"' not in page
@@ -65,6 +66,41 @@ def test_families_that_training_held_out_are_marked(page):
     assert "Held out of training: position." in section
     assert "inter, unseen" in section
     assert "length (unseen)" not in section
+
+
+def test_calibration_wording_and_sets_are_shown(page):
+    calibration, wording, sets = (
+        page[page.index(f'id="{start}"') : page.index(f'id="{end}"')]
+        for start, end in (("calibration", "wording"), ("wording", "sets"), ("sets", "curves"))
+    )
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", calibration) == ["pref", "intra", "inter"]
+    assert re.search(r"rm: sure to 0\.\d\d, right in [01]\.\d\d of \d+ relations", calibration)
+    assert "intra, seen" in wording
+    assert "inter: flips" in wording
+    assert "styles (rm-bench)" in sets
+    assert "31 rows: 30 used, 1 rejected, 0 too long" in sets
+    assert "rows.jsonl, row 30" in sets
+    assert "instruction loose" in sets
+
+
+def test_results_without_held_out_groups_show_the_sets_alone(run_dir, tmp_path):
+    results = json.loads((run_dir / "evaluation.json").read_text())
+    write_json(tmp_path / "evaluation.json", results | {"models": {}, "comparisons": [], "examples": []})
+    page = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "styles (rm-bench)" in page
+    assert 'id="levels"' not in page
+
+
+def test_results_of_an_earlier_release_are_still_readable(run_dir, tmp_path):
+    results = json.loads((run_dir / "evaluation.json").read_text())
+    del results["sets"]
+    for model in results["models"].values():
+        for measure in ("calibration", "invariance", "by_phrasing"):
+            del model[measure]
+    write_json(tmp_path / "evaluation.json", results)
+    page = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "Calibration was not measured." in page
+    assert "No public sets were evaluated" in page
 
 
 def test_text_from_the_data_is_escaped(page, tags):

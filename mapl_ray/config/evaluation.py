@@ -1,0 +1,55 @@
+"""Evaluation: which models, on what."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from mapl_ray.config.section import Section
+
+SetFormat = Literal["auto", "pairs", "hh", "rewardbench", "rm-bench", "llmbar", "ifeval"]
+
+
+class EvaluationSet(Section):
+    """A public set in its own format; IFBench has that of IFEval."""
+
+    path: str  # file, folder, s3:// and the like, or hub name
+    format: SetFormat = "auto"  # auto: by its columns
+    split: str = "train"  # of a Hugging Face data set; files have none
+    revision: str | None = None  # of a hub data set
+    limit: int | None = Field(default=None, ge=1)  # take the first n rows
+
+
+class EvaluationConfig(Section):
+    """Evaluation of trained models on the held-out groups and on public sets."""
+
+    baseline: bool = True  # train and evaluate the plain baseline too (lambda_intra = lambda_inter = 0)
+    models: tuple[str, ...] = ()  # directories or hub names (owner/name@revision); none: those that the run trained
+    reference: str | None = None  # the policy that implicit rewards are against, where no ref_logps are stored
+    sets: dict[str, EvaluationSet] = Field(default_factory=dict)  # name -> set, or its path alone
+    invariance: bool = False  # score the held-out groups again with instructions reordered and rephrased
+    max_new_tokens: int = Field(default=1024, ge=1)  # of a response to an IFEval prompt; decoding is greedy
+    micro_batch_size: int = Field(default=4, ge=1)
+    bootstrap_samples: int = Field(default=1000, ge=0)  # for 95 % intervals, resampled by prompt
+    cpus: float = Field(default=1.0, gt=0.0)
+    gpus: float = Field(default=0.0, ge=0.0)
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name in value:
+            # Files of results are named by it.
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", str(name)):
+                raise ValueError(f"name {name!r}: expected letters, digits, '_' and '-', a letter or digit first")
+        return {name: {"path": given} if isinstance(given, str) else given for name, given in value.items()}
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := [name for name in value if not name.strip() or value.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r}: expected every model once, by a name that is not empty")
+        return value

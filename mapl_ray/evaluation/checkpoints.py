@@ -1,0 +1,81 @@
+"""Models that are evaluated: directories or hub names, ours or others'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from mapl_ray.config import Method
+from mapl_ray.errors import UserError
+from mapl_ray.models import check_model_directory
+
+_HEADS: dict[str, Method] = {"ForSequenceClassification": "rm", "ForCausalLM": "dpo", "LMHeadModel": "dpo"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One model. As a policy (`dpo`) its reward is the implicit one, against a reference."""
+
+    name: str  # in tables
+    path: str  # absolute directory, or a hub name
+    revision: str | None
+    method: Method
+
+
+def named_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
+    """The models that the user names, `owner/name@revision` among them; what each is, its config tells.
+
+    Directories go by as much of the end of their path as tells them apart. Raises `UserError` for what is no model
+    directory, can't be reached, or is neither a reward model nor a policy.
+    """
+    places = [split_revision(one) for one in given]
+    names = _names([path for path, _ in places])
+    return [
+        Checkpoint(f"{name}@{revision}" if revision else name, path, revision, _method(path, revision))
+        for name, (path, revision) in zip(names, places, strict=True)
+    ]
+
+
+def split_revision(given: str) -> tuple[str, str | None]:
+    """Absolute directory and None, or a hub name and its revision."""
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve()), None
+    name, _, revision = given.partition("@")
+    return name, revision or None
+
+
+def _method(path: str, revision: str | None) -> Method:
+    check_model_directory(path)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: the model could not be loaded: {reason}") from None
+    architectures = config.architectures or []
+    for one in architectures:
+        for ending, method in _HEADS.items():
+            if one.endswith(ending):
+                if method == "rm" and config.num_labels != 1:
+                    raise UserError(f"{path}: a classifier of {config.num_labels} labels. A reward model has one.")
+                return method
+    raise UserError(
+        f"{path}: neither a reward model (...ForSequenceClassification) nor a policy (...ForCausalLM), but "
+        f"{', '.join(architectures) or 'of no architecture that its config.json names'}."
+    )
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    parts = [[part for part in Path(path).parts if part not in ("/", "model")] or [path] for path in paths]
+    names = []
+    for index, (path, own) in enumerate(zip(paths, parts, strict=True)):
+        if not Path(path).is_absolute():
+            names.append(path)
+            continue
+        others = [other for place, other in enumerate(parts) if place != index]
+        length = next((n for n in range(1, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own))
+        names.append("/".join(own[-length:]))
+    return names

@@ -1,0 +1,103 @@
+"""The same groups asked for otherwise: instructions in another order, or in other words. Nothing else changes.
+
+A reward that reads instructions for what they mean gives a variant what it gave the group itself.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mapl_ray.evaluation.items import Rewards
+from mapl_ray.evaluation.wordings import is_unseen_wording
+from mapl_ray.instructions import REGISTRY
+from mapl_ray.instructions.phrasing import held_out_wordings
+from mapl_ray.records import InstructionRecord, RelationGroup
+from mapl_ray.records import Sequence as Cell
+from mapl_ray.synthesis import rejoin_prompt
+
+ORDER, PHRASING, UNSEEN_PHRASING = "order", "phrasing", "unseen phrasing"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Groups in another form, and what is made of them."""
+
+    groups: tuple[RelationGroup, ...]
+    of: tuple[int, ...]  # index of the group that each is a form of; groups without another form have none
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredVariant:
+    """A variant with every model's rewards."""
+
+    variant: Variant
+    rewards: Mapping[str, Rewards]
+
+
+def make_variants(groups: Sequence[RelationGroup], seed: int, held_out_phrasings: bool) -> dict[str, Variant]:
+    """`order` and `phrasing`, and `unseen phrasing` where training held some out; without those that are empty.
+
+    Other wordings are drawn by `seed` and the group's id alone.
+    """
+    makers: dict[str, Callable[[RelationGroup], RelationGroup | None]] = {
+        ORDER: reordered,
+        PHRASING: lambda group: rephrased(group, random.Random(f"{seed} {group.pair_id}")),
+    }
+    if held_out_phrasings:
+        makers[UNSEEN_PHRASING] = lambda group: rephrased(group, random.Random(f"{seed} {group.pair_id}"), unseen=True)
+    made = {}
+    for name, maker in makers.items():
+        found = [(other, index) for index, group in enumerate(groups) if (other := maker(group)) is not None]
+        if found:
+            made[name] = Variant(tuple(group for group, _ in found), tuple(index for _, index in found))
+    return made
+
+
+def reordered(group: RelationGroup) -> RelationGroup | None:
+    """Every prompt's instructions from the last to the first; None where no prompt has two."""
+    if max(map(len, group.instructions)) < 2:
+        return None
+    instructions = tuple(tuple(reversed(some)) for some in group.instructions)
+    flags = tuple(replace(cell, satisfied=tuple(reversed(cell.satisfied))) for cell in group.sequences)
+    return _with_instructions(group, instructions, flags)
+
+
+def rephrased(group: RelationGroup, rng: random.Random, unseen: bool = False) -> RelationGroup | None:
+    """Every instruction in another wording that its function has; with `unseen` in one that training held out.
+
+    An instruction at the same place of two prompts gets the same wording, as in synthesis. One that has no such
+    wording keeps its own. None where nothing has another; with `unseen` where not all come to be unseen.
+    """
+    draws = [rng.getrandbits(32) for _ in range(max(map(len, group.instructions)))]
+    instructions = tuple(
+        tuple(_reworded(record, draw, unseen) for record, draw in zip(some, draws, strict=False))
+        for some in group.instructions
+    )
+    if unseen:
+        wanted = bool(draws) and all(is_unseen_wording(record) for some in instructions for record in some)
+    else:
+        wanted = instructions != group.instructions
+    return _with_instructions(group, instructions, group.sequences) if wanted else None
+
+
+def _reworded(record: InstructionRecord, draw: int, unseen: bool) -> InstructionRecord:
+    function = REGISTRY.get(record.name)
+    if function is None or (unseen and is_unseen_wording(record)):
+        return record
+    phrasings = function.phrasings(record.args)
+    allowed = held_out_wordings(phrasings) if unseen else range(len(phrasings))
+    others = [phrasings[index] for index in allowed if phrasings[index] != record.text]
+    return replace(record, text=others[draw % len(others)]) if others else record
+
+
+def _with_instructions(
+    group: RelationGroup, instructions: tuple[tuple[InstructionRecord, ...], ...], sequences: tuple[Cell, ...]
+) -> RelationGroup:
+    """Without scores: those of the group are of its own prompts."""
+    prompts = tuple(
+        rejoin_prompt(group.prompts[0], prompt, [i.text for i in old], [i.text for i in new]) if old else prompt
+        for prompt, old, new in zip(group.prompts, group.instructions, instructions, strict=True)
+    )
+    return replace(group, prompts=prompts, instructions=instructions, sequences=sequences, ref_logps=None, rewards=None)

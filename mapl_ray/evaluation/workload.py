@@ -1,0 +1,90 @@
+"""All groups that the models of an evaluation score, in one order: held-out ones, their variants, public sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mapl_ray.evaluation.items import Rewards
+from mapl_ray.evaluation.public_sets import PublicSet, SetRow
+from mapl_ray.evaluation.variants import ScoredVariant, Variant
+from mapl_ray.records import Rejection, RelationGroup
+
+Fits = Callable[[RelationGroup], Rejection | None]  # why a group is too long for a model, or None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What fits every model, so that all are measured on the same; and what does not."""
+
+    held_out: list[RelationGroup]
+    too_long: list[Rejection]  # of the held-out groups
+    variants: dict[str, Variant]
+    rows: dict[str, list[SetRow]]  # of every set
+
+    def groups(self) -> list[RelationGroup]:
+        """All of them, in the order in which `split` takes their rewards."""
+        return [
+            *self.held_out,
+            *(group for variant in self.variants.values() for group in variant.groups),
+            *(group for rows in self.rows.values() for row in rows for group in row.groups),
+        ]
+
+    def split(self, rewards: Mapping[str, Rewards]) -> ScoredWorkload:
+        """Every model's rewards of `groups()`, parted again."""
+        parts = {model: self._parts(iter(of_model)) for model, of_model in rewards.items()}
+        return ScoredWorkload(
+            held_out={model: part[0] for model, part in parts.items()},
+            variants={
+                kind: ScoredVariant(variant, {model: part[1][kind] for model, part in parts.items()})
+                for kind, variant in self.variants.items()
+            },
+            rows={name: {model: part[2][name] for model, part in parts.items()} for name in self.rows},
+        )
+
+    def _parts(self, left: Iterator[tuple[float, ...]]) -> tuple[Rewards, dict[str, Rewards], dict[str, list[Rewards]]]:
+        held_out = [next(left) for _ in self.held_out]
+        variants: dict[str, Rewards] = {
+            kind: [next(left) for _ in variant.groups] for kind, variant in self.variants.items()
+        }
+        rows: dict[str, list[Rewards]] = {
+            name: [[next(left) for _ in row.groups] for row in rows] for name, rows in self.rows.items()
+        }
+        return held_out, variants, rows
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredWorkload:
+    """Rewards by model: of the held-out groups, of their variants, of the sets' rows."""
+
+    held_out: dict[str, Rewards]
+    variants: dict[str, ScoredVariant]
+    rows: dict[str, dict[str, list[Rewards]]]  # set -> model -> a row -> a group
+
+
+def make_workload(
+    groups: Sequence[RelationGroup],
+    make: Callable[[Sequence[RelationGroup]], dict[str, Variant]] | None,
+    sets: Sequence[PublicSet],
+    fits: Fits,
+) -> Workload:
+    """Leave out what is too long; `make` makes the variants of the groups that are left, None: none are wanted."""
+    checked = [(group, fits(group)) for group in groups]
+    held_out = [group for group, too_long in checked if too_long is None]
+    variants = {kind: _fitting(variant, fits) for kind, variant in (make(held_out) if make else {}).items()}
+    return Workload(
+        held_out=held_out,
+        too_long=[too_long for _, too_long in checked if too_long is not None],
+        variants={kind: variant for kind, variant in variants.items() if variant.groups},
+        rows={
+            one.name: [row for row in one.rows if all(fits(group) is None for group in row.groups)]
+            for one in sets
+            if one.rows
+        },
+    )
+
+
+def _fitting(variant: Variant, fits: Fits) -> Variant:
+    """Other words may be longer."""
+    kept = [(group, index) for group, index in zip(variant.groups, variant.of, strict=True) if fits(group) is None]
+    return replace(variant, groups=tuple(group for group, _ in kept), of=tuple(index for _, index in kept))
