@@ -14,7 +14,7 @@ HEAVY = ("ray", "vllm", "deepspeed")
 ORDER = (
     "errors", "arrow_types", "versions", "records", "config", "shards", "preferences", "instructions", "synthesis",
     "batches", "objective", "models", "scoring", "training", "evaluation", "report", "distributed", "doctor_checks",
-    "doctor_memory", "doctor", "cli",
+    "doctor_memory", "planning", "doctor", "cli",
 )  # fmt: skip
 ALLOWED = {"distributed": {"ray"}}
 IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py"}}
