@@ -2,7 +2,7 @@
 
 States are Rajbhandari et al. 2020, section 3 (`doctor_memory`). Activations are counted as what a Llama layer keeps for
 its backward pass, in the manner of Korthikanti et al. 2022, section 4, for a gated MLP and attention that keeps no
-matrix of scores. The sum was compared with real processes: tests/planning/test_memory.py says how near it comes.
+matrix of scores. tests/planning/test_memory.py compares the sum with real processes: within a factor of 1.5.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mapl_ray.doctor_memory import state_bytes
 from mapl_ray.planning.shape import Shape
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`
+_LIVE = 1e9  # elements; DeepSpeed's stage3_max_live_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ def training_memory(
         host = trained * (12.0 if config.bf16 else 8.0) / (workers if stage >= 1 else 1)
     if config.offload == "optimizer+parameters":
         host += trained * size / share
-    frozen = shape.parameters * size / share if config.lora is not None else 0.0
+    frozen = shape.parameters if config.lora is not None else 0.0  # parameters
     if method == "dpo" and config.reference == "frozen":
-        frozen += shape.parameters * size / share
+        frozen += shape.parameters
     return Memory(
-        states=states - host + frozen,
+        states=states - host + frozen * size / share,
         activations=_activations(shape, config, size) * tokens,
         logits=edges * shape.vocabulary * (16.0 if config.bf16 else 12.0) if method == "dpo" else 0.0,
-        buffers=_buffers(shape, trained, size, stage, workers),
+        buffers=_buffers(shape, config, trained, frozen, stage, workers),
         host=host,
     )
 
@@ -68,11 +69,14 @@ def _activations(shape: Shape, config: TrainConfig, size: float) -> float:
     return shape.layers * layer
 
 
-def _buffers(shape: Shape, trained: float, size: float, stage: int, workers: int) -> float:
-    """Flat buffers of collectives; under ZeRO-3 whole weights of two layers, and what is fetched ahead."""
-    if workers == 1:
+def _buffers(shape: Shape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
+    """What DeepSpeed keeps beside the states: flat buckets of collectives, with float32 weights a master copy of them,
+    and under ZeRO-3 whole weights, which stay gathered while they are fewer than a billion."""
+    if workers == 1 or stage == 0:
         return 0.0
+    size = 2.0 if config.bf16 else 4.0
     buffers = min(trained, _BUCKET) * (4.0 + size)
+    buffers += 0.0 if config.bf16 else 4.0 * trained / workers
     if stage >= 3:
-        buffers += 2 * shape.parameters / shape.layers * size
+        buffers += min(shape.parameters + frozen, _LIVE) * size
     return buffers

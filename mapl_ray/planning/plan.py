@@ -102,13 +102,11 @@ def _memory(
     for count in gpus:
         for method in METHODS:
             train = config.training(method)
+            # One group as large as the sample's largest that is not left out, among average ones.
             largest = min(group.largest_tree / each, 6.0 * train.max_sequence_tokens)
-            tokens = (
-                train.micro_batch_size
-                * largest
-                * (1.0 if train.batching == "tree" else group.all.padded / group.all.tree)
-            )
-            edges = train.micro_batch_size * group.all.responses / each * largest / (group.all.tree / each)
+            groups = train.micro_batch_size - 1 + largest * each / group.all.tree
+            tokens = groups * (group.all.tree if train.batching == "tree" else group.all.padded) / each
+            edges = groups * group.all.responses / each
             workers = max(1, math.floor(count / max(1.0, train.gpus_per_worker)))
             for stage in STAGES_OF_ZERO:
                 memory = training_memory(shape, train, method, workers, tokens=tokens, edges=edges, zero_stage=stage)

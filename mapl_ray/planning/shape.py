@@ -73,6 +73,5 @@ def model_shape(config: RunConfig) -> Shape:
     # 12 h^2 a layer, layers of about h / 128, a vocabulary of 128,000, grouped queries in fours.
     hidden = round((parameters * 128 / 12) ** (1 / 3) / 128) * 128 or 128
     layers = max(1, round(parameters / (12 * hidden**2)))
-    return Shape(
-        f"{source}; sizes guessed from it", parameters, layers, hidden, 3 * hidden, hidden, hidden // 4, 128_000, tied=parameters < 3e9
-    )
+    source += "; sizes guessed from it"
+    return Shape(source, parameters, layers, hidden, 3 * hidden, hidden, hidden // 4, 128_000, tied=parameters < 3e9)
