@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mapl_ray.config import RunConfig, load_config
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _run_command(
         commands.add_parser("doctor", help="what this machine or cluster can do, and what is missing"), _doctor
     )
+    _plan_command(commands.add_parser("plan", help="time, GPU hours, memory and storage of a run, before there is one"))
     _submit_command(commands.add_parser("submit", help="run a command as a Ray job and follow its log"))
     return parser
 
@@ -179,6 +180,34 @@ def _doctor(args: argparse.Namespace) -> int:
     findings = diagnose(_config(args) if args.config or args.overrides or args.model or args.data else None)
     print(render(findings))
     return 1 if any(finding.level == "fail" for finding in findings) else 0
+
+
+def _plan_command(parser: argparse.ArgumentParser) -> None:
+    _run_command(parser, _plan)
+    parser.add_argument("--pairs", help="numbers of pairs, as in 1e6,1e8; 10 thousand to 1 billion")
+    parser.add_argument("--gpus", help="numbers of GPUs, as in 8,64; 1 to 1024")
+    parser.add_argument("--gpu", default="H100", help="the card, as in training/throughput.py's table")
+    parser.add_argument("--gpu-memory-gib", type=float, help="of one card; 80 if not given")
+    parser.add_argument("--rates", help="a JSON file of rates that you measured")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _plan(args: argparse.Namespace) -> int:
+    config = _config(args)
+    from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan, render, to_json
+
+    rates = load_rates(args.rates, args.gpu, args.gpu_memory_gib)
+    pairs, gpus = _numbers("--pairs", args.pairs, PAIRS), _numbers("--gpus", args.gpus, GPUS)
+    plan = make_plan(config, rates, pairs, gpus)
+    print(to_json(plan) if args.json else render(plan))
+    return 0
+
+
+def _numbers(option: str, text: str | None, default: Sequence[int]) -> list[int]:
+    try:
+        return [int(float(word)) for word in text.split(",")] if text else list(default)
+    except (ValueError, OverflowError):
+        raise UserError(f"{option} {text}: expected whole numbers with commas between them, as in 8,64.") from None
 
 
 def _submit_command(parser: argparse.ArgumentParser) -> None:

@@ -138,7 +138,9 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
 
 
 def _whole(found: Finding, name: str) -> Finding:
-    """The finding about a model, or what its directory lacks."""
+    """The finding about a model, or what its directory lacks, or holds and must not."""
+    from mapl_ray.models import check_model_directory  # torch takes seconds
+
     folder = Path(name)
     if folder.is_dir():
         wanted = {"config.json": ("config.json",), "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json")}
@@ -146,6 +148,11 @@ def _whole(found: Finding, name: str) -> Finding:
         if missing:
             cure = "save model and tokenizer there with save_pretrained, or name another directory"
             return Finding("fail", found.what, f"{folder} has no {' and no '.join(missing)}", cure)
+    if found.level == "ok":
+        try:
+            check_model_directory(name)
+        except UserError as error:
+            return Finding("fail", found.what, str(error), "name another model, or mend this one")
     return found
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.errors import UserError
 from mapl_ray.records import SCHEMA_VERSION, Rejection, RelationGroup, canonical_json
 
@@ -227,10 +228,12 @@ def rows_hash(directory: Path) -> str:
 
 
 def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
-    """All rows of one part."""
+    """All rows of one part. Raises `UserError` for one that we did not write: its columns may hold pickles."""
     # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
     with (directory / part.file).open("rb") as handle:
-        return pq.read_table(handle).to_pylist()  # type: ignore[no-any-return]
+        table = pq.read_table(handle)
+    refuse_extensions(table.schema, str(directory / part.file))
+    return table.to_pylist()  # type: ignore[no-any-return]
 
 
 def read_notes(directory: Path, part: Part) -> Any:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.stages import TrainConfig
+from mapl_ray.config.strict_yaml import load_yaml
+from mapl_ray.config.texts import check_texts
 from mapl_ray.errors import UserError
 
 
@@ -24,7 +26,7 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
     if path is not None:
         where = str(path)
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            values = load_yaml(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: no such config file. Recipes are in jobs/configs/.") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -39,6 +41,7 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
 
 def parse_config(values: dict[str, Any], where: str) -> RunConfig:
     """Validate plain values; `where` names their origin in messages."""
+    check_texts(values, where)
     section: tuple[str, ...] = ()
     try:
         config = RunConfig.model_validate(values)
@@ -62,7 +65,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"override {override!r}: expected section.key=value, as in rm.zero_stage=3.")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"override {override!r}: the value is not valid YAML: {error}") from None
     *parents, leaf = key.split(".")

@@ -19,6 +19,7 @@ from mapl_ray.config.stages import (
     TrainConfig,
     TuneConfig,
 )
+from mapl_ray.errors import UserError
 
 
 class RunConfig(Section):
@@ -49,15 +50,32 @@ class RunConfig(Section):
             )
         return value
 
+    @field_validator("output_dir")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if not value.strip() or "://" in value or "\0" in value:
+            raise ValueError("expected a folder, on storage that every node has mounted; not a URI, and not empty")
+        return value
+
     @property
     def run_dir(self) -> Path:
-        """Absolute: workers start in other folders than the driver."""
-        return (Path(self.output_dir) / self.name).resolve()
+        """Absolute, for workers start in other folders than the driver. Raises `UserError` if it leads elsewhere."""
+        return self._below_root(self.name)
 
     @property
     def data_dir(self) -> Path:
-        """Where pairs, groups and scores are: this run's folder, or that of `data_run`."""
-        return (Path(self.output_dir) / (self.data_run or self.name)).resolve()
+        """Where pairs, groups and scores are: this run's folder, or that of `data_run`. Raises as `run_dir` does."""
+        return self._below_root(self.data_run or self.name)
+
+    def _below_root(self, name: str) -> Path:
+        root = Path(self.output_dir).resolve()
+        path = (root / name).resolve()
+        if path.parent != root:  # a link that somebody with access to shared storage may have put there
+            raise UserError(
+                f"{root / name} is a link to {path}, outside output_dir. Remove the link, or set output_dir to where "
+                "the run is to be."
+            )
+        return path
 
     def training(self, method: Method) -> TrainConfig:
         """The `train` section with the method's own values laid over it. Refuses options of the other method."""

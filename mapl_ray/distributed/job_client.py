@@ -51,8 +51,9 @@ def job_server(address: str | None) -> str:
     except ValueError:
         host, port = None, None
     if parts.scheme not in ("http", "https") or not host or parts.username or parts.path.strip("/") or parts.query:
+        shown = "(not shown: it may hold a password)" if "@" in address else repr(address)
         raise UserError(
-            f"address {address!r}: expected the dashboard's address, as in http://127.0.0.1:8265. "
+            f"address {shown}: expected the dashboard's address, as in http://127.0.0.1:8265. "
             "A token does not belong in it: put it in a file named by RAY_AUTH_TOKEN_PATH."
         )
     shown = f"[{host}]" if ":" in host else host

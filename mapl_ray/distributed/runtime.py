@@ -13,6 +13,7 @@ import ray
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.resources import Node, Resources
+from mapl_ray.distributed.token_file import ensure_token_file
 from mapl_ray.errors import UserError
 
 _FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
@@ -22,6 +23,8 @@ _QUIET = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
+# Switches of Ray Data that open files of old Ray versions by unpickling their schema.
+_UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
 _LOG_LEVELS = {
     "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
     "ray.train": logging.WARNING,
@@ -34,8 +37,11 @@ _LOG_LEVELS = {
 def ray_session(config: ClusterConfig) -> Iterator[None]:
     """Connect, and disconnect at the end; a session that is there already is used and left as it is.
 
-    A private cluster listens on loopback alone. Raises `UserError` for a cluster that can't be reached.
+    A private cluster listens on loopback alone. Raises `UserError` for a cluster that can't be reached, and where the
+    environment has Ray unpickle what stands in files.
     """
+    for switch in (name for name in _UNPICKLING if os.environ.get(name, "0") != "0"):
+        raise UserError(f"{switch}={os.environ[switch]}: with it a Parquet file runs code when it is opened. Unset it.")
     if ray.is_initialized():
         yield
         return
@@ -68,6 +74,7 @@ def _connect(config: ClusterConfig) -> None:
         # Reports on usage would leave the machine; a private cluster asks nobody and tells nobody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ensure_token_file()
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Its port is told to all workers: where two clusters run on a machine, Ray would not know whom to ask.
         port = _free_port()

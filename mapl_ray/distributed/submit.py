@@ -31,6 +31,7 @@ from mapl_ray.distributed.job_client import (
     on_this_machine,
     stop_job,
 )
+from mapl_ray.distributed.job_secrets import refuse_secrets
 from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.synthesis import with_absolute_paths
@@ -63,9 +64,11 @@ def submit(
         python: interpreter on the cluster; None is this one where the cluster's head runs here, else `python`.
 
     Returns 0 succeeded, 1 failed, 2 the job reports a user's mistake, 130 stopped or interrupted here.
-    Raises `UserError` for a wrong config, paths the cluster can't see, or a cluster that `connect` refuses.
+    Raises `UserError` for a wrong config, one with a secret of this environment in it, paths the cluster can't see, or
+    a cluster that `connect` refuses.
     """
     config = load_config(config_path, list(overrides))
+    refuse_secrets({str(config_path): config_path.read_text(encoding="utf-8"), "an override": "\n".join(overrides)})
     client, url, warnings = connect(address, allow_unprotected=allow_unprotected)
     local = on_this_machine(client, url)
     words = _entrypoint(config, command, overrides, local=local, python=python)

@@ -17,6 +17,7 @@ from transformers import (
 from mapl_ray.errors import UserError
 from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tree_attention import attention_implementation
+from mapl_ray.models.weights import check_weights
 
 Dtype = Literal["float32", "bfloat16"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -67,9 +68,14 @@ def load_reward_model(
 
 
 def check_model_directory(path: str | Path) -> None:
-    """What can be seen of a local directory without loading it. A name that is no directory is taken for a hub's."""
+    """What can be seen of a local directory without loading it. A name that is no directory is taken for a hub's.
+
+    Raises `UserError` for a URI, a directory that is not there or not whole, and one whose weights are pickles.
+    """
     folder = Path(path)
     if not folder.is_dir():
+        if "://" in str(path):
+            raise UserError(f"{path}: models are not read from a URI. Give a directory, a hub name, or `tiny`.")
         if folder.is_absolute() or str(path).startswith(("./", "../", "~")):
             raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
         return
@@ -77,8 +83,7 @@ def check_model_directory(path: str | Path) -> None:
         raise UserError(f"{folder}: no config.json, so not a Hugging Face model directory.")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(f"{folder}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
-    if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: pickled weights only. Convert them to safetensors; pickles are not read.")
+    check_weights(folder)
 
 
 def _load(

@@ -19,11 +19,10 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.formats import COLUMNS
 
-# Extension types whose values are plain data. Others may hold pickles, which run code when they are opened.
-PLAIN_EXTENSIONS = frozenset({"arrow.uuid", "arrow.json", "arrow.bool8", "arrow.fixed_shape_tensor"})
 BATCH_ROWS = 1024
 
 
@@ -55,32 +54,6 @@ def read_file(path: PurePath, opener: Callable[[], BinaryIO] | None = None) -> I
         raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
     with readable(path), opener() if opener else Path(path).open("rb") as raw, _unpacked(path, raw) as handle:
         yield from _READERS[kind](handle, path)
-
-
-def refuse_extensions(schema: pa.Schema, where: str) -> None:
-    """Raise `UserError` if any column, however nested, has an Arrow extension type that is not plain data."""
-    for column in schema:
-        found = next((name for name in _extensions(column) if name not in PLAIN_EXTENSIONS), None)
-        if found is not None:
-            raise UserError(
-                f"{where}: column {column.name!r} has the Arrow extension type {found!r}, which may hold pickled "
-                "objects and is not opened. Write the column as text, numbers or lists of them, or leave it out."
-            )
-
-
-def _extensions(column: pa.Field) -> Iterator[str]:
-    # Registered types show as such; for unregistered ones Arrow keeps the storage type and the name as metadata.
-    name = (column.metadata or {}).get(b"ARROW:extension:name")
-    if name is not None:
-        yield name.decode("utf-8", "replace")
-    kind = column.type
-    if isinstance(kind, pa.BaseExtensionType):
-        yield kind.extension_name
-        kind = kind.storage_type
-    if isinstance(kind, pa.DictionaryType):
-        yield from _extensions(pa.field("values", kind.value_type))
-    for index in range(kind.num_fields):
-        yield from _extensions(kind.field(index))
 
 
 def _unpacked(path: PurePath, raw: BinaryIO) -> BinaryIO:
@@ -178,7 +151,10 @@ def _csv(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
 
 def _parquet(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
     # A handle, not a path: pyarrow would read `key=value` folders above it as partitions.
-    file = pq.ParquetFile(handle)
+    try:
+        file = pq.ParquetFile(handle)
+    except Exception as error:  # made by whoever registered the types that a file names, who may raise anything
+        raise ValueError(f"{type(error).__name__}: {error}") from None
     refuse_extensions(file.schema_arrow, str(path))
     columns = [name for name in file.schema_arrow.names if name in COLUMNS] or None
     row = 0

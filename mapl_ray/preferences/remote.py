@@ -6,13 +6,15 @@ Credentials come from where pyarrow looks for them (environment, profile, instan
 from __future__ import annotations
 
 import io
+import ipaddress
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -21,6 +23,10 @@ from mapl_ray.errors import UserError
 
 _SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "file")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# Where clouds hand their credentials to whoever asks from inside, beside link-local addresses: Google's names for it,
+# AWS over IPv6, Alibaba, Oracle, Azure's host.
+_METADATA_NAMES = ("metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal")
+_METADATA_ADDRESSES = ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,8 @@ def is_uri(path: str) -> bool:
 
 
 def check_address(uri: str, key: str) -> None:
-    """Raise `UserError`, naming the config's `key`, for a password in the URI, a malformed one or an unread scheme.
+    """Raise `UserError`, naming the config's `key`, for a password in the URI, a malformed one, an unread scheme, a
+    `file://` of another host, or a cloud's metadata service.
 
     Asks no server. Only an address that holds no password is shown.
     """
@@ -68,6 +75,33 @@ def check_address(uri: str, key: str) -> None:
             f"{key}={uri!r}: {scheme}:// is not read. Expected {', '.join(f'{s}://' for s in _SCHEMES)}, a local "
             "path, or the name of a Hugging Face data set as owner/name."
         )
+    if scheme == "file" and address.netloc:
+        raise UserError(f"{key}={uri!r}: file:// names files of this machine, without a host: file:///folder/a.jsonl.")
+    for host in _hosts(address):
+        if _hands_out_credentials(host):
+            raise UserError(f"{key}={uri!r}: {host} is an address of a cloud's metadata service, and holds no data.")
+
+
+def _hosts(address: SplitResult) -> Iterator[str]:
+    """Every host that a request may go to: the URI's, and the endpoints of its query."""
+    yield address.hostname or ""
+    for name, value in parse_qsl(address.query):
+        if "endpoint" in name.lower() or "proxy" in name.lower():
+            yield urlsplit(value if "://" in value else f"//{value}").hostname or ""
+
+
+def _hands_out_credentials(host: str) -> bool:
+    """Of a host as it is written; what a name stands for is only known when it is asked."""
+    host = host.rstrip(".").partition("%")[0]
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            number = ipaddress.ip_address(socket.inet_aton(host))  # also 2852039166, 0xa9fea9fe and 169.16689662
+        except (OSError, ValueError):
+            return host in _METADATA_NAMES
+    number = getattr(number, "ipv4_mapped", None) or number
+    return number.is_link_local or str(number) in _METADATA_ADDRESSES
 
 
 def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:

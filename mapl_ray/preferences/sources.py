@@ -12,9 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file, refuse_extensions
+from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
 from mapl_ray.preferences.formats import COLUMNS
 from mapl_ray.preferences.remote import is_uri, remote_files
 
@@ -114,7 +115,11 @@ def _saved_rows(path: Path, split: str | None) -> Iterator[RawRow]:
 def _hub_rows(config: DataConfig) -> Iterator[RawRow]:
     """Rows of a data set on the hub, streamed. Loading scripts never run: `trust_remote_code` is not passed."""
     import datasets  # here: it takes most of a second, and most runs read files
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as BUILDERS
 
+    if config.path in BUILDERS:
+        # Not a data set: a builder, which would read whatever lies in the folder that the command was started in.
+        raise UserError(f"data.path={config.path!r}: no such file or folder, and not a data set. Expected owner/name.")
     started = False
     try:
         data = datasets.load_dataset(config.path, split=config.split, revision=config.revision, streaming=True)

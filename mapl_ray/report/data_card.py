@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.config import SynthesisConfig
 from mapl_ray.shards import Manifest, read_manifest, write_atomically
 from mapl_ray.synthesis import module_digests
@@ -94,8 +95,9 @@ def _sources(run_dir: Path, manifests: dict[str, Manifest]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for split, manifest in manifests.items():
         for part in manifest.parts:
-            with (run_dir / "groups" / split / part.file).open("rb") as handle:
-                counts.update(
-                    PurePosixPath(name).name for name in pq.read_table(handle, columns=["source"])[0].to_pylist()
-                )
+            file = run_dir / "groups" / split / part.file
+            with file.open("rb") as handle:
+                table = pq.read_table(handle, columns=["source"])
+            refuse_extensions(table.schema, str(file))
+            counts.update(PurePosixPath(name).name for name in table[0].to_pylist())
     return counts

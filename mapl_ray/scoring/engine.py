@@ -155,6 +155,7 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
             revision=options.revision,
             runner=runner,
             dtype=options.dtype,
+            load_format="safetensors",  # else pickled weights are taken where there are no others
             max_model_len=options.max_model_len,
             tensor_parallel_size=options.tensor_parallel_size,
             pipeline_parallel_size=options.pipeline_parallel_size,

@@ -28,7 +28,7 @@ def check_lora(path: str, gpus_per_engine: int) -> None:
         raise UserError(
             f"scoring.lora={path!r}: no adapter_config.json there. Give a PEFT adapter's directory."
         ) from None
-    if not any(folder.glob("*.safetensors")):
+    if not (folder / "adapter_model.safetensors").is_file():  # vLLM would take adapter_model.bin or .pt in its place
         raise UserError(f"{folder}: no safetensors. Save the adapter with save_pretrained; pickles are not read.")
     wrong = {
         "peft_type": config.get("peft_type") != "LORA",

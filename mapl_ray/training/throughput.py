@@ -114,8 +114,16 @@ class FlopCounter:
         # A token at position p sees p + 1 tokens, in a tree too; padding stands at position 0.
         padding = batch.input_ids.numel() - batch.num_tokens
         seen = int(batch.position_ids.sum()) + batch.input_ids.numel() - padding
+        return self.of_counts(batch.num_tokens, batch.source_E.numel(), seen)
+
+    def of_counts(self, tokens: float, edges: float, seen: float) -> float:
+        """The same of so many tokens and predicted tokens; `seen`: tokens that each token sees, summed over them."""
         a_token = 4.0 * self.weights + 2.0 * self.trained
-        return a_token * batch.num_tokens + 6.0 * self.head * batch.source_E.numel() + 12.0 * self.attention * seen
+        return a_token * tokens + 6.0 * self.head * edges + 12.0 * self.attention * seen
+
+    def forward(self, tokens: float, edges: float, seen: float) -> float:
+        """Of a forward pass alone."""
+        return 2.0 * self.weights * tokens + 2.0 * self.head * edges + 4.0 * self.attention * seen
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:

@@ -62,7 +62,9 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
     tools.mkdir()
     (tools / "srun").write_text(SRUN)
     (tools / "srun").chmod(0o755)
-    tokens = tmp_path / "tokens"
+    canary = tmp_path / "canary"  # appears if a shell reads any of these words unquoted
+    hostile = f"missing $(touch {canary}) `touch {canary}` ; touch {canary} '\" file.yaml"
+    tokens = tmp_path / "$(touch canary); tokens"
     tokens.mkdir()
     job_id = f"test{os.getpid()}"
     session = Path("/tmp") / f"mapl-{job_id}"
@@ -80,7 +82,7 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
     }
     try:
         done = subprocess.run(
-            [script, "doctor", "--config", "missing file.yaml"],
+            [script, "doctor", "--config", hostile],
             env=environment,
             capture_output=True,
             text=True,
@@ -88,7 +90,9 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
         )
         # The command's own exit code and message: the words came through the script whole.
         assert done.returncode == 2, done.stderr[-3000:]
-        assert "missing file.yaml: no such config file" in done.stderr
+        assert f"{hostile}: no such config file" in done.stderr
+        assert not canary.exists()
+        assert not Path("canary").exists()
         assert "Ray: 2 node(s)" in done.stdout
         steps = (tmp_path / "step.log").read_text().splitlines()
         assert steps == ["--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--exclude=first", "600"]

@@ -1,0 +1,45 @@
+"""Arrow extension types of data that is read: plain data passes, what may hold pickles does not.
+
+A column of `ray.data.arrow_pickled_object` or `arrow.py_extension_type` unpickles when a value is looked at, and a
+pickle runs what it likes; so schemas are looked at before values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from mapl_ray.errors import UserError
+
+# Extension types whose values are plain data.
+PLAIN_EXTENSIONS = frozenset({"arrow.uuid", "arrow.json", "arrow.bool8", "arrow.fixed_shape_tensor"})
+
+
+def refuse_extensions(schema: pa.Schema, where: str) -> None:
+    """Raise `UserError` if any column, however nested, has an Arrow extension type that is not plain data."""
+    for column in schema:
+        found = next((name for name in _extensions(column) if name not in PLAIN_EXTENSIONS), None)
+        if found is not None:
+            raise UserError(
+                f"{where}: column {column.name!r} has the Arrow extension type {found!r}, which may hold pickled "
+                "objects and is not opened. Write the column as text, numbers or lists of them, or leave it out."
+            )
+
+
+def _extensions(column: pa.Field) -> Iterator[str]:
+    # A stack of one's own: a schema may be nested deeper than Python calls.
+    fields = [column]
+    while fields:
+        field = fields.pop()
+        # Registered types show as such; for unregistered ones Arrow keeps the storage type and the name as metadata.
+        name = (field.metadata or {}).get(b"ARROW:extension:name")
+        if name is not None:
+            yield name.decode("utf-8", "replace")
+        kind = field.type
+        if isinstance(kind, pa.BaseExtensionType):
+            yield kind.extension_name
+            kind = kind.storage_type
+        if isinstance(kind, pa.DictionaryType):
+            fields.append(pa.field("values", kind.value_type))
+        fields += [kind.field(index) for index in range(kind.num_fields)]

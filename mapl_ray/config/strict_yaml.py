@@ -1,0 +1,60 @@
+"""YAML for configs, stricter than the language: what can't be seen at a glance is refused rather than guessed at.
+
+No tags (`!!python/object` would build objects), no anchors (a few lines of aliases of aliases grow to gigabytes), no
+merge keys, no key twice (PyYAML takes the last one without a word), and neither depth nor size that no config needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 2**20
+MAX_DEPTH = 32
+
+
+def load_yaml(text: str) -> Any:
+    """Plain values of one YAML document. Raises `yaml.YAMLError` that says what and where for all that is refused."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise yaml.YAMLError(f"larger than {MAX_BYTES} bytes, which no config is")
+    try:
+        return yaml.load(text, _StrictLoader)  # a SafeLoader, and less
+    except ValueError as error:  # a number of more digits than Python reads, a 13th month
+        raise yaml.YAMLError(str(error)) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _refused("anchors and aliases (&name, *name) are not read: write the value out", event)
+        if getattr(event, "tag", None) is not None:
+            raise _refused(f"tags are not read, and this value has one: {event.tag!r}", event)
+        if self._depth == MAX_DEPTH:
+            raise _refused(f"nested deeper than {MAX_DEPTH} levels", event)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise _refused("merge keys (<<) are not read: write the keys out", key_node)
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise _refused(f"the key {key!r} occurs twice", key_node)
+            seen.add(key if isinstance(key, Hashable) else None)
+        return super().construct_mapping(node, deep)
+
+
+def _refused(what: str, at: Any) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, what, at.start_mark)

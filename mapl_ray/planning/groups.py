@@ -1,0 +1,137 @@
+"""What a pair becomes, in tokens and bytes: of the config's own data where that can be read here, else of AlpacaEval.
+
+Lengths are in characters as they are counted and become tokens by `characters_per_token`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapl_ray.config import RunConfig
+from mapl_ray.preferences import is_uri, read_pairs
+from mapl_ray.records import GROUP_SCHEMA, PAIR_SCHEMA, Message, PreferencePair, RelationGroup
+from mapl_ray.synthesis import load_modules, synthesize_all
+
+SAMPLE_ROWS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Characters of a group's sequences; quadratic ones (`seen_...`) in characters squared. Means over groups."""
+
+    tree: float  # each shared prefix once
+    padded: float  # every sequence whole
+    responses: float  # of every sequence
+    seen_tree: float  # characters that each character sees, summed: attention's work
+    seen_padded: float
+
+    @classmethod
+    def of(cls, prompts: Sequence[int], sequences: Sequence[tuple[int, int]]) -> Self:
+        """Of lengths of prompts, the first being how the others begin, and (prompt, response) of sequences."""
+        first = prompts[0] if sequences else 0
+        added = [prompt - first for prompt in prompts[1:]]
+        whole = [prompt + response for prompt, response in sequences]
+        return cls(
+            tree=first + sum(added) + sum(response for _, response in sequences),
+            padded=sum(whole),
+            responses=sum(response for _, response in sequences),
+            seen_tree=_seen(0, first) + sum(_seen(first, n) for n in added) + sum(_seen(p, r) for p, r in sequences),
+            seen_padded=sum(_seen(0, length) for length in whole),
+        )
+
+
+def _seen(before: int, length: int) -> float:
+    """Of `length` characters in a row behind `before`: the first sees before + 1, the last before + length."""
+    return length * before + length * (length + 1) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSize:
+    """Means over the pairs of a sample."""
+
+    source: str
+    groups_per_pair: float  # after rejections
+    response_characters: float  # of both responses of a pair
+    all: Cells  # every sequence
+    pref: Cells  # those of the original pair alone: the plain baseline
+    largest_tree: float  # characters, of the sample's largest group
+    pair_bytes: float  # as Parquet
+    group_bytes: float
+    group_bytes_in_memory: float  # as Arrow, which every training worker holds
+
+    @property
+    def sequences(self) -> float:
+        """Of a group: about."""
+        return self.all.responses / max(1.0, self.response_characters) * 2
+
+
+# `mapl plan --config jobs/configs/alpaca_eval.yaml data.path=../shared/data/alpaca_eval_pairs.jsonl.gz --json`, the key
+# `groups`, 2026-11-24: the first 400 AlpacaEval pairs, defaults of synthesis.
+ALPACA_EVAL = GroupSize(
+    source="398 AlpacaEval pairs, measured 2026-11-24, for the config's own data can't be read from here",
+    groups_per_pair=0.995,
+    response_characters=3520.0,
+    all=Cells(11050.0, 12030.0, 10600.0, 1.574e7, 1.592e7),
+    pref=Cells(3666.0, 3797.0, 3534.0, 4.865e6, 4.886e6),
+    largest_tree=34400.0,
+    pair_bytes=1500.0,
+    group_bytes=1608.0,
+    group_bytes_in_memory=5123.0,
+)
+
+
+def group_size(config: RunConfig) -> GroupSize:
+    """Of the first rows of local data, made into groups as a run would; nothing is downloaded."""
+    parts = config.data.parts()
+    if any(is_uri(part.path) or not (part.path == "demo" or Path(part.path).expanduser().exists()) for part in parts):
+        return ALPACA_EVAL
+    load_modules(config.synthesis.modules)
+    rows = islice(read_pairs(config.data, config.seed), SAMPLE_ROWS)
+    pairs = [row for row in rows if isinstance(row, PreferencePair)]
+    made = [result for pair in pairs for result in synthesize_all(pair, config.synthesis, config.seed)]
+    groups = [result for result in made if isinstance(result, RelationGroup)]
+    if not groups:
+        return ALPACA_EVAL
+    cells = [_cells(group) for group in groups]
+    table = pa.Table.from_pylist([group.to_row() for group in groups], GROUP_SCHEMA)
+    return GroupSize(
+        source=f"measured: the first {len(pairs)} pairs of {', '.join(Path(part.path).name for part in parts)}",
+        groups_per_pair=len(groups) / len(pairs),
+        response_characters=sum(len(pair.chosen) + len(pair.rejected) for pair in pairs) / len(pairs),
+        all=_mean([every for every, _ in cells]),
+        pref=_mean([pref for _, pref in cells]),
+        largest_tree=max(every.tree for every, _ in cells),
+        pair_bytes=_parquet_bytes(pa.Table.from_pylist([pair.to_row() for pair in pairs], PAIR_SCHEMA)) / len(pairs),
+        group_bytes=_parquet_bytes(table) / len(groups),
+        group_bytes_in_memory=table.nbytes / len(groups),
+    )
+
+
+def _cells(group: RelationGroup) -> tuple[Cells, Cells]:
+    prompts = [_length(prompt) for prompt in group.prompts]
+    responses = [len(response) for response in group.responses]
+    sequences = [(prompts[s.prompt], responses[s.response]) for s in group.sequences]
+    pref = [cell for cell, s in zip(sequences, group.sequences, strict=True) if s.prompt == 0]
+    return Cells.of(prompts, sequences), Cells.of(prompts[:1], pref)
+
+
+def _length(messages: tuple[Message, ...]) -> int:
+    return sum(len(message.content) for message in messages)
+
+
+def _mean(cells: Sequence[Cells]) -> Cells:
+    return Cells(*(sum(column) / len(cells) for column in zip(*map(astuple, cells), strict=True)))
+
+
+def _parquet_bytes(table: Any) -> int:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.tell()

@@ -1,0 +1,82 @@
+"""What a training worker holds at its peak: states by ZeRO stage, activations, logits, buffers.
+
+States are Rajbhandari et al. 2020, section 3 (`doctor_memory`). Activations are counted as what a Llama layer keeps for
+its backward pass, in the manner of Korthikanti et al. 2022, section 4, for a gated MLP and attention that keeps no
+matrix of scores. tests/planning/test_memory.py compares the sum with real processes: within a factor of 1.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapl_ray.config import Method, TrainConfig
+from mapl_ray.doctor_memory import state_bytes
+from mapl_ray.planning.shape import Shape
+
+_BUCKET = 5e7  # elements; `training/engine_config.py`
+_LIVE = 1e9  # elements; DeepSpeed's stage3_max_live_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one worker."""
+
+    states: float
+    activations: float
+    logits: float
+    buffers: float
+    host: float  # of states that are offloaded to main memory
+
+    @property
+    def total(self) -> float:
+        """On the device."""
+        return self.states + self.activations + self.logits + self.buffers
+
+
+def training_memory(
+    shape: Shape, config: TrainConfig, method: Method, workers: int, *, tokens: float, edges: float, zero_stage: int
+) -> Memory:
+    """At the peak of a step whose micro-batch has that many tokens and predicted tokens."""
+    size, stage = (2.0 if config.bf16 else 4.0), zero_stage
+    trained = shape.trained(config.lora)
+    share = workers if stage >= 3 else 1
+    states = state_bytes(trained, stage, workers, bf16=config.bf16)
+    host = 0.0
+    if config.offload != "none":
+        host = trained * (12.0 if config.bf16 else 8.0) / (workers if stage >= 1 else 1)
+    if config.offload == "optimizer+parameters":
+        host += trained * size / share
+    frozen = shape.parameters if config.lora is not None else 0.0  # parameters
+    if method == "dpo" and config.reference == "frozen":
+        frozen += shape.parameters
+    return Memory(
+        states=states - host + frozen * size / share,
+        activations=_activations(shape, config, size) * tokens,
+        logits=edges * shape.vocabulary * (16.0 if config.bf16 else 12.0) if method == "dpo" else 0.0,
+        buffers=_buffers(shape, config, trained, frozen, stage, workers),
+        host=host,
+    )
+
+
+def _activations(shape: Shape, config: TrainConfig, size: float) -> float:
+    """Bytes a token. Kept of a layer: inputs of both norms and what they were scaled by (float32), of the projections,
+    of attention (queries, keys, values, result), and the MLP's gate, its activation, up projection and product."""
+    norms = 2 * (4.0 + size) * shape.hidden + 2 * size * shape.hidden
+    attention = size * (2 * shape.attention + 2 * shape.key_value) * 1.5  # rotated copies of queries and keys
+    layer = norms + attention + size * 4 * shape.mlp
+    if config.gradient_checkpointing:
+        return shape.layers * size * shape.hidden + layer
+    return shape.layers * layer
+
+
+def _buffers(shape: Shape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
+    """What DeepSpeed keeps beside the states: flat buckets of collectives, with float32 weights a master copy of them,
+    and under ZeRO-3 whole weights, which stay gathered while they are fewer than a billion."""
+    if workers == 1 or stage == 0:
+        return 0.0
+    size = 2.0 if config.bf16 else 4.0
+    buffers = min(trained, _BUCKET) * (4.0 + size)
+    buffers += 0.0 if config.bf16 else 4.0 * trained / workers
+    if stage >= 3:
+        buffers += min(shape.parameters + frozen, _LIVE) * size
+    return buffers

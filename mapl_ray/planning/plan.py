@@ -1,0 +1,138 @@
+"""A plan: stages, memory and storage of a run for one number of pairs and GPUs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mapl_ray.config import Method, RunConfig
+from mapl_ray.errors import UserError
+from mapl_ray.planning.groups import GroupSize, group_size
+from mapl_ray.planning.memory import Memory, training_memory
+from mapl_ray.planning.rates import Rates
+from mapl_ray.planning.shape import Shape, model_shape
+from mapl_ray.planning.stages import METHODS, Stage, Work, checkpoint_bytes, stages
+
+PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
+GPUS = (1, 8, 64, 1024)
+STAGES_OF_ZERO = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSize:
+    """What one run takes."""
+
+    pairs: int
+    gpus: int
+    stages: tuple[Stage, ...]
+    storage: dict[str, float]  # bytes, by what they are of
+    host_memory: float  # bytes a node: every training worker holds all groups
+    fits: bool  # the device's and the node's memory, for both methods at the config's ZeRO stage
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all GPUs for the whole time: what is paid for."""
+        return self.seconds * self.gpus / 3600
+
+    @property
+    def busy_gpu_hours(self) -> float:
+        """Of GPUs that a stage holds."""
+        return sum(stage.seconds * stage.gpus for stage in self.stages) / 3600
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that takes longest and what it waits for."""
+        longest = max(self.stages, key=lambda stage: stage.seconds)
+        return f"{longest.name}: {longest.bound}"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """One method on so many GPUs at one ZeRO stage."""
+
+    method: Method
+    gpus: int
+    zero_stage: int
+    memory: Memory
+    fits: bool
+    chosen: bool  # the stage that the config asks for
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything that `mapl plan` tells."""
+
+    config: RunConfig
+    shape: Shape
+    group: GroupSize
+    rates: Rates
+    memory: tuple[MemoryRow, ...]
+    sizes: tuple[RunSize, ...]
+
+
+def make_plan(config: RunConfig, rates: Rates, pairs: Sequence[int] = PAIRS, gpus: Sequence[int] = GPUS) -> RunPlan:
+    """For every number of pairs and of GPUs. Starts nothing and downloads nothing.
+
+    Raises `UserError` for numbers outside 10 thousand to 1 billion and 1 to 1024, and for a model of unknown size.
+    """
+    _check("--pairs", pairs, PAIRS[0], PAIRS[-1])
+    _check("--gpus", gpus, 1, 1024)
+    shape, group = model_shape(config), group_size(config)
+    memory = tuple(_memory(config, shape, group, rates, gpus))
+    fitting = {count: all(row.fits for row in memory if row.chosen and row.gpus == count) for count in gpus}
+    works = [Work(config, shape, group, rates, float(of), count) for of in pairs for count in gpus]
+    return RunPlan(config, shape, group, rates, memory, tuple(_size(work, fitting[work.gpus]) for work in works))
+
+
+def _check(option: str, values: Sequence[int], least: int, most: int) -> None:
+    wrong = [value for value in values if not least <= value <= most]
+    if wrong or not values:
+        raise UserError(f"{option}: {wrong or 'nothing'}: expected numbers from {least:,} to {most:,}, as in 8,64.")
+
+
+def _memory(
+    config: RunConfig, shape: Shape, group: GroupSize, rates: Rates, gpus: Iterable[int]
+) -> Iterable[MemoryRow]:
+    each = rates["characters_per_token"].value
+    for count in gpus:
+        for method in METHODS:
+            train = config.training(method)
+            # One group as large as the sample's largest that is not left out, among average ones.
+            largest = min(group.largest_tree / each, 6.0 * train.max_sequence_tokens)
+            groups = train.micro_batch_size - 1 + largest * each / group.all.tree
+            tokens = groups * (group.all.tree if train.batching == "tree" else group.all.padded) / each
+            edges = groups * group.all.responses / each
+            workers = max(1, math.floor(count / max(1.0, train.gpus_per_worker)))
+            for stage in STAGES_OF_ZERO:
+                memory = training_memory(shape, train, method, workers, tokens=tokens, edges=edges, zero_stage=stage)
+                fits = memory.total <= rates["gpu_memory"].value
+                yield MemoryRow(method, count, stage, memory, fits, chosen=stage == train.zero_stage)
+
+
+def _size(work: Work, fits: bool) -> RunSize:
+    host = min(work.gpus, work.value("gpus_per_node")) * work.groups * work.group.group_bytes_in_memory
+    storage = _storage(work)
+    of_all = tuple(stages(work))
+    there = work.value("node_memory")
+    return RunSize(round(work.pairs), work.gpus, of_all, storage, host, fits and host <= there)
+
+
+def _storage(work: Work) -> dict[str, float]:
+    """Bytes below `output_dir` when everything is done; one checkpoint more than are kept while one is written."""
+    config, group = work.config, work.group
+    runs = [config.training(method) for method in METHODS] * (2 if config.evaluation.baseline else 1)
+    columns = int(config.scoring.ref_logps) + int(config.scoring.reward_model is not None)
+    weights = work.shape.parameters * (2.0 if config.model.dtype == "bfloat16" else 4.0)
+    models = sum(weights * (1 if train.best_by is None else 2) for train in runs)
+    return {
+        "pairs": work.pairs * group.pair_bytes,
+        "groups": work.groups * group.group_bytes,
+        "scored": work.groups * (group.group_bytes + columns * 2 * 4.0 * group.sequences),
+        "checkpoints": sum((train.checkpoints_to_keep + 1) * checkpoint_bytes(work.shape, train) for train in runs),
+        "models": models,
+    }

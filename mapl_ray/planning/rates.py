@@ -1,0 +1,87 @@
+"""Unit rates that a plan is made of, each with where it is from: measured here, a data sheet, or assumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from mapl_ray.errors import UserError
+from mapl_ray.training.throughput import peak_of
+
+Kind = Literal["measured", "data sheet", "assumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One number of a plan."""
+
+    value: float
+    unit: str
+    kind: Kind
+    source: str  # the command and date of a measurement, or why it is assumed to be so
+
+
+Rates = Mapping[str, Rate]
+
+_SYNTHESIS = "benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/synthesis.py --data ... --pairs 16000"
+_RUN = "benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/memory.py --data ... --pairs 1000000"
+_UNMEASURED = "nobody measured it on a GPU here"
+
+_RATES = {
+    # 1140 pairs/s of 3159 characters of responses through Ray Data with one worker.
+    "synthesis": Rate(1140 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
+    # A million pairs took 899 s with two workers, which make 1825 a second: the rest is reading and sorting.
+    "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s, one process", "measured", f"{_RUN}, less its synthesis"),
+    "training_utilisation": Rate(0.35, "of the GPU's peak", "assumed", _UNMEASURED),
+    "scoring_utilisation": Rate(0.40, "of the GPU's peak", "assumed", _UNMEASURED),
+    "evaluation_utilisation": Rate(0.25, "of the GPU's peak", "assumed", _UNMEASURED),
+    "link_in_node": Rate(200e9, "bytes/s a GPU", "assumed", "NVLink in a node of 8; its data sheet has 450e9"),
+    "link_between_nodes": Rate(25e9, "bytes/s a GPU", "assumed", "half of a 400 Gbit/s adapter a GPU"),
+    "shared_storage": Rate(2e9, "bytes/s, all writers together", "assumed", "a small parallel file system"),
+    "start": Rate(60.0, "s a stage", "assumed", "engines took 11 to 30 s to start on a CPU; models are larger"),
+    "characters_per_token": Rate(4.0, "characters", "assumed", "English with a vocabulary of 32,000 or more"),
+    "cpus_per_gpu": Rate(8.0, "cores", "assumed", "what clouds sell with a GPU, or more"),
+    "gpus_per_node": Rate(8.0, "GPUs", "assumed", "the usual node"),
+    "gpu_memory": Rate(80 * 2.0**30, "bytes a GPU", "data sheet", "80 GB cards"),
+    "node_memory": Rate(1e12, "bytes a node", "assumed", "the usual node of eight GPUs"),
+}  # fmt: skip
+
+
+def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib: float | None = None) -> Rates:
+    """The rates above, with the card's peak (`gpu_peak`), and those of a JSON file laid over them.
+
+    The file maps names to `{"value": ..., "source": ..., "kind": "measured"}`. Raises `UserError` for an unknown card,
+    name or kind, and for values that are not finite and above 0.
+    """
+    peak = peak_of(gpu)
+    if peak is None:
+        raise UserError(f"--gpu {gpu!r}: not in the table of training/throughput.py. Expected as H100, A100, L40S.")
+    rates = {"gpu_peak": Rate(peak, "FLOP/s, dense bfloat16", "data sheet", f"{gpu}, training/throughput.py"), **_RATES}
+    if gpu_memory_gib is not None:
+        rates["gpu_memory"] = Rate(gpu_memory_gib * 2.0**30, "bytes a GPU", "data sheet", "--gpu-memory-gib")
+    for name, entry in _read(path).items():
+        if name not in rates or not isinstance(entry, dict):
+            raise UserError(f"{path}: {name!r}: expected an object under one of {', '.join(rates)}.")
+        value, kind, source = entry.get("value"), entry.get("kind", "measured"), entry.get("source")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise UserError(f"{path}: {name}.value={value!r}: expected a number above 0, in {rates[name].unit}.")
+        if kind not in get_args(Kind) or not isinstance(source, str) or not source:
+            raise UserError(f"{path}: {name}: expected kind ({', '.join(get_args(Kind))}) and source, as a text.")
+        rates[name] = replace(rates[name], value=float(value), kind=kind, source=source)
+    return rates
+
+
+def _read(path: str | Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--rates {path}: not a readable JSON file: {error}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"--rates {path}: expected an object of rates at the top.")
+    return values

@@ -1,0 +1,229 @@
+"""Seconds of every stage of `mapl pipeline` on so many GPUs, and what holds each of them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mapl_ray.config import Method, RunConfig, TrainConfig
+from mapl_ray.planning.groups import Cells, GroupSize
+from mapl_ray.planning.rates import Rates
+from mapl_ray.planning.shape import Shape
+from mapl_ray.scoring.judge import ORDERS, judge_questions
+from mapl_ray.training.plan import StepPlan
+from mapl_ray.training.throughput import FlopCounter
+
+METHODS: tuple[Method, ...] = ("rm", "dpo")
+_QUESTION = 120  # characters of a judge's question with what stands around it
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: seconds by what they are spent on, and the GPUs it holds."""
+
+    name: str
+    parts: dict[str, float]
+    gpus: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def bound(self) -> str:
+        """What most of its time is spent on."""
+        return max(self.parts, key=lambda part: self.parts[part])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Everything that the seconds follow from."""
+
+    config: RunConfig
+    shape: Shape
+    group: GroupSize
+    rates: Rates
+    pairs: float
+    gpus: int
+
+    def value(self, rate: str) -> float:
+        return self.rates[rate].value
+
+    @property
+    def groups(self) -> float:
+        """Of both splits."""
+        return self.pairs * self.group.groups_per_pair
+
+    @property
+    def held_out(self) -> float:
+        return self.groups * self.config.data.eval_fraction
+
+    def counts(self, cells: Cells, *, padded: bool) -> tuple[float, float, float]:
+        """Tokens, predicted tokens, tokens seen of one group."""
+        each = self.value("characters_per_token")
+        tokens, seen = (cells.padded, cells.seen_padded) if padded else (cells.tree, cells.seen_tree)
+        return tokens / each, cells.responses / each, seen / each**2
+
+    def seconds(self, flops: float, utilisation: str, gpus: int) -> float:
+        return flops / (gpus * self.value("gpu_peak") * self.value(utilisation))
+
+    @property
+    def start(self) -> dict[str, float]:
+        return {"start": self.value("start")}
+
+
+def stages(work: Work) -> Iterator[Stage]:
+    """In the order of the pipeline."""
+    config = work.config
+    yield Stage("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
+    if config.scoring.scores_pairs:
+        yield _score_pairs(work)
+    cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
+    characters = work.pairs * work.group.response_characters * config.synthesis.groups_per_pair
+    yield Stage("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
+    if config.scoring.ref_logps or config.scoring.reward_model:
+        yield _score(work)
+    for method in METHODS:
+        for baseline in (False, True) if config.evaluation.baseline else (False,):
+            yield _train(work, method, baseline=baseline)
+    yield _tune(work)
+    yield _evaluate(work)
+
+
+def _engines(work: Work) -> int:
+    """GPUs that engines use: those of whole engines."""
+    each = max(1, work.config.scoring.gpus_per_engine)
+    return max(1, work.gpus // each) * min(each, work.gpus)
+
+
+def _score(work: Work) -> Stage:
+    scoring, flops, gpus = work.config.scoring, 0.0, _engines(work)
+    if scoring.ref_logps:  # every sequence whole: the cache gives no log-probabilities
+        flops += work.shape.flops("dpo", None).forward(*work.counts(work.group.all, padded=True))
+    if scoring.reward_model is not None:  # taken to be as large as the policy
+        counts = work.counts(work.group.all, padded=not scoring.prefix_caching)
+        flops += work.shape.flops("rm", None).forward(*counts)
+    return Stage(
+        "score", {"compute": work.seconds(flops * work.groups, "scoring_utilisation", gpus), **work.start}, gpus
+    )
+
+
+def _score_pairs(work: Work) -> Stage:
+    """Other models than the policy are taken to be as large as it is."""
+    scoring, gpus, flops = work.config.scoring, _engines(work), 0.0
+    counter = work.shape.flops("rm", None)
+    if scoring.judge.model is not None:
+        asked = len(judge_questions(work.config.synthesis, scoring.judge.functions)) * len(ORDERS) * _QUESTION
+        characters = work.group.response_characters + 2 * asked  # the response of either side once: it is cached
+        flops += counter.forward(characters / work.value("characters_per_token"), 0.0, 0.0)
+    if scoring.pair_reward_model is not None:
+        flops += counter.forward(*work.counts(work.group.pref, padded=False))
+    seconds = work.seconds(flops * work.pairs, "scoring_utilisation", gpus)
+    return Stage("score pairs", {"compute": seconds, **work.start}, gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Seconds of one optimizer step and of one evaluation on the held-out groups."""
+
+    compute: float
+    network: float
+    held_out: float
+    plan: StepPlan
+
+
+def _step(work: Work, train: TrainConfig, method: Method, gpus: int, *, baseline: bool) -> _Step:
+    cells = work.group.pref if baseline else work.group.all
+    padded = train.batching == "padded"
+    counter = work.shape.flops(method, train.lora)
+    counts = work.counts(cells, padded=padded)
+    flops = counter.of_counts(*counts)
+    if train.gradient_checkpointing:
+        flops += counter.forward(*counts)
+    if method == "dpo" and train.reference in ("frozen", "adapter"):
+        flops += counter.forward(*counts)
+    workers = max(1, math.floor(gpus / max(1.0, train.gpus_per_worker)))
+    plan = StepPlan.of(train, max(1, round(work.groups - work.held_out)), workers)
+    of_a_worker = train.micro_batch_size * train.gradient_accumulation_steps
+    evaluated = counter.forward(*work.counts(work.group.all, padded=padded)) * work.held_out
+    return _Step(
+        compute=work.seconds(flops * of_a_worker, "training_utilisation", 1),
+        network=_traffic(work, train, workers) / _link(work, workers),
+        held_out=work.seconds(evaluated, "evaluation_utilisation", workers),
+        plan=plan,
+    )
+
+
+def _traffic(work: Work, train: TrainConfig, workers: int) -> float:
+    """Bytes that a worker sends in a step (Rajbhandari et al. 2020, section 7): gradients are reduced in float32, from
+    ZeRO-2 on at every micro-batch; ZeRO-3 gathers the weights twice a micro-batch."""
+    if workers == 1:
+        return 0.0
+    size = 2.0 if train.bf16 else 4.0
+    trained = work.shape.trained(train.lora)
+    reduced, gathered, each = 4.0 * trained, size * trained, train.gradient_accumulation_steps
+    volume = {
+        0: 2 * reduced,
+        1: reduced + gathered,
+        2: each * reduced + gathered,
+        3: each * (reduced + 2 * size * work.shape.parameters),
+    }[train.zero_stage]
+    return volume * (workers - 1) / workers
+
+
+def _link(work: Work, workers: int) -> float:
+    return work.value("link_in_node" if workers <= work.value("gpus_per_node") else "link_between_nodes")
+
+
+def checkpoint_bytes(shape: Shape, train: TrainConfig) -> float:
+    """Weights and Adam's states; of adapters alone where these are trained."""
+    return shape.trained(train.lora) * (14.0 if train.bf16 else 12.0)
+
+
+def _train(work: Work, method: Method, *, baseline: bool) -> Stage:
+    train = work.config.training(method)
+    step = _step(work, train, method, work.gpus, baseline=baseline)
+    steps = step.plan.total_steps
+    saves = steps // train.checkpoint_every_steps + 1
+    parts = {
+        "compute": steps * step.compute,
+        "network": steps * step.network,
+        "held-out evaluations": (steps // train.eval_every_steps + 1) * step.held_out,
+        "checkpoints": saves * checkpoint_bytes(work.shape, train) / work.value("shared_storage"),
+        **work.start,
+    }
+    return Stage(f"train {method}{'-baseline' if baseline else ''}", parts, work.gpus)
+
+
+def _tune(work: Work) -> Stage:
+    tune = work.config.tune
+    train = work.config.training(tune.method).model_copy(
+        update={"max_steps": tune.max_steps, "eval_every_steps": tune.eval_every_steps}
+    )
+    each = min(work.gpus, max(1, math.ceil(train.num_workers * max(1.0, train.gpus_per_worker))))
+    at_once = max(1, min(tune.max_concurrent_trials, tune.num_trials, work.gpus // each))
+    step = _step(work, train, tune.method, each, baseline=False)
+    steps, turns = step.plan.total_steps, math.ceil(tune.num_trials / at_once)
+    parts = {
+        "compute": turns * steps * step.compute,
+        "network": turns * steps * step.network,
+        "held-out evaluations": turns * (steps // tune.eval_every_steps + 1) * step.held_out,
+        "start": turns * work.value("start"),
+    }
+    return Stage("tune", parts, each * at_once)
+
+
+def _evaluate(work: Work) -> Stage:
+    """A task a model, of one GPU each."""
+    models = len(METHODS) * (2 if work.config.evaluation.baseline else 1)
+    gpus = min(models, work.gpus)
+    counts = work.counts(work.group.all, padded=False)
+    flops = work.held_out * _mean_forward(work.shape.flops("rm", None), work.shape.flops("dpo", None), counts)
+    turns = math.ceil(models / gpus)
+    seconds = turns * work.seconds(flops, "evaluation_utilisation", 1)
+    return Stage("evaluate", {"one GPU a model": seconds, **work.start}, gpus)
+
+
+def _mean_forward(first: FlopCounter, second: FlopCounter, counts: tuple[float, float, float]) -> float:
+    return (first.forward(*counts) + second.forward(*counts)) / 2

@@ -1,0 +1,215 @@
+"""`mapl plan`: its arithmetic by hand, against real batches, and as a command."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapl_ray.batches import EncodedGroup, collate
+from mapl_ray.cli import main
+from mapl_ray.config import LoraConfig, RunConfig, TrainConfig
+from mapl_ray.doctor_memory import state_bytes
+from mapl_ray.errors import UserError
+from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
+from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
+from mapl_ray.planning.memory import training_memory
+from mapl_ray.planning.shape import Shape, model_shape
+from mapl_ray.planning.stages import Work, _traffic, stages
+
+SHAPE = Shape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
+CARD = 989e12  # H100
+
+
+def run_config(**values: Any) -> RunConfig:
+    return RunConfig.model_validate(values)
+
+
+def work(pairs: float, gpus: int, **values: Any) -> Work:
+    return Work(run_config(**values), SHAPE, ALPACA_EVAL, load_rates(), pairs, gpus)
+
+
+def test_cells_by_hand() -> None:
+    # x of 10, x+ of 14; responses of 5 and 3 under both: (10, 5), (10, 3), (14, 5), (14, 3).
+    cells = Cells.of([10, 14], [(10, 5), (10, 3), (14, 5), (14, 3)])
+    assert (cells.tree, cells.padded, cells.responses) == (10 + 4 + 16, 15 + 13 + 19 + 17, 16)
+    assert cells.seen_padded == sum(n * (n + 1) / 2 for n in (15, 13, 19, 17))
+    # x sees 55; the 4 more characters 11 + 12 + 13 + 14; each response starts behind its prompt.
+    ends = [sum(range(p + 1, p + r + 1)) for p, r in ((10, 5), (10, 3), (14, 5), (14, 3))]
+    assert cells.seen_tree == 55 + 50 + sum(ends)
+
+
+def test_cells_are_what_a_batch_holds(grid_groups: Any) -> None:
+    """With a token a character a batch has the characters that were counted."""
+    group = grid_groups(2)[1]  # its responses begin differently
+    encoded = EncodedGroup(
+        group.pair_id,
+        tuple(tuple(map(ord, prompt[-1].content)) for prompt in group.prompts),
+        tuple(tuple(map(ord, response)) for response in group.responses),
+        group.sequences,
+        group.relations,
+    )
+    every, pref = _cells(group)
+    tree, padded = (collate([encoded], batching, 0) for batching in ("tree", "padded"))
+    # Instructions begin alike ("Use at ..."): a tree shares that too, and counting does not look so deep.
+    assert tree.num_tokens == pytest.approx(every.tree, rel=0.03)
+    assert tree.source_E.numel() == pytest.approx(every.responses, rel=0.03)
+    assert int(tree.position_ids.sum()) + tree.num_tokens == pytest.approx(every.seen_tree, rel=0.03)
+    assert padded.num_tokens == every.padded
+    assert pref.responses == sum(map(len, group.responses))
+
+
+def test_training_by_hand() -> None:
+    train = {"micro_batch_size": 2, "gradient_accumulation_steps": 4, "bf16": True, "zero_stage": 2, "num_workers": 1}
+    values = {"train": train, "data": {"eval_fraction": 0.1}, "model": {"dtype": "bfloat16"}}
+    of = {stage.name: stage for stage in stages(work(1e6, 8, **values))}
+    # 995,000 groups, 895,500 to train on; 2 * 4 * 8 a step: 13993 steps, each of 8 groups on every GPU.
+    steps = math.ceil(895_500 / 64)
+    counts = (ALPACA_EVAL.all.tree / 4, ALPACA_EVAL.all.responses / 4, ALPACA_EVAL.all.seen_tree / 16)
+    flops = 6 * (1e9 - 2 * 1e7) * counts[0] + 12 * 10 * 1000 * counts[2]
+    rm = of["train rm"].parts
+    assert rm["compute"] == pytest.approx(steps * 8 * flops / (CARD * 0.35))
+    assert rm["held-out evaluations"] == pytest.approx((steps // 50 + 1) * 99_500 * flops / 3 / (8 * CARD * 0.25))
+    assert rm["checkpoints"] == pytest.approx((steps // 50 + 1) * 14e9 / 2e9)
+    # Gradients of 4 bytes four times a step and weights of 2 bytes once, 7 of 8 parts of them, 200 GB/s.
+    assert rm["network"] == pytest.approx(steps * (4 * 4e9 + 2e9) * 7 / 8 / 200e9)
+    # DPO's output layer runs over the responses; the plain baseline computes two of six sequences.
+    more = 6 * 1e7 * counts[1] / flops
+    assert of["train dpo"].parts["compute"] / rm["compute"] == pytest.approx(1 + more)
+    assert of["train rm-baseline"].parts["compute"] / rm["compute"] == pytest.approx(3666 / 11050, rel=0.02)
+    assert of["synthesize"].seconds == pytest.approx(1e6 * 3520 / (64 * 1140 * 3159))
+    assert of["synthesize"].gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "bytes_a_step"),
+    [(0, 2 * 4e9), (1, 4e9 + 2e9), (2, 3 * 4e9 + 2e9), (3, 3 * (4e9 + 2 * 2e9))],
+)
+def test_traffic_by_hand(stage: int, bytes_a_step: float) -> None:
+    train = TrainConfig(zero_stage=stage, bf16=True, gradient_accumulation_steps=3)  # type: ignore[arg-type]
+    assert _traffic(work(1e6, 8), train, 4) == pytest.approx(bytes_a_step * 3 / 4)
+    assert _traffic(work(1e6, 8), train, 1) == 0.0
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_memory_by_hand(stage: int) -> None:
+    train = TrainConfig(bf16=True)
+    memory = training_memory(SHAPE, train, "dpo", 8, tokens=1000, edges=500, zero_stage=stage)
+    assert memory.states == state_bytes(1e9, stage, 8, bf16=True)
+    assert memory.logits == 500 * 10_000 * 16
+    # A layer: 2 norms of 1000 * (4 + 2) and two inputs of 1000 * 2; 1.5 * 2 * (2000 + 1000); 2 * 4 * 3000.
+    assert memory.activations == 1000 * 10 * (12_000 + 4_000 + 9_000 + 24_000)
+    checkpointed = train.model_copy(update={"gradient_checkpointing": True})
+    less = training_memory(SHAPE, checkpointed, "dpo", 8, tokens=1000, edges=500, zero_stage=stage)
+    assert less.activations == 1000 * (10 * 2000 + 49_000)
+    assert training_memory(SHAPE, train, "rm", 8, tokens=1000, edges=500, zero_stage=stage).logits == 0.0
+    # Rank 8 on seven matrices: q and o, k and v, three of the MLP; the frozen weights stay, cut by ZeRO-3 alone.
+    adapted = train.model_copy(update={"lora": LoraConfig(r=8)})
+    trained = 10 * 8 * (2 * 2000 + 2 * 1500 + 3 * 4000)
+    small = training_memory(SHAPE, adapted, "rm", 8, tokens=1, edges=1, zero_stage=stage)
+    assert small.states == state_bytes(trained, stage, 8, bf16=True) + 2e9 / (8 if stage == 3 else 1)
+    offloaded = TrainConfig(bf16=True, offload="optimizer", zero_stage=2)
+    if stage == 2:
+        moved = training_memory(SHAPE, offloaded, "rm", 8, tokens=1, edges=1, zero_stage=2)
+        assert (moved.host, moved.states) == (12e9 / 8, 2e9 + 2e9 / 8)
+
+
+def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
+    values = {"model": {"name_or_path": "org/model-1B"}, "train": {"bf16": True}, "data": {"path": "org/hub"}}
+    plan = make_plan(run_config(**values), load_rates())
+    assert [(size.pairs, size.gpus) for size in plan.sizes] == [(pairs, gpus) for pairs in PAIRS for gpus in GPUS]
+    compute = {
+        (s.pairs, s.gpus): sum(stage.parts.get("compute", 0.0) for stage in s.stages if stage.name != "tune")
+        for s in plan.sizes
+    }
+    for pairs in PAIRS:
+        assert all(compute[pairs, few] >= compute[pairs, more] for few, more in pairwise(GPUS))
+    for gpus in GPUS:
+        storage = [sum(size.storage.values()) for size in plan.sizes if size.gpus == gpus]
+        assert storage == sorted(storage)
+        assert all(compute[few, gpus] <= compute[more, gpus] for few, more in pairwise(PAIRS))
+    assert plan.group is ALPACA_EVAL  # the hub is not asked
+    assert not next(size for size in plan.sizes if size.pairs == 10**9).fits  # workers hold all groups
+
+
+def test_a_models_sizes(tmp_path: Path) -> None:
+    values = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+              "vocab_size": 10, "intermediate_size": 16}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    shape = model_shape(run_config(model={"name_or_path": str(tmp_path)}))
+    assert (shape.layers, shape.hidden, shape.mlp, shape.attention, shape.key_value) == (2, 8, 16, 8, 4)
+    assert shape.flops("rm", None).weights == 1352 - 160  # counted in tests/doctor/test_memory.py
+    guessed = model_shape(run_config(model={"name_or_path": "org/Llama-8B"}))
+    # Llama 3's 8B has 32 layers of 4096: what hangs on them is within a fifth.
+    assert guessed.layers * guessed.hidden == pytest.approx(32 * 4096, rel=0.2)
+    with pytest.raises(UserError, match="its size is unknown"):
+        model_shape(run_config(model={"name_or_path": "org/gpt"}))
+
+
+def test_rates_have_sources_and_can_be_laid_over(tmp_path: Path) -> None:
+    assert all(rate.value > 0 and rate.source and rate.unit for rate in load_rates().values())
+    gpus = {name for name, rate in load_rates().items() if rate.kind == "assumed"}
+    assert {"training_utilisation", "scoring_utilisation"} <= gpus  # until somebody measures them
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps({"training_utilisation": {"value": 0.7, "source": "a run, today"}}))
+    (slow, fast) = (
+        {s.name: s for s in stages(replace(work(1e6, 8), rates=load_rates(path)))}["train rm"].parts["compute"]
+        for path in (None, file)
+    )
+    assert slow / fast == pytest.approx(0.7 / 0.35)
+    assert load_rates(file)["training_utilisation"].kind == "measured"
+    for wrong in (
+        {"speed": {"value": 1, "source": "x"}},
+        {"start": {"value": 0, "source": "x"}},
+        {"start": {"value": True, "source": "x"}},
+        {"start": {"value": 1}},
+        {"start": {"value": 1, "source": "x", "kind": "guessed"}},
+        {"start": 1},
+        [1],
+    ):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=r"rates\.json"):
+            load_rates(file)
+    with pytest.raises(UserError, match="not in the table"):
+        load_rates(gpu="Voodoo 2")
+
+
+@pytest.mark.parametrize("words", [["--pairs", "9999"], ["--pairs", "2e9"], ["--gpus", "0"], ["--gpus", "1025"],
+                                   ["--gpus", "many"], ["--gpu", "Voodoo"], ["--rates", "none.json"]])  # fmt: skip
+def test_what_can_not_be_planned(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """In a process of its own: no Ray, DeepSpeed or vLLM is loaded, nothing is written."""
+    code = (
+        "import sys\nfrom mapl_ray.cli import main\ncode = main(sys.argv[1:])\n"
+        "print(*sorted({'ray', 'vllm', 'deepspeed'} & {*sys.modules}), file=sys.stderr)\nsys.exit(code)"
+    )
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "plan", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, ""), done.stderr
+        return done.stdout
+
+    values = json.loads(run("--pairs", "1e4,1e9", "--gpus", "8,1024", "--json", "model.name_or_path=org/model-8B"))
+    assert [(plan["pairs"], plan["gpus"]) for plan in values["plans"]] == [
+        (10**4, 8), (10**4, 1024), (10**9, 8), (10**9, 1024)
+    ]  # fmt: skip
+    for plan in values["plans"]:
+        assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"].values()))
+        assert plan["gpu_hours"] == pytest.approx(plan["seconds"] * plan["gpus"] / 3600)
+        assert plan["storage_bytes"]["total"] > 0
+    assert values["groups"]["source"].startswith("measured: the first")  # the demo's own text
+    text = run("--pairs", "1e6", "--gpus", "64", "model.name_or_path=org/model-8B")
+    for word in ("1M", "bottleneck", "ZeRO", "assumed", "data sheet", "GPU hours", "benchmarks/README.md"):
+        assert word in text
+    assert list(tmp_path.iterdir()) == []
