@@ -1,11 +1,18 @@
 """Fixtures that several test folders share."""
 
+import os
 import random
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.models import build_tiny, load_tokenizer
@@ -88,3 +95,57 @@ def judge_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer(tiny_model: Path) -> Any:
     """The tokenizer of `tiny_model`."""
     return load_tokenizer(tiny_model)
+
+
+STORE_KEY = {"ACCESS_KEY": "test", "SECRET_KEY": "a-secret-of-the-test"}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """One bucket, `bucket`; credentials are in the environment."""
+
+    address: str
+
+    @property
+    def query(self) -> str:
+        """Of a URI: where the server is."""
+        return f"endpoint_override={self.address}&scheme=http&region=us-east-1"
+
+    def uri(self, path: str) -> str:
+        """Of a file or folder in the bucket."""
+        return f"s3://bucket/{path}?{self.query}"
+
+    def upload(self, folder: Path, path: str) -> str:
+        """Copy a local folder; the URI of the copy."""
+        system, _ = fs.FileSystem.from_uri(self.uri(""))
+        fs.copy_files(str(folder), f"bucket/{path}", destination_filesystem=system)
+        return self.uri(path)
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server on loopback, which checks signatures; the credentials for it are in the environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "bucket").mkdir()
+    command = [*(sys.executable, "-m", "nanio", "serve", "--data-dir", str(folder), "--no-access-log")]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    environment = {**os.environ, **{f"NANIO_{name}": value for name, value in STORE_KEY.items()}}
+    server = subprocess.Popen(command, env=environment)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ACCESS_KEY_ID", STORE_KEY["ACCESS_KEY"])
+            patch.setenv("AWS_SECRET_ACCESS_KEY", STORE_KEY["SECRET_KEY"])
+            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+            patch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")  # this server knows no trailing checksums
+            deadline = time.monotonic() + 60
+            while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+                assert server.poll() is None, "the server did not start"
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield ObjectStore(f"127.0.0.1:{port}")
+    finally:
+        server.kill()
+        server.wait()

@@ -4,6 +4,7 @@ from mapl_ray.models.forward import PolicyLogps, RewardScores
 from mapl_ray.models.identity import model_identity
 from mapl_ray.models.load import check_model_directory, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.models.quiet import quiet_transformers
+from mapl_ray.models.remote import known_model, local_directory
 from mapl_ray.models.tiny import build_tiny
 from mapl_ray.models.tree_support import prepare_for_trees
 
@@ -12,9 +13,11 @@ __all__ = [
     "RewardScores",
     "build_tiny",
     "check_model_directory",
+    "known_model",
     "load_policy",
     "load_reward_model",
     "load_tokenizer",
+    "local_directory",
     "model_identity",
     "prepare_for_trees",
     "quiet_transformers",

@@ -1,4 +1,4 @@
-"""Loading from a local directory or a hub: safetensors only, no remote code."""
+"""Loading from a local directory, a URI or a hub: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import (
 
 from mapl_ray.errors import UserError
 from mapl_ray.models.quiet import quiet_transformers
+from mapl_ray.models.remote import local_directory
 from mapl_ray.models.tree_attention import attention_implementation
 
 Dtype = Literal["float32", "bfloat16"]
@@ -29,8 +30,9 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     find the one before. Raises `UserError` where there is no tokenizer or no EOS.
     """
     check_model_directory(path)
+    folder = local_directory(path, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unloadable(path, "tokenizer", error) from None
     if tokenizer.eos_token_id is None:
@@ -67,16 +69,16 @@ def load_reward_model(
 
 
 def check_model_directory(path: str | Path) -> None:
-    """What can be seen of a local directory without loading it. A name that is no directory is taken for a hub's."""
-    folder = Path(path)
+    """What can be seen of a directory, here or at a URI, without loading it. Any other name is taken for a hub's."""
+    folder = Path(local_directory(path, weights=False))
     if not folder.is_dir():
         if folder.is_absolute() or str(path).startswith(("./", "../", "~")):
             raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
         return
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json, so not a Hugging Face model directory.")
+        raise UserError(f"{path}: no config.json, so not a Hugging Face model directory.")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise UserError(f"{folder}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
+        raise UserError(f"{path}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
     if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: pickled weights only. Convert them to safetensors; pickles are not read.")
 
@@ -85,9 +87,10 @@ def _load(
     auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
 ) -> Any:
     check_model_directory(path)
+    folder = local_directory(path, weights=True)
     try:
         with quiet_transformers():
-            return _from_pretrained(auto, path, dtype, revision, device, four_bit, options)
+            return _from_pretrained(auto, folder, dtype, revision, device, four_bit, options)
     except (OSError, ValueError) as error:
         raise _unloadable(path, "model", error) from None
 

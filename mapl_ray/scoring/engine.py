@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from mapl_ray.errors import RunError
-from mapl_ray.models import load_tokenizer
+from mapl_ray.models import load_tokenizer, local_directory
 from mapl_ray.scoring.judge import find_answers, p_yes
 from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
 from mapl_ray.scoring.options import EngineOptions
@@ -127,9 +127,10 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # actors share the cores
     from vllm import LLM
 
+    model = str(local_directory(options.model, weights=True))
     try:
         return LLM(
-            model=options.model,
+            model=model,
             revision=options.revision,
             runner=runner,
             dtype=options.dtype,
