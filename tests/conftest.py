@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,18 +103,15 @@ STORE_KEY = {"ACCESS_KEY": "test", "SECRET_KEY": "a-secret-of-the-test"}
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """One bucket, `bucket`; credentials are in the environment."""
+    """One bucket, `bucket`, of a server on loopback."""
 
+    root: str  # of URIs
     address: str
-
-    @property
-    def query(self) -> str:
-        """Of a URI: where the server is."""
-        return f"endpoint_override={self.address}&scheme=http&region=us-east-1"
+    query: str  # of a URI: where the server is, and how to talk to it
 
     def uri(self, path: str) -> str:
         """Of a file or folder in the bucket."""
-        return f"s3://bucket/{path}?{self.query}"
+        return f"{self.root}/{path}?{self.query}"
 
     def upload(self, folder: Path, path: str) -> str:
         """Copy a local folder; the URI of the copy."""
@@ -122,30 +120,47 @@ class ObjectStore:
         return self.uri(path)
 
 
-@pytest.fixture(scope="session")
-def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A real S3 server on loopback, which checks signatures; the credentials for it are in the environment."""
-    folder = tmp_path_factory.mktemp("s3")
+@contextmanager
+def serving(*command: str, **environment: str) -> Iterator[str]:
+    """A Python module as a server, `--host` and `--port` added; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (folder / "bucket").mkdir()
-    command = [*(sys.executable, "-m", "nanio", "serve", "--data-dir", str(folder), "--no-access-log")]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    environment = {**os.environ, **{f"NANIO_{name}": value for name, value in STORE_KEY.items()}}
-    server = subprocess.Popen(command, env=environment)
+    words = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ACCESS_KEY_ID", STORE_KEY["ACCESS_KEY"])
-            patch.setenv("AWS_SECRET_ACCESS_KEY", STORE_KEY["SECRET_KEY"])
-            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-            patch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")  # this server knows no trailing checksums
-            deadline = time.monotonic() + 60
-            while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
-                assert server.poll() is None, "the server did not start"
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            yield ObjectStore(f"127.0.0.1:{port}")
+        deadline = time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, f"{command[0]} did not start"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server, which checks signatures; the credentials for it are in the environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "bucket").mkdir()
+    words = ("nanio", "serve", "--data-dir", str(folder), "--no-access-log", "--log-level", "error")
+    environment = {f"NANIO_{name}": value for name, value in STORE_KEY.items()}
+    with serving(*words, **environment) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", STORE_KEY["ACCESS_KEY"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", STORE_KEY["SECRET_KEY"])
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")  # this server knows no trailing checksums
+        yield ObjectStore("s3://bucket", address, f"endpoint_override={address}&scheme=http&region=us-east-1")
+
+
+@pytest.fixture(scope="session")
+def google_store() -> Iterator[ObjectStore]:
+    """An emulator of Google's object store; anybody may read and write."""
+    with serving("gcp_storage_emulator", "start", "--quiet", "--in-memory", "--default-bucket", "bucket") as address:
+        query = f"endpoint_override={address}&scheme=http&retry_limit_seconds=5"
+        yield ObjectStore("gs://anonymous@bucket", address, query)

@@ -89,6 +89,13 @@ def test_what_is_no_model_is_refused_before_the_run(
     assert not any(path.suffix == ".bin" for path in cache.rglob("*"))
 
 
+def test_a_model_of_googles_store(tiny_model: Path, google_store: Any, cache: Path) -> None:
+    uri = google_store.upload(tiny_model, "models/tiny")
+    assert all(file.etag() for file in remote_files(uri))
+    assert load_policy(uri, "float32").num_parameters() == load_policy(tiny_model, "float32").num_parameters()
+    assert names(cache) == names(tiny_model)
+
+
 def test_scoring_takes_it_and_counts_what_it_needs(tiny_model: Path, object_store: Any, cache: Path) -> None:
     uri = object_store.upload(tiny_model, "models/counted")
     config = config_of(uri, reward_model=uri)

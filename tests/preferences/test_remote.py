@@ -39,18 +39,20 @@ def pairs_uri(object_store: Any, tmp_path_factory: pytest.TempPathFactory) -> st
     return object_store.upload(folder, "pairs")
 
 
-def test_files_and_folders_of_an_object_store(pairs_uri: str, object_store: Any) -> None:
-    whole = DataConfig(path=pairs_uri)
+@pytest.mark.parametrize("kind", ["object_store", "google_store"])
+def test_files_and_folders_of_an_object_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    write(tmp_path)
+    store = request.getfixturevalue(kind)
+    whole = DataConfig(path=store.upload(tmp_path, "whole"))
     check_source(whole)
     assert ids(whole) == [row["id"] for row in ROWS]
     for name, rows in (("a.jsonl.gz", ROWS[:80]), ("b.parquet", ROWS[80:])):
-        assert ids(DataConfig(path=object_store.uri(f"pairs/{name}"))) == [row["id"] for row in rows]
+        assert ids(DataConfig(path=store.uri(f"whole/{name}"))) == [row["id"] for row in rows]
     assert len(ids(whole.model_copy(update={"limit": 90}))) == 90
-    assert set(source_identity(whole)) == {
-        "bucket/pairs/a.jsonl.gz",
-        "bucket/pairs/b.parquet",
-        "bucket/pairs/notes.txt",
-    }
+    assert {*source_identity(whole)} == {f"bucket/whole/{name}" for name in ("a.jsonl.gz", "b.parquet", "notes.txt")}
+    for path in ("nowhere", "whole/c.parquet"):
+        with pytest.raises(UserError, match="no such file or folder there"):
+            check_source(DataConfig(path=store.uri(path)))
 
 
 def test_where_the_store_is_may_be_said_in_the_environment(
@@ -64,8 +66,6 @@ def test_where_the_store_is_may_be_said_in_the_environment(
 @pytest.mark.parametrize(
     ("path", "environment", "word"),
     [
-        ("s3://bucket/nowhere", {}, "no such file or folder there"),
-        ("s3://bucket/pairs/c.parquet", {}, "no such file or folder there"),
         ("s3://nobucket/pairs", {}, "no such file or folder there"),
         ("s3://bucket/pairs", {"AWS_SECRET_ACCESS_KEY": "another"}, r"can't be reached .*credentials"),
         ("s3://bucket/pairs/a.jsonl.gz", {"AWS_ACCESS_KEY_ID": "nobody"}, r"can't be reached .*credentials"),
