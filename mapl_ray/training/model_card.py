@@ -100,7 +100,7 @@ def _loading(facts: CardFacts, adapter: bool) -> str:
     if adapter:
         lines += [
             "from peft import PeftModel",
-            f'base = {auto}.from_pretrained("{facts.base_model}"{labels})',
+            f'base = {auto}.from_pretrained("{facts.base_name}"{labels})',
             'model = PeftModel.from_pretrained(base, "PATH")',
         ]
     else:
