@@ -131,6 +131,8 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
         yield Finding("ok", "judge", "the policy itself (model.name_or_path): as large as it, and as biased")
     for what, key, value in (
         ("judge", "scoring.judge.model", judge),
+        ("reference", "scoring.ref_model", config.scoring.ref_model),
+        ("rewards", "scoring.reward_model", config.scoring.reward_model),
         ("pair rewards", "scoring.pair_reward_model", config.scoring.pair_reward_model),
     ):
         if value not in (None, "policy"):

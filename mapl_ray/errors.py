@@ -12,3 +12,8 @@ class UserError(Exception):
 
 class RunError(Exception):
     """A failure in mid-run (non-finite loss, engine that will not start): exit code 1."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as far as a sentence of ours can take it; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,12 +1,20 @@
 """Fixtures that several test folders share."""
 
+import os
 import random
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.models import build_tiny, load_tokenizer
@@ -114,3 +122,71 @@ def judge_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer(tiny_model: Path) -> Any:
     """The tokenizer of `tiny_model`."""
     return load_tokenizer(tiny_model)
+
+
+STORE_KEY = {"ACCESS_KEY": "test", "SECRET_KEY": "a-secret-of-the-test"}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """One bucket, `bucket`, of a server on loopback."""
+
+    root: str  # of URIs
+    address: str
+    query: str  # of a URI: where the server is, and how to talk to it
+
+    def uri(self, path: str) -> str:
+        """Of a file or folder in the bucket."""
+        return f"{self.root}/{path}?{self.query}"
+
+    def upload(self, folder: Path, path: str) -> str:
+        """Copy a local folder; the URI of the copy."""
+        system, _ = fs.FileSystem.from_uri(self.uri(""))
+        fs.copy_files(str(folder), f"bucket/{path}", destination_filesystem=system)
+        return self.uri(path)
+
+
+@contextmanager
+def serving(*command: str, **environment: str) -> Iterator[str]:
+    """A Python module as a server, `--host` and `--port` added; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, f"{command[0]} did not start"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server, which checks signatures; the credentials for it are in the environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "bucket").mkdir()
+    words = ("nanio", "serve", "--data-dir", str(folder), "--no-access-log", "--log-level", "error")
+    environment = {f"NANIO_{name}": value for name, value in STORE_KEY.items()}
+    with serving(*words, **environment) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", STORE_KEY["ACCESS_KEY"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", STORE_KEY["SECRET_KEY"])
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")  # this server knows no trailing checksums
+        yield ObjectStore("s3://bucket", address, f"endpoint_override={address}&scheme=http&region=us-east-1")
+
+
+@pytest.fixture(scope="session")
+def google_store() -> Iterator[ObjectStore]:
+    """An emulator of Google's object store; anybody may read and write."""
+    with serving("gcp_storage_emulator", "start", "--quiet", "--in-memory", "--default-bucket", "bucket") as address:
+        query = f"endpoint_override={address}&scheme=http&retry_limit_seconds=5"
+        yield ObjectStore("gs://anonymous@bucket", address, query)

@@ -20,13 +20,13 @@ METHODS: tuple[Method, ...] = ("rm", "dpo")
 
 def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     """Look at the files and names that the stages will need. Raises `UserError` for the first that is not right."""
+    if config.model.name_or_path != "tiny":
+        check_model_directory(config.model.name_or_path)
     if "synthesize" in stages:
         check_source(config.data)
         Contamination.load(config.data)
         select_functions(config.synthesis)
         _check_pair_scoring(config)
-    if config.model.name_or_path != "tiny":
-        check_model_directory(config.model.name_or_path)
     if "score" in stages:
         if not config.scoring.ref_logps and config.scoring.reward_model is None:
             raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
@@ -45,10 +45,10 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
 
 def _check_scoring(config: RunConfig) -> None:
     scoring, model = config.scoring, config.model
-    check_engine(config)
     for name in (scoring.reward_model, scoring.ref_model):
         if name is not None:
             check_model_directory(name)
+    check_engine(config)
     if scoring.lora is not None:
         check_lora(scoring.lora, scoring.gpus_per_engine)
     if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny one is built of data not yet read
@@ -57,10 +57,10 @@ def _check_scoring(config: RunConfig) -> None:
 
 def _check_pair_scoring(config: RunConfig) -> None:
     judge = config.scoring.judge
-    if config.scoring.scores_pairs:
-        check_engine(config)
     if judge.model is not None:
         judge_questions(config.synthesis, judge.functions)
     for model in (judge.model, config.scoring.pair_reward_model):
         if model not in (None, "policy"):
             check_model_directory(str(model))
+    if config.scoring.scores_pairs:
+        check_engine(config)

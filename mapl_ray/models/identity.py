@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from mapl_ray.model_copies import remote_model
+from mapl_ray.preferences import is_uri
+
 _READ_WHOLE = 2**30  # bytes; larger weights are told apart by size and time of change
 
 
 def model_identity(path: str | Path, revision: str | None = None) -> str:
-    """A digest of a local directory's files, or `name@revision` for a hub's model."""
+    """A digest of a directory's files (behind a URI: of their names, sizes and ETags), or a hub's `name@revision`."""
+    if is_uri(str(path)):
+        return remote_model(str(path)).identity
     folder = Path(path)
     if not folder.is_dir():
         return f"{path}@{revision or 'main'}"

@@ -1,4 +1,4 @@
-"""Loading from a local directory or a hub: safetensors only, no remote code."""
+"""Loading from a local directory, a URI or a hub: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from mapl_ray.errors import UserError
+from mapl_ray.model_copies import local_directory
 from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tree_attention import attention_implementation
 from mapl_ray.models.weights import check_weights
@@ -30,8 +31,9 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     find the one before. Raises `UserError` where there is no tokenizer or no EOS.
     """
     check_model_directory(path)
+    folder = local_directory(path, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unloadable(path, "tokenizer", error) from None
     if tokenizer.eos_token_id is None:
@@ -68,21 +70,20 @@ def load_reward_model(
 
 
 def check_model_directory(path: str | Path) -> None:
-    """What can be seen of a local directory without loading it. A name that is no directory is taken for a hub's.
+    """What can be seen of a directory, here or at a URI, without loading it. Any other name is taken for a hub's.
 
-    Raises `UserError` for a URI, a directory that is not there or not whole, and one whose weights are pickles.
+    Raises `UserError` for an address that can't be reached, a directory that is not there or not whole, and one whose
+    weights are pickles.
     """
-    folder = Path(path)
+    folder = Path(local_directory(path, weights=False))
     if not folder.is_dir():
-        if "://" in str(path):
-            raise UserError(f"{path}: models are not read from a URI. Give a directory, a hub name, or `tiny`.")
         if folder.is_absolute() or str(path).startswith(("./", "../", "~")):
             raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
         return
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json, so not a Hugging Face model directory.")
+        raise UserError(f"{path}: no config.json, so not a Hugging Face model directory.")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise UserError(f"{folder}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
+        raise UserError(f"{path}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
     check_weights(folder)
 
 
@@ -90,9 +91,10 @@ def _load(
     auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
 ) -> Any:
     check_model_directory(path)
+    folder = local_directory(path, weights=True)
     try:
         with quiet_transformers():
-            return _from_pretrained(auto, path, dtype, revision, device, four_bit, options)
+            return _from_pretrained(auto, folder, dtype, revision, device, four_bit, options)
     except (OSError, ValueError) as error:
         raise _unloadable(path, "model", error) from None
 

@@ -3,7 +3,7 @@
 from mapl_ray.preferences.contamination import Contamination, benchmark_digests
 from mapl_ray.preferences.duplicates import Duplicates
 from mapl_ray.preferences.read import read_pairs
-from mapl_ray.preferences.remote import check_address, is_uri
+from mapl_ray.preferences.remote import RemoteFile, check_address, is_uri, remote_files
 from mapl_ray.preferences.sources import check_source, source_identity
 from mapl_ray.preferences.spill import RejectionFile, Spill, place_of
 from mapl_ray.preferences.split import eval_split, prompt_key
@@ -12,6 +12,7 @@ __all__ = [
     "Contamination",
     "Duplicates",
     "RejectionFile",
+    "RemoteFile",
     "Spill",
     "benchmark_digests",
     "check_address",
@@ -21,5 +22,6 @@ __all__ = [
     "place_of",
     "prompt_key",
     "read_pairs",
+    "remote_files",
     "source_identity",
 ]

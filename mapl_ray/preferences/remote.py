@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from mapl_ray.errors import UserError
+from mapl_ray.errors import UserError, first_line
 
 _SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "file")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -37,6 +37,7 @@ class RemoteFile:
     size: int
     modified: str
     open: Callable[[], BinaryIO]
+    etag: Callable[[], str]  # what the store says its content is known by, "" where it says nothing; asks the server
 
     @property
     def identity(self) -> str:
@@ -121,7 +122,7 @@ def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:
             found = [info] if info.type == fs.FileType.File else []
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"{key}={uri!r}: can't be reached ({_first_line(error)}). Check it and the credentials."
+            f"{key}={uri!r}: can't be reached ({first_line(error)}). Check it and the credentials."
         ) from None
     if not found:
         raise UserError(f"{key}={uri!r}: no such file or folder there, or the folder is empty.")
@@ -129,8 +130,8 @@ def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:
 
 
 def _file(system: Any, info: Any) -> RemoteFile:
-    opener = partial(_open, system, info.path)
-    return RemoteFile(PurePosixPath(info.path), int(info.size), str(info.mtime_ns), opener)
+    opener, etag = partial(_open, system, info.path), partial(_etag, system, info.path)
+    return RemoteFile(PurePosixPath(info.path), int(info.size), str(info.mtime_ns), opener, etag)
 
 
 def _open(system: Any, path: str) -> BinaryIO:
@@ -138,5 +139,7 @@ def _open(system: Any, path: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(system.open_input_file(path), buffer_size=4 * 2**20))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _etag(system: Any, path: str) -> str:
+    with system.open_input_stream(path) as stream:
+        found = {name.lower(): value for name, value in (stream.metadata() or {}).items()}
+    return bytes(found.get("etag", b"")).decode("ascii", "replace").strip('"')

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.config import DataConfig
-from mapl_ray.errors import RunError, UserError
+from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
 from mapl_ray.preferences.formats import COLUMNS
 from mapl_ray.preferences.remote import is_uri, remote_files
@@ -107,7 +107,7 @@ def _saved_rows(path: Path, split: str | None) -> Iterator[RawRow]:
     # A damaged folder shows as any of these, from its JSON files or from Arrow's.
     except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: not a whole save_to_disk folder ({type(error).__name__}: {_first_line(error)}). "
+            f"{path}: not a whole save_to_disk folder ({type(error).__name__}: {first_line(error)}). "
             "Save or copy it again."
         ) from None
 
@@ -129,7 +129,7 @@ def _hub_rows(config: DataConfig) -> Iterator[RawRow]:
     # Whatever HTTP client and file format stand behind it: there is no closed list of what they raise.
     except Exception as error:
         if started:
-            raise RunError(f"hub data set {config.path!r}: reading stopped ({_first_line(error)}).") from error
+            raise RunError(f"hub data set {config.path!r}: reading stopped ({first_line(error)}).") from error
         raise UserError(_hub_message(config, error)) from None
 
 
@@ -137,14 +137,14 @@ def _hub_message(config: DataConfig, error: Exception) -> str:
     what = f"data.path={config.path!r}: no such file or folder here, so taken for a Hugging Face data set, "
     if isinstance(error, ConnectionError):
         return (
-            f"{what}but the hub cannot be reached ({_first_line(error)}). Check the path, the network and "
+            f"{what}but the hub cannot be reached ({first_line(error)}). Check the path, the network and "
             "HF_HUB_OFFLINE; or, where there is a network, run "
             f"`datasets.load_dataset({config.path!r}, split={config.split!r}).save_to_disk(FOLDER)`, copy FOLDER "
             "here and set data.path to it."
         )
     return (
         f"{what}but split {config.split!r}, revision {config.revision or 'main'!r} cannot be read "
-        f"({_first_line(error)}). Check data.path, data.split and data.revision; a gated data set needs "
+        f"({first_line(error)}). Check data.path, data.split and data.revision; a gated data set needs "
         "`hf auth login`."
     )
 
@@ -154,10 +154,6 @@ def _numbered(data: Any) -> Iterator[RawRow]:
     known = [name for name in data.column_names or [] if name in COLUMNS]
     for row, values in enumerate(data.select_columns(known) if known else data):
         yield RawRow(row, values)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def source_identity(config: DataConfig) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from mapl_ray.errors import RunError
+from mapl_ray.model_copies import local_directory
 from mapl_ray.models import load_tokenizer
 from mapl_ray.scoring.judge import find_answers, p_yes
 from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
@@ -149,9 +150,10 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # actors share the cores
     from vllm import LLM
 
+    model = str(local_directory(options.model, weights=True))
     try:
         return LLM(
-            model=options.model,
+            model=model,
             revision=options.revision,
             runner=runner,
             dtype=options.dtype,

@@ -12,6 +12,8 @@ from typing import Any
 
 from mapl_ray.config import RunConfig, ScoringConfig, TinyModelConfig
 from mapl_ray.errors import UserError
+from mapl_ray.model_copies import known_model
+from mapl_ray.preferences import is_uri
 
 GIB = 2.0**30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -35,7 +37,7 @@ class EngineNeeds:
 
 
 def engine_needs(config: RunConfig) -> list[EngineNeeds]:
-    """Of every model that `scoring` names; a hub's, whose config is not here, tells nothing."""
+    """Of every model that `scoring` names; one whose config is not here (yet) tells nothing. Asks no server."""
     scoring, dtype = config.scoring, config.model.dtype
     names = [scoring.ref_model or config.model.name_or_path] if scoring.ref_logps else []
     judge = config.model.name_or_path if scoring.judge.model == "policy" else scoring.judge.model
@@ -70,13 +72,15 @@ def _tiny(tiny: TinyModelConfig, dtype: str) -> EngineNeeds:
 
 
 def _of_directory(name: str, dtype: str) -> EngineNeeds:
-    folder = Path(name).expanduser()
+    remote = known_model(name) if is_uri(name) else None
+    folder = Path(name).expanduser() if remote is None else remote.folder
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return EngineNeeds(name, None, None, None)
     stored = values.get("dtype") or values.get("torch_dtype")
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    here = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    weights = here if remote is None else remote.weight_bytes
     known = weights > 0 and stored in _BYTES
     return EngineNeeds(
         name, weights * _BYTES[dtype] / _BYTES[stored] if known else None, _kv_token(values, dtype), _longest(values)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from mapl_ray.config import Method
+from mapl_ray.preferences import is_uri
 from mapl_ray.versions import package_versions
 
 
@@ -17,7 +19,7 @@ class CardFacts:
     """What does not change in a run."""
 
     method: Method
-    base_model: str  # a hub's name, or a directory
+    base_model: str  # a hub's name, a directory or a URI
     revision: str | None
     data: str  # the groups, as in run/scored/train
     data_hash: str
@@ -25,6 +27,13 @@ class CardFacts:
     total_steps: int
     num_workers: int
     config: dict[str, Any]  # the `train` section
+
+    @property
+    def base_name(self) -> str:
+        """What a hub takes: a name, never a path of this machine or the address of a store."""
+        if is_uri(self.base_model):
+            return PurePosixPath(urlsplit(self.base_model).path).name
+        return Path(self.base_model).name if Path(self.base_model).is_dir() else self.base_model
 
 
 _WHAT = {
@@ -41,7 +50,7 @@ def model_card(facts: CardFacts, step: int, metrics: dict[str, float], adapter: 
             f"# {'Adapter' if adapter else 'Model'} after step {step} of {facts.total_steps}",
             "",
             f"{_WHAT[facts.method]} Trained by Multi-level Aware Preference Learning "
-            f"([arXiv 2505.12845](https://arxiv.org/abs/2505.12845)) with mapl_ray, from `{facts.base_model}`"
+            f"([arXiv 2505.12845](https://arxiv.org/abs/2505.12845)) with mapl_ray, from `{facts.base_name}`"
             f"{'' if facts.revision is None else f' at revision `{facts.revision}`'}.",
             "",
             _loading(facts, adapter),
@@ -70,11 +79,9 @@ def model_card(facts: CardFacts, step: int, metrics: dict[str, float], adapter: 
 
 def _header(facts: CardFacts, adapter: bool) -> dict[str, Any]:
     lora = facts.config.get("lora") is not None
-    # A hub takes a name, not a path of this machine.
-    name = Path(facts.base_model).name if Path(facts.base_model).is_dir() else facts.base_model
     return {
         "library_name": "peft" if adapter else "transformers",
-        "base_model": name,
+        "base_model": facts.base_name,
         "base_model_relation": "adapter" if adapter else "finetune",
         "pipeline_tag": "text-classification" if facts.method == "rm" else "text-generation",
         "tags": [
@@ -93,7 +100,7 @@ def _loading(facts: CardFacts, adapter: bool) -> str:
     if adapter:
         lines += [
             "from peft import PeftModel",
-            f'base = {auto}.from_pretrained("{facts.base_model}"{labels})',
+            f'base = {auto}.from_pretrained("{facts.base_name}"{labels})',
             'model = PeftModel.from_pretrained(base, "PATH")',
         ]
     else:

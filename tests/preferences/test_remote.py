@@ -2,11 +2,6 @@
 
 import gzip
 import json
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +9,6 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 
 from mapl_ray.config import DataConfig, parse_config
 from mapl_ray.errors import UserError
@@ -38,51 +32,59 @@ def write(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The query of an S3 URI: where the server is."""
-    pytest.importorskip("moto", reason="the S3 server for tests is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
-    folder = tmp_path_factory.mktemp("s3")
+def pairs_uri(object_store: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of pairs in the store."""
+    folder = tmp_path_factory.mktemp("pairs")
     write(folder)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ACCESS_KEY_ID", "test")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-            deadline = time.monotonic() + 60
-            while True:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            system, _ = fs.FileSystem.from_uri(f"s3://bucket?{query}")
-            system.create_dir("bucket")
-            fs.copy_files(str(folder), "bucket/pairs", destination_filesystem=system)
-            yield query
-    finally:
-        server.kill()
-        server.wait()
+    return object_store.upload(folder, "pairs")
 
 
-def test_files_and_folders_of_an_object_store(store: str) -> None:
-    whole = DataConfig(path=f"s3://bucket/pairs?{store}")
+@pytest.mark.parametrize("kind", ["object_store", "google_store"])
+def test_files_and_folders_of_an_object_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    write(tmp_path)
+    store = request.getfixturevalue(kind)
+    whole = DataConfig(path=store.upload(tmp_path, "whole"))
     check_source(whole)
     assert ids(whole) == [row["id"] for row in ROWS]
-    assert ids(DataConfig(path=f"s3://bucket/pairs/b.parquet?{store}")) == [row["id"] for row in ROWS[80:]]
+    for name, rows in (("a.jsonl.gz", ROWS[:80]), ("b.parquet", ROWS[80:])):
+        assert ids(DataConfig(path=store.uri(f"whole/{name}"))) == [row["id"] for row in rows]
     assert len(ids(whole.model_copy(update={"limit": 90}))) == 90
-    assert set(source_identity(whole)) == {
-        "bucket/pairs/a.jsonl.gz",
-        "bucket/pairs/b.parquet",
-        "bucket/pairs/notes.txt",
-    }
-    with pytest.raises(UserError, match="no such file or folder there"):
-        check_source(DataConfig(path=f"s3://bucket/nowhere?{store}"))
+    assert {*source_identity(whole)} == {f"bucket/whole/{name}" for name in ("a.jsonl.gz", "b.parquet", "notes.txt")}
+    for path in ("nowhere", "whole/c.parquet"):
+        with pytest.raises(UserError, match="no such file or folder there"):
+            check_source(DataConfig(path=store.uri(path)))
+
+
+def test_where_the_store_is_may_be_said_in_the_environment(
+    pairs_uri: str, object_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{object_store.address}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert len(ids(DataConfig(path="s3://bucket/pairs/"))) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("path", "environment", "word"),
+    [
+        ("s3://nobucket/pairs", {}, "no such file or folder there"),
+        ("s3://bucket/pairs", {"AWS_SECRET_ACCESS_KEY": "another"}, r"can't be reached .*credentials"),
+        ("s3://bucket/pairs/a.jsonl.gz", {"AWS_ACCESS_KEY_ID": "nobody"}, r"can't be reached .*credentials"),
+    ],
+)
+def test_what_a_store_refuses_is_told_in_a_sentence(
+    pairs_uri: str,
+    object_store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    environment: dict[str, str],
+    word: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"data\.path='{path}.*{word}") as caught:
+        check_source(DataConfig(path=f"{path}?{object_store.query}"))
+    assert "\n" not in str(caught.value)
+    assert not any(value in str(caught.value) for value in environment.values())
 
 
 def test_a_file_uri(tmp_path: Path) -> None:
@@ -157,8 +159,8 @@ def test_a_benchmark_behind_a_uri(tmp_path: Path) -> None:
             Contamination.load(DataConfig(benchmarks=(path.as_uri(),)))
 
 
-def test_a_benchmark_of_an_object_store(store: str) -> None:
-    config = DataConfig(benchmarks=(f"s3://bucket/pairs/b.parquet?{store}",))
+def test_a_benchmark_of_an_object_store(pairs_uri: str, object_store: Any) -> None:
+    config = DataConfig(benchmarks=(object_store.uri("pairs/b.parquet"),))
     assert len(Contamination.load(config).prompts) == len(ROWS) - 80
     assert "bucket/pairs/b.parquet" in benchmark_digests(config)[0]
 

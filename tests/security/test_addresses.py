@@ -57,9 +57,16 @@ def test_addresses_in_disguise_are_no_files(path: str) -> None:
         check_source(DataConfig(path=path))
 
 
-@pytest.mark.parametrize("name", ["http://169.254.169.254/model", "s3://bucket/model", "file:///etc"])
-def test_models_are_not_read_from_addresses(name: str) -> None:
-    with pytest.raises(UserError, match="not read from a URI"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("http://169.254.169.254/model", "http:// is not read"),
+        ("s3://bucket/model?endpoint_override=169.254.169.254", "metadata service"),
+        ("file:///etc", "no safetensors there"),
+    ],
+)
+def test_models_are_not_read_from_such_addresses(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_model_directory(name)
     for key in ("model.name_or_path", "scoring.judge.model", "scoring.pair_reward_model"):
         values: dict[str, object] = {}

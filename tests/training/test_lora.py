@@ -173,6 +173,7 @@ def test_model_cards_tell_data_config_versions_and_metrics(runs: Path, data: Pat
         assert json.loads((data / "train" / "manifest.json").read_text())["parts"]
         assert f"| torch | {torch.__version__} |" in card
         assert "More Information Needed" not in card
+        assert "from `tiny`" in card
 
 
 def test_what_can_not_be_had_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""Models behind a URI (s3://, gs://, hdfs://, file://): copied once a machine, then like any local directory.
+
+A copy is known by the names, sizes and ETags of its files (times of change where a store has no ETags): another model
+at the same address is another copy. Each file is written aside, and renamed when it is whole. Weights come when they
+are loaded; what can be said before a run starts needs the small files alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from filelock import FileLock
+
+from mapl_ray.errors import RunError, UserError, first_line
+from mapl_ray.preferences import RemoteFile, is_uri, remote_files
+
+# Never a pickle, never code: tokenizers, configs, templates, and weights that are numbers alone.
+_SMALL = (".json", ".txt", ".model", ".jinja")
+_WEIGHTS = ".safetensors"
+_CHUNK = 2**24  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """What is at an address, and where this machine has its copy."""
+
+    uri: str
+    identity: str
+    folder: Path
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights there, copied or not."""
+        return sum(file.size for file in self.files if file.path.suffix == _WEIGHTS)
+
+
+_seen: dict[str, RemoteModel] = {}  # in this process an address stands for one and the same model
+
+
+def local_directory(path: str | Path, *, weights: bool) -> Path | str:
+    """The path itself, or the folder with the copy of what a URI names; without `weights`, of its small files alone.
+
+    Raises `UserError` for an address that can't be reached or holds no safetensors, `RunError` where copying stops.
+    """
+    if not is_uri(str(path)):
+        return path
+    model = remote_model(str(path))
+    model.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(model.folder.with_suffix(".lock")):  # many workers of a machine start at once
+        for file in model.files:
+            there = model.folder / file.path.name
+            if (weights or file.path.suffix != _WEIGHTS) and not there.is_file():
+                _copy(file, there, model.uri)
+    return model.folder
+
+
+def remote_model(uri: str) -> RemoteModel:
+    """What is at the address; asked once a process. Raises `UserError` as `local_directory` does."""
+    if uri not in _seen:
+        found = [file for file in remote_files(uri, "model") if file.path.suffix in (*_SMALL, _WEIGHTS)]
+        if not any(file.path.suffix == _WEIGHTS for file in found):
+            raise UserError(f"model={uri!r}: no safetensors there. Save the model with save_pretrained; no pickles.")
+        digest = hashlib.sha256()
+        for file in found:
+            digest.update(f"{file.path.name}\n{file.size}\n{_known_by(file, uri)}\n".encode())
+        identity = digest.hexdigest()
+        _seen[uri] = RemoteModel(uri, identity, cache_folder() / "models" / identity[:32], tuple(found))
+    return _seen[uri]
+
+
+def known_model(uri: str) -> RemoteModel | None:
+    """What `remote_model` has found; None where this process has not asked yet. Asks no server."""
+    return _seen.get(uri)
+
+
+def cache_folder() -> Path:
+    """`MAPL_CACHE`, else `mapl_ray` in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mapl_ray"
+    return Path(os.environ.get("MAPL_CACHE") or user).expanduser()
+
+
+def _known_by(file: RemoteFile, uri: str) -> str:
+    try:
+        return file.etag() or file.modified
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"model={uri!r}: {file.path.name} can't be read ({first_line(error)}).") from None
+
+
+def _copy(file: RemoteFile, target: Path, uri: str) -> None:
+    aside = target.with_name(f".{target.name}.part")
+    try:
+        with file.open() as source, aside.open("wb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK)
+            copy.flush()
+            os.fsync(copy.fileno())
+            size = copy.tell()
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{uri}: copying {target.name} to {target.parent} stopped ({first_line(error)}).") from error
+    if size != file.size:
+        raise RunError(f"{uri}: {target.name} has {size} bytes where {file.size} were told; was it changed meanwhile?")
+    aside.replace(target)
