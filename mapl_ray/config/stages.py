@@ -97,6 +97,12 @@ class ScoringConfig(Section):
                 f"gpus_per_engine={self.gpus_per_engine}: expected at least tensor_parallel_size * "
                 f"pipeline_parallel_size = {ranks}"
             )
+        if self.gpus_per_engine == 0 and self.pipeline_parallel_size > 1:
+            # Tried: the engine starts, and its second rank dies of the first batch.
+            raise ValueError(
+                f"pipeline_parallel_size={self.pipeline_parallel_size} on CPUs (gpus_per_engine=0): vLLM 0.32 does not "
+                "score so. Set tensor_parallel_size instead, or gpus_per_engine"
+            )
         if self.chunked_prefill is False and (self.max_num_batched_tokens or self.max_model_len) < self.max_model_len:
             raise ValueError(
                 f"max_num_batched_tokens={self.max_num_batched_tokens} with chunked_prefill=false: "

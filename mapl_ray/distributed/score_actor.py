@@ -32,9 +32,6 @@ def on_engines(
     shards: ray.data.Dataset, stages: list[Stage], column: Column, options: EngineOptions, scoring: ScoringConfig
 ) -> ray.data.Dataset:
     """Have `column` of every part computed, by as many engines as `scoring` says."""
-    # An engine that dies while it starts is a matter of the machine; Ray Data would give up at the first.
-    ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = MAX_RETRIES
-    low, high = scoring.engines
     return shards.map(
         ScoreShard,
         fn_constructor_kwargs={
@@ -44,17 +41,28 @@ def on_engines(
             "batch_groups": scoring.batch_groups,
             "run": uuid.uuid4().hex,
         },
-        compute=ray.data.ActorPoolStrategy(
-            min_size=low,
-            max_size=high,
-            max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
-            max_tasks_in_flight_per_actor=_PARTS_AT_ONCE,
-            enable_true_multi_threading=True,
-        ),
+        compute=engine_pool(shards, scoring),
         num_cpus=scoring.cpus_per_engine,
         num_gpus=scoring.gpus_per_engine,
         max_restarts=MAX_DEATHS,
         max_task_retries=MAX_DEATHS,
+    )
+
+
+def engine_pool(shards: ray.data.Dataset, scoring: ScoringConfig) -> ray.data.ActorPoolStrategy:
+    """Actors with two parts at hand each; what the pool needs beyond that is set for `shards`, which it is to map."""
+    context = shards.context
+    # An engine that dies while it starts is a matter of the machine; Ray Data would give up at the first.
+    context.max_consecutive_actor_init_deaths = MAX_RETRIES
+    # Tasks over slots. Ray Data's own 1.75 is never reached where no part waits at an actor, and the pool never grew.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    low, high = scoring.engines
+    return ray.data.ActorPoolStrategy(
+        min_size=low,
+        max_size=high,
+        max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
+        max_tasks_in_flight_per_actor=_PARTS_AT_ONCE,
+        enable_true_multi_threading=True,
     )
 
 
@@ -70,7 +78,7 @@ def start_scorer(kind: Literal["ref_logps", "rewards", "judgements"], options: d
 
 
 class EngineTurn:
-    """Held by the thread whose batch is on the engine; a broken engine ends the process before another takes it."""
+    """Held by the thread whose part is on the engine; a broken engine ends the process before another takes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -176,8 +176,12 @@ def _paths(config: RunConfig, *, local: bool) -> dict[str, str | tuple[str, ...]
         ("data.path", config.data.path),
         ("model.name_or_path", config.model.name_or_path),
         ("scoring.reward_model", config.scoring.reward_model),
+        ("scoring.ref_model", config.scoring.ref_model),
+        ("scoring.lora", config.scoring.lora),
+        ("scoring.judge.model", config.scoring.judge.model),
+        ("scoring.pair_reward_model", config.scoring.pair_reward_model),
     ):
-        if value is None or "://" in value or Path(value).is_absolute():
+        if value in (None, "demo", "tiny", "policy") or "://" in value or Path(value).is_absolute():
             continue
         # Names (`demo`, `tiny`, a hub's) stay as they are; only what is a path here is one there.
         is_path = key == "output_dir" or value.startswith(("./", "../", "~")) or Path(value).exists()

@@ -14,24 +14,28 @@ from mapl_ray.scoring.judge import find_answers, p_yes
 from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
 from mapl_ray.scoring.options import EngineOptions
 
+CPU_BLOCK_TOKENS = 32
+
 
 class LogprobScorer:
-    """log p(response | prompt) under a causal model, summed over response tokens, in nats."""
+    """log p(response | prompt) under a causal model, summed over response tokens, in nats.
+
+    Prefix caching does not pay here: a token taken from the cache has no logits, so vLLM 0.32 has a request for
+    `prompt_logprobs` read nothing from it (`SamplingParams.skip_reading_prefix_cache`).
+    """
+
+    reads_cache = False
 
     def __init__(self, options: EngineOptions) -> None:
         """Raises `UserError` for a model without tokenizer, `RunError` where the engine does not start."""
         self.tokenizer = load_tokenizer(options.model, options.revision)
         # vLLM always generates: one token more than is scored.
         self.max_tokens = options.max_model_len - 1
-        self._engine = _engine(options, "generate")
+        self._engine = _engine(options, "generate", self.reads_cache)
         self._adapter = _adapter(options)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled.
-
-        Prefix caching does not pay here: a token taken from the cache has no logits, so vLLM 0.32 has a request for
-        `prompt_logprobs` read nothing from it (`SamplingParams.skip_reading_prefix_cache`).
-        """
+        """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
@@ -71,7 +75,8 @@ class RewardScorer:
         """Raises `UserError` for a model without tokenizer, `RunError` where the engine does not start."""
         self.tokenizer = load_tokenizer(options.model, options.revision)
         self.max_tokens = options.max_model_len
-        self._engine = _engine(options, "pooling")
+        self.cached_tokens = 0  # of the last batch: read from the prefix cache instead of computed
+        self._engine = _engine(options, "pooling", reads_cache=True)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
         """One logit a sequence; `starts` does not matter here."""
@@ -81,11 +86,14 @@ class RewardScorer:
         self._engine.reset_prefix_cache()
         pooling = PoolingParams(use_activation=False)  # a sigmoid would squash the reward
         outputs = self._engine.classify(_prompts(token_ids), pooling_params=pooling, use_tqdm=False)
+        self.cached_tokens = sum(out.num_cached_tokens or 0 for out in outputs)
         return [float(out.outputs.probs[0]) for out in outputs]
 
 
 class JudgeScorer(LogprobScorer):
     """p(yes) of a prompt under a causal model, normalised over yes and no: see `scoring.judge`."""
+
+    reads_cache = True
 
     def __init__(self, options: EngineOptions) -> None:
         """Raises as `LogprobScorer` does."""
@@ -106,6 +114,7 @@ class JudgeScorer(LogprobScorer):
         from vllm import SamplingParams
 
         wanted = [token for (token,) in (*self.answers.yes, *self.answers.no)]
+        self._engine.reset_prefix_cache()  # as for rewards
         sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=wanted, detokenize=False)
         outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False)
         return [out.outputs[0].logprobs[0][token].logprob for out in outputs for token in wanted]
@@ -137,7 +146,19 @@ def _prompts(token_ids: Sequence[Sequence[int]]) -> list[dict[str, list[int]]]:
     return [{"prompt_token_ids": list(ids)} for ids in token_ids]
 
 
-def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> Any:
+def cache_options(options: EngineOptions, reads_cache: bool) -> dict[str, Any]:
+    """Of the prefix cache: none where nothing is read from it, as keeping it costs a hash a block.
+
+    The CPU build takes blocks of 128 tokens, and most prompts are shorter: nothing was ever shared. Its kernels take
+    multiples of 32 alike.
+    """
+    if not (reads_cache and options.prefix_caching):
+        return {"enable_prefix_caching": False}
+    # Not True: vLLM knows which models allow it.
+    return {"enable_prefix_caching": None, **({"block_size": CPU_BLOCK_TOKENS} if options.gpus == 0 else {})}
+
+
+def _engine(options: EngineOptions, runner: Literal["generate", "pooling"], reads_cache: bool) -> Any:
     # Read by vLLM on import or start; this process exists for the engine alone.
     logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says while it is imported, before it sets a level
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -163,7 +184,7 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"]) -> A
             pipeline_parallel_size=options.pipeline_parallel_size,
             # Beside this process: Ray would be asked for resources that this actor holds already.
             distributed_executor_backend=None if options.ranks == 1 else "mp",
-            enable_prefix_caching=None if options.prefix_caching else False,  # None: where the model allows it
+            **cache_options(options, reads_cache),
             enable_chunked_prefill=options.chunked_prefill,
             max_num_batched_tokens=options.max_num_batched_tokens,
             **_lora_options(options),

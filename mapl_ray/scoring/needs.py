@@ -6,7 +6,8 @@ KV cache of a token = 2 (keys, values) * layers * key-value heads * head size * 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ GIB = 2.0**30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Python, torch and vLLM in one process on a CPU, before any model.
 PROCESS_GIB = 1.0
+_SPLITS = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "num_hidden_layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,15 @@ class EngineNeeds:
     weights: float | None
     kv_token: float | None
     longest: int | None  # tokens that the model was made for
+    splits: Mapping[str, int] = field(default_factory=dict)  # what tensor parallelism cuts, by its name in the config
+
+    def kv_token_of_a_rank(self, config: ScoringConfig) -> float:
+        """Bytes of KV cache that a token takes on one rank: heads by tensor, layers by pipeline parallelism.
+
+        Key-value heads that are fewer than ranks are kept more than once.
+        """
+        tensor = min(config.tensor_parallel_size, self.splits.get("num_key_value_heads", config.tensor_parallel_size))
+        return (self.kv_token or 0.0) / (tensor * config.pipeline_parallel_size)
 
     def memory_gib(self, config: ScoringConfig) -> float:
         """Main memory of one CPU engine: processes, KV cache, weights."""
@@ -49,15 +60,16 @@ def engine_needs(config: RunConfig) -> list[EngineNeeds]:
 
 
 def check_engine(config: RunConfig) -> None:
-    """Raise `UserError` for a length that the model or the KV cache of an engine can't take."""
+    """Raise `UserError` for a length that model or KV cache can't take, and for parts that can't be cut."""
     length, gib = config.scoring.max_model_len, config.scoring.kv_cache_gib
     for needs in engine_needs(config):
+        _check_parallel(needs, config.scoring)
         if needs.longest is not None and length > needs.longest:
             raise UserError(
                 f"scoring.max_model_len={length}: {needs.model} takes {needs.longest} tokens "
                 "(max_position_embeddings). Lower it; longer sequences are rejected and counted."
             )
-        wanted = (needs.kv_token or 0.0) * length / GIB
+        wanted = needs.kv_token_of_a_rank(config.scoring) * length / GIB
         # GPU engines take what gpu_memory_utilization leaves, which their node alone knows.
         if not config.scoring.gpus_per_engine and wanted > gib:
             raise UserError(
@@ -66,9 +78,25 @@ def check_engine(config: RunConfig) -> None:
             )
 
 
+def _check_parallel(needs: EngineNeeds, config: ScoringConfig) -> None:
+    tensor, pipeline = config.tensor_parallel_size, config.pipeline_parallel_size
+    for name, number in needs.splits.items():
+        if name == "num_hidden_layers":
+            wrong = pipeline > number
+            what = f"scoring.pipeline_parallel_size={pipeline}: {needs.model} has {number} layers ({name})"
+        else:
+            # Key-value heads may also be fewer, each on several ranks.
+            wrong = number % tensor != 0 and not (name == "num_key_value_heads" and tensor % number == 0)
+            what = f"scoring.tensor_parallel_size={tensor}: {needs.model} has {name}={number}, which it does not divide"
+        if wrong:
+            raise UserError(f"{what}. Choose a size that fits, and more engines (scoring.num_engines) instead.")
+
+
 def _tiny(tiny: TinyModelConfig, dtype: str) -> EngineNeeds:
     kv_token = 2.0 * tiny.num_layers * tiny.hidden_size * _BYTES[dtype]
-    return EngineNeeds("tiny", float(tiny.most_parameters * _BYTES[dtype]), kv_token, tiny.max_position_embeddings)
+    splits = {"num_attention_heads": tiny.num_heads, "num_hidden_layers": tiny.num_layers}
+    weights = float(tiny.most_parameters * _BYTES[dtype])
+    return EngineNeeds("tiny", weights, kv_token, tiny.max_position_embeddings, splits)
 
 
 def _of_directory(name: str, dtype: str) -> EngineNeeds:
@@ -83,7 +111,11 @@ def _of_directory(name: str, dtype: str) -> EngineNeeds:
     weights = here if remote is None else remote.weight_bytes
     known = weights > 0 and stored in _BYTES
     return EngineNeeds(
-        name, weights * _BYTES[dtype] / _BYTES[stored] if known else None, _kv_token(values, dtype), _longest(values)
+        name,
+        weights * _BYTES[dtype] / _BYTES[stored] if known else None,
+        _kv_token(values, dtype),
+        _longest(values),
+        {key: values[key] for key in _SPLITS if isinstance(values.get(key), int)},
     )
 
 

@@ -34,14 +34,17 @@ def score_part(
     journal: Journal,
     engine: AbstractContextManager[object] | None = None,
 ) -> list[Outcome]:
-    """The outcome of every group, batch by batch as `journal` tells; `engine` is held while the scorer works.
+    """The outcome of every group, batch by batch as `journal` tells; `engine` is held from the first to the last.
+
+    Not batch by batch: two threads that take turns end together, and then read and tokenize together, while the engine
+    has nothing to do.
 
     Raises `BrokenEngineError` for whatever the scorer raises, but for `UserError` and `RunError`.
     """
-    # All of it before the first batch: another thread's batch is on the engine meanwhile.
+    # All of it before the first batch: another thread's part is on the engine meanwhile.
     encoded = [encode_group(group, scorer.tokenizer, scorer.max_tokens) for group in groups]
-    while (span := journal.next()) is not None:
-        with engine or nullcontext():
+    with engine or nullcontext():
+        while (span := journal.next()) is not None:
             journal.begin(span)
             try:
                 outcomes = _outcomes(encoded[slice(*span)], scorer)

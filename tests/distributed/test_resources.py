@@ -95,6 +95,29 @@ def test_engines_that_can_not_start_are_refused_before() -> None:
         check_engine(config(model=long, scoring={"max_model_len": 20_000}))
 
 
+def test_models_are_cut_only_where_they_can_be(tmp_path: Path) -> None:
+    values = {"num_attention_heads": 12, "num_key_value_heads": 2, "intermediate_size": 96, "num_hidden_layers": 3}
+    values |= {"hidden_size": 96, "max_position_embeddings": 8192}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+
+    def check(tensor: int = 1, pipeline: int = 1, **scoring: object) -> None:
+        sizes = {"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline, "gpus_per_engine": 64, **scoring}
+        check_engine(config(model={"name_or_path": str(tmp_path)}, scoring=sizes))
+
+    check(2, 3)
+    check(4)  # each of two key-value heads on two ranks
+    for tensor, what in ((8, "num_attention_heads=12"), (3, "num_key_value_heads=2")):
+        with pytest.raises(UserError, match=rf"tensor_parallel_size={tensor}: .* {what}.*num_engines"):
+            check(tensor)
+    with pytest.raises(UserError, match=r"pipeline_parallel_size=4: .* 3 layers"):
+        check(1, 4)
+    # 2 * 3 layers * 2 heads * 8 values * 4 bytes = 384 a token; of 2 heads a rank keeps one at 2 ranks and at 4.
+    (needs,) = engine_needs(config(model={"name_or_path": str(tmp_path)}))
+    for tensor, kept in ((1, 384), (2, 192), (4, 192)):
+        of_engine = config(scoring={"tensor_parallel_size": tensor}).scoring
+        assert needs.kv_token_of_a_rank(of_engine) == kept
+
+
 def test_memory_counts_on_every_node() -> None:
     # 1 GiB of process and 3 of cache an engine; the weights are nothing.
     engines = {"model": TINY, "scoring": {"kv_cache_gib": 3, "num_engines": 3}}

@@ -13,10 +13,12 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 
-from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.config import RunConfig, ScoringConfig, parse_config
 from mapl_ray.distributed.score import run_scoring
+from mapl_ray.distributed.score_actor import engine_pool
 from mapl_ray.models import load_reward_model
 from mapl_ray.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
@@ -74,6 +76,19 @@ def kill_engine_once(folder: Path, happened: list[int]) -> Callable[[], None]:
 
 def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("part-*.parquet")}
+
+
+def test_a_pool_grows_while_parts_wait(local_ray: None) -> None:
+    class Part:
+        """Stands for an engine; a part takes it a second."""
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            time.sleep(1.0)
+            return {"process": os.getpid()}
+
+    shards = ray.data.from_items([{"index": index} for index in range(16)], override_num_blocks=16)
+    pool = engine_pool(shards, ScoringConfig(concurrency=(1, 2)))
+    assert len({row["process"] for row in shards.map(Part, compute=pool, num_cpus=1).take_all()}) == 2
 
 
 def test_what_goes_wrong_changes_no_score(

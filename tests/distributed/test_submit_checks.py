@@ -72,6 +72,11 @@ def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="output_dir='runs': a relative path means nothing on another machine"):
         submit._paths(RunConfig(), local=False)
     assert submit._paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
+    judged = {"judge": {"model": "policy"}, "pair_reward_model": "./rm", "ref_model": "s3://bucket/policy"}
+    models = RunConfig.model_validate({"output_dir": "/mnt/runs", "scoring": judged})
+    assert submit._paths(models, local=True) == {"scoring.pair_reward_model": str(tmp_path / "rm")}
+    with pytest.raises(UserError, match=r"scoring.pair_reward_model='./rm': a relative path"):
+        submit._paths(models, local=False)
     own = RunConfig.model_validate(
         {"output_dir": "/mnt/runs", "synthesis": {"modules": ["mine.py", "installed.module"]}}
     )

@@ -30,12 +30,13 @@ from mapl_ray.scoring import EngineOptions, score_groups
 from mapl_ray.scoring.engine import Generator, RewardScorer
 spec = json.load(open(sys.argv[1]))
 scorer = {"ref_logps": Generator, "rewards": RewardScorer}[spec["column"]](EngineOptions(**spec["options"]))
-results = []
+results, cached = [], []
 for batch in spec["batches"]:
     scorer.tokenizer = load_tokenizer(batch["tokenizer"])
     groups = [RelationGroup.from_row(row) for row in batch["groups"]]
     results.append([g.to_row() for g in score_groups(groups, scorer, spec["column"])])
-json.dump(results, open(sys.argv[2], "w"))
+    cached.append(getattr(scorer, "cached_tokens", 0))
+json.dump({"rows": results, "cached": cached}, open(sys.argv[2], "w"))
 if spec["prompts"]:
     json.dump(scorer.generate(spec["prompts"], spec["max_new_tokens"]), open(sys.argv[3], "w"))
 """
@@ -48,7 +49,7 @@ BATCH_BOUND = 1e-4
 
 
 def score_in_process(
-    batches: Batches, model: Path, column: str, folder: Path, prompts: Prompts = (), **scoring: Any
+    batches: Batches, model: Path | str, column: str, folder: Path, prompts: Prompts = (), **scoring: Any
 ) -> list[list[dict[str, Any]]]:
     """An engine keeps its threads and memory for as long as its process lives, so it gets one of its own.
 
@@ -64,7 +65,7 @@ def score_in_process(
     command = [sys.executable, "-c", SCORE, str(spec), str(out), str(folder / "answers.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
-    results: list[list[dict[str, Any]]] = json.loads(out.read_text())
+    results: list[list[dict[str, Any]]] = json.loads(out.read_text())["rows"]
     return results
 
 
@@ -141,7 +142,12 @@ def test_ref_logps_agree_with_transformers(tiny_model: Path, tokenizer: Any, gri
 
 @pytest.mark.vllm
 def test_exported_reward_model_scores_the_same(
-    tiny_model: Path, tokenizer: Any, grid_groups: Any, tmp_path: Path
+    tiny_model: Path,
+    tokenizer: Any,
+    grid_groups: Any,
+    object_store: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = RewardScores(load_reward_model(tiny_model, ModelConfig().dtype, seed=5))
     with torch.no_grad():  # a fresh head is close to zero; rewards should differ
@@ -150,7 +156,13 @@ def test_exported_reward_model_scores_the_same(
     # Prompts of several cache blocks: what the sequences of a group share is read from the cache.
     groups = [with_long_prompts(group) for group in grid_groups(4)]
     batches = cut_in_three_ways(groups, tiny_model)
-    results = score_in_process([*batches, batches[0]], tmp_path / "rm", "rewards", tmp_path)
+    monkeypatch.setenv("MAPL_CACHE", str(tmp_path / "cache"))
+    uri = object_store.upload(tmp_path / "rm", "models/rm")  # an engine takes it from there
+    results = score_in_process([*batches, batches[0]], uri, "rewards", tmp_path)
+    cached = json.loads((tmp_path / "out.json").read_text())["cached"]
+    # Of a group alone, five of six sequences take more than 128 tokens out of the cache; groups together begin alike.
+    assert min(cached[1:5]) > 5 * 128
+    assert cached[0] == cached[-1] > sum(cached[1:5])
     found = assert_same_however_cut(results, "rewards", len(groups))
     assert found.std() > 0.1
     assert results[-1] == results[0]  # to the last bit: the cache of an earlier batch plays no part
