@@ -46,6 +46,6 @@ if __name__ == "__main__":
     specs = json.loads(Path(sys.argv[1]).read_text())
     found = [growth(spec) for spec in specs]
     Path(f"{sys.argv[1]}.{os.environ['RANK']}").write_text(json.dumps(found))
-    # Both leave together: gloo ends a rank with SIGABRT when its peer goes away while it is still winding up.
+    # Both leave together: without this a rank once ended with SIGABRT, its work done, and its peer may have been gone.
     dist.barrier()
     dist.destroy_process_group()
