@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from mapl_ray.config import ModelConfig, TrainConfig
 from mapl_ray.training import train
 
@@ -44,3 +46,6 @@ if __name__ == "__main__":
     specs = json.loads(Path(sys.argv[1]).read_text())
     found = [growth(spec) for spec in specs]
     Path(f"{sys.argv[1]}.{os.environ['RANK']}").write_text(json.dumps(found))
+    # Both leave together: without this a rank once ended with SIGABRT, its work done, and its peer may have been gone.
+    dist.barrier()
+    dist.destroy_process_group()
