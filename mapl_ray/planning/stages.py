@@ -11,7 +11,7 @@ from mapl_ray.planning.groups import Cells, GroupSize
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import Shape
 from mapl_ray.scoring.judge import ORDERS, judge_questions
-from mapl_ray.training.plan import StepPlan
+from mapl_ray.training.plan import total_steps
 from mapl_ray.training.throughput import FlopCounter
 
 METHODS: tuple[Method, ...] = ("rm", "dpo")
@@ -130,7 +130,7 @@ class _Step:
     compute: float
     network: float
     held_out: float
-    plan: StepPlan
+    total: int  # steps of a run
 
 
 def _step(work: Work, train: TrainConfig, method: Method, gpus: int, *, baseline: bool) -> _Step:
@@ -144,14 +144,13 @@ def _step(work: Work, train: TrainConfig, method: Method, gpus: int, *, baseline
     if method == "dpo" and train.reference in ("frozen", "adapter"):
         flops += counter.forward(*counts)
     workers = max(1, math.floor(gpus / max(1.0, train.gpus_per_worker)))
-    plan = StepPlan.of(train, max(1, round(work.groups - work.held_out)), workers)
     of_a_worker = train.micro_batch_size * train.gradient_accumulation_steps
     evaluated = counter.forward(*work.counts(work.group.all, padded=padded)) * work.held_out
     return _Step(
         compute=work.seconds(flops * of_a_worker, "training_utilisation", 1),
         network=_traffic(work, train, workers) / _link(work, workers),
         held_out=work.seconds(evaluated, "evaluation_utilisation", workers),
-        plan=plan,
+        total=total_steps(train, max(1, round(work.groups - work.held_out)), workers),
     )
 
 
@@ -184,7 +183,7 @@ def checkpoint_bytes(shape: Shape, train: TrainConfig) -> float:
 def _train(work: Work, method: Method, *, baseline: bool) -> Stage:
     train = work.config.training(method)
     step = _step(work, train, method, work.gpus, baseline=baseline)
-    steps = step.plan.total_steps
+    steps = step.total
     saves = steps // train.checkpoint_every_steps + 1
     parts = {
         "compute": steps * step.compute,
@@ -204,7 +203,7 @@ def _tune(work: Work) -> Stage:
     each = min(work.gpus, max(1, math.ceil(train.num_workers * max(1.0, train.gpus_per_worker))))
     at_once = max(1, min(tune.max_concurrent_trials, tune.num_trials, work.gpus // each))
     step = _step(work, train, tune.method, each, baseline=False)
-    steps, turns = step.plan.total_steps, math.ceil(tune.num_trials / at_once)
+    steps, turns = step.total, math.ceil(tune.num_trials / at_once)
     parts = {
         "compute": turns * steps * step.compute,
         "network": turns * steps * step.network,

@@ -30,9 +30,7 @@ class StepPlan:
         if len(sizes) < 1:
             raise ValueError("nothing to train on")
         micro_batches = world_size * config.gradient_accumulation_steps
-        total = config.epochs * -(-len(sizes) // (micro_batches * config.micro_batch_size))
-        total = total if config.max_steps is None else min(total, config.max_steps)
-        alike = config.batching == "padded"
+        total, alike = total_steps(config, len(sizes), world_size), config.batching == "padded"
         return cls(np.asarray(sizes), micro_batches, config.micro_batch_size, alike, total, config.seed)
 
     @property
@@ -56,6 +54,13 @@ class StepPlan:
         sizes = self.sizes[groups].tolist()
         dealt = shares(sizes, world_size, self.micro_batches // world_size, self.micro_batch_size, self.alike)
         return [[groups[position] for position in hand] for hand in dealt[rank]]
+
+
+def total_steps(config: TrainConfig, num_groups: int, world_size: int) -> int:
+    """Optimizer steps of a whole run."""
+    a_step = world_size * config.gradient_accumulation_steps * config.micro_batch_size
+    total = config.epochs * -(-num_groups // a_step)
+    return total if config.max_steps is None else min(total, config.max_steps)
 
 
 @lru_cache(maxsize=2)  # a million groups take as long to shuffle as a thousand take to train
