@@ -82,7 +82,7 @@ def test_training_by_hand() -> None:
     more = 6 * 1e7 * counts[1] / flops
     assert of["train dpo"].parts["compute"] / rm["compute"] == pytest.approx(1 + more)
     assert of["train rm-baseline"].parts["compute"] / rm["compute"] == pytest.approx(3666 / 11050, rel=0.02)
-    assert of["synthesize"].seconds == pytest.approx(1e6 * 3520 / (64 * 1140 * 3159))
+    assert of["synthesize"].seconds == pytest.approx(1e6 * 3520 / (64 * 1341 * 3159))
     assert of["synthesize"].gpus == 0
 
 
