@@ -29,6 +29,7 @@ WORDS = _VOCABULARY.split()
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks at this point, too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What may run at once on two cores: a cluster with its engines in one process, all else, by file, in the other."""
     for item in items:
