@@ -24,7 +24,7 @@ lint: install
 	$(RUN)/mypy
 
 test: lint
-	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

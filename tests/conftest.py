@@ -26,16 +26,21 @@ _VOCABULARY = (
     "with for on slow bright every open small early"
 )
 WORDS = _VOCABULARY.split()
+ON_CLUSTERS = ("tests/distributed/", "tests/scoring/", "tests/cluster/", "tests/jobs/", "tests/test_mistakes.py")
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks at this point, too
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """What may run at once on two cores: a cluster with its engines in one process, all else, by file, in the other."""
-    for item in items:
-        on_cluster = item.get_closest_marker("ray") or item.get_closest_marker("vllm")
-        alone = item.path.name == "test_kill_and_resume.py"  # as long as half of the others together
-        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster and not alone else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneCluster(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "cluster" if file.startswith(ON_CLUSTERS) else file
+
+    return OneCluster(config, log)
 
 
 @pytest.fixture(scope="session")
