@@ -31,10 +31,10 @@ from mapl_ray.distributed.job_client import (
     on_this_machine,
     stop_job,
 )
+from mapl_ray.distributed.job_paths import absolute_paths
 from mapl_ray.distributed.job_secrets import refuse_secrets
 from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
-from mapl_ray.errors import RunError, UserError
-from mapl_ray.synthesis import with_absolute_paths
+from mapl_ray.errors import RunError
 
 __all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
 
@@ -156,47 +156,11 @@ def _entrypoint(
     config: RunConfig, command: Sequence[str], overrides: Sequence[str], *, local: bool, python: str | None
 ) -> list[str]:
     interpreter = python or (sys.executable if local else "python")
-    paths = [f"{key}={json.dumps(value)}" for key, value in _paths(config, local=local).items()]
+    paths = [f"{key}={json.dumps(value)}" for key, value in absolute_paths(config, local=local).items()]
     return [
         *(interpreter, "-m", "mapl_ray.cli", *command, "--config", CONFIG_NAME),
         *(*overrides, *paths, "cluster.address=auto"),
     ]
-
-
-def _paths(config: RunConfig, *, local: bool) -> dict[str, str | tuple[str, ...]]:
-    """Overrides that keep relative paths meaning what they mean here: the job starts in a folder of its own."""
-    found: dict[str, str | tuple[str, ...]] = {}
-    absolute = with_absolute_paths(config.synthesis).modules
-    if absolute != config.synthesis.modules:
-        if not local:
-            raise _not_there("synthesis.modules", config.synthesis.modules)
-        found["synthesis.modules"] = absolute
-    for key, value in (
-        ("output_dir", config.output_dir),
-        ("data.path", config.data.path),
-        ("model.name_or_path", config.model.name_or_path),
-        ("scoring.reward_model", config.scoring.reward_model),
-        ("scoring.ref_model", config.scoring.ref_model),
-        ("scoring.lora", config.scoring.lora),
-        ("scoring.judge.model", config.scoring.judge.model),
-        ("scoring.pair_reward_model", config.scoring.pair_reward_model),
-    ):
-        if value in (None, "demo", "tiny", "policy") or "://" in value or Path(value).is_absolute():
-            continue
-        # Names (`demo`, `tiny`, a hub's) stay as they are; only what is a path here is one there.
-        is_path = key == "output_dir" or value.startswith(("./", "../", "~")) or Path(value).exists()
-        if is_path and local:
-            found[key] = str(Path(value).expanduser().resolve())
-        elif is_path:
-            raise _not_there(key, value)
-    return found
-
-
-def _not_there(key: str, value: object) -> UserError:
-    return UserError(
-        f"{key}={value!r}: a relative path means nothing on another machine. "
-        "Give an absolute path on storage that every node of the cluster sees."
-    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed import job_client, submit
 from mapl_ray.distributed.job_entry import job_arguments
+from mapl_ray.distributed.job_paths import absolute_paths
 from mapl_ray.errors import UserError
 
 
@@ -68,21 +69,34 @@ def test_a_remote_cluster_without_a_token_is_refused(url: str, protected: bool, 
 def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shared = RunConfig.model_validate({"output_dir": "/mnt/shared/runs", "data": {"path": "org/dataset"}})
-    assert submit._paths(shared, local=False) == {}  # absolute; a hub's name; `tiny`
+    assert absolute_paths(shared, local=False) == {}  # absolute; a hub's name; `tiny`
     with pytest.raises(UserError, match="output_dir='runs': a relative path means nothing on another machine"):
-        submit._paths(RunConfig(), local=False)
-    assert submit._paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
+        absolute_paths(RunConfig(), local=False)
+    assert absolute_paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
     judged = {"judge": {"model": "policy"}, "pair_reward_model": "./rm", "ref_model": "s3://bucket/policy"}
     models = RunConfig.model_validate({"output_dir": "/mnt/runs", "scoring": judged})
-    assert submit._paths(models, local=True) == {"scoring.pair_reward_model": str(tmp_path / "rm")}
+    assert absolute_paths(models, local=True) == {"scoring.pair_reward_model": str(tmp_path / "rm")}
     with pytest.raises(UserError, match=r"scoring.pair_reward_model='./rm': a relative path"):
-        submit._paths(models, local=False)
+        absolute_paths(models, local=False)
+    (tmp_path / "a.jsonl").touch()
+    sources = {"mix": [{"path": "a.jsonl", "weight": 2.0}, {"path": "org/dataset"}], "benchmarks": ["./b.txt"]}
+    sets = {"rewardbench": "org/bench", "mine": {"path": "./c.jsonl", "limit": 5}}
+    several = {"output_dir": "/mnt/runs", "data": sources, "evaluation": {"sets": sets, "models": ["./m", "org/model"]}}
+    here = str(tmp_path)
+    assert absolute_paths(RunConfig.model_validate(several), local=True) == {
+        "data.mix": [{"path": f"{here}/a.jsonl", "weight": 2.0}, {"path": "org/dataset"}],
+        "data.benchmarks": [f"{here}/b.txt"],
+        "evaluation.models": [f"{here}/m", "org/model"],
+        "evaluation.sets.mine": {"path": f"{here}/c.jsonl", "limit": 5},
+    }
+    with pytest.raises(UserError, match=r"data.mix.path='a.jsonl': a relative path"):
+        absolute_paths(RunConfig.model_validate(several), local=False)
     own = RunConfig.model_validate(
         {"output_dir": "/mnt/runs", "synthesis": {"modules": ["mine.py", "installed.module"]}}
     )
-    assert submit._paths(own, local=True) == {"synthesis.modules": (str(tmp_path / "mine.py"), "installed.module")}
+    assert absolute_paths(own, local=True) == {"synthesis.modules": (str(tmp_path / "mine.py"), "installed.module")}
     with pytest.raises(UserError, match=r"synthesis.modules=.*means nothing on another machine"):
-        submit._paths(own, local=False)
+        absolute_paths(own, local=False)
 
 
 @pytest.mark.parametrize(
