@@ -6,6 +6,7 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,26 +72,23 @@ def watch() -> Clock:
         (Engine, "max_over_ranks", "reductions"),
         (group_table, "encode_group", "tokenization"),
         (feed, "collate", "collation"),
+        (Objective, "__call__", "loss"),
         (MetricWriters, "write", "logging"),
     ):
         setattr(owner, name, clock.timed(part, getattr(owner, name)))
-    loss, write, steps = Objective.__call__, MetricWriters.write, feed.Feed.steps
+    write, steps = MetricWriters.write, feed.Feed.steps
 
     def written(self: MetricWriters, *args: Any, **kwargs: Any) -> None:
         write(self, *args, **kwargs)
         clock.step_done()
 
     def fed(self: feed.Feed, *args: Any) -> Iterator[feed.Work]:
-        made = steps(self, *args)
-        try:
+        with closing(steps(self, *args)) as made:
             while (work := clock.timed("micro-batches", next)(made, None)) is not None:
                 yield work
-        finally:
-            made.close()  # type: ignore[attr-defined]
 
-    Objective.__call__ = clock.timed("loss", loss)  # type: ignore[method-assign]
-    MetricWriters.write = written  # type: ignore[method-assign]
-    feed.Feed.steps = fed  # type: ignore[method-assign]
+    for owner, name, act in ((MetricWriters, "write", written), (feed.Feed, "steps", fed)):
+        setattr(owner, name, act)
     return clock
 
 

@@ -21,7 +21,8 @@ from training_steps import Learner, Peak
 
 from mapl_ray.batches import EncodedGroup
 from mapl_ray.models import build_tiny, load_tokenizer
-from mapl_ray.records import Level, Relation, Sequence
+from mapl_ray.records import Sequence
+from mapl_ray.synthesis.grid import GRID_CELLS, GRID_RELATIONS
 
 INSTRUCTION = 32
 
@@ -38,15 +39,9 @@ def group_of(length: int) -> EncodedGroup:
         pair_id="made-up",
         prompt_ids=(x, x + ids(INSTRUCTION), x + ids(INSTRUCTION)),
         response_ids=answers,
-        sequences=tuple(Sequence(n // 2, n % 2, ()) for n in range(6)),
-        relations=(
-            Relation(Level.PREF, (0,), (1,)),
-            Relation(Level.INTRA, (2,), (4,)),
-            Relation(Level.INTRA, (5,), (3,)),
-            Relation(Level.INTER_WIDENING, (2, 1), (3, 0)),
-            Relation(Level.INTER_NARROWING, (0, 5), (1, 4)),
-        ),
-        ref_logps=(-100.0,) * 6,
+        sequences=tuple(Sequence(prompt, response, ()) for prompt, response in GRID_CELLS),
+        relations=GRID_RELATIONS,
+        ref_logps=(-100.0,) * len(GRID_CELLS),
     )
 
 

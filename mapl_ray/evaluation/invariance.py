@@ -63,16 +63,14 @@ def _measure(
     items = relation_items(groups, {})
     before_R = relation_margins(groups, rewards, model) > 0.0
     after_R = relation_margins(others, other_rewards, model) > 0.0
-    result = Invariance(
-        groups=len(groups), flips={}, accuracy={}, accuracy_before={}, reward_change=0.0, reward_deviation=0.0
-    )
+    found: dict[str, dict[str, Estimate]] = {"flips": {}, "accuracy": {}, "accuracy_before": {}}
     measures = {"flips": before_R != after_R, "accuracy": after_R, "accuracy_before": before_R}
     for level in ("intra", "inter"):
         mask_R = items.of_family(level)
         for name, values_R in measures.items():
             value = estimate(values_R[mask_R].astype(np.float64), items.prompt_R[mask_R], samples, seed)
             if value is not None:
-                result[name][level] = value  # type: ignore[literal-required]
+                found[name][level] = value
     cells = [
         (rewards[g][s], other_rewards[g][s])
         for g, group in enumerate(groups)
@@ -80,6 +78,11 @@ def _measure(
         if cell.prompt != 0
     ]
     before_N, after_N = np.array(cells, dtype=np.float64).reshape(-1, 2).T
-    result["reward_change"] = float(np.abs(after_N - before_N).mean())
-    result["reward_deviation"] = float(before_N.std())
-    return result
+    return Invariance(
+        groups=len(groups),
+        flips=found["flips"],
+        accuracy=found["accuracy"],
+        accuracy_before=found["accuracy_before"],
+        reward_change=float(np.abs(after_N - before_N).mean()),
+        reward_deviation=float(before_N.std()),
+    )

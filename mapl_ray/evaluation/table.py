@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mapl_ray.evaluation.compare import BASELINE_SUFFIX
 from mapl_ray.evaluation.format import format_percent, format_points
 from mapl_ray.evaluation.results import Results
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_table
+from mapl_ray.evaluation.telling import in_order_of_telling, is_own_baseline
 from mapl_ray.records import LEVEL_FAMILIES
 
 
@@ -22,21 +22,16 @@ def _levels_table(results: Results) -> str:
     A model is followed by its baseline and their paired difference.
     """
     rows: list[list[str] | None] = [["accuracy, %", *LEVEL_FAMILIES], None]
-    told: set[str] = set()
-    for comparison in results["comparisons"]:
-        model, baseline = comparison["model"], comparison["baseline"]
-        own = baseline == model + BASELINE_SUFFIX
-        for name in (model, baseline) if own else (baseline, model):
-            if name not in told:
-                rows.append(_model_row(results, name))
-                told.add(name)
-        differences = comparison["levels"]
+    for first_told, comparison in in_order_of_telling(results):
+        rows += [_model_row(results, name) for name in first_told]
+        if comparison is None:
+            continue
+        differences, baseline = comparison["levels"], comparison["baseline"]
+        own = is_own_baseline(comparison)
         cells = [
             format_points(differences[level]["accuracy"]) if level in differences else "-" for level in LEVEL_FAMILIES
         ]
         rows += [["  difference" if own else f"  difference from {baseline}", *cells], None]
-    alone = [_model_row(results, model) for model in results["models"] if model not in told]
-    rows += alone
     if rows[-1] is None:
         rows.pop()
     counts = results["counts"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
 from mapl_ray.training.throughput import peak_of
 
@@ -63,7 +63,8 @@ def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib
     rates = {"gpu_peak": Rate(peak, "FLOP/s, dense bfloat16", "data sheet", f"{gpu}, training/throughput.py"), **_RATES}
     if gpu_memory_gib is not None:
         rates["gpu_memory"] = Rate(gpu_memory_gib * 2.0**30, "bytes a GPU", "data sheet", "--gpu-memory-gib")
-    for name, entry in _read(path).items():
+    given = {} if path is None else read_json_object(path, f"--rates {path}")
+    for name, entry in given.items():
         if name not in rates or not isinstance(entry, dict):
             raise UserError(f"{path}: {name!r}: expected an object under one of {', '.join(rates)}.")
         value, kind, source = entry.get("value"), entry.get("kind", "measured"), entry.get("source")
@@ -73,15 +74,3 @@ def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib
             raise UserError(f"{path}: {name}: expected kind ({', '.join(get_args(Kind))}) and source, as a text.")
         rates[name] = replace(rates[name], value=float(value), kind=kind, source=source)
     return rates
-
-
-def _read(path: str | Path | None) -> dict[str, object]:
-    if path is None:
-        return {}
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--rates {path}: not a readable JSON file: {error}.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"--rates {path}: expected an object of rates at the top.")
-    return values

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mapl_ray.evaluation.compare import BASELINE_SUFFIX
 from mapl_ray.evaluation.format import format_percent, format_points
+from mapl_ray.evaluation.telling import in_order_of_telling, is_own_baseline
 from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import bars, curves_with_intervals, forest, histograms
 from mapl_ray.report.markup import Markup, el, join, table
@@ -18,17 +18,12 @@ Evaluation = Mapping[str, Any]
 def results_section(evaluation: Evaluation) -> Markup:
     """The table: models as rows, levels as columns, every model followed by its baseline and their difference."""
     rows: list[list[str | Markup]] = []
-    told: set[str] = set()
-    for comparison in evaluation["comparisons"]:
-        model, baseline = comparison["model"], comparison["baseline"]
-        own = baseline == model + BASELINE_SUFFIX
-        for name in (model, baseline) if own else (baseline, model):
-            if name not in told:
-                rows.append(_model_row(evaluation, name))
-                told.add(name)
-        label = el("em", "difference" if own else f"difference from {baseline}")
-        rows.append([label, *_difference_cells(comparison["levels"])])
-    rows += [_model_row(evaluation, model) for model in evaluation["models"] if model not in told]
+    for first_told, comparison in in_order_of_telling(evaluation):
+        rows += [_model_row(evaluation, name) for name in first_told]
+        if comparison is not None:
+            own = is_own_baseline(comparison)
+            label = el("em", "difference" if own else f"difference from {comparison['baseline']}")
+            rows.append([label, *_difference_cells(comparison["levels"])])
     counts = evaluation["counts"]
     note = (
         f"Accuracy in percent: the share of {counts['relations']} held-out relations ({counts['groups']} groups, "

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from mapl_ray.config import TrainConfig
+from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
 
 # What the loop relies on: a file may repeat these values, or say `auto`, and change none of them.
@@ -65,13 +64,7 @@ def read_deepspeed_config(source: str | Mapping[str, Any] | None) -> dict[str, A
     """The user's DeepSpeed settings: a JSON file, or a mapping as it is. Raises `UserError` for what is neither."""
     if source is None or isinstance(source, Mapping):
         return dict(source or {})
-    try:
-        values = json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"train.deepspeed_config={source}: not a readable JSON file: {error}.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"train.deepspeed_config={source}: expected an object at the top, got {type(values).__name__}.")
-    return values
+    return read_json_object(source, f"train.deepspeed_config={source}")
 
 
 def inlined(config: TrainConfig) -> TrainConfig:
