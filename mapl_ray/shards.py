@@ -98,23 +98,23 @@ def write_json(path: Path, value: Any) -> None:
 def write_part(
     directory: Path,
     index: int,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]] | pa.Table,
     rejections: Iterable[Rejection],
     schema: pa.Schema,
     fingerprint: str,
     notes: Mapping[str, Any] | None = None,
 ) -> Part:
     """Write one part, its rejections and notes; its entry comes last and marks it finished."""
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
     path = directory / part_name(index)
     write_atomically(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
     rejected = write_rejections(directory / f"rejected-{index:05d}.jsonl", rejections)
     if notes is not None:
         write_json(_notes_path(directory, index), notes)
-    ids = [row["pair_id"] for row in rows]
+    ids = table.column("pair_id").to_pylist()
     part = Part(
         index=index,
-        rows=len(rows),
+        rows=table.num_rows,
         rejected=rejected,
         sha256=file_sha256(path),
         first_id=ids[0] if ids else None,

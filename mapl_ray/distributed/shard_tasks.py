@@ -18,7 +18,8 @@ import ray.data
 from tqdm import tqdm
 
 from mapl_ray.errors import RunError
-from mapl_ray.records import PreferencePair, Rejection, RelationGroup
+from mapl_ray.group_columns import groups_to_table
+from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import (
     Manifest,
     commit,
@@ -131,12 +132,15 @@ def rows_of_part(directory: Path, index: int) -> list[dict[str, Any]]:
 def write_results(
     stage: Stage,
     row: Mapping[str, Any],
-    results: Sequence[PreferencePair | RelationGroup | Rejection],
+    results: Sequence[PreferencePair | Rejection] | Sequence[RelationGroup | Rejection],
     schema: pa.Schema,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the part of `stage.target` that `row` asks for, records and rejections apart; returns the result row."""
-    rows = [result.to_row() for result in results if not isinstance(result, Rejection)]
     rejections = [result for result in results if isinstance(result, Rejection)]
-    write_part(stage.target, int(row["index"]), rows, rejections, schema, row["fingerprint"], notes)
+    if schema is GROUP_SCHEMA:
+        table = groups_to_table([result for result in results if isinstance(result, RelationGroup)])
+    else:
+        table = pa.Table.from_pylist([r.to_row() for r in results if isinstance(r, PreferencePair)], schema=schema)
+    write_part(stage.target, int(row["index"]), table, rejections, schema, row["fingerprint"], notes)
     return {"error": ""}

@@ -1,0 +1,38 @@
+"""Relation groups as an Arrow table, column by column: half the time of a dictionary a row and `Table.from_pylist`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
+from operator import attrgetter
+from typing import Any
+
+import pyarrow as pa
+
+from mapl_ray.records import GROUP_SCHEMA, RelationGroup, canonical_json
+
+
+def groups_to_table(groups: Sequence[RelationGroup]) -> pa.Table:
+    """A table in `GROUP_SCHEMA`, equal to one of the groups' `to_row`s.
+
+    Raises `UnicodeEncodeError` for text with a lone surrogate, as that one does.
+    """
+    return pa.Table.from_arrays([_column(groups, field) for field in GROUP_SCHEMA], schema=GROUP_SCHEMA)
+
+
+def _column(records: Iterable[Any], field: pa.Field) -> pa.Array:
+    """One attribute of all records, or of the parts of one group."""
+    values = list(map(attrgetter(field.name), records))
+    if field.name == "args":  # of an instruction: any JSON
+        values = list(map(canonical_json, values))
+    return _array(values, field.type)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    # Lists of records alone are built by hand; Arrow is fast with plain ones, some of which may be missing.
+    if isinstance(kind, pa.ListType) and not pa.types.is_primitive(kind.value_type):
+        items = _array(list(chain.from_iterable(values)), kind.value_type)
+        return pa.ListArray.from_arrays(pa.array(accumulate(map(len, values), initial=0), pa.int32()), items, type=kind)
+    if isinstance(kind, pa.StructType):
+        return pa.StructArray.from_arrays([_column(values, field) for field in kind], fields=list(kind))
+    return pa.array(values, kind)
