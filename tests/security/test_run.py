@@ -28,7 +28,12 @@ def pairs(canary: Any) -> list[dict[str, str]]:
     words = [*canary.shell, *ids, *texts]
     long = "The river runs past the stone bridge. Copper lamps shine on the water! Seven gardens wait for the winter? "
     return [
-        {"id": word, "prompt": f"Why {word}?", "chosen": f"{word} {long * 2}", "rejected": f"{long} {word}"}
+        {
+            "id": word,
+            "prompt": f"Why {word} <script>alert(1)</script>?",
+            "chosen": f"{word} {long * 2}",
+            "rejected": f"{long} {word}",
+        }
         for word in words
     ]
 
@@ -70,6 +75,6 @@ def test_nothing_runs_nothing_escapes_and_no_secret_is_kept(canary: Any, tmp_pat
         page = (work / "runs" / "hostile" / "data_report.html").read_text(encoding="utf-8")
         assert "<script>alert" not in page
         assert "<img src=x" not in page
-        assert "alert(1)" in page  # as text, among the examples
+        assert "alert(1)" in page  # as text, in whichever examples are shown
     finally:
         shutil.rmtree(session, ignore_errors=True)
