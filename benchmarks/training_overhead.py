@@ -5,9 +5,10 @@
         --max-sequence-tokens 256
 
 The step is that of `mapl train`: DeepSpeed in a worker of Ray Train (`--no-ray`: in this process), with its data,
-metrics and loggers. Reward model, random weights built from a config, float32 unless `--bf16`. A step lasts from the
-end of one step's logging to the end of the next one's; the first is not counted, and every figure is a median over the
-others. Evaluations and checkpoints come every so many steps and are left out.
+metrics and loggers. Random weights built from a config, float32 unless `--bf16`; for DPO the groups have `ref_logps`,
+as after scoring. A step lasts from the end of one step's logging to the end of the next one's; the first is not
+counted, and every figure is a median over the others. Evaluations and checkpoints come every so many steps and are left
+out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import platform
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from training import SIZES, load_groups
 from training_clock import AROUND, INSIDE, MODEL, clocked_worker, watch
 
 from mapl_ray.batches import EncodedGroup, encode_group
-from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.config import Method, RunConfig, parse_config
 from mapl_ray.models import build_tiny, load_tokenizer
 from mapl_ray.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.shards import commit, write_json, write_part
@@ -45,7 +47,7 @@ def prepare(folder: Path, args: argparse.Namespace) -> tuple[RunConfig, Path]:
     fitting: list[RelationGroup] = []
     for record in records:
         if isinstance(encode_group(record, tokenizer, args.max_sequence_tokens), EncodedGroup):
-            fitting.append(record)
+            fitting.append(replace(record, ref_logps=(-100.0,) * len(record.sequences)))
     for split, rows in (("train", fitting[:wanted]), ("eval", fitting[:1])):
         part = write_part(folder / "run/groups" / split, 0, [g.to_row() for g in rows], [], GROUP_SCHEMA, "f")
         commit(folder / "run/groups" / split, "synthesize", "f", [part])
@@ -69,15 +71,15 @@ def prepare(folder: Path, args: argparse.Namespace) -> tuple[RunConfig, Path]:
     return parse_config(values, "benchmark"), model
 
 
-def under_ray(config: RunConfig, model: Path) -> tuple[Steps, float]:
+def under_ray(config: RunConfig, method: Method, model: Path) -> tuple[Steps, float]:
     """The steps as a worker of Ray Train saw them, and how long the whole took."""
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.train import make_trainer, worker_spec
 
-    train, output = config.training("rm"), config.run_dir / "rm"
+    train, output = config.training(method), config.run_dir / method
     output.mkdir(parents=True)
     with ray_session(config.cluster):
-        spec = worker_spec(config, "rm", train, str(model), output, "f") | {"export": False}
+        spec = worker_spec(config, method, train, str(model), output, "f") | {"export": False}
         began = time.perf_counter()
         make_trainer(spec, train, storage=config.run_dir / "ray", name="run", worker=clocked_worker).fit()
         seconds = time.perf_counter() - began
@@ -85,19 +87,19 @@ def under_ray(config: RunConfig, model: Path) -> tuple[Steps, float]:
     return steps, seconds
 
 
-def in_this_process(config: RunConfig, model: Path) -> tuple[Steps, float]:
+def in_this_process(config: RunConfig, method: Method, model: Path) -> tuple[Steps, float]:
     """The same without Ray."""
     from mapl_ray.training import train
 
     clock, began = watch(), time.perf_counter()
     train(
-        config.training("rm"),
-        "rm",
+        config.training(method),
+        method,
         model_path=str(model),
         model_config=config.model,
         train_dir=config.run_dir / "groups/train",
         eval_dir=config.run_dir / "groups/eval",
-        output_dir=config.run_dir / "rm",
+        output_dir=config.run_dir / method,
         fingerprint="f",
         export=False,
     )
@@ -131,6 +133,7 @@ def table(steps: Steps, ahead: bool) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--method", choices=["rm", "dpo"], default="rm")
     parser.add_argument("--model-size", choices=sorted(SIZES), default="tiny")
     parser.add_argument("--steps", type=int, default=30, help="the first of them is not counted")
     parser.add_argument("--micro-batch", type=int, default=4, help="groups")
@@ -150,15 +153,15 @@ def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as folder:
         config, model = prepare(Path(folder), args)
-        steps, seconds = (in_this_process if args.no_ray else under_ray)(config, model)
-        lines = (config.run_dir / "rm/metrics.jsonl").read_text().splitlines()
+        steps, seconds = (in_this_process if args.no_ray else under_ray)(config, args.method, model)
+        lines = (config.run_dir / args.method / "metrics.jsonl").read_text().splitlines()
         weights = (model / "model.safetensors").stat().st_size / 4e6  # saved in float32
     logged: list[dict[str, Any]] = [json.loads(line) for line in lines]
     tokens = [row["tokens_per_second"] / row["groups_per_second"] for row in logged]
     groups = args.micro_batch * args.accumulation * args.workers
     steps = steps[:-1]  # the clock starts after the first step, and the last one is evaluated
     dtype = "bfloat16" if args.bf16 else "float32"
-    print(f"{args.model_size}: {weights:.0f} million weights, {dtype}, ZeRO-{args.zero_stage}, ", end="")
+    print(f"{args.method}, {args.model_size}: {weights:.0f} million weights, {dtype}, ZeRO-{args.zero_stage}, ", end="")
     print(f"{args.workers} worker(s), {'one process' if args.no_ray else 'Ray Train'}, {date.today()};")
     print(f"{groups} groups a step, {statistics.mean(tokens):.0f} tokens each; medians of {len(steps)} steps;")
     print(f"peak memory {max(row['peak_memory_gib'] for row in logged):.2f} GiB; all of it, start included, ", end="")

@@ -25,7 +25,7 @@ from mapl_ray.shards import write_json
 def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
     """Ray for the stages named, after checking that each of them fits what is there."""
     check_inputs(config, stages)
-    with ray_session(config.cluster):
+    with ray_session(config.cluster, trains=any(stage.startswith(("train", "tune")) for stage in stages)):
         resources = available_resources()
         for stage in with_pair_scoring(stages, config):
             check_stage(stage, config, resources)

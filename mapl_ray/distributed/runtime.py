@@ -34,18 +34,18 @@ _LOG_LEVELS = {
 
 
 @contextmanager
-def ray_session(config: ClusterConfig) -> Iterator[None]:
+def ray_session(config: ClusterConfig, *, trains: bool = True) -> Iterator[None]:
     """Connect, and disconnect at the end; a session that is there already is used and left as it is.
 
-    A private cluster listens on loopback alone. Raises `UserError` for a cluster that can't be reached, and where the
-    environment has Ray unpickle what stands in files.
+    A private cluster listens on loopback alone, and has a dashboard where it `trains`. Raises `UserError` for a cluster
+    that can't be reached, and where the environment has Ray unpickle what stands in files.
     """
     for switch in (name for name in _UNPICKLING if os.environ.get(name, "0") != "0"):
         raise UserError(f"{switch}={os.environ[switch]}: with it a Parquet file runs code when it is opened. Unset it.")
     if ray.is_initialized():
         yield
         return
-    _connect(config)
+    _connect(config, trains)
     try:
         yield
     finally:
@@ -64,7 +64,7 @@ def available_resources() -> Resources:
     return Resources(tuple(nodes))
 
 
-def _connect(config: ClusterConfig) -> None:
+def _connect(config: ClusterConfig, trains: bool) -> None:
     environment = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
     environment |= _QUIET
     for noisy, level in _LOG_LEVELS.items():
@@ -76,10 +76,11 @@ def _connect(config: ClusterConfig) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ensure_token_file()
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
+        # Nothing else asks it, and its eight processes take seconds of two cores to start.
         # Its port is told to all workers: where two clusters run on a machine, Ray would not know whom to ask.
         port = _free_port()
         environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        local = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+        local = {"include_dashboard": trains, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
         ray.init(address="local", num_cpus=config.num_cpus, dashboard_port=port, **local, **options)
         return
     try:
