@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import yaml
 from tests.multihost.host import ROOT, Host
 
 LAUNCHER = ROOT / "cluster" / "ray-launcher.yaml"
+PYTHON = Path(sys.executable)
 _PORT = 6379
 _SMALL = "--object-store-memory=100000000 --block"  # what a test adds to the file's own commands
 # Run on the head: nodes that are alive, by address, once there are that many.
@@ -62,24 +64,36 @@ class RayCluster:
         """What `ray start` said on a host."""
         return host.home / "ray-start.log"
 
-    def wait(self, number: int, seconds: float = 90.0) -> dict[str, str]:
+    def wait(self, number: int, seconds: float = 120.0) -> dict[str, str]:
         """Id of every living node by its address, once there are that many; fails with the logs if there never are."""
-        command = [ROOT / ".venv/bin/python", "-c", _NODES, self.address, str(number), str(seconds)]
+        command = [PYTHON, "-c", _NODES, self.address, str(number), str(seconds)]
+        try:
+            done = self.hosts[0].run(command, self.token, timeout=seconds + 30)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            raise RuntimeError(f"{error}\n{self.logs()}") from None
+        nodes = json.loads(done.stdout)
+        if len(nodes) != number:
+            raise RuntimeError(f"{len(nodes)} nodes of {number}: {done.stderr[-2000:]}\n{self.logs()}")
+        return dict(nodes)
+
+    def wait_for_head(self, seconds: float = 120.0) -> None:
+        """Return once the control store takes connections: workers give up soon where it does not."""
         deadline = time.monotonic() + seconds
-        while True:
-            done = self.hosts[0].run(command, self.token, timeout=seconds + 30, check=False)
-            nodes = json.loads(done.stdout) if done.returncode == 0 else {}
-            if len(nodes) == number:
-                return dict(nodes)
-            if time.monotonic() > deadline:
-                logs = "\n".join(self.log(host).read_text()[-2000:] for host in self.hosts if self.log(host).exists())
-                raise RuntimeError(f"{len(nodes)} nodes of {number}: {done.stderr[-2000:]}\n{logs}")
+        command = [PYTHON.with_name("ray"), "health-check", "--address", self.address]
+        while self.hosts[0].run(command, self.token, check=False).returncode:
+            if time.monotonic() > deadline or self.running[self.hosts[0].name].poll() is not None:
+                raise RuntimeError(f"the head did not start:\n{self.logs()}")
+
+    def logs(self) -> str:
+        """The ends of what `ray start` said, of every host."""
+        found = {host.name: self.log(host) for host in self.hosts if self.log(host).exists()}
+        return "\n".join(f"--- {name}\n{path.read_text()[-2000:]}" for name, path in found.items())
 
     def mapl(
         self, *words: str, host: Host | None = None, env: Mapping[str, str] | None = None, timeout: float = 300
     ) -> str:
         """Run `mapl ...` on a host (the last) against the cluster, to its end; what it printed."""
-        command = [ROOT / ".venv/bin/python", "-m", "mapl_ray.cli", *words, f"cluster.address={self.address}"]
+        command = [PYTHON, "-m", "mapl_ray.cli", *words, f"cluster.address={self.address}"]
         return (host or self.hosts[-1]).run(command, {**self.token, **(env or {})}, timeout).stdout
 
 
@@ -90,9 +104,11 @@ def ray_cluster(hosts: Sequence[Host], cpus: int = 2, env: Mapping[str, str] | N
     for host in hosts:
         _furnish(host, token)
     cluster = RayCluster(hosts, cpus, {"DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false", **(env or {})})
-    for host in hosts:
-        cluster.start(host)
     try:
+        cluster.start(hosts[0])
+        cluster.wait_for_head()
+        for host in hosts[1:]:
+            cluster.start(host)
         cluster.wait(len(hosts))
         yield cluster
     finally:
