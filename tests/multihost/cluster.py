@@ -41,6 +41,7 @@ class RayCluster:
     cpus: int  # of a node, as Ray counts
     env: dict[str, str] = field(default_factory=dict)  # of Ray's own processes, hence of all workers
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # `ray start --block`, by host
+    nodes: dict[str, str] = field(default_factory=dict)  # id by address, of those that were there at the start
 
     @property
     def address(self) -> str:
@@ -96,6 +97,25 @@ class RayCluster:
         command = [PYTHON, "-m", "mapl_ray.cli", *words, f"cluster.address={self.address}"]
         return (host or self.hosts[-1]).run(command, {**self.token, **(env or {})}, timeout).stdout
 
+    def actors(self, name: str) -> dict[str, str]:
+        """The host's name by the actor's id, of every actor of a class that there ever was."""
+        return {actor: self._host_of(node) for actor, node in self._state()["actors"].get(name, {}).items()}
+
+    def hosts_of_calls(self, name: str) -> set[str]:
+        """Names of the hosts on which calls of a class's actors came to an end."""
+        return {self._host_of(node) for node in self._state()["calls"].get(name, [])}
+
+    def _state(self) -> dict[str, dict[str, Any]]:
+        env = {**self.token, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265"}
+        told: dict[str, dict[str, Any]] = json.loads(
+            self.hosts[0].run([PYTHON, "-m", "tests.multihost.nodes"], env).stdout
+        )
+        return told
+
+    def _host_of(self, node: str) -> str:
+        address = next(address for address, identity in self.nodes.items() if identity == node)
+        return next(host.name for host in self.hosts if host.address == address)
+
 
 @contextmanager
 def ray_cluster(hosts: Sequence[Host], cpus: int = 2, env: Mapping[str, str] | None = None) -> Iterator[RayCluster]:
@@ -109,7 +129,7 @@ def ray_cluster(hosts: Sequence[Host], cpus: int = 2, env: Mapping[str, str] | N
         cluster.wait_for_head()
         for host in hosts[1:]:
             cluster.start(host)
-        cluster.wait(len(hosts))
+        cluster.nodes = cluster.wait(len(hosts))
         yield cluster
     finally:
         for process in cluster.running.values():

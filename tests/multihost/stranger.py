@@ -67,6 +67,8 @@ def methods() -> Iterator[tuple[str, bool]]:
             for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     yield f"/{service.full_name}/{method.name}", method.client_streaming or method.server_streaming
+    # The object manager's, of which Ray ships no Python.
+    yield from ((f"/ray.rpc.ObjectManagerService/{name}", False) for name in ("Push", "Pull", "FreeObjects"))
 
 
 def _grpc(address: str, port: int) -> Iterator[str]:
