@@ -11,7 +11,7 @@ import psutil
 from tests.multihost.cluster import PYTHON
 from tests.multihost.host import Host
 
-# What a process is called in tables, by words of its command line; workers of Ray are all else that is called `ray::`.
+# What a process is called in tables, by words of its command line; all else is a driver.
 _NAMES = {
     "gcs_server": "control store (GCS)",
     "raylet": "raylet",
@@ -52,7 +52,7 @@ def listening(host: Host) -> dict[int, str]:
             command = " ".join(process.cmdline())
             for one in process.net_connections("tcp"):
                 if one.status == psutil.CONN_LISTEN:
-                    found[one.laddr.port] = next((name for word, name in _NAMES.items() if word in command), command)
+                    found[one.laddr.port] = next((name for word, name in _NAMES.items() if word in command), "driver")
         except psutil.NoSuchProcess:
             continue
     return found
