@@ -101,9 +101,13 @@ class RayCluster:
         """The host's name by the actor's id, of every actor of a class that there ever was."""
         return {actor: self._host_of(node) for actor, node in self._state()["actors"].get(name, {}).items()}
 
-    def hosts_of_calls(self, name: str) -> set[str]:
-        """Names of the hosts on which calls of a class's actors came to an end."""
-        return {self._host_of(node) for node in self._state()["calls"].get(name, [])}
+    def hosts_of_calls(self, name: str, number: int, seconds: float = 15.0) -> set[str]:
+        """Names of the hosts on which calls came to an end, once there are that many: Ray tells some seconds later."""
+        deadline = time.monotonic() + seconds
+        while True:
+            hosts = {self._host_of(node) for node in self._state()["calls"].get(name, [])}
+            if len(hosts) >= number or time.monotonic() > deadline:
+                return hosts
 
     def _state(self) -> dict[str, dict[str, Any]]:
         env = {**self.token, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265"}

@@ -56,7 +56,7 @@ def run(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> list[s
         f"output_dir={tmp_path_factory.mktemp('shared')}",
         "data.path=demo",
         "data.eval_fraction=0.2",
-        "synthesis.rows_per_shard=8",
+        "synthesis.rows_per_shard=4",
         "model.tiny={vocab_size: 1000, hidden_size: 64, num_layers: 2, num_heads: 2}",
     ]
 

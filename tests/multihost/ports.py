@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
-
 from tests.multihost.cluster import PYTHON
 from tests.multihost.host import Host
 
@@ -22,6 +20,12 @@ _NAMES = {
     "ray.util.client.server": "Ray client server",
     "ray::": "worker",
 }
+# Run on the host: the command line of whoever listens, by port.
+_LISTENING = """
+import json, psutil
+found = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+print(json.dumps({one.laddr.port: " ".join(psutil.Process(one.pid).cmdline()) if one.pid else "" for one in found}))
+"""
 _FIXED = (6379, 8265, 10001, 44217, 44227, 52365)  # the others are drawn anew at every start
 
 
@@ -46,16 +50,11 @@ class Port:
 
 def listening(host: Host) -> dict[int, str]:
     """Process by port, of every TCP socket that listens, on loopback or beyond: all that a port scan could find."""
-    found = {}
-    for process in host.processes():
-        try:
-            command = " ".join(process.cmdline())
-            for one in process.net_connections("tcp"):
-                if one.status == psutil.CONN_LISTEN:
-                    found[one.laddr.port] = next((name for word, name in _NAMES.items() if word in command), "driver")
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    commands = json.loads(host.run([PYTHON, "-c", _LISTENING]).stdout)
+    return {
+        int(port): next((name for word, name in _NAMES.items() if word in command), "driver")
+        for port, command in commands.items()
+    }
 
 
 def scan(target: Host, stranger: Host) -> list[Port]:

@@ -34,7 +34,7 @@ def test_engines_on_two_hosts_give_the_scores_of_transformers(
 ) -> None:
     engines = ["scoring.num_engines=2", f"scoring.cpus_per_engine={CPUS}", "scoring.max_model_len=2048"]
     cluster.mapl("score", *run, *engines, timeout=600)
-    assert len(cluster.hosts_of_calls("MapWorker(Map(ScoreShard))")) == 2
+    assert len(cluster.hosts_of_calls("MapWorker(Map(ScoreShard)).submit", number=2)) == 2
     scored = run_dir / "scored" / "train"
     manifest, before = read_manifest(scored), read_manifest(groups / "train")
     assert (manifest.rows, manifest.rejected) == (before.rows, 0)
