@@ -80,10 +80,11 @@ class RayCluster:
     def wait_for_head(self, seconds: float = 120.0) -> None:
         """Return once the control store takes connections: workers give up soon where it does not."""
         deadline = time.monotonic() + seconds
-        command = [PYTHON.with_name("ray"), "health-check", "--address", self.address]
-        while self.hosts[0].run(command, self.token, check=False).returncode:
+        port = ["bash", "-c", f": </dev/tcp/{self.hosts[0].address}/{_PORT}"]
+        while self.hosts[0].run(port, check=False).returncode:
             if time.monotonic() > deadline or self.running[self.hosts[0].name].poll() is not None:
                 raise RuntimeError(f"the head did not start:\n{self.logs()}")
+            time.sleep(0.1)
 
     def logs(self) -> str:
         """The ends of what `ray start` said, of every host."""
