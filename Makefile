@@ -1,5 +1,6 @@
 # make demo   set up, then run the whole pipeline on the shipped sample (CPU, offline)
 # make test   set up, then lint, type-check and test
+# make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin
@@ -7,7 +8,7 @@ export PYTHON
 # Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-multihost lint install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	.ci/install $(VENV)
@@ -25,6 +26,9 @@ lint: install
 
 test: lint
 	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+test-multihost: install
+	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -23,6 +23,12 @@ _QUIET = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
+# Ports for Prometheus ask for no token and listen on every interface; Ray starts no server on port -1.
+_NO_METRICS = {
+    "RAY_enable_metrics_collection": "false",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
 _LOG_LEVELS = {
@@ -37,8 +43,8 @@ _LOG_LEVELS = {
 def ray_session(config: ClusterConfig, *, trains: bool = True) -> Iterator[None]:
     """Connect, and disconnect at the end; a session that is there already is used and left as it is.
 
-    A private cluster listens on loopback alone, and has a dashboard where it `trains`. Raises `UserError` for a cluster
-    that can't be reached, and where the environment has Ray unpickle what stands in files.
+    What a private cluster lets other machines reach asks for a token; it has a dashboard where it `trains`. Raises
+    `UserError` for a cluster that can't be reached, and where the environment has Ray unpickle what stands in files.
     """
     for switch in (name for name in _UNPICKLING if os.environ.get(name, "0") != "0"):
         raise UserError(f"{switch}={os.environ[switch]}: with it a Parquet file runs code when it is opened. Unset it.")
@@ -74,6 +80,8 @@ def _connect(config: ClusterConfig, trains: bool) -> None:
         # Reports on usage would leave the machine; a private cluster asks nobody and tells nobody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name, value in _NO_METRICS.items():
+            os.environ.setdefault(name, value)
         ensure_token_file()
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Nothing else asks it, and its eight processes take seconds of two cores to start.

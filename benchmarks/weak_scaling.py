@@ -1,0 +1,122 @@
+"""Weak scaling of synthesis on one machine: n pairs over one raylet, twice as many over two.
+
+    python benchmarks/weak_scaling.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 4000
+
+Each raylet has one CPU of Ray's count. A round has both, one after the other, on the same cluster: the second raylet
+comes and goes. What a start costs is left out of both alike: each runs on a fifth of the pairs and on all of them, and
+the rate is that of the difference. `efficiency` is the rate over two by twice the rate over one, round by round: 1 is
+ideal. The pure function runs before and after each, for a machine's speed drifts, and in two plain processes once a
+round, for that is what two cores of this machine give at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import tempfile
+from collections import defaultdict
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+from synthesis import Beside, beyond_start, load, pure, run_config, timed, two_processes, write_pairs
+
+from mapl_ray.distributed.prepare import prepare_pairs
+from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.distributed.token_file import ensure_token_file
+from mapl_ray.records import PreferencePair
+
+_RAYLET = {"num_cpus": 1, "object_store_memory": 200_000_000}
+_LIMITS = (
+    "Both raylets, the control store and the driver share this machine's {cores} cores, and no network lies between "
+    "them: what two cores leave for two workers, not what two machines would."
+)
+
+
+def synthesis_seconds(pairs: list[PreferencePair], folder: Path, raylets: int, rows_per_shard: int) -> float:
+    """Parquet of pairs to Parquet of groups on the cluster that is there; reading the source, apart."""
+    with tempfile.TemporaryDirectory(dir=folder) as below:
+        config = run_config(Path(below), write_pairs(pairs, Path(below) / "pairs.jsonl"), raylets, rows_per_shard)
+        prepare_pairs(config)
+        return timed(lambda: run_synthesis(config))
+
+
+def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_shard: int) -> dict[str, list[float]]:
+    """Rates, shares of the pure rate a core, and efficiency, a value a round. `pairs` are those of two raylets."""
+    found: dict[str, list[float]] = defaultdict(list)
+    cluster = Cluster(initialize_head=True, head_node_args={**_RAYLET, "include_dashboard": False})
+    ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        for _ in range(rounds):
+            beside = Beside(pairs)
+            for raylets in (1, 2):
+                second = cluster.add_node(**_RAYLET) if raylets == 2 else None
+                cluster.wait_for_nodes()
+                work = partial(synthesis_seconds, folder=folder, raylets=raylets, rows_per_shard=rows_per_shard)
+                work(pairs[: 4 * rows_per_shard])  # workers have started and imported
+                some = pairs[: len(pairs) * raylets // 2]
+                beside.measure(f"{raylets}", raylets, partial(beyond_start, work, some))
+                if second is not None:
+                    cluster.remove_node(second)
+            beside.measure("two processes", 2, lambda: two_processes(pairs))
+            one, two = beside.rates["1"], beside.rates["2"]
+            plain = beside.rates["two processes"] / (2 * statistics.mean([pure(pairs[:2000]), pure(pairs[:2000])]))
+            values = {f"{name}, rate": rate for name, rate in beside.rates.items()}
+            values |= {f"{name}, share": share for name, share in beside.shares.items()}
+            values |= {"efficiency": two / (2 * one), "of two processes": plain}
+            for name, value in values.items():
+                found[name].append(value)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return found
+
+
+def report(found: dict[str, list[float]], pairs: int) -> str:
+    """The table, medians with their range."""
+    rounds, cores = len(found["efficiency"]), len(os.sched_getaffinity(0))
+
+    def told(name: str, digits: int) -> str:
+        values = found[name]
+        return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+    lines = [f"{date.today()}, {cores} cores ({platform.machine()}), medians of {rounds} rounds (least to most)\n"]
+    lines += ["| | pairs | pairs/s | of pure, a core |", "|---|---|---|---|"]
+    ways = (("1", "1 raylet", pairs // 2), ("2", "2 raylets", pairs), ("two processes", "two plain processes", pairs))
+    for name, shown, number in ways:
+        lines.append(f"| {shown} | {number} | {told(f'{name}, rate', 0)} | {told(f'{name}, share', 2)} |")
+    lines.append(f"\nWeak scaling from one raylet to two: {told('efficiency', 2)}")
+    lines.append(f"Two plain processes, over twice one: {told('of two processes', 2)}")
+    return "\n".join([*lines, f"\n{_LIMITS.format(cores=cores)}"])
+
+
+def main() -> None:
+    """Measure, print the table, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--pairs", type=int, default=4_000, help="of one raylet")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows-per-shard", type=int, default=250)
+    parser.add_argument("--output", type=Path, help="a .json file for the numbers")
+    args = parser.parse_args()
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    ensure_token_file()
+    pairs = load(args.data, 2 * args.pairs)
+    pure(pairs[:200])
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(pairs, args.rounds, Path(folder), args.rows_per_shard)
+    print(report(found, len(pairs)))
+    if args.output:
+        args.output.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
