@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from benchmarks.reliability.commands import (
     Command,
@@ -18,6 +18,7 @@ from benchmarks.reliability.fault import Fault, Outcome, Scene
 from benchmarks.reliability.runs import (
     INTERVAL,
     STEPS,
+    batches,
     compare_data,
     compare_weights,
     few_groups,
@@ -98,50 +99,36 @@ def in_synthesis(scene: Scene) -> Outcome:
 def in_scoring(scene: Scene) -> Outcome:
     """Killed with some batches scored: counted by the journals' lines and finished parts."""
     there, run = undisturbed_scoring(scene), few_groups(scene, scene.folder)
-    batches = journalled(there)
+    total = batches(there)
     outcome, points = _killed_again_and_again(
-        scene, scoring_words(scene.folder), lambda: journalled(run), batches, lambda _: None
+        scene, scoring_words(scene.folder), lambda: batches(run), total, lambda _: None
     )
     compare_data(outcome, there, run, "scores/ref_logps", "scored")
-    outcome.lost = f"the batches in hand, at most 2 of {batches}; killed after batches {_few(points)}"
+    outcome.lost = f"the batches in hand, at most 2 of {total}; killed after batches {_few(points)}"
     return outcome
 
 
 def in_training(scene: Scene) -> Outcome:
     """Killed between two checkpoints, or while one is written."""
     there, run = undisturbed_training(scene), few_groups(scene, scene.folder)
-    words, outcome, lost = training_words(scene.folder), Outcome(), list[int]()
+    words, outcome, points = training_words(scene.folder), Outcome(), list[int]()
     for number in range(scene.rounds):
         command, before, began = start(words, scene.folder), steps_done(run), time.monotonic()
-        first = STEPS * number // (scene.rounds + 1) + 1
-        target = max(before + 1, scene.rng.randint(first, STEPS * (number + 1) // (scene.rounds + 1)))
+        target = max(before + 1, round(STEPS * (number + scene.rng.uniform(0.2, 1.0)) / (scene.rounds + 0.5)))
         wait_until(lambda target=target: steps_done(run) >= target, command)
         outcome.seconds.append(time.monotonic() - began)
         time.sleep(scene.rng.uniform(0.0, 0.1))
-        at = steps_done(run)
+        points.append(steps_done(run))
         _kill(outcome, command, number)
-        lost.append(at)
     last = start(words, scene.folder)
     outcome.check("the same command, given again, ends with exit code 0", last.finish(300) == 0)
-    resumed = [
-        int(line.split("resumed after step ")[1].split()[0])
-        for line in last.text().splitlines()
-        if "resumed after step " in line
-    ]
-    gone = [at - next((step for step in reversed(resumed) if step <= at), 0) for at in lost]
+    resumed = [0, *(int(step) for step in re.findall(r"resumed after step (\d+)", last.text()))]
+    gone = [at - max(step for step in resumed if step <= at) for at in points]
     outcome.check("at most one checkpoint interval of steps is done again", max(gone) <= INTERVAL)
     outcome.check("the last attempt goes on from a checkpoint", resumed_step(run) > 0)
     compare_weights(outcome, there, run)
-    outcome.lost = (
-        f"at most {max(gone)} steps of {STEPS}, with a checkpoint every {INTERVAL}; killed after steps {_few(lost)}"
-    )
+    outcome.lost = f"at most {max(gone)} of {STEPS} steps (a checkpoint every {INTERVAL}); killed after {_few(points)}"
     return outcome
-
-
-def journalled(run: Path) -> int:
-    """Parts scored so far, and batches of those that are not finished."""
-    folders = [run / "scores" / "ref_logps" / split for split in ("train", "eval")]
-    return sum(len(list(folder.glob("part-*.json"))) for folder in folders)
 
 
 def _few(points: Sequence[int]) -> str:
@@ -149,8 +136,8 @@ def _few(points: Sequence[int]) -> str:
 
 
 _AGAIN = (
-    "The command is gone without a word, as is all that it had started. Give the same command again: what is finished is "
-    "taken over."
+    "The command is gone without a word, and so is all that it had started. Give the same command again: what is "
+    "finished is taken over."
 )
 FAULTS = (
     Fault(
@@ -181,7 +168,7 @@ FAULTS = (
         title="SIGKILL of the driver in training",
         happens="the same command goes on from the newest whole checkpoint",
         user=_AGAIN,
-        recovery="from the start of the same command to its first new step",
+        recovery="from the start of the same command to the step that it is killed after next",
         rounds=3,
         limit_seconds=300,
         measure=in_training,

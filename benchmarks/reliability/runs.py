@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from mapl_ray.training.checkpoint import committed, damage
 from mapl_ray.training.checkpoint import read_manifest as read_checkpoint
 
 MANY, FEW = 400, 96  # pairs: of synthesis alone, and where models look at them
+BATCH = 2  # groups that an engine gets at once
 STEPS, INTERVAL = 12, 3  # of training, and between two checkpoints
 SPLITS = ("train", "eval")
 _TRAINING = [
@@ -53,23 +55,24 @@ def source(scene: Scene, pairs: int) -> Path:
 
 def synthesis_words(scene: Scene, output: Path, *more: str, pairs: int = MANY, rows_per_shard: int = 2) -> list[str]:
     """Small shards, so that there are many points at which something can happen."""
-    words = [
-        f"data.path={source(scene, pairs)}",
-        "data.eval_fraction=0.1",
-        f"synthesis.rows_per_shard={rows_per_shard}",
-    ]
-    return ["synthesize", *words, *_place(output), "cluster.num_cpus=2", *more]
+    data = [f"data.path={source(scene, pairs)}", "data.eval_fraction=0.1"]
+    return ["synthesize", *data, f"synthesis.rows_per_shard={rows_per_shard}", *_place(output), *_cpus(more), *more]
 
 
 def scoring_words(output: Path, *more: str) -> list[str]:
-    """One engine, four groups at a time."""
-    words = ["scoring.max_model_len=2048", "scoring.batch_groups=2", "cluster.num_cpus=2"]
-    return ["score", *words, *_MODEL, *_place(output), *more]
+    """One engine, a few groups at a time."""
+    words = ["scoring.max_model_len=2048", f"scoring.batch_groups={BATCH}"]
+    return ["score", *words, *_MODEL, *_place(output), *_cpus(more), *more]
 
 
 def training_words(output: Path, *more: str) -> list[str]:
     """A reward model on two ranks, ZeRO-2."""
-    return ["train", "rm", *_TRAINING, *_MODEL, *_place(output), "cluster.num_cpus=2", *more]
+    return ["train", "rm", *_TRAINING, *_MODEL, *_place(output), *_cpus(more), *more]
+
+
+def _cpus(more: Sequence[str]) -> list[str]:
+    """Of the private cluster, where the run is not to be on another."""
+    return [] if any(word.startswith("cluster.address=") for word in more) else ["cluster.num_cpus=2"]
 
 
 def _place(output: Path) -> list[str]:
@@ -117,6 +120,19 @@ def parts(run: Path, *stages: str) -> int:
     """Finished parts, in both splits of the stages named."""
     folders = [run / stage / split for stage in stages or ("pairs", "groups") for split in SPLITS]
     return sum(len(list(folder.glob("part-*.json"))) for folder in folders if folder.is_dir())
+
+
+def batches(run: Path) -> int:
+    """Scored so far: those of finished parts, and those that are in the journals of the others."""
+    count = 0
+    for split in SPLITS:
+        folder = run / "scores" / "ref_logps" / split
+        for entry in folder.glob("part-*.json"):
+            count += -(-int(json.loads(entry.read_text(encoding="utf-8"))["rows"]) // BATCH)
+        for journal in folder.glob("part-*.journal"):
+            with suppress(FileNotFoundError):
+                count += journal.read_text(encoding="utf-8").count('"end"')
+    return count
 
 
 def steps_done(run: Path) -> int:
