@@ -122,8 +122,9 @@ def in_training(scene: Scene) -> Outcome:
         _kill(outcome, command, number)
     last = start(words, scene.folder)
     outcome.check("the same command, given again, ends with exit code 0", last.finish(300) == 0)
-    resumed = [0, *(int(step) for step in re.findall(r"resumed after step (\d+)", last.text()))]
-    gone = [at - max(step for step in resumed if step <= at) for at in points]
+    attempts = last.text().split("== train rm\n")[2:]  # those after a kill
+    resumed = [re.search(r"resumed after step (\d+)", attempt) for attempt in attempts]
+    gone = [at - (int(found[1]) if found else 0) for at, found in zip(points, resumed, strict=True)]
     outcome.check("at most one checkpoint interval of steps is done again", max(gone) <= INTERVAL)
     outcome.check("the last attempt goes on from a checkpoint", resumed_step(run) > 0)
     compare_weights(outcome, there, run)

@@ -20,6 +20,7 @@ from mapl_ray.training.checkpoint import committed, damage
 from mapl_ray.training.checkpoint import read_manifest as read_checkpoint
 
 MANY, FEW = 400, 96  # pairs: of synthesis alone, and where models look at them
+FEW_A_SHARD = 24  # of the few
 BATCH = 2  # groups that an engine gets at once
 STEPS, INTERVAL = 12, 3  # of training, and between two checkpoints
 SPLITS = ("train", "eval")
@@ -103,7 +104,7 @@ def undisturbed_training(scene: Scene) -> Path:
 
 def few_groups(scene: Scene, output: Path) -> Path:
     """The groups that scoring and training start from, as a run of their own in `output`."""
-    made = undisturbed_synthesis(scene, FEW, 24)
+    made = undisturbed_synthesis(scene, FEW, FEW_A_SHARD)
     shutil.copytree(made, output / "run")
     return output / "run"
 

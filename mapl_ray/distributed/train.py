@@ -15,10 +15,11 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
-from mapl_ray.errors import RunError, UserError
+from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
+from mapl_ray.training.checkpoint import drop_unfinished
 
 START_TIMEOUT_SECONDS = 600
 
@@ -141,6 +142,11 @@ def train_worker(spec: dict[str, Any]) -> None:
         )
     except (UserError, RunError) as error:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})
+        raise
+    except (OSError, RuntimeError) as error:
+        if (told := no_space(error, Path(spec["output"]))) is not None:
+            drop_unfinished(Path(spec["output"]) / "checkpoints")  # or there is no room for the words either
+            write_json(failure, {"kind": "RunError", "text": told})
         raise
 
 
