@@ -26,6 +26,11 @@ from mapl_ray.shards import write_json
 RESULTS = Path(__file__).with_name("results.json")
 
 
+def results_so_far() -> dict[str, Any]:
+    """Rows by the names of their faults."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+
+
 def main() -> int:
     """Do the faults asked for, one after another; the page is written after each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__.split("\n")[0])
@@ -36,18 +41,19 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the undisturbed runs, to be taken again next time")
     parser.add_argument("--page-only", action="store_true", help="write the page of what was measured before")
     args = parser.parse_args()
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     shared = args.keep or Path(tempfile.mkdtemp(prefix="mapl-undisturbed-"))
     try:
         for name in () if args.page_only else args.only or FAULTS:
             print(f"== {name}", flush=True)
-            results[name] = measure(FAULTS[name], args.rounds, shared.resolve(), args.data)
+            row = measure(FAULTS[name], args.rounds, shared.resolve(), args.data)
+            results = {**results_so_far(), name: row}  # read again: another process may have done other faults
             write_json(RESULTS, {known: results[known] for known in FAULTS if known in results})
             args.output.write_text(render(results), encoding="utf-8")
-            print(json.dumps(results[name], indent=2, ensure_ascii=False), flush=True)
+            print(json.dumps(row, indent=2, ensure_ascii=False), flush=True)
     finally:
         if args.keep is None:
             shutil.rmtree(shared, ignore_errors=True)
+    results = results_so_far()
     args.output.write_text(render(results), encoding="utf-8")
     failed = [name for name in FAULTS if results.get(name, {}).get("holds") is False]
     missing = [name for name in FAULTS if name not in results]

@@ -17,6 +17,7 @@ import ray
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.token_file import ensure_token_file
+from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.errors import UserError
 
 _FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
@@ -50,7 +51,8 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         return
     _connect(config)
     try:
-        with _sigterm_interrupts():
+        head = head_problem(ray.get_runtime_context().gcs_address)
+        with _sigterm_interrupts(), watched(head, HEAD_SECONDS):
             yield
     finally:
         ray.shutdown()

@@ -21,7 +21,8 @@ from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
 from mapl_ray.training.checkpoint import drop_unfinished
 
-START_TIMEOUT_SECONDS = 600
+START_TIMEOUT_SECONDS = 600  # for room for all workers, at the start and after each loss of a node
+_START_SECONDS = 60.0  # Ray Train's own limit of one attempt
 
 
 def run_training(
@@ -109,7 +110,11 @@ def make_trainer(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=train.max_failures,
+                # Every one is a minute's wait for workers that have no room; Ray's own default is for ever.
+                controller_failure_limit=max(1, round(START_TIMEOUT_SECONDS / _START_SECONDS)),
+            ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             callbacks=callbacks or [],
         ),
