@@ -1,8 +1,11 @@
-"""`mapl` commands as processes: started, watched, killed. Whatever they leave running stays a child of this process."""
+"""`mapl` commands as processes: started, watched, killed.
+
+What a killed command leaves behind is known by the folder it was started in, which all its processes have inherited.
+Adopting orphans (PR_SET_CHILD_SUBREAPER) would change what is measured: Ray's workers leave when their parent is init.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,13 +18,18 @@ from pathlib import Path
 
 import psutil
 
-_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_SOURCE = Path(__file__).resolve().parents[2]
 QUICK = 0.002  # seconds between two looks
 
 
-def adopt_orphans() -> None:
-    """What a killed process leaves behind becomes a child of this one, not of init: so it can be found."""
-    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def started_in(folder: Path) -> list[psutil.Process]:
+    """All processes that work in the folder or below it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,8 @@ def start(words: Sequence[str], folder: Path, **environment: str) -> Command:
             [sys.executable, "-m", "mapl_ray.cli", *words],
             stdout=sink,
             stderr=sink,
-            env={**os.environ, **known, **environment},
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(_SOURCE), **known, **environment},
         )
     return Command(process, log)
 

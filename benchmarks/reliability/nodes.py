@@ -68,7 +68,7 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
     run = few_groups(scene, folder)
     with cluster(folder / "ray") as ray:
         ray.add(2), ray.add(2)
-        command = start(training_words(folder, f"cluster.address={ray.address}", *_LONG), folder)
+        command = start(training_words(folder, f"cluster.address={ray.address}"), folder)
         wait_until(lambda: steps_done(run) >= INTERVAL + 1, command)
         node, workers = ray.with_worker(WORKER)
         outcome.check("both ranks were on the node", len(workers) == 2)
@@ -89,11 +89,8 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
     return outcome
 
 
-_LONG: list[str] = []
-
-
 def last_node(scene: Scene) -> Outcome:
-    """The only node that works is lost, and none comes: an end with a sentence; with a node, the same command goes on."""
+    """The only node that works is lost, and none comes: an end with a sentence; with a node it goes on."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder
     total = parts(there, "groups")
     with cluster(folder / "ray") as ray:

@@ -76,8 +76,8 @@ def _killed(
 
 _BY_ITSELF = (
     "Nothing has to be done: the log shows Ray's word about the worker that died, then `resumed after step N`. A run "
-    "is restarted `train.max_failures` times; after that it ends with exit code 1, and the same command goes on from the "
-    "newest checkpoint."
+    "is restarted `train.max_failures` times; after that it ends with exit code 1, and the same command goes on from "
+    "the newest checkpoint."
 )
 FAULTS = (
     Fault(

@@ -8,13 +8,14 @@ import random
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.reliability.commands import adopt_orphans, kill
+from benchmarks.reliability.commands import kill, started_in
 from benchmarks.reliability.fault import Fault, Outcome, Scene
 from mapl_ray.versions import package_versions
 
@@ -37,7 +38,7 @@ def measure(fault: Fault, rounds: int | None, shared: Path, data: str) -> dict[s
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            _end(process)
+            _end(process, Path(folder).resolve())
         if code == 0:
             outcome = Outcome(**json.loads(told.read_text(encoding="utf-8")))
         else:
@@ -56,23 +57,21 @@ def machine() -> str:
     return f"{psutil.cpu_count()} CPUs, {memory:.0f} GiB, {software}"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """And everything it started: it adopts what loses its parent."""
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
+def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """And everything that it or its commands started."""
+    with suppress(psutil.NoSuchProcess):
+        for member in psutil.Process(process.pid).children(recursive=True):
+            kill(member)
     process.kill()
-    for member in family:
-        kill(member)
     process.wait()
+    for member in started_in(folder):
+        kill(member)
 
 
 def main(name: str, rounds: str, folder: str, shared: str, data: str, told: str) -> None:
     """In the process of its own."""
     from benchmarks.reliability.registry import FAULTS
 
-    adopt_orphans()
     place = Path(folder) / "scene"
     place.mkdir()
     scene = Scene(place, Path(shared), data, int(rounds), random.Random(name))

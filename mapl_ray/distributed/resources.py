@@ -95,8 +95,8 @@ def check_one(stage: str, config: RunConfig, resources: Resources) -> None:
     demand = replace(demand_of(stage, config), number=1)
     if not any(_fitting(demand, node) for node in resources.nodes):
         raise UserError(
-            f"{stage} wants {demand}, and the cluster has room for 0 of them ({resources}). Finished work is kept: once "
-            "there is a node, run the same command again to go on."
+            f"{stage} wants {demand}, and the cluster has room for 0 of them ({resources}). Finished work is kept: "
+            "once there is a node, run the same command again to go on."
         )
 
 

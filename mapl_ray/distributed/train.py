@@ -152,6 +152,7 @@ def train_worker(spec: dict[str, Any]) -> None:
         if (told := no_space(error, Path(spec["output"]))) is not None:
             drop_unfinished(Path(spec["output"]) / "checkpoints")  # or there is no room for the words either
             write_json(failure, {"kind": "RunError", "text": told})
+            raise RunError(told) from None
         raise
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # Ray ends the process itself after this time; the sentence is to come before.
-_RAYS_SECONDS = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))
+_RAYS_SECONDS = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112 - Ray's own name
 HEAD_SECONDS = max(5.0, _RAYS_SECONDS - 15.0)
 _EVERY_SECONDS = 2.0
 
@@ -56,8 +56,8 @@ def head_problem(address: str) -> Callable[[], str]:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
         except OSError as error:
             return (
-                f"the head of the Ray cluster, {address}, has not answered for {HEAD_SECONDS:.0f} s ({error}). Finished "
-                "work is kept: once there is a cluster, run the same command again to go on."
+                f"the head of the Ray cluster, {address}, has not answered for {HEAD_SECONDS:.0f} s ({error}). "
+                "Finished work is kept: once there is a cluster, run the same command again to go on."
             )
         return ""
 
