@@ -45,6 +45,8 @@ trap 'exit 130' INT
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
 python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH"
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # when we stop Ray there is nothing left to wait for
+# Ports for Prometheus ask for no token, so there are none: Ray starts no server on port -1, and says so in its logs.
+export RAY_enable_metrics_collection=false AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
 unset RAY_ADDRESS
 
 # Several networks on a node: say which one with MAPL_HEAD_IP.

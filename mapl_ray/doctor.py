@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mapl_ray.config import RunConfig
-from mapl_ray.doctor_checks import Finding, check_endpoints, check_token_file
+from mapl_ray.doctor_checks import Finding, check_token_file
+from mapl_ray.doctor_endpoints import check_endpoints
 from mapl_ray.doctor_memory import check_memory
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri

@@ -26,7 +26,10 @@ _VOCABULARY = (
     "with for on slow bright every open small early"
 )
 WORDS = _VOCABULARY.split()
-ON_CLUSTERS = ("tests/distributed/", "tests/scoring/", "tests/cluster/", "tests/jobs/", "tests/test_mistakes.py")
+ON_CLUSTERS = (
+    *("tests/distributed/", "tests/scoring/", "tests/cluster/", "tests/jobs/", "tests/multihost/"),
+    "tests/test_mistakes.py",
+)
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 

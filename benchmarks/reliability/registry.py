@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.reliability import disk, driver, head, inputs, nodes, ranks, terminated, workers
+from benchmarks.reliability import disk, driver, head, inputs, link, nodes, poison, ranks, terminated, workers
 from benchmarks.reliability.fault import Fault
 
 PROMISED = (
@@ -21,5 +21,5 @@ PROMISED = (
     "drained node",
     "rank killed in mid-checkpoint",
 )
-_FAMILIES = (driver, workers, ranks, nodes, head, disk, inputs, terminated)
+_FAMILIES = (driver, workers, ranks, nodes, head, link, disk, inputs, poison, terminated)
 FAULTS: dict[str, Fault] = {fault.name: fault for family in _FAMILIES for fault in family.FAULTS}

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
+from mapl_ray.distributed.torch_network import NodeNetwork
 from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
@@ -101,7 +102,7 @@ def make_trainer(
     return TorchTrainer(
         worker or train_worker,
         train_loop_config=spec,
-        torch_config=TorchConfig(backend="nccl" if train.gpus_per_worker else "gloo"),
+        torch_config=NodeNetwork(backend="nccl" if train.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.gpus_per_worker > 0,

@@ -1,52 +1,148 @@
-"""`mapl doctor`: open ports and the token file."""
+"""`mapl doctor`: open ports and the token file. Real Ray is asked in tests/multihost/test_doctor.py."""
 
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
+import grpc
 import pytest
+from prometheus_client import CollectorRegistry, start_http_server
 
 from mapl_ray import doctor_checks
-
-# Listening: 0.0.0.0:8265 (0x2049), 127.0.0.1:6379 (0x18EB), 192.168.1.5:10001 (0x2711). The fourth is a connection,
-# not a listener (state 01), the fifth listens on a port that is not Ray's (0x1F90 = 8080).
-TCP = """\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:2049 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1 0 100 0 0 10 0
-   1: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 2 1 0 100 0 0 10 0
-   2: 0501A8C0:2711 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 3 1 0 100 0 0 10 0
-   3: 0501A8C0:18EB 0601A8C0:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4 1 0 100 0 0 10 0
-   4: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 5 1 0 100 0 0 10 0
-"""
-# [::]:6379, [::1]:8265 and [::ffff:127.0.0.1]:10001, in the kernel's words of four bytes.
-TCP6 = """\
-  sl  local_address                         remote_address                        st
-   0: 00000000000000000000000000000000:18EB 00000000000000000000000000000000:0000 0A 0 0 0
-   1: 00000000000000000000000001000000:2049 00000000000000000000000000000000:0000 0A 0 0 0
-   2: 0000000000000000FFFF00000100007F:2711 00000000000000000000000000000000:0000 0A 0 0 0
-"""
+from mapl_ray.doctor_ask import ask
+from mapl_ray.doctor_endpoints import check_endpoints, endpoints, is_loopback, judge
 
 
-def test_listening_sockets_are_read_from_proc_net_tcp() -> None:
-    expected = [("0.0.0.0", 8265), ("127.0.0.1", 6379), ("192.168.1.5", 10001), ("0.0.0.0", 8080)]
-    assert list(doctor_checks.listening(TCP)) == expected
-    assert [port for _, port in doctor_checks.listening(TCP6)] == [6379, 8265, 10001]
-    assert list(doctor_checks.listening("header only\n")) == []
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("0.0.0.0", False),
+     ("::", False), ("192.168.1.5", False), ("::ffff:10.0.0.1", False), ("fe80::1%eth0", False)],
+)  # fmt: skip
+def test_what_other_machines_can_reach(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
 
 
-def test_only_rays_ports_beyond_loopback_are_exposed() -> None:
-    assert doctor_checks.exposed(doctor_checks.listening(TCP)) == [("0.0.0.0", 8265), ("192.168.1.5", 10001)]
-    assert doctor_checks.exposed(doctor_checks.listening(TCP6)) == [("::", 6379)]
+# --- what a stranger gets ---
 
 
-def test_an_open_port_without_a_token_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_checks, "listening", lambda table: iter([("0.0.0.0", 6379)]))
+@contextmanager
+def http_server(status: int) -> Iterator[int]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "answer"), [(401, "refuses"), (403, "refuses"), (200, "answers"), (404, "answers")])
+def test_a_page(status: int, answer: str) -> None:
+    with http_server(status) as port:
+        assert ask("127.0.0.1", port) == answer
+        assert ask("0.0.0.0", port) == answer  # it listens on every interface: asked on loopback
+
+
+def test_numbers_for_prometheus() -> None:
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=CollectorRegistry())
+    assert ask("127.0.0.1", server.server_port) == "metrics"
+    server.shutdown()
+    thread.join()
+
+
+class Calls(grpc.GenericRpcHandler):
+    """Ends every call of one service with one status, or well."""
+
+    def __init__(self, service: str, code: grpc.StatusCode) -> None:
+        self._service, self._code = service, code
+
+    def service(self, call: Any) -> Any:
+        if self._service not in call.method:
+            return None  # UNIMPLEMENTED
+
+        def reply(request: bytes, context: Any) -> bytes:
+            if self._code is not grpc.StatusCode.OK:
+                context.abort(self._code, "")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(reply)
+
+
+@pytest.mark.parametrize("service", ["NodeInfoGcsService", "NodeManagerService", "CoreWorkerService", "RayletDriver"])
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, "refuses"),
+        (grpc.StatusCode.OK, "answers"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "answers"),  # it looked at what it was asked
+        (grpc.StatusCode.UNIMPLEMENTED, "unknown"),
+    ],
+)
+def test_a_call(service: str, code: grpc.StatusCode, answer: str) -> None:
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Calls(service, code)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    assert ask("127.0.0.1", port) == answer
+    server.stop(None)
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound, and not listening
+        assert ask("127.0.0.1", held.getsockname()[1]) == "unknown"
+
+
+# --- what follows ---
+
+# (answers by process, host and port; RAY_AUTH_MODE; level; part of the detail)
+JUDGED = [
+    ({(1, "::", 6379): "refuses"}, None, "ok", "[::]:6379, beyond this machine, asks for a token"),
+    ({(1, "::", 6379): "answers"}, "token", "fail", "[::]:6379 answers without a token"),
+    ({(1, "0.0.0.0", 8265): "refuses", (2, "10.0.0.1", 8265): "answers"}, None, "fail", "10.0.0.1:8265 answers"),
+    # The object manager's port tells nothing, its process's other one does.
+    ({(1, "::", 40001): "refuses", (1, "::", 40002): "unknown"}, None, "ok", "[::]:40001, [::]:40002"),
+    ({(1, "::", 40001): "refuses", (2, "::", 40002): "unknown"}, None, "fail", "[::]:40002, and no token is known"),
+    ({(1, "::", 40002): "unknown"}, "token", "warn", "could not be asked"),
+    ({(0, "::", 40001): "refuses", (0, "::", 40002): "unknown"}, None, "fail", "40002"),  # perhaps two processes
+    ({(1, "::", 40001): "refuses", (1, "0.0.0.0", 40002): "metrics"}, None, "warn", "0.0.0.0:40002 gives metrics"),
+    ({(n, "::", 10000 + n): "refuses" for n in range(1, 6)}, None, "ok", "[::]:10003 and 2 more"),
+]
+
+
+@pytest.mark.parametrize(("answers", "mode", "level", "detail"), JUDGED)
+def test_the_finding(answers: Any, mode: str | None, level: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    (finding,) = doctor_checks.check_endpoints()
-    assert finding.level == "fail"
-    assert "GCS listens on 0.0.0.0:6379" in finding.detail
-    assert "RAY_AUTH_MODE=token" in finding.cure
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    (finding,) = doctor_checks.check_endpoints()
-    assert finding.level == "warn"  # not proved: said, and not called well
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    finding = judge("raylet", answers)
+    assert finding.level == level
+    assert finding.detail.startswith("raylet: ")
+    assert detail in finding.detail
+    assert bool(finding.cure) is (level == "fail" or "metrics" in detail)
+
+
+def test_a_port_of_rays_default_ones_is_looked_at_whoever_listens_there() -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("0.0.0.0", 10001))
+        except OSError:
+            pytest.skip("port 10001 is taken")
+        server.listen()
+        assert any((one.host, one.port) == ("0.0.0.0", 10001) for one in endpoints())
+        assert any(
+            finding.level in ("warn", "fail") and "0.0.0.0:10001" in finding.detail for finding in check_endpoints()
+        )
 
 
 # --- token file ---

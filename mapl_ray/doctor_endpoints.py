@@ -1,0 +1,114 @@
+"""`mapl doctor`: what of Ray on this machine other machines can reach, and whether it asks for a token."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import psutil
+
+from mapl_ray.doctor_ask import Answer, ask
+from mapl_ray.doctor_checks import Finding
+
+# By a word of the command line, looked for in this order.
+_PROCESSES = {
+    "/gcs_server": "Ray's control store (GCS)",
+    "/raylet/raylet": "raylet",
+    "ray::DashboardAgent": "the dashboard's agent",
+    "ray::RuntimeEnvAgent": "the runtime-environment agent",
+    "/ray/dashboard/dashboard.py": "the dashboard (jobs)",
+    "/monitor.py": "the autoscaler",
+    "ray.util.client.server": "Ray client's server",
+    "ray::": "a worker",
+}
+# Where another user's processes can't be looked into.
+_PORTS = {
+    6379: "Ray's control store (GCS)",
+    8265: "the dashboard (jobs)",
+    10001: "Ray client's server",
+    44217: "the autoscaler",
+    44227: "the dashboard (jobs)",
+    52365: "the dashboard's agent",
+}
+# Not --node-ip-address=127.0.0.1: Ray replaces it, and its control store listens on every interface.
+_CLOSE = "start Ray with RAY_AUTH_MODE=token and --dashboard-host=127.0.0.1, and close the port (firewall)"
+_NO_METRICS = "let Prometheus alone reach it (firewall), or start Ray without metrics as cluster/slurm.sh does"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Endpoint:
+    """A listening socket of Ray's."""
+
+    what: str
+    pid: int  # 0: not known
+    host: str
+    port: int
+
+
+def endpoints() -> list[Endpoint]:
+    """Those that listen beyond loopback. Raises `psutil.AccessDenied` where the system does not tell."""
+    found = set()
+    for one in psutil.net_connections("tcp"):
+        if one.status == psutil.CONN_LISTEN and not is_loopback(one.laddr.ip):
+            what = _process(one.pid) or _PORTS.get(one.laddr.port)
+            if what is not None:
+                found.add(Endpoint(what, one.pid or 0, one.laddr.ip, one.laddr.port))
+    return sorted(found)
+
+
+def _process(pid: int | None) -> str | None:
+    if pid is None:
+        return None
+    try:
+        command = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return None
+    return next((what for word, what in _PROCESSES.items() if word in command), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Also of an IPv4 address in an IPv6 one's clothes."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def check_endpoints() -> Iterator[Finding]:
+    """A finding a kind of process; every port of it is asked."""
+    try:
+        found = endpoints()
+    except psutil.AccessDenied:
+        yield Finding("warn", "endpoints", "this system does not tell which ports are open: not looked at")
+        return
+    if not found:
+        yield Finding("ok", "endpoints", "no port of Ray's is open beyond this machine")
+    for what, of_kind in groupby(found, key=lambda one: one.what):
+        yield judge(what, {(one.pid, one.host, one.port): ask(one.host, one.port) for one in of_kind})
+
+
+def judge(what: str, answers: Mapping[tuple[int, str, int], Answer]) -> Finding:
+    """`answers` by process, host and port. A port that does not tell is judged by its process's others, for token or
+    none is a process's affair: the object manager's is the raylet's."""
+    asking = {pid for (pid, _, _), answer in answers.items() if answer == "refuses" and pid}
+    unknown = [key for key, answer in answers.items() if answer == "unknown" and key[0] not in asking]
+    open_ports = [key for key, answer in answers.items() if answer == "answers"]
+    metrics = [key for key, answer in answers.items() if answer == "metrics"]
+    if open_ports:
+        return Finding("fail", "endpoints", f"{what}: {_where(open_ports)} answers without a token", _CLOSE)
+    if unknown and os.environ.get("RAY_AUTH_MODE") != "token":
+        return Finding("fail", "endpoints", f"{what}: {_where(unknown)}, and no token is known to be asked for", _CLOSE)
+    if unknown:
+        detail = f"{what}: {_where(unknown)}; RAY_AUTH_MODE=token here, but it could not be asked"
+        return Finding("warn", "endpoints", detail)
+    if metrics:
+        return Finding("warn", "endpoints", f"{what}: {_where(metrics)} gives metrics without a token", _NO_METRICS)
+    return Finding("ok", "endpoints", f"{what}: {_where(answers)}, beyond this machine, asks for a token")
+
+
+def _where(keys: Iterable[tuple[int, str, int]]) -> str:
+    places = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port in sorted(keys)]
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return ", ".join(places[:3]) + more
