@@ -77,6 +77,9 @@ def main(name: str, rounds: str, folder: str, shared: str, data: str, told: str)
     scene = Scene(place, Path(shared), data, int(rounds), random.Random(name))
     outcome = FAULTS[name].measure(scene)
     Path(told).write_text(json.dumps(outcome.to_json()), encoding="utf-8")
+    for log in () if outcome.holds else sorted(place.rglob("log")):
+        if log.is_file():
+            print(f"--- {log}\n{log.read_text(encoding='utf-8', errors='replace')[-6000:]}", flush=True)
     for member in psutil.Process().children(recursive=True):
         kill(member)
 

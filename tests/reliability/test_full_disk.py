@@ -3,14 +3,8 @@
 import errno
 from pathlib import Path
 
-import pytest
-
-from benchmarks.reliability.disk import enlarge, no_mount, small_disk
-from mapl_ray import cli
 from mapl_ray.distributed.shard_tasks import errors_as_rows
 from mapl_ray.errors import no_space
-from mapl_ray.records import PAIR_SCHEMA, PreferencePair, message_list
-from mapl_ray.shards import commit, finished_part, read_manifest, write_part
 
 
 def test_what_others_say_of_a_full_disk_is_understood(tmp_path: Path) -> None:
@@ -29,6 +23,7 @@ def test_errors_of_a_part_come_back_as_rows(tmp_path: Path) -> None:
         return {"error": ""}
 
     assert work({"path": __file__}) == {"error": ""}
-    assert f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path / 'gone'}'" in (
-        work({"path": str(tmp_path / "gone")})["error"]
+    assert (
+        f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path / 'gone'}'"
+        in (work({"path": str(tmp_path / "gone")})["error"])
     )
