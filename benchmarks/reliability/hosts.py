@@ -39,7 +39,9 @@ class Cluster:
 
     def start_gcs_again(self) -> None:
         """As a supervisor would, with the same storage."""
-        self.ray.head_node.start_gcs_server()
+        head = self.ray.head_node
+        head.kill_gcs_server(check_alive=False)  # it is dead: this forgets it
+        head.start_gcs_server()
 
     def with_worker(self, title: str) -> tuple[Any, list[psutil.Process]]:
         """The node that has most workers of that title, and these."""
