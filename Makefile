@@ -1,4 +1,5 @@
 # make demo   set up, then run the whole pipeline on the shipped sample (CPU, offline)
+# make reliability   do every fault of docs/reliability.md to the real system, and write that page (an hour)
 # make test   set up, then lint, type-check and test
 PYTHON ?= python3.11
 VENV := .venv
@@ -7,7 +8,7 @@ export PYTHON
 # Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint reliability install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	.ci/install $(VENV)
@@ -25,6 +26,9 @@ lint: install
 
 test: lint
 	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+reliability: install
+	$(OFFLINE) $(RUN)/python -m benchmarks.reliability --output docs/reliability.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

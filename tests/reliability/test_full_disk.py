@@ -27,3 +27,20 @@ def test_errors_of_a_part_come_back_as_rows(tmp_path: Path) -> None:
         f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path / 'gone'}'"
         in (work({"path": str(tmp_path / "gone")})["error"])
     )
+
+
+@pytest.mark.skipif(bool(no_mount()), reason=no_mount() or "can be done")
+def test_a_part_that_has_no_room_leaves_nothing_and_is_made_with_room(tmp_path: Path) -> None:
+    texts = [bytes(range(33, 127)).decode() * 3 + str(index**9) for index in range(4000)]
+    prompt = (Message("user", "Why?"),)
+    rows = [PreferencePair(f"id-{n:05d}", prompt, text, text[::-1], "made-up").to_row() for n, text in enumerate(texts)]
+    disk = tmp_path / "disk"
+    with small_disk(disk, 16):
+        with pytest.raises(OSError) as caught:
+            write_part(disk, 0, rows, [], PAIR_SCHEMA, "f")
+        assert no_space(caught.value) is not None
+        assert list(disk.iterdir()) == []
+        assert finished_part(disk, 0, "f") is None
+        enlarge(disk)
+        made = write_part(disk, 0, rows, [], PAIR_SCHEMA, "f")
+        assert finished_part(disk, 0, "f") == made

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reliability import __main__ as command
-from benchmarks.reliability.fault import Fault, Outcome
+from benchmarks.reliability.fault import Outcome
 from benchmarks.reliability.page import render
 from benchmarks.reliability.registry import FAULTS, PROMISED
 
@@ -19,9 +19,10 @@ def test_every_fault_that_was_promised_is_done() -> None:
     assert len({fault.title for fault in FAULTS.values()}) == len(FAULTS)
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
-def test_every_row_holds_or_says_why_it_was_not_run(fault: Fault) -> None:
-    row = RESULTS[fault.name]
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_row_holds_or_says_why_it_was_not_run(name: str) -> None:
+    row = RESULTS[name]
+    assert name in FAULTS
     if row["holds"] is None:
         assert row["not_run"]
         return
@@ -37,7 +38,7 @@ def test_the_page_is_made_of_the_results() -> None:
 
 
 def test_the_command_fails_where_a_row_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = next(iter(FAULTS))
+    name = next(iter(RESULTS))
     for holds, code in ((True, 0), (False, 1)):
         rows = {name: {**RESULTS[name], "holds": holds}}
         (tmp_path / "results.json").write_text(json.dumps(rows))
