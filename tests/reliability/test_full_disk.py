@@ -3,8 +3,13 @@
 import errno
 from pathlib import Path
 
+import pytest
+
+from benchmarks.reliability.disk import enlarge, no_mount, small_disk
 from mapl_ray.distributed.shard_tasks import errors_as_rows
 from mapl_ray.errors import no_space
+from mapl_ray.records import PAIR_SCHEMA, Message, PreferencePair
+from mapl_ray.shards import finished_part, write_part
 
 
 def test_what_others_say_of_a_full_disk_is_understood(tmp_path: Path) -> None:
@@ -33,10 +38,10 @@ def test_errors_of_a_part_come_back_as_rows(tmp_path: Path) -> None:
 def test_a_part_that_has_no_room_leaves_nothing_and_is_made_with_room(tmp_path: Path) -> None:
     texts = [bytes(range(33, 127)).decode() * 3 + str(index**9) for index in range(4000)]
     prompt = (Message("user", "Why?"),)
-    rows = [PreferencePair(f"id-{n:05d}", prompt, text, text[::-1], "made-up").to_row() for n, text in enumerate(texts)]
+    rows = [PreferencePair(f"id-{n}", prompt, text, text[::-1], "made-up").to_row() for n, text in enumerate(texts)]
     disk = tmp_path / "disk"
     with small_disk(disk, 16):
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="No space left on device") as caught:
             write_part(disk, 0, rows, [], PAIR_SCHEMA, "f")
         assert no_space(caught.value) is not None
         assert list(disk.iterdir()) == []
