@@ -23,8 +23,10 @@ from benchmarks.reliability.runs import (
     undisturbed_synthesis,
     undisturbed_training,
 )
+from mapl_ray.training.checkpoint import committed
 
 _SYNTHESIS = "SynthesizeShard"
+LONG_STEPS = 240  # enough for Ray to notice while it trains
 NOTICE_SECONDS = 20  # between the word that a node will go, and its going
 PATIENCE_MINUTES = 0.5  # of a run that has no node left, here
 
@@ -64,17 +66,21 @@ def drained_in_training(scene: Scene) -> Outcome:
 
 
 def _training(scene: Scene, *, drained: bool) -> Outcome:
-    there, outcome, folder = undisturbed_training(scene), Outcome(), scene.folder
+    more = (f"train.max_steps={LONG_STEPS}", "train.epochs=99", "train.checkpoint_every_steps=9999") if drained else ()
+    there, outcome, folder = undisturbed_training(scene, *more), Outcome(), scene.folder
+    steps, interval = (LONG_STEPS, 9999) if drained else (STEPS, INTERVAL)
     run = few_groups(scene, folder)
     with cluster(folder / "ray") as ray:
         ray.add(2), ray.add(2)
-        command = start(training_words(folder, f"cluster.address={ray.address}"), folder)
+        command = start(training_words(folder, *more, f"cluster.address={ray.address}"), folder)
         wait_until(lambda: steps_done(run) >= INTERVAL + 1, command)
         node, workers = ray.with_worker(WORKER)
         outcome.check("both ranks were on the node", len(workers) == 2)
         if drained:
             outcome.check("Ray takes the word that the node will go", "0:" in ray.drain(node, NOTICE_SECONDS)[:2])
-            time.sleep(NOTICE_SECONDS)
+            folders = run / "rm" / "checkpoints"
+            saved = wait_until(lambda: committed(folders), command, NOTICE_SECONDS)
+            outcome.check("a checkpoint that was not due is written before the node goes", saved)
         kill(raylet_of(node)) if not drained else lose(node)
         began = time.monotonic()
         time.sleep(0.2)
@@ -83,9 +89,10 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
         outcome.seconds.append(time.monotonic() - began)
         outcome.check("the same command goes on by itself, and ends with exit code 0", command.finish(300) == 0)
         lost = at - resumed_step(run)
-        outcome.check("at most one checkpoint interval of steps is done again", lost <= INTERVAL)
+        outcome.check("training goes on from a checkpoint", resumed_step(run) > 0)
+        outcome.check("at most one checkpoint interval of steps is done again", lost <= interval)
         compare_weights(outcome, there, run)
-    outcome.lost = f"{max(lost, 0)} of {STEPS} steps (a checkpoint every {INTERVAL}); killed after step {at}"
+    outcome.lost = f"{lost} of {steps} steps (a checkpoint every {interval}); killed after step {at}"
     return outcome
 
 
@@ -149,7 +156,7 @@ FAULTS = (
         title="A drained node in training (`ray drain-node`), killed when its time is up",
         happens="a checkpoint is written as soon as Ray says that the node will go; the ranks go on elsewhere",
         user=f"{_BY_ITSELF} It does not count as one of `train.max_failures`.",
-        recovery="from the end of the node to the first step that had not been done before",
+        recovery="from the end of the node, once the checkpoint is there, to the first step that had not been done before",
         rounds=1,
         limit_seconds=600,
         measure=drained_in_training,

@@ -94,12 +94,12 @@ def undisturbed_scoring(scene: Scene) -> Path:
     return _once(output, scoring_words(output))
 
 
-def undisturbed_training(scene: Scene) -> Path:
-    """The finished run of `training_words` on a few groups."""
-    output = scene.shared / "training"
+def undisturbed_training(scene: Scene, *more: str) -> Path:
+    """The finished run of `training_words`, and what is said more, on a few groups."""
+    output = scene.shared / "-".join(["training", *more])
     if not (output / "run").exists():
         few_groups(scene, output)
-    return _once(output, training_words(output))
+    return _once(output, training_words(output, *more))
 
 
 def few_groups(scene: Scene, output: Path) -> Path:
