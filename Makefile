@@ -1,4 +1,5 @@
 # make demo   set up, then run the whole pipeline on the shipped sample (CPU, offline)
+# make reliability   do every fault of docs/reliability.md to the real system, and write that page (an hour)
 # make test   set up, then lint, type-check and test
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ export PYTHON
 # Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-multihost lint install clean
+.PHONY: demo test test-multihost reliability lint install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	.ci/install $(VENV)
@@ -29,6 +30,9 @@ test: lint
 
 test-multihost: install
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)
+
+reliability: install
+	$(OFFLINE) $(RUN)/python -m benchmarks.reliability --output docs/reliability.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mapl_ray.config import RunConfig, load_config
-from mapl_ray.errors import RunError, UserError
+from mapl_ray.errors import RunError, UserError, no_space
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {
@@ -37,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if (told := no_space(error)) is None:
+            raise
+        return _say(f"failed: {told}", 1)
 
 
 def _say(text: str, code: int) -> int:

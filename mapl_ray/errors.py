@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+from pathlib import Path
+
+_FULL = ("No space left on device", "Disk quota exceeded")
+_NEARLY_NOTHING = 2**20  # bytes
+
 
 class UserError(Exception):
     """The user's mistake, found before work starts: exit code 2.
@@ -12,6 +19,22 @@ class UserError(Exception):
 
 class RunError(Exception):
     """A failure in mid-run (non-finite loss, engine that will not start): exit code 1."""
+
+
+def no_space(error: BaseException, folder: Path | None = None) -> str | None:
+    """What to tell where `error` came of a full disk or quota; None where it did not.
+
+    Some libraries say of a write that failed only that it did: then `folder`, where it was, is asked what room it has.
+    """
+    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    told = told or any(words in str(error) for words in _FULL)
+    if not told and (folder is None or shutil.disk_usage(folder).free >= _NEARLY_NOTHING):
+        return None
+    where = getattr(error, "filename", None) or folder
+    return (
+        f"no space is left {f'for {where}' if where else 'where the run writes'}. Free some, or give output_dir more "
+        "room; finished work is kept: run the same command again to go on."
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -239,3 +239,4 @@ class ClusterConfig(Section):
     address: str | None = None  # None: this machine; `auto`: the cluster this process is on; else host:port
     num_cpus: int | None = Field(default=None, ge=1)  # logical CPUs of a private cluster; None: as many as there are
     synthesis_workers: int | None = Field(default=None, ge=1)  # None: as many as there are CPUs
+    wait_minutes: float = Field(default=30.0, gt=0.0)  # for a node, where none is left that has room for one worker

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray.data
 
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, write_results
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, write_results
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import Column, ScoredGroup, with_outcome
 
@@ -19,6 +19,7 @@ def join_scores(shards: ray.data.Dataset, stages: list[Stage], columns: Sequence
     return shards.map(join_shard, fn_kwargs={"stages": stages, "columns": columns}, num_cpus=1, max_retries=MAX_RETRIES)
 
 
+@errors_as_rows
 def join_shard(row: dict[str, Any], *, stages: list[Stage], columns: Sequence[Column]) -> dict[str, Any]:
     """One part: a group that a column rejected is rejected, with the first such reason."""
     stage, index = stages[int(row["stage"])], int(row["index"])

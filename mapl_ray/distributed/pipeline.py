@@ -10,12 +10,14 @@ from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
 from mapl_ray.distributed.evaluate import model_name, run_evaluation
 from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.resources import check_stage, with_pair_scoring
+from mapl_ray.distributed.resources import check_one, check_stage, with_pair_scoring
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.synthesize import run_synthesis
 from mapl_ray.distributed.train import run_training
 from mapl_ray.distributed.tune import run_tune
+from mapl_ray.distributed.watch import watched
+from mapl_ray.errors import UserError
 from mapl_ray.evaluation import results_table
 from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import write_json
@@ -49,7 +51,7 @@ def run(config: RunConfig) -> None:
 
 def synthesize(config: RunConfig) -> None:
     """Preference pairs -> relation groups, in `run_dir/groups`."""
-    with _stage("synthesize"):
+    with _stage("synthesize"), _nodes_watched("synthesize", config):
         manifests = run_synthesis(config)
         page = config.data_dir / "data_report.html"
         made = max((config.data_dir / "groups" / split / "manifest.json").stat().st_mtime for split in manifests)
@@ -61,7 +63,7 @@ def synthesize(config: RunConfig) -> None:
 
 def score(config: RunConfig) -> None:
     """Fill `ref_logps` and `rewards`, in `run_dir/scored`."""
-    with _stage("score"):
+    with _stage("score"), _nodes_watched("score", config):
         run_scoring(config)
 
 
@@ -108,6 +110,21 @@ def training_of(config: RunConfig, method: Method, baseline: bool) -> TrainConfi
     section = config.training(method)
     plain = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
     return section.model_copy(update={"weights": plain}) if baseline else section
+
+
+@contextmanager
+def _nodes_watched(stage: str, config: RunConfig) -> Iterator[None]:
+    """Ray Data waits for ever for a node that never comes; Ray Train has a limit of its own."""
+
+    def problem() -> str:
+        try:
+            check_one(stage, config, available_resources())
+        except UserError as error:
+            return f"{error} None came in {config.cluster.wait_minutes:g} minutes (cluster.wait_minutes)."
+        return ""
+
+    with watched(problem, config.cluster.wait_minutes * 60):
+        yield
 
 
 @contextmanager

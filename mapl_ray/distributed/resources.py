@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mapl_ray.config import RunConfig, TrainConfig
 from mapl_ray.errors import UserError
@@ -88,6 +88,16 @@ def check_stage(stage: str, config: RunConfig, resources: Resources) -> None:
         f"{stage} wants {demand}, and the cluster has room for {room} of them ({resources}). "
         f"Lower {demand.keys}, or use a larger cluster (cluster.address)."
     )
+
+
+def check_one(stage: str, config: RunConfig, resources: Resources) -> None:
+    """Raise `UserError` if not even one actor of the stage has room: a pool works on with those that have."""
+    demand = replace(demand_of(stage, config), number=1)
+    if not any(_fitting(demand, node) for node in resources.nodes):
+        raise UserError(
+            f"{stage} wants {demand}, and the cluster has room for 0 of them ({resources}). Finished work is kept: "
+            "once there is a node, run the same command again to go on."
+        )
 
 
 def _engines(config: RunConfig) -> Demand:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import ray
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.token_file import ensure_token_file
+from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.errors import UserError
 
 _FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
@@ -53,9 +57,28 @@ def ray_session(config: ClusterConfig, *, trains: bool = True) -> Iterator[None]
         return
     _connect(config, trains)
     try:
-        yield
+        head = head_problem(ray.get_runtime_context().gcs_address)
+        with _sigterm_interrupts(), watched(head, HEAD_SECONDS):
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does, with a word and a code of its own; Ray's handler would leave without."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def available_resources() -> Resources:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import ray.data
 
 from mapl_ray.config import ScoringConfig
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, score_part
@@ -103,16 +103,14 @@ class ScoreShard:
         self._engine = EngineTurn()
         self._scorer, self._error = start_scorer(column, options)
 
+    @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self._error:
             return {"error": self._error}
         stage, index, mark = self._stages[int(row["stage"])], int(row["index"]), row["fingerprint"]
         groups = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
         journal = Journal(stage.target / f"part-{index:05d}.journal", mark, len(groups), self._batch_groups, self._run)
-        try:
-            outcomes = score_part(groups, self._scorer, journal, self._engine)
-        except (UserError, RunError) as error:
-            return {"error": str(error)}
+        outcomes = score_part(groups, self._scorer, journal, self._engine)
         named = list(zip(groups, outcomes, strict=True))
         write_part(
             stage.target,

@@ -20,7 +20,14 @@ import ray.data
 from mapl_ray.config import PairMarginConfig, RunConfig, ScoringConfig
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.score_actor import start_scorer
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages, write_results
+from mapl_ray.distributed.shard_tasks import (
+    MAX_RETRIES,
+    Stage,
+    errors_as_rows,
+    rows_of_part,
+    run_stages,
+    write_results,
+)
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import model_identity
 from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
@@ -161,6 +168,7 @@ class ScorePairs:
         self._stages, self._kind, self._questions, self._batch_pairs = stages, kind, questions, batch_pairs
         self._scorer, self._error = start_scorer(kind, options)
 
+    @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self._error:
             return {"error": self._error}
@@ -197,6 +205,7 @@ def _join(
     )
 
 
+@errors_as_rows
 def join_shard(
     row: dict[str, Any], *, stages: list[Stage], folders: list[dict[Kind, Path]], margin: PairMarginConfig
 ) -> dict[str, Any]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import pyarrow as pa
 import ray
 import ray.data
 from tqdm import tqdm
 
-from mapl_ray.errors import RunError
+from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.group_columns import groups_to_table
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import (
@@ -33,6 +34,7 @@ from mapl_ray.shards import (
 
 # Ray's own default is for ever: a row that kills its worker would do so again and again.
 MAX_RETRIES = 2
+_Arguments = ParamSpec("_Arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,21 @@ def _watched(results: ray.data.Dataset, name: str, total: int) -> list[str]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = tqdm(results.iter_rows(), desc=f"  {name}", total=total, unit="part", disable=total <= 2)
     return [row["error"] for row in rows]
+
+
+def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:
+    """A mistake, a full disk, a folder that is not there come back as a row: an exception would show as a traceback."""
+
+    @wraps(work)
+    def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> dict[str, Any]:
+        try:
+            return work(*args, **kwargs)
+        except (UserError, RunError) as error:
+            return {"error": str(error)}
+        except OSError as error:
+            return {"error": no_space(error) or f"{type(error).__name__}: {error}"}
+
+    return told
 
 
 def rows_of_part(directory: Path, index: int) -> list[dict[str, Any]]:

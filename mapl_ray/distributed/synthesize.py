@@ -16,7 +16,7 @@ from mapl_ray.config import RunConfig, SynthesisConfig
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, run_stages
+from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.distributed.synthesize_actor import SynthesizeShard
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.shards import Manifest, fingerprint_of
@@ -25,6 +25,8 @@ from mapl_ray.synthesis import module_digests, select_functions, with_absolute_p
 _PARTS_AT_HAND = 2  # of an actor: the one it makes, and the next
 # Of one actor: it dies with its node as well, and nodes may come and go. A part that kills is given up before.
 _MAX_RESTARTS = 64
+# Of one part. A second goes by between two; until Ray knows that a node is lost, each of them fails at once.
+_MAX_TRIES = 20
 _OF_TRAINING = ("held_out_families", "held_out_phrasings")  # what they change of the train split, others say
 
 
@@ -105,7 +107,7 @@ def _compute(
         ),
         num_cpus=1,
         max_restarts=_MAX_RESTARTS,
-        max_task_retries=MAX_RETRIES,
+        max_task_retries=_MAX_TRIES,
     )
 
 

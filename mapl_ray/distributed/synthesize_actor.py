@@ -8,31 +8,29 @@ from contextlib import contextmanager
 from typing import Any
 
 from mapl_ray.config import SynthesisConfig
-from mapl_ray.distributed.shard_tasks import Stage, rows_of_part, write_results
+from mapl_ray.distributed.shard_tasks import Stage, errors_as_rows, rows_of_part, write_results
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair
 from mapl_ray.synthesis import Tally, module_digests, synthesize_all
 
 
 class SynthesizeShard:
-    """Makes a part a call. A config mistake comes back as a row: as an exception Ray would retry it."""
+    """Makes a part a call."""
 
     def __init__(self, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]) -> None:
         """`configs` has one entry a stage; `digests` are those of the driver's `synthesis.modules`."""
         self._stages, self._configs, self._seed, self._digests = stages, configs, seed, digests
 
+    @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """One part; a node with another version of the user's modules makes nothing."""
         number = int(row["stage"])
         config = self._configs[number]
-        try:
-            if module_digests(config.modules) != self._digests:
-                modules = ", ".join(config.modules)
-                raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
-            with _without_collector():
-                return _make_part(row, self._stages[number], config, self._seed)
-        except UserError as error:
-            return {"error": str(error)}
+        if module_digests(config.modules) != self._digests:
+            modules = ", ".join(config.modules)
+            raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
+        with _without_collector():
+            return _make_part(row, self._stages[number], config, self._seed)
 
 
 def _make_part(row: dict[str, Any], stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from ray.train.torch import TorchTrainer
 
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
 from mapl_ray.distributed.torch_network import NodeNetwork
-from mapl_ray.errors import RunError, UserError
+from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
+from mapl_ray.training.checkpoint import drop_unfinished
 
-START_TIMEOUT_SECONDS = 600
+START_TIMEOUT_SECONDS = 600  # for room for all workers, at the start and after each loss of a node
+_START_SECONDS = 60.0  # Ray Train's own limit of one attempt
 
 
 def run_training(
@@ -109,7 +111,11 @@ def make_trainer(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=train.max_failures,
+                # Every one is a minute's wait for workers that have no room; Ray's own default is for ever.
+                controller_failure_limit=max(1, round(START_TIMEOUT_SECONDS / _START_SECONDS)),
+            ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             callbacks=callbacks or [],
         ),
@@ -142,6 +148,12 @@ def train_worker(spec: dict[str, Any]) -> None:
         )
     except (UserError, RunError) as error:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})
+        raise
+    except (OSError, RuntimeError) as error:
+        if (told := no_space(error, Path(spec["output"]))) is not None:
+            drop_unfinished(Path(spec["output"]) / "checkpoints")  # or there is no room for the words either
+            write_json(failure, {"kind": "RunError", "text": told})
+            raise RunError(told) from None
         raise
 
 

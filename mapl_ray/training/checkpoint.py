@@ -46,11 +46,16 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 def begin_checkpoint(directory: Path, step: int) -> Path:
     """The folder to write into, empty; what interrupted attempts left is removed. One rank calls it, before all."""
-    for leftover in (*directory.glob("writing-*"), *directory.glob("removing-*"), *directory.glob("universal-*")):
-        shutil.rmtree(leftover)
+    drop_unfinished(directory)
     path = writing_path(directory, step)
     path.mkdir(parents=True)
     return path
+
+
+def drop_unfinished(directory: Path) -> None:
+    """Remove what killed or failed runs began to write or to remove."""
+    for leftover in (*directory.glob("writing-*"), *directory.glob("removing-*"), *directory.glob("universal-*")):
+        shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
 
 
 def writing_path(directory: Path, step: int) -> Path:

@@ -1,6 +1,5 @@
 """Scoring on Ray with real engines: one that is killed, a group that breaks them, reruns, a second scorer."""
 
-import copy
 import os
 import shutil
 import signal
@@ -16,6 +15,8 @@ import pytest
 import ray
 import torch
 
+from benchmarks.reliability import poison
+from benchmarks.reliability.poison import POISON
 from mapl_ray.config import RunConfig, ScoringConfig, parse_config
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.score_actor import engine_pool
@@ -25,17 +26,11 @@ from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm]
 PARTS, GROUPS, BATCH = 3, 40, 8
-POISON = "sunflower"
 
 
 @pytest.fixture(scope="module")
-def poisoned_model(tiny_model: Path, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer with one token more than the model has rows for: vLLM lets it in, and breaks on it."""
-    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("poisoned") / "model")
-    changed = copy.deepcopy(tokenizer)
-    assert changed.add_tokens([POISON]) == 1
-    changed.save_pretrained(folder)
-    return folder
+def poisoned_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return poison.poisoned_model(tiny_model, tmp_path_factory.mktemp("poisoned") / "model")
 
 
 def config_of(folder: Path, model: Path, **scoring: Any) -> RunConfig:

@@ -2,17 +2,15 @@
 
 import gzip
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from benchmarks.reliability import commands
+from benchmarks.reliability.commands import Command, kill_with_family, wait_until
+from benchmarks.reliability.runs import parts
 from mapl_ray.shards import iter_rows, read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -30,45 +28,15 @@ def source(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
+def start(source: Path, output: Path) -> Command:
     # Small shards, so that there are many points to be killed at: over a hundred parts.
     words = [f"data.path={source}", f"output_dir={output}", "name=run", "synthesis.rows_per_shard=8"]
-    command = [sys.executable, "-m", "mapl_ray.cli", "synthesize", *words, "cluster.num_cpus=2"]
-    with (output / "log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-
-
-def kill_with_children(process: subprocess.Popen[bytes]) -> None:
-    """As if the machine had lost its power: the driver and all of Ray, at once."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    for member in family:
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.wait()
-    psutil.wait_procs(family, timeout=20)
-
-
-def entries(run: Path) -> int:
-    folders = [run / stage / split for stage in ("pairs", "groups") for split in ("train", "eval")]
-    return sum(len(list(folder.glob("part-*.json"))) for folder in folders if folder.is_dir())
-
-
-def wait_for(process: subprocess.Popen[bytes], run: Path, number: int) -> bool:
-    """True once that many parts are finished; False if the run ended before."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None:
-        if entries(run) >= number:
-            return True
-        assert time.monotonic() < deadline, "no progress for two minutes"
-        time.sleep(0.002)
-    return False
+    return commands.start(["synthesize", *words, "cluster.num_cpus=2"], output)
 
 
 def finish(source: Path, output: Path) -> None:
-    assert start(source, output).wait(timeout=300) == 0, (output / "log").read_text()[-3000:]
+    command = start(source, output)
+    assert command.finish(300) == 0, command.text()[-3000:]
 
 
 def test_twenty_kills_change_nothing(source: Path, tmp_path: Path) -> None:
@@ -78,14 +46,14 @@ def test_twenty_kills_change_nothing(source: Path, tmp_path: Path) -> None:
     finish(source, undisturbed)
     rng, points = random.Random(20), []
     while len(points) < KILLS:
-        process = start(source, killed)
+        command = start(source, killed)
         # The first ones while the pairs are read and written, then after nought to two more parts.
-        target = 0 if len(points) < 3 else entries(killed / "run") + rng.randint(0, 2)
-        if not wait_for(process, killed / "run", target):
+        target = 0 if len(points) < 3 else parts(killed / "run") + rng.randint(0, 2)
+        if not wait_until(lambda target=target: parts(killed / "run") >= target, command):
             break
         time.sleep(rng.uniform(0.0, 8.0 if len(points) < 3 else 0.02))
-        kill_with_children(process)
-        points.append(entries(killed / "run"))
+        kill_with_family(command)
+        points.append(parts(killed / "run"))
         for manifest in (killed / "run").glob("*/*/manifest.json"):
             read_manifest(manifest.parent)  # whatever a reader would take for whole is whole
     assert len(points) == KILLS, f"the run was over after {len(points)} kills, at parts {points}"

@@ -1,0 +1,144 @@
+"""`mapl` commands as processes: started, watched, killed.
+
+What a killed command leaves behind is known by the folder it was started in, which all its processes have inherited.
+Adopting orphans (PR_SET_CHILD_SUBREAPER) would change what is measured: Ray's workers leave when their parent is init.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_SOURCE = Path(__file__).resolve().parents[2]
+QUICK = 0.002  # seconds between two looks
+
+
+def started_in(folder: Path) -> list[psutil.Process]:
+    """All processes that work in the folder or below it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that runs, and where its words go."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def family(self) -> list[psutil.Process]:
+        """All that it started and that still runs."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def workers(self, title: str) -> list[psutil.Process]:
+        """Ray's processes whose title has that word."""
+        return titled(self.family, title)
+
+    def message(self) -> str:
+        """The sentence it ended with; empty where there is none."""
+        lines = [line for line in self.text().splitlines() if line.startswith("mapl: ")]
+        return lines[-1] if lines else ""
+
+    def text(self) -> str:
+        """All it said."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def finish(self, seconds: float) -> int:
+        """Its exit code. Raises `TimeoutExpired` for one that does not end."""
+        return self.process.wait(timeout=seconds)
+
+
+def start(words: Sequence[str], folder: Path, **environment: str) -> Command:
+    """`mapl WORDS`, its words appended to `folder/log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log"
+    known = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mapl_ray.cli", *words],
+            stdout=sink,
+            stderr=sink,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(_SOURCE), **known, **environment},
+        )
+    return Command(process, log)
+
+
+def run(words: Sequence[str], folder: Path, seconds: float = 300.0, **environment: str) -> Command:
+    """`start`, to its end. Raises `RuntimeError` with its last words where that is not a good one."""
+    command = start(words, folder, **environment)
+    if (code := command.finish(seconds)) != 0:
+        raise RuntimeError(f"mapl {' '.join(words)}: exit code {code}\n{command.text()[-3000:]}")
+    return command
+
+
+def wait_until(condition: Callable[[], object], command: Command | None, seconds: float = 180.0) -> bool:
+    """True once `condition` is met; False if the command ended before. Raises `TimeoutError`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if command is not None and command.process.poll() is not None:
+            return bool(condition())
+        if time.monotonic() > deadline:
+            words = "" if command is None else f"\n{command.text()[-3000:]}"
+            raise TimeoutError(f"nothing seen for {seconds:.0f} s{words}")
+        time.sleep(QUICK)
+    return True
+
+
+def kill(process: psutil.Process) -> None:
+    """SIGKILL, to a process that may be gone."""
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def kill_alone(command: Command) -> None:
+    """The driver dies, and nothing else at that moment."""
+    command.process.send_signal(signal.SIGKILL)
+    command.process.wait()
+
+
+def kill_with_family(command: Command) -> None:
+    """As if the machine had lost its power: the driver and all of Ray, at once."""
+    family = command.family
+    command.process.send_signal(signal.SIGKILL)
+    for member in family:
+        kill(member)
+    command.process.wait()
+    psutil.wait_procs(family, timeout=20)
+
+
+def still_running(family: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those of them that are more than a dead process's entry."""
+    found = []
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
+                found.append(member)
+    return found
+
+
+def titled(processes: Sequence[psutil.Process], title: str) -> list[psutil.Process]:
+    """Those whose command line has that word."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+    return found

@@ -1,0 +1,25 @@
+"""All faults, in the order of the page; what was promised is listed apart, so that a test can hold one to the other."""
+
+from __future__ import annotations
+
+from benchmarks.reliability import disk, driver, head, inputs, link, nodes, poison, ranks, terminated, workers
+from benchmarks.reliability.fault import Fault
+
+PROMISED = (
+    "data worker",
+    "vLLM actor",
+    "training rank",
+    "raylet",
+    "driver",
+    "head without GCS fault tolerance",
+    "head with GCS fault tolerance",
+    "cut link",
+    "full disk",
+    "truncated input",
+    "poison row",
+    "SIGTERM",
+    "drained node",
+    "rank killed in mid-checkpoint",
+)
+_FAMILIES = (driver, workers, ranks, nodes, head, link, disk, inputs, poison, terminated)
+FAULTS: dict[str, Fault] = {fault.name: fault for family in _FAMILIES for fault in family.FAULTS}

@@ -1,0 +1,64 @@
+"""Ends a command whose cluster is gone: Ray itself waits for nodes for ever, and leaves without a word where the head
+does not answer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Ray ends the process itself after this time; the sentence is to come before.
+_RAYS_SECONDS = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112 - Ray's own name
+HEAD_SECONDS = max(5.0, _RAYS_SECONDS - 15.0)
+_EVERY_SECONDS = 2.0
+
+
+@contextmanager
+def watched(problem: Callable[[], str], patience_seconds: float) -> Iterator[None]:
+    """End the process with exit code 1 and the sentence once `problem` has told of one, at every look, for that long.
+
+    The main thread may be waiting in Ray for what will never come, so nothing can be raised in it.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        since = None
+        while not done.wait(_EVERY_SECONDS):
+            told = problem()
+            if not told:
+                since = None
+            elif since is None:
+                since = time.monotonic()
+            elif time.monotonic() - since >= patience_seconds and not done.is_set():
+                print(f"mapl: failed: {told}", file=sys.stderr, flush=True)
+                sys.stdout.flush()
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def head_problem(address: str) -> Callable[[], str]:
+    """Whether somebody listens at the head's `host:port`."""
+    host, _, port = address.rpartition(":")
+
+    def problem() -> str:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+        except OSError as error:
+            return (
+                f"the head of the Ray cluster, {address}, has not answered for {HEAD_SECONDS:.0f} s ({error}). "
+                "Finished work is kept: once there is a cluster, run the same command again to go on."
+            )
+        return ""
+
+    return problem
