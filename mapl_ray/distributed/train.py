@@ -19,6 +19,8 @@ from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
+from mapl_ray.training.plan import total_steps
+from mapl_ray.tuning import values_of
 
 START_TIMEOUT_SECONDS = 600
 
@@ -80,7 +82,10 @@ def worker_spec(
         "fingerprint": fingerprint,
         "model_id": model_identity(model_path, config.model.revision),
         "export": True,
-        "objective": None,
+        "objective": None,  # of a trial: weights of the level accuracies, reported beside the metrics
+        "tokens_dir": None,
+        "stop_after": None,
+        "done": None,  # of a trial: the file that says how far it came
         "token": uuid.uuid4().hex[:12],
     }
 
@@ -125,7 +130,7 @@ def train_worker(spec: dict[str, Any]) -> None:
     if failure.is_file():
         raise RuntimeError(json.loads(failure.read_text(encoding="utf-8"))["text"])
     try:
-        train(
+        result = train(
             TrainConfig.model_validate(spec["train"]),
             spec["method"],
             model_path=spec["model_path"],
@@ -134,6 +139,8 @@ def train_worker(spec: dict[str, Any]) -> None:
             eval_dir=None if spec["eval_dir"] is None else Path(spec["eval_dir"]),
             output_dir=Path(spec["output"]),
             fingerprint=spec["fingerprint"],
+            tokens_dir=None if spec["tokens_dir"] is None else Path(spec["tokens_dir"]),
+            stop_after=spec["stop_after"],
             on_report=_reporter(spec["objective"]),
             export=spec["export"],
             model_id=spec["model_id"],
@@ -142,6 +149,14 @@ def train_worker(spec: dict[str, Any]) -> None:
     except (UserError, RunError) as error:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})
         raise
+    if spec["done"] is not None and ray.train.get_context().get_world_rank() == 0:
+        write_json(Path(spec["done"]), _how_far(spec, result))
+
+
+def _how_far(spec: dict[str, Any], result: TrainResult) -> dict[str, int]:
+    rows = read_manifest(Path(spec["train_dir"]), verify=False).rows
+    whole = total_steps(TrainConfig.model_validate(spec["train"]), rows, result.num_workers)
+    return {"steps": result.steps, "total_steps": whole, "resumed_step": result.resumed_step, "tokens": result.tokens}
 
 
 def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
@@ -204,17 +219,11 @@ def failure_of(spec: dict[str, Any], error: Exception) -> UserError | RunError:
     )
 
 
-def objective_of(metrics: dict[str, float], weights: dict[str, float]) -> float:
-    """The weighted mean of the held-out level accuracies; levels that do not occur count as 0."""
-    total = sum(weight * metrics.get(f"eval/rewards/accuracies/{level}", 0.0) for level, weight in weights.items())
-    return total / sum(weights.values())
-
-
 def _reporter(objective: dict[str, float] | None) -> Callable[[dict[str, float]], None]:
     def report(metrics: dict[str, float]) -> None:
         values = dict(metrics)
         if objective is not None:
-            values["objective"] = objective_of(metrics, objective)
+            values |= values_of(metrics, objective)
         ray.train.report(values)
 
     return report
