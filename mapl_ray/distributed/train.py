@@ -1,4 +1,8 @@
-"""Training under Ray Train: workers with one rank each, restarted from the newest whole checkpoint when one dies."""
+"""Training under Ray Train: workers with one rank each, restarted from the newest whole checkpoint when one dies.
+
+What loads DeepSpeed and transformers is imported where it is used: a trial's own process and Ray Train's controller
+only wait, and would spend seconds and half a gigabyte on it.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
-from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
-from mapl_ray.training.plan import total_steps
 from mapl_ray.tuning import values_of
+
+if TYPE_CHECKING:
+    from mapl_ray.training import TrainResult, Wish
 
 START_TIMEOUT_SECONDS = 600
 
@@ -32,6 +36,9 @@ def run_training(
 
     Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
     """
+    from mapl_ray.models import model_identity
+    from mapl_ray.training import finished_result, inlined, run_fingerprint, sigterm_watch
+
     train_config = inlined(train_config)
     manifest = read_manifest(data_dirs(config)[0])
     fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
@@ -70,6 +77,9 @@ def worker_spec(
     config: RunConfig, method: Method, train: TrainConfig, model_path: str, output: Path, fingerprint: str
 ) -> dict[str, Any]:
     """Everything a worker needs, as plain values."""
+    from mapl_ray.models import model_identity
+    from mapl_ray.training import inlined
+
     train_dir, eval_dir = data_dirs(config)
     return {
         "train": inlined(train).model_dump(mode="json"),
@@ -154,6 +164,8 @@ def train_worker(spec: dict[str, Any]) -> None:
 
 
 def _how_far(spec: dict[str, Any], result: TrainResult) -> dict[str, int]:
+    from mapl_ray.training.plan import total_steps
+
     rows = read_manifest(Path(spec["train_dir"]), verify=False).rows
     whole = total_steps(TrainConfig.model_validate(spec["train"]), rows, result.num_workers)
     return {"steps": result.steps, "total_steps": whole, "resumed_step": result.resumed_step, "tokens": result.tokens}
@@ -164,6 +176,8 @@ def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
 
     A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
     """
+    from mapl_ray.training import Wish
+
     saved = False
 
     def wishes() -> Wish:

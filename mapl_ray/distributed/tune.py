@@ -44,7 +44,7 @@ def run_tune(config: RunConfig) -> Path:
     journal = Journal.of_search(output, fingerprint, tune.objective)
     best.unlink(missing_ok=True)
     tokens = run_tokenization(config, model_path)
-    shared = Shared(config, model_path, str(tokens), str(output))
+    shared = Shared.of(config, model_path, tokens, output)
     _announce(config, journal, at_once)
     if tune.scheduler == "pbt":
         _search_population(config, journal, shared, at_once)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,31 @@ class Shared:
     """What all trials of a search have in common."""
 
     config: RunConfig
-    model_path: str
-    tokens_dir: str
+    spec: dict[str, Any]  # of the workers, but for what is a trial's own
     output: str  # `run_dir/tune`
+
+    @classmethod
+    def of(cls, config: RunConfig, model_path: str, tokens: Path, output: Path) -> Shared:
+        """Worked out once: a trial's own process neither reads the base model nor loads what trains it."""
+        tune = config.tune
+        spec = worker_spec(config, tune.method, config.training(tune.method), model_path, output, fingerprint="")
+        spec |= {"export": False, "objective": tune.objective, "tokens_dir": str(tokens)}
+        return cls(config, spec, str(output))
+
+    def of_trial(self, given: dict[str, Any], train: TrainConfig) -> dict[str, Any]:
+        """The whole spec. A DeepSpeed file is taken as it was read at the start, if it is the run's."""
+        values = train.model_dump(mode="json")
+        if train.deepspeed_config == self.config.training(self.config.tune.method).deepspeed_config:
+            values["deepspeed_config"] = self.spec["train"]["deepspeed_config"]
+        return {
+            **self.spec,
+            "train": values,
+            "output": given["folder"],
+            "fingerprint": str(given["number"]),
+            "stop_after": given["stop_after"],
+            "done": str(Path(given["folder"]) / DONE),
+            "token": uuid.uuid4().hex[:12],
+        }
 
 
 def trial_config(config: RunConfig, params: dict[str, Scalar]) -> TrainConfig:
@@ -50,17 +73,9 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     What the user can mend, or a loss that is not finite, ends the trial with `failure.json` and no exception: Tune
     would start it again, to no other end.
     """
-    config, folder = shared.config, Path(given["folder"])
-    train = trial_config(config, given["params"])
+    folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])
     folder.mkdir(parents=True, exist_ok=True)
-    spec = worker_spec(config, config.tune.method, train, shared.model_path, folder, fingerprint=folder.parent.name)
-    spec |= {
-        "export": False,
-        "objective": config.tune.objective,
-        "tokens_dir": shared.tokens_dir,
-        "stop_after": given["stop_after"],
-        "done": str(folder / DONE),
-    }
+    spec = shared.of_trial(given, train)
     trainer = make_trainer(spec, train, storage=folder / "ray", name=spec["token"], callbacks=[TuneReportCallback()])
     try:
         trainer.fit()

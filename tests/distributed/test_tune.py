@@ -59,8 +59,10 @@ def steps(config: RunConfig, trial: str, run: int = 0) -> dict[int, dict[str, fl
     return {row["step"]: row for row in map(json.loads, path.read_text().splitlines())}
 
 
-def has_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("checkpoints/step-*/manifest.json"))
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    found = folder.glob("checkpoints/step-*/manifest.json")
+    return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 300.0) -> None:
@@ -72,7 +74,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 300.0) -> None:
 
 def kill_worker_of(folder: Path) -> int:
     """SIGKILL to the training worker that writes there; its id."""
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         try:
             held = [file.path for file in process.open_files()]
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -101,13 +103,13 @@ def kill_driver(process: subprocess.Popen[bytes]) -> None:
 def test_a_search_survives_its_driver_and_a_worker(
     local_ray: None, values: Values, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Three trials of two workers each: one undisturbed, one whose driver is killed, one whose worker is killed.
+    """Two trials of two workers each: one undisturbed, one whose driver is killed, and then, gone on, a worker.
 
-    Their values differ in what changes nothing here, a limit that no gradient reaches; so all three must end alike.
+    Their values differ in what changes nothing here, a limit that no gradient reaches; so both must end alike.
     """
     tune = {
         "space": {"train": {"max_grad_norm": {"uniform": [1e6, 2e6]}}}, "search": "optuna", "multi_objective": True,
-        "num_trials": 3, "max_steps": 24, "eval_every_steps": 6, "grace_period_steps": 24, "max_concurrent_trials": 1,
+        "num_trials": 2, "max_steps": 60, "eval_every_steps": 10, "grace_period_steps": 60, "max_concurrent_trials": 1,
     }  # fmt: skip
     plain = values(tune, num_workers=2)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**plain, "cluster": {"num_cpus": 2}}))
@@ -116,20 +118,20 @@ def test_a_search_survives_its_driver_and_a_worker(
     with (tmp_path / "log").open("wb") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         try:
-            wait_until(lambda: has_checkpoint(folder / "0001" / "run-0") or driver.poll() is not None)
+            wait_until(lambda: newest(folder / "0001" / "run-0") > 0 or driver.poll() is not None)
         finally:
             kill_driver(driver)
     log_text = (tmp_path / "log").read_text()
     first, second = (json.loads((folder / f"000{n}" / "trial.json").read_text()) for n in (0, 1))
     assert (first["status"], second["status"]) == ("finished", "running"), log_text[-3000:]
-    assert not (folder / "0002").exists()
 
-    config = load_config(tmp_path / "run.yaml", ["tune.max_concurrent_trials=2"])  # the cluster is the module's
-    killed: list[int] = []
+    config = load_config(tmp_path / "run.yaml")  # the cluster is the module's
+    run, killed = folder / "0001" / "run-0", list[int]()
+    left_at = newest(run)
 
     def kill() -> None:
-        wait_until(lambda: has_checkpoint(folder / "0002" / "run-0"))
-        killed.append(kill_worker_of(folder / "0002" / "run-0"))
+        wait_until(lambda: newest(run) > left_at)
+        killed.append(kill_worker_of(run))
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -139,24 +141,22 @@ def test_a_search_survives_its_driver_and_a_worker(
     trials = trials_of(config)
     assert {name: (trial["status"], trial["starts"]) for name, trial in trials.items()} == {
         "0000": ("finished", 1),  # not run again
-        "0001": ("finished", 2),
-        "0002": ("finished", 1),  # its workers alone were started again
+        "0001": ("finished", 2),  # by two drivers; the death of a worker is Ray Train's to mend
     }
     assert json.loads((folder / "0000" / "trial.json").read_text()) == first
     assert trials["0001"]["params"] == second["params"]
-    assert len({trial["params"]["train.max_grad_norm"] for trial in trials.values()}) == 3
+    assert len({trial["params"]["train.max_grad_norm"] for trial in trials.values()}) == 2
     assert done(config, "0000")["resumed_step"] == 0
-    for name in ("0001", "0002"):
-        assert done(config, name)["resumed_step"] in (6, 12, 18)
-        assert [row["step"] for row in trials[name]["reports"]] == [6, 12, 18, 24]
-        assert trials[name]["reports"] == trials["0000"]["reports"]
-        assert losses(config, name) == losses(config, "0000")
-    assert len(losses(config, "0000")) == 24
+    assert left_at < done(config, "0001")["resumed_step"] <= 50
+    assert [row["step"] for row in trials["0001"]["reports"]] == [10, 20, 30, 40, 50, 60]
+    assert trials["0001"]["reports"] == trials["0000"]["reports"]
+    assert losses(config, "0001") == losses(config, "0000")
+    assert len(losses(config, "0000")) == 60
     assert load_config(best).training("rm").max_grad_norm in {
         t["params"]["train.max_grad_norm"] for t in trials.values()
     }
     assert all(trial["on_front"] for trial in trials.values())
-    assert trials["0000"]["cost"]["groups"] == 24 * 2 * 2  # two workers, micro-batches of two
+    assert trials["0000"]["cost"]["groups"] == 60 * 2 * 2  # two workers, micro-batches of two
     assert trials["0000"]["cost"]["worker_seconds"] == pytest.approx(2 * trials["0000"]["cost"]["seconds"])
     table = pq.read_table(config.run_dir / "tune" / "trials.parquet").to_pylist()
     assert {row["trial_id"]: row["objective"] for row in table} == {n: t["objective"] for n, t in trials.items()}
