@@ -21,9 +21,13 @@ from mapl_ray.shards import fingerprint_of, write_part
 
 
 def run_tokenization(config: RunConfig, model_path: str) -> Path:
-    """Groups as they train -> `data_dir/tokens`, both splits, skipped where they are there; returns that folder."""
-    folder, revision = config.data_dir / "tokens", config.model.revision
+    """Groups as they train -> a folder below `data_dir/tokens`, both splits, skipped where they are there; returns it.
+
+    A folder a model: another run on the same data must not put other ids under the trials of this one.
+    """
+    revision = config.model.revision
     recipe = fingerprint_of({"model": model_identity(model_path, revision), "columns": TOKEN_SCHEMA.names})
+    folder = config.data_dir / "tokens" / recipe[:16]
     held_out = data_dirs(config)[1]
     sources = dict(zip(SPLITS, (data_dirs(config)[0], held_out), strict=True))
     stages = [

@@ -1,5 +1,6 @@
 """What a search asks and remembers, without a trial: Optuna, ASHA, and how many trials fit."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from mapl_ray.config import RunConfig, TuneConfig, parse_config
+from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.resources import Node, Resources, trials_at_once
 from mapl_ray.distributed.tune_optuna import OptunaSource
 from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, scheduler_of
@@ -100,6 +102,14 @@ def test_optuna_takes_up_what_an_earlier_start_left() -> None:
     assert again._study.trials[3].values == [0.5]
     again.tell(Trial(5, {}, "failed"))
     assert again._study.trials[4].state is optuna.trial.TrialState.FAIL
+
+
+def test_a_missing_optuna_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_inputs(config(search="optuna"), ("tune",))
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"tune.search=optuna: the package optuna is not installed.*search=random"):
+        check_inputs(config(search="optuna"), ("tune",))
+    check_inputs(config(), ("tune",))
 
 
 def test_asha_remembers_trials_of_earlier_starts() -> None:
