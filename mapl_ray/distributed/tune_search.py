@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -76,7 +77,7 @@ class JournalSearcher(Searcher):
             self._source.take_up(trial)
         elif self._new > 0:
             self._new -= 1
-            number = max(self._journal.trials, default=-1) + 1
+            number = next(number for number in count() if number not in self._journal.trials)
             trial = Trial(number, self._source.ask(number))
         else:
             return str(Searcher.FINISHED)

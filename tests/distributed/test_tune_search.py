@@ -1,5 +1,6 @@
 """What a search asks and remembers, without a trial: Optuna, ASHA, and how many trials fit."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -147,8 +148,11 @@ def test_trials_are_written_down_before_they_start(searcher: Callable[[int], Jou
     assert isinstance(last, dict)
     assert last["params"] == draw(config().tune.dimensions, 0, 2)
     assert again.suggest("f") == "FINISHED"
+    shutil.rmtree(tmp_path / "trials" / "0001")  # as a message about a damaged entry says
+    filled = searcher(1)
+    assert [filled.suggest("g"), filled.suggest("h"), filled.suggest("i")] == [given[0], last, given[1]]
     starts = {trial.number: trial.starts for trial in Journal(tmp_path, {"pref": 1.0}).in_order()}
-    assert starts == {0: 2, 1: 2, 2: 1}
+    assert starts == {0: 3, 1: 1, 2: 2}
 
 
 def test_costs_add_up_over_starts(searcher: Callable[[int], JournalSearcher], tmp_path: Path) -> None:
