@@ -1,5 +1,6 @@
 """What a search asks and remembers, without a trial: Optuna, ASHA, and how many trials fit."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -9,14 +10,19 @@ import optuna
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from mapl_ray.config import RunConfig, TuneConfig, parse_config
+from mapl_ray.config import RunConfig, TrainConfig, TuneConfig, parse_config
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.resources import Node, Resources, trials_at_once
+from mapl_ray.distributed.train import worker_spec
 from mapl_ray.distributed.tune_optuna import OptunaSource
 from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, scheduler_of
+from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import UserError
+from mapl_ray.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.shards import commit, write_part
 from mapl_ray.tuning import Journal, Trial, draw
 
+GroupMaker = Callable[[int], list[RelationGroup]]
 SPACE = {
     "train.learning_rate": {"loguniform": [1e-5, 1e-1]},
     "train.weight_decay": {"quniform": [0.1, 0.35, 0.1]},
@@ -167,3 +173,27 @@ def test_costs_add_up_over_starts(searcher: Callable[[int], JournalSearcher], tm
     (trial,) = Journal(tmp_path, {"pref": 1.0}).in_order()
     assert trial.cost.seconds == pytest.approx(12.0)
     assert trial.status == "stopped early"  # it left no word of its end
+
+
+def test_what_the_workers_of_a_trial_are_given(tmp_path: Path, tiny_model: Path, grid_groups: GroupMaker) -> None:
+    for split in ("train", "eval"):
+        folder, rows = tmp_path / "run" / "groups" / split, [group.to_row() for group in grid_groups(4)]
+        commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
+    (tmp_path / "deepspeed.json").write_text('{"zero_optimization": {"reduce_bucket_size": 1000}}')
+    train = {"deepspeed_config": str(tmp_path / "deepspeed.json"), "learning_rate": 1e-4, "num_workers": 2}
+    values = {"name": "run", "output_dir": str(tmp_path), "model": {"name_or_path": str(tiny_model)}, "train": train}
+    one = parse_config({**values, "tune": {"space": SPACE, "max_steps": 8, "eval_every_steps": 4}}, "test")
+    shared = Shared.of(one, str(tiny_model), tmp_path / "tokens", tmp_path / "run" / "tune")
+    given = {"number": 3, "folder": str(tmp_path / "t"), "stop_after": 4}
+    params = draw(one.tune.dimensions, 0, 3)
+    spec = shared.of_trial(given, trial_config(one, params))
+    assert json.loads(json.dumps(spec)) == spec
+    made = worker_spec(one, "rm", one.training("rm"), str(tiny_model), tmp_path / "t", "3")
+    assert spec.keys() == made.keys()
+    own = {"train", "export", "objective", "tokens_dir", "stop_after", "done", "token"}
+    assert {name for name, value in spec.items() if value != made[name]} == own
+    section = TrainConfig.model_validate(spec["train"])
+    assert section.learning_rate == params["train.learning_rate"]
+    assert (section.max_steps, section.eval_every_steps, section.checkpoint_every_steps) == (8, 4, 4)
+    assert section.num_workers == 2
+    assert section.deepspeed_config == {"zero_optimization": {"reduce_bucket_size": 1000}}  # read once, at the start
