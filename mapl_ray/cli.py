@@ -15,7 +15,7 @@ DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {
     "synthesize": "preference pairs -> relation groups (Ray Data)",
     "score": "fill ref_logps and rewards (vLLM actors)",
-    "tune": "search the loss weights (Ray Tune)",
+    "tune": "search loss weights, learning rate, anything of the training (Ray Tune)",
     "evaluate": "accuracy per level, k, family; MAPL beside the baseline; public sets; any models side by side",
     "report": "one HTML file of a finished run",
     "pipeline": "every stage in order, finished ones skipped",

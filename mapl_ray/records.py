@@ -248,6 +248,10 @@ GROUP_SCHEMA = pa.schema(
 # What a scorer makes of groups, beside them: one score a sequence of the group.
 SCORE_SCHEMA = pa.schema([("pair_id", pa.string()), ("scores", pa.list_(pa.float32()))])
 
+# What a tokenizer makes of groups, beside them (`batches.TokenIds`).
+_IDS = pa.list_(pa.list_(pa.int32()))
+TOKEN_SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_ids", _IDS), ("response_ids", _IDS)])
+
 REJECTION_SCHEMA = pa.schema(
     [
         ("source", pa.string()),

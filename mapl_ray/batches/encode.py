@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -36,24 +36,59 @@ class EncodedGroup:
         return len(self.prompt_ids[self.sequences[sequence].prompt])
 
 
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """All that a tokenizer does for a group; nothing is cut."""
+
+    prompt_ids: tuple[tuple[int, ...], ...]
+    response_ids: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, group: RelationGroup, tokenizer: Any) -> TokenIds:
+        """The prompts with the chat template, and apart from them the responses with EOS."""
+        return cls(
+            tuple(encode_prompt(prompt, tokenizer) for prompt in group.prompts),
+            tuple(
+                (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id)
+                for response in group.responses
+            ),
+        )
+
+    def to_row(self, pair_id: str) -> dict[str, Any]:
+        """A row of `TOKEN_SCHEMA`."""
+        return {
+            "pair_id": pair_id,
+            "prompt_ids": [list(ids) for ids in self.prompt_ids],
+            "response_ids": [list(ids) for ids in self.response_ids],
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> TokenIds:
+        """The inverse of `to_row`."""
+        return cls(tuple(map(tuple, row["prompt_ids"])), tuple(map(tuple, row["response_ids"])))
+
+
 def encode_group(
-    group: RelationGroup, tokenizer: Any, max_sequence_tokens: int, truncate_prompt: TruncatePrompt = "refuse"
+    group: RelationGroup,
+    tokenizer: Any,
+    max_sequence_tokens: int,
+    truncate_prompt: TruncatePrompt = "refuse",
+    ids: TokenIds | None = None,
 ) -> EncodedGroup | Rejection:
     """Render the prompts with the chat template and tokenize prompts and responses apart.
 
     Apart, so that a response has the same ids under every prompt and the boundary never moves; a tokenizer that
-    merges across it would give other ids for the joined text, which no stage here ever uses.
+    merges across it would give other ids for the joined text, which no stage here ever uses. `ids` are those of this
+    group by this tokenizer, where they were made before.
     Returns a `Rejection` for a sequence longer than `max_sequence_tokens`; with `truncate_prompt="left"` only where
     `truncate_left` can't help. A truncated group has no `ref_logps`: the group's are of the whole prompts.
     """
-    response_ids = tuple(
-        (*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id) for response in group.responses
-    )
+    ids = TokenIds.of(group, tokenizer) if ids is None else ids
+    prompt_ids, response_ids = ids.prompt_ids, ids.response_ids
 
     def longest(prompt_ids: Seq[Seq[int]]) -> int:
         return max(len(prompt_ids[s.prompt]) + len(response_ids[s.response]) for s in group.sequences)
 
-    prompt_ids = tuple(encode_prompt(prompt, tokenizer) for prompt in group.prompts)
     cut, whole = None, longest(prompt_ids)
     if whole > max_sequence_tokens and truncate_prompt == "left":
         cut = truncate_left(

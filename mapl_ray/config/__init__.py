@@ -10,6 +10,7 @@ from mapl_ray.config.load import load_config, parse_config
 from mapl_ray.config.objective import Method, ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.run import RunConfig
+from mapl_ray.config.space import Dimension, Scalar
 from mapl_ray.config.stages import (
     ClusterConfig,
     LevelWeights,
@@ -18,12 +19,13 @@ from mapl_ray.config.stages import (
     ScoringConfig,
     TinyModelConfig,
     TrainConfig,
-    TuneConfig,
 )
+from mapl_ray.config.tune import TuneConfig
 
 __all__ = [
     "ClusterConfig",
     "DataConfig",
+    "Dimension",
     "EvaluationConfig",
     "EvaluationSet",
     "JudgeConfig",
@@ -35,6 +37,7 @@ __all__ = [
     "ObjectiveConfig",
     "PairMarginConfig",
     "RunConfig",
+    "Scalar",
     "ScoringConfig",
     "SynthesisConfig",
     "TinyModelConfig",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mapl_ray.config.run import RunConfig
+from mapl_ray.config.searched import check_space, section_of
 from mapl_ray.config.stages import TrainConfig
-from mapl_ray.config.strict_yaml import load_yaml
+from mapl_ray.config.strict_yaml import as_number, load_yaml
 from mapl_ray.config.texts import check_texts
 from mapl_ray.errors import UserError
 
@@ -47,7 +47,6 @@ def parse_config(values: dict[str, Any], where: str) -> RunConfig:
         config = RunConfig.model_validate(values)
         for section in (("rm",), ("dpo",)):
             config.training("rm" if section == ("rm",) else "dpo")
-        return config
     except ValidationError as error:
         lines = []
         for item in error.errors():
@@ -58,6 +57,8 @@ def parse_config(values: dict[str, Any], where: str) -> RunConfig:
             else:
                 lines.append(f"{key}={item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
         raise UserError(f"{where}: " + "; ".join(lines)) from None
+    check_space(config, where)
+    return config
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -74,7 +75,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise UserError(f"override {override!r}: '{parent}' is a value, not a section.")
-    node[leaf] = _number(value)
+    node[leaf] = as_number(value)
     if parents and parents[0] == "train":
         # The command line has the last word: it also wins over what the file says for one method.
         for method in ("rm", "dpo"):
@@ -88,17 +89,9 @@ def _remove(node: Any, keys: list[str]) -> None:
         node.pop(keys[-1], None)
 
 
-def _number(value: Any) -> Any:
-    # YAML 1.1 reads `5e-6` as text; people write learning rates so.
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return value
-
-
 def _known_keys(root: type[BaseModel], location: tuple[int | str, ...]) -> str:
     model = root
     for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        field = model.model_fields.get(str(part))  # None: a name or an index within a mapping or a sequence
+        model = (section_of(field.annotation) if field is not None else None) or model
     return f"Known keys here: {', '.join(model.model_fields)}."

@@ -17,8 +17,8 @@ from mapl_ray.config.stages import (
     ModelConfig,
     ScoringConfig,
     TrainConfig,
-    TuneConfig,
 )
+from mapl_ray.config.tune import TuneConfig
 from mapl_ray.errors import UserError
 
 

@@ -1,12 +1,12 @@
-"""Models, scoring, training, tuning, cluster."""
+"""Models, scoring, training, cluster."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from mapl_ray.config.objective import Method, ObjectiveConfig
+from mapl_ray.config.objective import ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
@@ -200,37 +200,6 @@ class TrainConfig(Section):
         if self.reference == "adapter" and self.lora is None:
             raise ValueError("reference=adapter needs lora: without an adapter there is nothing to switch off")
         return self
-
-
-class TuneConfig(Section):
-    """A Ray Tune search of the loss weights."""
-
-    method: Method = "rm"
-    num_trials: int = Field(default=4, ge=1)
-    max_concurrent_trials: int = Field(default=1, ge=1)
-    lambda_intra: tuple[float, float] = (0.1, 2.0)  # drawn log-uniformly
-    lambda_inter: tuple[float, float] = (0.1, 2.0)
-    beta: tuple[float, float] | None = None  # DPO only
-    max_steps: int = Field(default=50, ge=1)  # of one trial
-    eval_every_steps: int = Field(default=10, ge=1)
-    grace_period_steps: int = Field(default=10, ge=1)  # ASHA stops no trial before
-    # The weighted mean of these level accuracies is maximised.
-    objective: dict[str, float] = Field(default={"pref": 1.0, "intra": 0.5, "inter": 0.5})
-    seed: int = 0
-
-    @field_validator("objective")
-    @classmethod
-    def _levels(cls, value: dict[str, float]) -> dict[str, float]:
-        if not value or set(value) - set(LEVEL_FAMILIES) or min(value.values()) < 0 or sum(value.values()) <= 0:
-            raise ValueError(f"expected non-negative weights of {', '.join(LEVEL_FAMILIES)}, at least one above 0")
-        return value
-
-    @field_validator("lambda_intra", "lambda_inter", "beta")
-    @classmethod
-    def _bounds(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0.0 < value[0] <= value[1]:
-            raise ValueError(f"expected [low, high] with 0 < low <= high, got {list(value)}")
-        return value
 
 
 class ClusterConfig(Section):

@@ -6,6 +6,7 @@ merge keys, no key twice (PyYAML takes the last one without a word), and neither
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -23,6 +24,13 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, _StrictLoader)  # a SafeLoader, and less
     except ValueError as error:  # a number of more digits than Python reads, a 13th month
         raise yaml.YAMLError(str(error)) from None
+
+
+def as_number(value: Any) -> Any:
+    """A text such as `5e-6` as the number that it is: YAML 1.1 reads it as text, and people write learning rates so."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -84,7 +84,7 @@ def train(config: RunConfig, method: Method, *, baseline: bool) -> None:
 
 
 def tune(config: RunConfig) -> None:
-    """Search the loss weights, in `run_dir/tune`."""
+    """Search values of the training, in `run_dir/tune`."""
     with _stage("tune"):
         print(f"  best config: {run_tune(config)}", flush=True)
 
@@ -144,7 +144,7 @@ def _closing_lines(config: RunConfig, seconds: float) -> None:
         "scored groups": config.data_dir / "scored",
         "reward model": run / "rm" / "model",
         "DPO policy": run / "dpo" / "model",
-        "best weights": run / "tune" / "best.yaml",
+        "best config": run / "tune" / "best.yaml",
         "numbers": run / "evaluation.json",
         "report": run / "report.html",
     }.items():

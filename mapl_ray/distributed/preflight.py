@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mapl_ray.config import Method, RunConfig
+from mapl_ray.distributed.tune_optuna import check_optuna
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import named_checkpoints
 from mapl_ray.evaluation.public_sets import read_set
@@ -34,6 +35,8 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     for method in METHODS:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
             check_loggers(config.training(method).loggers)
+    if "tune" in stages and config.tune.search == "optuna":
+        check_optuna()
     if "evaluate" in stages:
         named_checkpoints(config.evaluation.models)
         for name, one in config.evaluation.sets.items():

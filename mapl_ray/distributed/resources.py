@@ -69,10 +69,9 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
     if stage in ("score", "score pairs"):
         return _engines(config)
     if stage in ("train rm", "train dpo"):
-        return _training(config.training("rm" if stage == "train rm" else "dpo"), 1, "")
-    if stage == "tune":
-        trials = min(config.tune.max_concurrent_trials, config.tune.num_trials)
-        return _training(config.training(config.tune.method), trials, "tune.max_concurrent_trials, ")
+        return _training(config.training("rm" if stage == "train rm" else "dpo"))
+    if stage == "tune":  # one trial; how many there are at once, `trials_at_once` works out
+        return _training(config.training(config.tune.method))
     if stage == "evaluate":
         return Demand(1, config.evaluation.cpus, config.evaluation.gpus, "evaluation.cpus, evaluation.gpus")
     return Demand(1, 1.0, 0.0, "cluster.num_cpus")
@@ -100,6 +99,20 @@ def check_one(stage: str, config: RunConfig, resources: Resources) -> None:
         )
 
 
+def trials_at_once(config: RunConfig, resources: Resources) -> int:
+    """How many trials of a search run side by side without one waiting for a worker that another holds.
+
+    A trial is `train.num_workers` workers of one size, all of them or none; the trial itself and Ray Train's controller
+    take no CPU. Workers of one size leave no gaps: a node holds as many as fit, whosever they are, so that the trials
+    are all nodes' workers over the workers of one. Raises `UserError`, as `check_stage` does, where not one fits.
+    """
+    check_stage("tune", config, resources)
+    demand = demand_of("tune", config)
+    most = config.tune.trials * demand.number
+    room = sum(_fitting(replace(demand, number=most), node) for node in resources.nodes)
+    return min(config.tune.trials, config.tune.max_concurrent_trials or config.tune.trials, room // demand.number)
+
+
 def _engines(config: RunConfig) -> Demand:
     """The fewest engines; further ones of `scoring.concurrency` come where there is room."""
     scoring = config.scoring
@@ -117,9 +130,9 @@ def _size(cpus: float, gpus: float, memory_gib: float) -> str:
     return f"{cpus:g} CPU + {gpus:g} GPU{memory}"
 
 
-def _training(train: TrainConfig, runs: int, keys: str) -> Demand:
-    keys += "train.num_workers, train.cpus_per_worker, train.gpus_per_worker"
-    return Demand(runs * train.num_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
+def _training(train: TrainConfig) -> Demand:
+    keys = "train.num_workers, train.cpus_per_worker, train.gpus_per_worker"
+    return Demand(train.num_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
 
 
 def _fitting(demand: Demand, node: Node) -> int:

@@ -1,4 +1,8 @@
-"""Training under Ray Train: workers with one rank each, restarted from the newest whole checkpoint when one dies."""
+"""Training under Ray Train: workers with one rank each, restarted from the newest whole checkpoint when one dies.
+
+What loads DeepSpeed and transformers is imported where it is used: a trial's own process and Ray Train's controller
+only wait, and would spend seconds and half a gigabyte on it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -17,10 +21,11 @@ from ray.train.torch import TorchTrainer
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
 from mapl_ray.distributed.torch_network import NodeNetwork
 from mapl_ray.errors import RunError, UserError, no_space
-from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest, write_json
-from mapl_ray.training import TrainResult, Wish, finished_result, inlined, run_fingerprint, sigterm_watch
-from mapl_ray.training.checkpoint import drop_unfinished
+from mapl_ray.tuning import values_of
+
+if TYPE_CHECKING:
+    from mapl_ray.training import TrainResult, Wish
 
 START_TIMEOUT_SECONDS = 600  # for room for all workers, at the start and after each loss of a node
 _START_SECONDS = 60.0  # Ray Train's own limit of one attempt
@@ -33,6 +38,9 @@ def run_training(
 
     Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
     """
+    from mapl_ray.models import model_identity
+    from mapl_ray.training import finished_result, inlined, run_fingerprint, sigterm_watch
+
     train_config = inlined(train_config)
     manifest = read_manifest(data_dirs(config)[0])
     fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
@@ -71,6 +79,9 @@ def worker_spec(
     config: RunConfig, method: Method, train: TrainConfig, model_path: str, output: Path, fingerprint: str
 ) -> dict[str, Any]:
     """Everything a worker needs, as plain values."""
+    from mapl_ray.models import model_identity
+    from mapl_ray.training import inlined
+
     train_dir, eval_dir = data_dirs(config)
     return {
         "train": inlined(train).model_dump(mode="json"),
@@ -83,7 +94,10 @@ def worker_spec(
         "fingerprint": fingerprint,
         "model_id": model_identity(model_path, config.model.revision),
         "export": True,
-        "objective": None,
+        "objective": None,  # of a trial: weights of the level accuracies, reported beside the metrics
+        "tokens_dir": None,
+        "stop_after": None,
+        "done": None,  # of a trial: the file that says how far it came
         "token": uuid.uuid4().hex[:12],
     }
 
@@ -132,7 +146,7 @@ def train_worker(spec: dict[str, Any]) -> None:
     if failure.is_file():
         raise RuntimeError(json.loads(failure.read_text(encoding="utf-8"))["text"])
     try:
-        train(
+        result = train(
             TrainConfig.model_validate(spec["train"]),
             spec["method"],
             model_path=spec["model_path"],
@@ -141,6 +155,8 @@ def train_worker(spec: dict[str, Any]) -> None:
             eval_dir=None if spec["eval_dir"] is None else Path(spec["eval_dir"]),
             output_dir=Path(spec["output"]),
             fingerprint=spec["fingerprint"],
+            tokens_dir=None if spec["tokens_dir"] is None else Path(spec["tokens_dir"]),
+            stop_after=spec["stop_after"],
             on_report=_reporter(spec["objective"]),
             export=spec["export"],
             model_id=spec["model_id"],
@@ -151,10 +167,22 @@ def train_worker(spec: dict[str, Any]) -> None:
         raise
     except (OSError, RuntimeError) as error:
         if (told := no_space(error, Path(spec["output"]))) is not None:
+            from mapl_ray.training.checkpoint import drop_unfinished
+
             drop_unfinished(Path(spec["output"]) / "checkpoints")  # or there is no room for the words either
             write_json(failure, {"kind": "RunError", "text": told})
             raise RunError(told) from None
         raise
+    if spec["done"] is not None and ray.train.get_context().get_world_rank() == 0:
+        write_json(Path(spec["done"]), _how_far(spec, result))
+
+
+def _how_far(spec: dict[str, Any], result: TrainResult) -> dict[str, int]:
+    from mapl_ray.training.plan import total_steps
+
+    rows = read_manifest(Path(spec["train_dir"]), verify=False).rows
+    whole = total_steps(TrainConfig.model_validate(spec["train"]), rows, result.num_workers)
+    return {"steps": result.steps, "total_steps": whole, "resumed_step": result.resumed_step, "tokens": result.tokens}
 
 
 def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
@@ -162,6 +190,8 @@ def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
 
     A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
     """
+    from mapl_ray.training import Wish
+
     saved = False
 
     def wishes() -> Wish:
@@ -217,17 +247,11 @@ def failure_of(spec: dict[str, Any], error: Exception) -> UserError | RunError:
     )
 
 
-def objective_of(metrics: dict[str, float], weights: dict[str, float]) -> float:
-    """The weighted mean of the held-out level accuracies; levels that do not occur count as 0."""
-    total = sum(weight * metrics.get(f"eval/rewards/accuracies/{level}", 0.0) for level, weight in weights.items())
-    return total / sum(weights.values())
-
-
 def _reporter(objective: dict[str, float] | None) -> Callable[[dict[str, float]], None]:
     def report(metrics: dict[str, float]) -> None:
         values = dict(metrics)
         if objective is not None:
-            values["objective"] = objective_of(metrics, objective)
+            values |= values_of(metrics, objective)
         ray.train.report(values)
 
     return report

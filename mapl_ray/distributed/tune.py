@@ -1,169 +1,116 @@
-"""A search of the loss weights: Ray Tune over Ray Train runs, stopped early by ASHA."""
+"""A search over values of the training: Ray Tune over Ray Train runs, taken up where it was left (docs/tuning.md)."""
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
-import yaml
-from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import BasicVariantGenerator
-
-from mapl_ray.config import RunConfig, TrainConfig, TuneConfig, parse_config
+from mapl_ray.config import RunConfig
 from mapl_ray.distributed.prepare import resolve_model
-from mapl_ray.distributed.train import data_dirs, failure_of, make_trainer, worker_spec
+from mapl_ray.distributed.resources import trials_at_once
+from mapl_ray.distributed.runtime import available_resources
+from mapl_ray.distributed.tokenize import run_tokenization
+from mapl_ray.distributed.train import data_dirs
+from mapl_ray.distributed.tune_optuna import OptunaSource
+from mapl_ray.distributed.tune_population import run_population
+from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, Source, run_tuner, scheduler_of
+from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import RunError
 from mapl_ray.models import model_identity
-from mapl_ray.shards import fingerprint_of, read_manifest, write_atomically, write_json
-
-# The trial only waits for its workers: it must not take a core that they need.
-_TRIAL_CPUS = 0.01
+from mapl_ray.shards import fingerprint_of, read_manifest
+from mapl_ray.training.plan import total_steps
+from mapl_ray.tuning import Journal, Trial, best_config, write_config, write_front, write_trials
 
 
 def run_tune(config: RunConfig) -> Path:
     """Search into `run_dir/tune`; returns `best.yaml`, a config that `mapl train` takes as it is.
 
-    A finished search of the same config and data is not run again. Raises `RunError` where no trial gave a number.
+    A finished search of the same config and data is not run again; one that was interrupted goes on, and its finished
+    trials are not run again. Raises `UserError` where not one trial fits the cluster, `RunError` where no trial gave a
+    number, and `KeyboardInterrupt` where the search was told to stop.
     """
     # Trials run in folders of their own, and the best config is to work from any.
     config = config.model_copy(update={"output_dir": str(config.run_dir.parent)})
-    output, model_path = config.run_dir / "tune", resolve_model(config)
-    best, fingerprint = output / "best.yaml", _fingerprint(config, model_path)
-    if best.is_file() and _finished(output) == fingerprint:
+    output, model_path, tune = config.run_dir / "tune", resolve_model(config), config.tune
+    fingerprint = _fingerprint(config, model_path)
+    best, whole = output / "best.yaml", fingerprint_of([fingerprint, tune.trials])
+    if best.is_file() and _finished(output) == whole:
         print(f"  {output}: already searched, skipped", flush=True)
         return best
+    at_once = trials_at_once(config, available_resources())
+    journal = Journal.of_search(output, fingerprint, tune.objective)
     best.unlink(missing_ok=True)
-    results = _tuner(config, model_path, output).fit()
-    trials = sorted((_trial(result) for result in results), key=_rank)
-    write_json(output / "trials.json", {"fingerprint": fingerprint, "trials": trials})
-    if not trials or trials[0]["objective"] is None:
-        reason = trials[0]["error"] if trials else "none was started"
-        raise RunError(f"{output}: no trial gave an objective ({reason}). Each trial's files are in trials/ there.")
-    text = yaml.safe_dump(best_config(config, trials[0]["params"]), sort_keys=False)
-    write_atomically(best, lambda aside: aside.write_text(text, encoding="utf-8"))
-    _print_trials(trials)
+    tokens = run_tokenization(config, model_path)
+    shared = Shared.of(config, model_path, tokens, output)
+    _announce(config, journal, at_once)
+    if tune.scheduler == "pbt":
+        _search_population(config, journal, shared, at_once)
+    else:
+        _search(config, journal, shared, at_once)
+    trials = [trial for trial in journal.in_order() if trial.number < tune.trials]
+    if len(trials) < tune.trials or any(trial.status == "running" for trial in trials):
+        raise KeyboardInterrupt  # Tune takes the signal for itself: the same command goes on from the journal
+    rows = write_trials(output, trials, whole, list(tune.dimensions))
+    if rows[0]["objective"] is None:
+        raise RunError(f"{output}: no trial gave an objective ({rows[0]['error']}). Their files are in trials/ there.")
+    write_front(output, config, rows)
+    write_config(best, best_config(config, rows[0]["params"]))
+    for leftover in (output / "trials").glob("*/run-*/checkpoints"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    _print_trials(rows)
     return best
 
 
-def best_config(config: RunConfig, params: dict[str, float]) -> dict[str, Any]:
-    """The run's whole config with the best weights in the section of the method that was tuned.
-
-    It has a name of its own, so that its models stand beside those of the run, and takes the run's data.
-    """
-    values = config.model_dump(mode="json")
-    section = values["rm" if config.tune.method == "rm" else "dpo"]
-    section["weights"] = {name: params[name] for name in ("lambda_intra", "lambda_inter")}
-    if "beta" in params:
-        section["beta"] = params["beta"]
-    values |= {"name": f"{config.name[:58]}-tuned", "data_run": config.data_run or config.name}
-    parse_config(values, "best.yaml")
-    return values
-
-
-def trial_config(config: RunConfig, params: dict[str, float]) -> TrainConfig:
-    """The training section of one trial."""
-    section = config.training(config.tune.method)
-    changes = {
-        "weights": {name: params[name] for name in ("lambda_intra", "lambda_inter")},
-        "max_steps": config.tune.max_steps,
-        "eval_every_steps": config.tune.eval_every_steps,
-        "checkpoint_every_steps": config.tune.max_steps,  # a trial that dies is short enough to start again
-        "beta": params.get("beta", section.beta),
-    }
-    return TrainConfig.model_validate({**section.model_dump(), **changes})
+def _search(config: RunConfig, journal: Journal, shared: Shared, at_once: int) -> None:
+    tune = config.tune
+    known = [trial for trial in (journal.refreshed(one) for one in journal.in_order()) if trial.number < tune.trials]
+    for trial in known:
+        if trial.status == "finished":  # it may have come to its end after its driver had died
+            journal.put(trial)
+    ended, todo = ([t for t in known if t.ended is flag] for flag in (True, False))
+    new = tune.trials - len(known)
+    if not todo and not new:
+        return
+    source: Source = OptunaSource(tune, ended) if tune.search == "optuna" else RandomSource(tune)
+    searcher = JournalSearcher(journal, config, todo, source, new)
+    run_tuner(searcher, len(todo) + new, shared, scheduler_of(tune, ended), at_once)
 
 
-def _tuner(config: RunConfig, model_path: str, output: Path) -> tune.Tuner:
-    settings = config.tune
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables also where verbose is 0
-    trainable = tune.with_parameters(_run_trial, config=config, model_path=model_path, output=output)
-    return tune.Tuner(
-        tune.with_resources(trainable, {"CPU": _TRIAL_CPUS}),
-        param_space=_space(settings),
-        tune_config=tune.TuneConfig(
-            metric="objective",
-            mode="max",
-            num_samples=settings.num_trials,
-            search_alg=BasicVariantGenerator(random_state=settings.seed, max_concurrent=settings.max_concurrent_trials),
-            scheduler=ASHAScheduler(
-                time_attr="step",
-                max_t=settings.max_steps + 1,  # a trial that gets to the end is left to end by itself
-                grace_period=min(settings.grace_period_steps, settings.max_steps),
-            ),
-        ),
-        run_config=tune.RunConfig(
-            name="search", storage_path=str(output / "ray"), verbose=0, callbacks=[_Progress(settings.num_trials)]
-        ),
+def _search_population(config: RunConfig, journal: Journal, shared: Shared, at_once: int) -> None:
+    tune = config.tune
+    for trial in (journal.refreshed(one) for one in journal.in_order()):
+        # One that failed before is tried again.
+        journal.put(trial if trial.ended else replace(trial, status="running"))
+
+    def turn(members: list[Trial], step: int | None) -> None:
+        searcher = JournalSearcher(journal, config, members, RandomSource(tune), 0)
+        searcher.stop_after = step
+        run_tuner(searcher, len(members), shared, scheduler_of(tune, []), at_once)
+
+    train = trial_config(config, {})
+    rows = read_manifest(data_dirs(config)[0], verify=False).rows
+    run_population(config, journal, total_steps(train, rows, train.num_workers), turn)
+
+
+def _announce(config: RunConfig, journal: Journal, at_once: int) -> None:
+    train, ended = config.training(config.tune.method), sum(trial.ended for trial in journal.trials.values())
+    gpus = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
+    print(
+        f"  {config.tune.trials} trials ({ended} of them ended before), {at_once} at once, each of {train.num_workers} "
+        f"worker(s) of {train.cpus_per_worker:g} CPU{gpus}",
+        flush=True,
     )
 
 
-class _Progress(tune.Callback):
-    """A line a result; Tune's own tables are for notebooks."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._numbers: dict[str, int] = {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if "objective" in result:
-            number = self._numbers.get(trial.trial_id, 0)
-            step, objective = result.get("step", 0.0), result["objective"]
-            print(f"  trial {number}/{self._total}  step {step:.0f}  objective {objective:.3f}", flush=True)
-
-
-def _space(settings: TuneConfig) -> dict[str, Any]:
-    space = {
-        "lambda_intra": tune.loguniform(*settings.lambda_intra),
-        "lambda_inter": tune.loguniform(*settings.lambda_inter),
-    }
-    if settings.method == "dpo" and settings.beta is not None:
-        space["beta"] = tune.loguniform(*settings.beta)
-    return space
-
-
-def _run_trial(params: dict[str, float], *, config: RunConfig, model_path: str, output: Path) -> None:
-    trial = tune.get_context().get_trial_id()
-    train, folder = trial_config(config, params), output / "trials" / trial
-    spec = worker_spec(config, config.tune.method, train, model_path, folder, fingerprint=trial)
-    spec |= {"export": False, "objective": config.tune.objective}
-    trainer = make_trainer(spec, train, storage=folder / "ray", name=trial, callbacks=[TuneReportCallback()])
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise failure_of(spec, error) from None
-
-
-def _trial(result: Any) -> dict[str, Any]:
-    metrics = result.metrics or {}
-    return {
-        "trial_id": metrics.get("trial_id"),
-        "params": metrics.get("config") or result.config,
-        "objective": metrics.get("objective"),
-        "steps": metrics.get("step"),
-        "status": "failed" if result.error else "stopped early" if metrics.get("done") is False else "finished",
-        "error": str(result.error).strip().splitlines()[-1] if result.error else None,
-        "metrics": {name: value for name, value in metrics.items() if name.startswith("eval/")},
-    }
-
-
-def _rank(trial: dict[str, Any]) -> float:
-    return float("inf") if trial["objective"] is None else -float(trial["objective"])
-
-
 def _fingerprint(config: RunConfig, model_path: str) -> str:
+    """Of a search, whose trials may become more: draws depend on a trial's number. A population is one whole."""
+    free = {"max_concurrent_trials"} | (set() if config.tune.scheduler == "pbt" else {"num_trials"})
     return fingerprint_of(
         {
-            "tune": config.tune.model_dump(mode="json"),
+            "tune": config.tune.model_dump(mode="json", exclude=free),
             "train": config.training(config.tune.method).model_dump(mode="json"),
             "model": model_identity(model_path, config.model.revision),
             "data": read_manifest(data_dirs(config)[0]).content_hash,
@@ -174,12 +121,16 @@ def _fingerprint(config: RunConfig, model_path: str) -> str:
 def _finished(output: Path) -> str | None:
     try:
         return str(json.loads((output / "trials.json").read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _print_trials(trials: list[dict[str, Any]]) -> None:
-    for trial in trials:
-        params = "  ".join(f"{name} {value:.3g}" for name, value in sorted(trial["params"].items()))
-        objective = "failed" if trial["objective"] is None else f"objective {trial['objective']:.3f}"
-        print(f"  {objective}  {params}  ({trial['steps']} steps, {trial['status']})", flush=True)
+def _print_trials(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        params = "  ".join(f"{name} {_short(value)}" for name, value in row["params"].items())
+        objective = "failed" if row["objective"] is None else f"objective {row['objective']:.3f}"
+        print(f"  {objective}  {params}  ({row['steps']} steps, {row['status']})", flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -201,9 +201,9 @@ def _tune(work: Work) -> Stage:
         update={"max_steps": tune.max_steps, "eval_every_steps": tune.eval_every_steps}
     )
     each = min(work.gpus, max(1, math.ceil(train.num_workers * max(1.0, train.gpus_per_worker))))
-    at_once = max(1, min(tune.max_concurrent_trials, tune.num_trials, work.gpus // each))
+    at_once = max(1, min(tune.max_concurrent_trials or tune.trials, tune.trials, work.gpus // each))
     step = _step(work, train, tune.method, each, baseline=False)
-    steps, turns = step.total, math.ceil(tune.num_trials / at_once)
+    steps, turns = step.total, math.ceil(tune.trials / at_once)
     parts = {
         "compute": turns * steps * step.compute,
         "network": turns * steps * step.network,

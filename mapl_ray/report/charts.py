@@ -134,18 +134,6 @@ def histograms(
     return frame.render()
 
 
-def scatter(points: Sequence[tuple[float, float]], x_name: str, y_name: str) -> Markup:
-    """One dot a trial; the best is ringed."""
-    frame = Frame(padded([x for x, _ in points]), padded([y for _, y in points]), f"{y_name} against {x_name}")
-    frame.y_axis(y_name)
-    best = max(points, key=lambda point: point[1])
-    for x, y in points:
-        frame.marker(x, y, 0, f"{x_name}={x:.4g}: {y:.4g}")
-    frame.parts.append(el("circle", cx=frame.px(best[0]), cy=frame.py(best[1]), r=8, class_="ring"))
-    frame.x_axis(x_name)
-    return frame.render()
-
-
 def describe(value: Value) -> str:
     """`0.721 (0.680 to 0.763), 410 relations` for tooltips."""
     interval = "" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})"

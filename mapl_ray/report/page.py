@@ -21,8 +21,8 @@ from mapl_ray.report.run_sections import (
     curves_section,
     data_section,
     provenance_section,
-    tuning_section,
 )
+from mapl_ray.report.tuning_section import tuning_section
 
 QUESTION = (
     "Do models that also learn from intra-sample relations (one response, two prompts) and inter-sample relations "

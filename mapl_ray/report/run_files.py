@@ -80,6 +80,14 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
+def short(value: Any) -> str:
+    """A number in four digits, anything else as it is."""
+    as_number = number(value)
+    if as_number is None:
+        return "-" if value is None else str(value)
+    return f"{as_number:,.0f}" if abs(as_number) >= 1000 or as_number.is_integer() else f"{as_number:.4g}"
+
+
 def _read_data_set(directory: Path, files: RunFiles) -> None:
     name = f"{directory.parent.name}/{directory.name}"
     try:

@@ -1,4 +1,4 @@
-"""Sections made from the run's other files: learning curves, tuning, data, cost, provenance."""
+"""Sections made from the run's other files: learning curves, data, cost, provenance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapl_ray.records import LEVEL_FAMILIES
-from mapl_ray.report.charts import curves, scatter
+from mapl_ray.report.charts import curves
 from mapl_ray.report.markup import Markup, el, join, table
-from mapl_ray.report.run_files import DataSet, number
+from mapl_ray.report.run_files import DataSet, number, short
 from mapl_ray.report.svg import legend
 
 _MAX_PANELS = 9
@@ -67,34 +67,6 @@ def _rank(key: str) -> int:
     return 9
 
 
-def tuning_section(trials: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Trials from best to worst, and the objective against every tuned value."""
-    rows = []
-    for index, trial in enumerate(trials):
-        params = trial.get("params") or trial.get("config") or {}
-        name = str(trial.get("trial_id", trial.get("id", index)))
-        rows.append((name, params if isinstance(params, dict) else {}, number(trial.get("objective")), trial))
-    if not rows:
-        return None
-    rows.sort(key=lambda row: float("-inf") if row[2] is None else row[2], reverse=True)
-    names = sorted({key for row in rows for key in row[1]})
-    cells = [
-        [name, *(_short(params.get(key)) for key in names), _short(value), _short(trial.get("status"))]
-        for name, params, value, trial in rows
-    ]
-    figures = []
-    for key in names:
-        points = [
-            (x, objective)
-            for _, params, objective, _ in rows
-            if (x := number(params.get(key))) is not None and objective is not None
-        ]
-        if len({x for x, _ in points}) > 1:
-            figures.append(el("figure", el("figcaption", key), scatter(points, key, "objective")))
-    note = el("p", "Objective: the weighted mean of the level accuracies; higher is better, the best is ringed.")
-    return join([note, table(["trial", *names, "objective", "status"], cells), el("div", *figures, class_="panels")])
-
-
 def data_section(data_sets: Sequence[DataSet], families: Mapping[str, str]) -> Markup | None:
     """Row accounting, reasons for rejection, and how often every function was used."""
     if not data_sets:
@@ -124,7 +96,7 @@ def cost_section(costs: Mapping[str, Mapping[str, Any]]) -> Markup | None:
     fields = [name for name in _COST_FIELDS if any(number(cost.get(name)) is not None for cost in costs.values())]
     if not fields:
         return None
-    rows = [[run, *(_short(cost.get(name)) for name in fields)] for run, cost in costs.items()]
+    rows = [[run, *(short(cost.get(name)) for name in fields)] for run, cost in costs.items()]
     return table(["run", *(name.replace("_", " ") for name in fields)], rows)
 
 
@@ -159,10 +131,3 @@ def _counted_bars(counter: Counter[str]) -> Markup:
         share = el("span", f"{count:,} ({100 * count / total:.1f} %)", class_="count")
         rows.append(el("li", el("span", name, class_="name"), el("span", bar, class_="track"), share))
     return el("ul", *rows, class_="counts")
-
-
-def _short(value: Any) -> str:
-    as_number = number(value)
-    if as_number is None:
-        return "-" if value is None else str(value)
-    return f"{as_number:,.0f}" if abs(as_number) >= 1000 or as_number.is_integer() else f"{as_number:.4g}"

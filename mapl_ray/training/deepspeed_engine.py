@@ -57,6 +57,7 @@ class Engine:
         self._accumulation = config.gradient_accumulation_steps
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
         self._micro_batches, self._norm = 0, float("nan")
+        self._peak_rate = config.learning_rate
         warmup_steps = round(config.warmup_ratio * total_steps)
         optimizer = _optimizer(module, config)
 
@@ -212,6 +213,11 @@ class Engine:
         path, _ = self._engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=not self._frozen)
         if path is None:  # DeepSpeed only warns.
             raise RunError(f"{directory}: DeepSpeed found no checkpoint there.")
+        schedule = self._engine.lr_scheduler
+        if set(schedule.base_lrs) != {self._peak_rate}:  # taken over from a run with another rate (`adopt_checkpoint`)
+            schedule.base_lrs = [self._peak_rate] * len(schedule.base_lrs)
+            for group, share in zip(schedule.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+                group["initial_lr"], group["lr"] = self._peak_rate, self._peak_rate * share(schedule.last_epoch)
 
     def full_state_dict(self) -> dict[str, torch.Tensor] | None:
         """Whole weights of the module, those trained at least, on rank 0, None elsewhere; every rank must call it."""

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.batches import EncodedGroup, TokenIds, encode_group
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, Rejection, RelationGroup
+from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
 from mapl_ray.training.group_sizes import IntArray, group_sizes
 
@@ -21,17 +21,18 @@ from mapl_ray.training.group_sizes import IntArray, group_sizes
 class GroupTable:
     """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
 
-    def __init__(self, directory: Path, needs_margin: bool = False) -> None:
-        """Raises `UserError` for an unfinished, damaged or empty data set, and for one without a single margin where
-        `needs_margin`."""
+    def __init__(self, directory: Path, needs_margin: bool = False, tokens: Path | None = None) -> None:
+        """With token ids made before, where `tokens` names their data set: nothing is tokenized then.
+
+        Raises `UserError` for an unfinished, damaged or empty data set, for one without a single margin where
+        `needs_margin`, and for tokens of other groups.
+        """
         self.directory = directory
         self.manifest: Manifest = read_manifest(directory)
-        tables = []
-        for part in self.manifest.parts:
-            # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
-            with (directory / part.file).open("rb") as handle:
-                tables.append(pq.read_table(handle, schema=GROUP_SCHEMA))
-        self._table = pa.concat_tables(tables) if tables else GROUP_SCHEMA.empty_table()
+        self._table = _read(directory, self.manifest, GROUP_SCHEMA)
+        self._tokens = None if tokens is None else _read(tokens, read_manifest(tokens), TOKEN_SCHEMA)
+        if self._tokens is not None and self._tokens["pair_id"] != self._table["pair_id"]:
+            raise UserError(f"{tokens}: not of the groups in {directory}. Delete it; the next search makes it anew.")
         if len(self) == 0:
             raise UserError(f"{directory}: no groups. See the rejected-*.jsonl files there for the reasons.")
         if needs_margin and self._table["margin"].null_count == len(self):
@@ -55,6 +56,19 @@ class GroupTable:
     def __getitem__(self, index: int) -> RelationGroup:
         return RelationGroup.from_row(self._table.slice(index, 1).to_pylist()[0])
 
+    def token_ids(self, index: int) -> TokenIds | None:
+        """Of a group, where they were made before."""
+        return None if self._tokens is None else TokenIds.from_row(self._tokens.slice(index, 1).to_pylist()[0])
+
+
+def _read(directory: Path, manifest: Manifest, schema: pa.Schema) -> pa.Table:
+    tables = []
+    for part in manifest.parts:
+        # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+        with (directory / part.file).open("rb") as handle:
+            tables.append(pq.read_table(handle, schema=schema))
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
 
 REASONS = ("too_long", "ref_logps_of_whole_prompt", "prompt_truncated")  # the last one is cut, not left out
 
@@ -77,7 +91,8 @@ def encode_all(
     groups: list[EncodedGroup] = []
     counts: Counter[str] = Counter()
     for index in indices:
-        group = encode_group(table[index], tokenizer, config.max_sequence_tokens, config.truncate_prompt)
+        ids = table.token_ids(index)
+        group = encode_group(table[index], tokenizer, config.max_sequence_tokens, config.truncate_prompt, ids)
         if isinstance(group, Rejection):
             counts["too_long"] += 1
         elif group.truncated and takes_ref_logps:

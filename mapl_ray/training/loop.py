@@ -83,6 +83,7 @@ def train(
     eval_dir: Path | None,
     output_dir: Path,
     fingerprint: str,
+    tokens_dir: Path | None = None,
     on_report: Report | None = None,
     stop_after: int | None = None,
     export: bool = True,
@@ -94,6 +95,7 @@ def train(
     Args:
         eval_dir: held-out groups, None where there are none.
         fingerprint: identity of the run (`run_fingerprint`), kept in its result.
+        tokens_dir: token ids of both splits that were made before (`train`, `eval` below it); None: made as they come.
         on_report: called on every rank with the held-out metrics (or the step's) after each evaluation.
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
         export: write `output_dir/model` and `result.json` at the end, and `best` when an evaluation is the best so far.
@@ -108,8 +110,9 @@ def train(
     ensure_process_group()
     objective = Objective.of(config, method)
     check_loggers(config.loggers)
-    table = GroupTable(train_dir, needs_margin=config.objective.margin_scale > 0.0)
-    held_out = None if eval_dir is None else GroupTable(eval_dir)
+    of_split = {split: None if tokens_dir is None else tokens_dir / split for split in ("train", "eval")}
+    table = GroupTable(train_dir, config.objective.margin_scale > 0.0, of_split["train"])
+    held_out = None if eval_dir is None else GroupTable(eval_dir, tokens=of_split["eval"])
     kind = reference_kind(config, method, [table] if held_out is None else [table, held_out])
     tokenizer = load_tokenizer(model_path, model_config.revision)
     source = ModelSource(model_path, model_config, method, config.seed)

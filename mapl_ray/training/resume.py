@@ -42,14 +42,18 @@ def run_settings(
 
     The number of workers may differ where as many groups make a step: then the steps are the same.
     """
-    values = config.model_dump(mode="json", exclude=OPERATIONAL | _CUT)
     return {
         "method": method,
         "base model": model,
         "data": data,
         "groups_per_step": world_size * config.micro_batch_size * config.gradient_accumulation_steps,
-        **_flat("train", values),
+        **train_settings(config),
     }
+
+
+def train_settings(config: TrainConfig) -> dict[str, Any]:
+    """Those of `run_settings` that the training section alone decides."""
+    return _flat("train", config.model_dump(mode="json", exclude=OPERATIONAL | _CUT))
 
 
 def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | None:

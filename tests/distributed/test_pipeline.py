@@ -117,4 +117,5 @@ def test_the_best_config_trains_as_it_is(whole: tuple[Path, str]) -> None:
     done = mapl(run, "train", "rm", "--config", str(run / "tune" / "best.yaml"))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((run.parent / "whole-tuned" / "rm" / "result.json").read_text())
-    assert result["config"]["weights"] == {k: trials[0]["params"][k] for k in ("lambda_intra", "lambda_inter")}
+    weights = {name: trials[0]["params"][f"train.weights.{name}"] for name in ("lambda_intra", "lambda_inter")}
+    assert result["config"]["weights"] == weights

@@ -30,7 +30,7 @@ def test_demands_by_hand() -> None:
         "score": "3 x (2 CPU + 2 GPU)",  # on GPUs the cache is no main memory
         "train rm": "8 x (4 CPU + 1 GPU)",
         "train dpo": "16 x (4 CPU + 1 GPU)",
-        "tune": "16 x (4 CPU + 1 GPU)",  # two trials of eight workers
+        "tune": "8 x (4 CPU + 1 GPU)",  # one trial: `trials_at_once` says how many fit
         "synthesize": "1 x (1 CPU + 0 GPU)",
     }
 

@@ -24,6 +24,7 @@ from mapl_ray.records import (
     Sequence,
 )
 from mapl_ray.shards import commit, write_json, write_part
+from mapl_ray.tuning import Cost, Trial, values_of, write_trials
 
 FAMILIES = {
     "min_words": "length",
@@ -135,12 +136,21 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
         (run_dir / model).mkdir()
         _write_metrics(run_dir / model, skill / 2, rng)
         write_json(run_dir / model / "result.json", {"wall_seconds": 93.2, "tokens_per_second": 2100.5, "steps": 200})
-    trials = [
-        {"params": {"lambda_intra": rng.random(), "lambda_inter": rng.random()}, "objective": rng.random()}
-        for _ in range(8)
-    ]
-    write_json(run_dir / "tune" / "trials.json", {"trials": [*trials, {"params": {}, "objective": None}]})
+    names = ["train.weights.lambda_intra", "train.learning_rate", "train.schedule", "train.warmup_ratio"]
+    write_trials(run_dir / "tune", [_trial(number, rng, names) for number in range(12)], "f", names)
     return run_dir
+
+
+def _trial(number: int, rng: random.Random, names: list[str]) -> Trial:
+    """The last one has failed, the one before has taken over a checkpoint."""
+    values = [rng.uniform(0.1, 2.0), 10 ** rng.uniform(-6, -3), rng.choice(["cosine", INJECTION]), rng.random() / 5]
+    params = dict(zip(names, values, strict=True))
+    if number == 11:
+        return Trial(number, params, "failed", error=INJECTION)
+    accuracies = {f"eval/rewards/accuracies/{level}": rng.uniform(0.4, 0.8) for level in ("pref", "intra", "inter")}
+    reports = ({"step": 10.0, **accuracies, **values_of(accuracies, {"pref": 1.0, "intra": 0.5, "inter": 0.5})},)
+    moves = ({"step": 5, "from": 2, "params": params, "objective": 0.4},) if number == 10 else ()
+    return Trial(number, params, "finished", reports, Cost(12.5, 25.0, 0.0, 160), moves=moves)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,160 @@
+"""Names and values of a search's space, held against the config models before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from mapl_ray.config.objective import Method
+from mapl_ray.config.run import RunConfig
+from mapl_ray.config.space import Scalar
+from mapl_ray.config.stages import TrainConfig
+from mapl_ray.errors import UserError
+
+_MOST_CORNERS = 256
+_BUDGET = "tune.max_steps, tune.eval_every_steps and tune.checkpoint_every_steps say how long a trial runs"
+_SIZE = "all trials must have the same size, or some would starve: set it for all in train"
+_CONDUCT = "it changes how a run is carried out and not what comes of it: set it for all in train"
+# Of the training, what no trial may have for itself.
+_REFUSED = {
+    **dict.fromkeys(("max_steps", "epochs", "eval_every_steps", "checkpoint_every_steps"), _BUDGET),
+    **dict.fromkeys(("num_workers", "cpus_per_worker", "gpus_per_worker"), _SIZE),
+    **dict.fromkeys(
+        ("loggers", "prefetch", "checkpoints_to_keep", "best_by", "max_failures", "on_unusable_checkpoint"), _CONDUCT
+    ),
+}
+# What may change in the middle of a run: the rest would not fit the checkpoint, or its place in the data.
+MIDWAY = frozenset(
+    {
+        "beta", "learning_rate", "max_grad_norm", "weights.lambda_inter", "weights.lambda_intra",
+        "objective.center_rewards_coefficient", "objective.label_smoothing", "objective.margin_scale",
+        "objective.nll_weight",
+    }
+)  # fmt: skip
+
+
+def check_space(config: RunConfig, where: str) -> None:
+    """Raise `UserError`, naming file, field and cure, for a name or a value that no trial could be started with."""
+    tune = config.tune
+    for searched in tune.space:
+        if (wrong := _wrong_name(searched, tune.method, tune.scheduler == "pbt")) is not None:
+            raise UserError(f"{where}: tune.space.{searched}: {wrong}")
+    for corner in _corners(config):
+        try:
+            with_params(config, corner).training(tune.method)
+        except ValidationError as error:
+            item = error.errors()[0]
+            key = ".".join(str(part) for part in item["loc"])
+            name = next((name for name in corner if key and _option(name) == key), None)
+            reason = item["msg"].removeprefix("Value error, ")
+            if name is not None:
+                raise UserError(f"{where}: tune.space.{name}: a trial could draw {corner[name]!r}: {reason}") from None
+            drawn = ", ".join(f"{name}={value}" for name, value in corner.items())
+            of_key = f"{key}: " if key else ""
+            raise UserError(f"{where}: tune.space: a trial could draw {drawn}: {of_key}{reason}") from None
+
+
+def with_params(config: RunConfig, params: Mapping[str, Scalar]) -> RunConfig:
+    """The run with values of a trial in the section of the method that is searched, which has the last word.
+
+    The method's section is validated by `RunConfig.training`, as ever.
+    """
+    section: dict[str, Any] = _copied(config.rm if config.tune.method == "rm" else config.dpo)
+    for name, value in params.items():
+        *parents, leaf = _option(name).split(".")
+        node = section
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[leaf] = value
+    return config.model_copy(update={config.tune.method: section})
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The config section that an annotation holds, itself or as an optional, a mapping's or a sequence's value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
+
+
+def _wrong_name(name: str, method: Method, population: bool) -> str | None:
+    root, _, option = name.partition(".")
+    known = set(_options(TrainConfig))
+    if root not in ("train", "rm", "dpo") or not option:
+        if root in RunConfig.model_fields and root not in ("train", "rm", "dpo"):
+            return (
+                "all trials share pairs, groups, scores and tokens, which are made once; searched are values of the "
+                f"training: train.NAME, or {method}.NAME"
+            )
+        return f"unknown name; {_nearest(name, known, 'train')}"
+    if option not in known:
+        return f"unknown name; {_nearest(option, known, root)}"
+    if root != "train" and root != method:
+        return f"tune.method={method} does not read {root}: name it train.{option}, or set tune.method={root}"
+    if option in _REFUSED:
+        return f"not for a search: {_REFUSED[option]}"
+    if option == "beta" and method == "rm":
+        return "beta is DPO's, and tune.method=rm: take it out, or set tune.method=dpo"
+    if population and option not in MIDWAY:
+        return f"scheduler=pbt changes values in mid-run, and this one can't change there: expected one of {_MIDWAY}"
+    return None
+
+
+_MIDWAY = ", ".join(f"train.{name}" for name in sorted(MIDWAY))
+
+
+def _nearest(option: str, known: set[str], root: str) -> str:
+    """By the whole name, or by its last part: `lambda_intra` is `weights.lambda_intra`."""
+    full = {f"{root}.{name}": name for name in known}
+    last = option.rsplit(".", 1)[-1]
+    close = [f"{root}.{name}" for name in sorted(known) if name.rsplit(".", 1)[-1] == last]
+    close = close or difflib.get_close_matches(f"{root}.{option}", full, n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(last, known, n=1, cutoff=0.0)
+    return f"did you mean {close[0] if close[0] in full else f'{root}.{close[0]}'}?"
+
+
+def _options(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all single values below a section."""
+    for name, field in section.model_fields.items():
+        inner = section_of(field.annotation) if _is_section(field.annotation) else None
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from _options(inner, f"{prefix}{name}.")
+
+
+def _is_section(annotation: Any) -> bool:
+    """A section, or an optional one; not a sequence or mapping of them."""
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_is_section(part) for part in get_args(annotation))
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _option(name: str) -> str:
+    return name.partition(".")[2]
+
+
+def _corners(config: RunConfig) -> Iterator[dict[str, Scalar]]:
+    """Every combination of extremes, or where these are many, some of them with every extreme among them."""
+    space = {name: dimension.probes for name, dimension in config.tune.space.items()}
+    if math.prod(len(values) for values in space.values()) <= _MOST_CORNERS:
+        for values in itertools.product(*space.values()):
+            yield dict(zip(space, values, strict=True))
+        return
+    for index in range(min(_MOST_CORNERS, max(len(values) for values in space.values()) * 2)):
+        # At even indices all together, at odd ones neighbours take turns.
+        yield {
+            name: values[(index // 2 + (index % 2) * place) % len(values)]
+            for place, (name, values) in enumerate(space.items())
+        }
+
+
+def _copied(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in section.items()}

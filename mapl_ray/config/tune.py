@@ -1,0 +1,130 @@
+"""A search: what is drawn, by whom, how trials are stopped or moved on, and what they are compared by."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mapl_ray.config.objective import Method
+from mapl_ray.config.section import Section
+from mapl_ray.config.space import Dimension, flattened
+from mapl_ray.records import LEVEL_FAMILIES
+
+_DEFAULT_TRIALS = 4
+_DEFAULT_RANGE = (0.1, 2.0)
+
+
+class TuneConfig(Section):
+    """A Ray Tune search over values of the training (docs/tuning.md)."""
+
+    method: Method = "rm"
+    # Dotted config name -> dimension, as in train.learning_rate: {loguniform: [1e-6, 1e-4]}. Empty: the loss weights.
+    space: dict[str, Dimension] = Field(default_factory=dict)
+    search: Literal["random", "optuna"] = "random"
+    multi_objective: bool = False  # optuna: pref accuracy against multi-instruction accuracy, in place of their mean
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    num_trials: int | None = Field(default=None, ge=1)  # in all; None: each point of the grid once, 4 without a grid
+    max_concurrent_trials: int | None = Field(default=None, ge=1)  # at most; None: as many as the cluster holds
+    max_steps: int = Field(default=50, ge=1)  # of one trial
+    eval_every_steps: int = Field(default=10, ge=1)
+    grace_period_steps: int = Field(default=10, ge=1)  # ASHA stops no trial before
+    perturb_every_steps: int = Field(default=10, ge=1)  # PBT: steps between two looks at the population
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)  # of one trial; None: at every evaluation
+    # The weighted mean of these level accuracies is maximised.
+    objective: dict[str, float] = Field(default={"pref": 1.0, "intra": 0.5, "inter": 0.5})
+    seed: int = 0
+    # Earlier names of three dimensions, drawn log-uniformly; not beside `space`.
+    lambda_intra: tuple[float, float] | None = None
+    lambda_inter: tuple[float, float] | None = None
+    beta: tuple[float, float] | None = None  # DPO only
+
+    @property
+    def dimensions(self) -> dict[str, Dimension]:
+        """What is searched, by dotted name; without `space` the loss weights."""
+        if self.space:
+            return self.space
+        ranges = {
+            "train.weights.lambda_intra": self.lambda_intra or _DEFAULT_RANGE,
+            "train.weights.lambda_inter": self.lambda_inter or _DEFAULT_RANGE,
+        }
+        if self.method == "dpo" and self.beta is not None:
+            ranges["train.beta"] = self.beta
+        return {
+            name: Dimension(choice=(low,)) if low == high else Dimension(loguniform=(low, high))
+            for name, (low, high) in ranges.items()
+        }
+
+    @property
+    def grid_points(self) -> int:
+        """Points of the grid; 1 where there is none."""
+        return math.prod(len(one.given) for one in self.dimensions.values() if one.kind == "grid")
+
+    @property
+    def trials(self) -> int:
+        """How many trials the search has."""
+        if self.num_trials is not None:
+            return self.num_trials
+        return self.grid_points if self.grid_points > 1 else _DEFAULT_TRIALS
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        return flattened(value)
+
+    @field_validator("objective")
+    @classmethod
+    def _levels(cls, value: dict[str, float]) -> dict[str, float]:
+        if not value or set(value) - set(LEVEL_FAMILIES) or min(value.values()) < 0 or sum(value.values()) <= 0:
+            raise ValueError(f"expected non-negative weights of {', '.join(LEVEL_FAMILIES)}, at least one above 0")
+        return value
+
+    @field_validator("lambda_intra", "lambda_inter", "beta")
+    @classmethod
+    def _bounds(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0.0 < value[0] <= value[1]:
+            raise ValueError(f"expected [low, high] with 0 < low <= high, got {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        for name in ("lambda_intra", "lambda_inter", "beta"):
+            if self.space and (given := getattr(self, name)) is not None:
+                full = "train.beta" if name == "beta" else f"train.weights.{name}"
+                raise ValueError(
+                    f"{name} and space: give it in space, as {full}: {{loguniform: [{given[0]:g}, {given[1]:g}]}}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _grid(self) -> Self:
+        kinds = {one.kind for one in self.dimensions.values()}
+        points = self.grid_points
+        if "grid" not in kinds:
+            return self
+        if self.search == "optuna" or self.scheduler == "pbt":
+            how = "search=optuna" if self.search == "optuna" else "scheduler=pbt"
+            raise ValueError(f"{how} takes no grid: say choice in its place, or set search=random and scheduler=asha")
+        if self.trials < points:
+            raise ValueError(f"num_trials={self.num_trials}: the grid has {points} points; set it to {points} or more")
+        if kinds == {"grid"} and self.trials > points:
+            raise ValueError(f"num_trials={self.num_trials}: the grid has {points} points, and more would repeat them")
+        return self
+
+    @model_validator(mode="after")
+    def _search(self) -> Self:
+        if self.multi_objective and self.search != "optuna":
+            raise ValueError("multi_objective=true needs search=optuna; the Pareto front is reported in any case")
+        if self.scheduler != "pbt":
+            return self
+        if self.search == "optuna":
+            raise ValueError("scheduler=pbt draws and changes values by itself: set search=random")
+        if self.trials < 2:
+            raise ValueError(f"num_trials={self.trials}: a population has at least 2")
+        if self.perturb_every_steps % self.eval_every_steps:
+            raise ValueError(
+                f"perturb_every_steps={self.perturb_every_steps}: expected a multiple of eval_every_steps="
+                f"{self.eval_every_steps}, for members are compared by an evaluation"
+            )
+        return self

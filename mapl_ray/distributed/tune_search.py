@@ -1,0 +1,181 @@
+"""Ray Tune's side of a search: trials out of the journal, the scheduler, and one run of the tuner."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from mapl_ray.config import RunConfig, Scalar, TuneConfig
+from mapl_ray.distributed.tune_trial import Shared, run_trial
+from mapl_ray.tuning import Journal, Trial, draw
+
+# Tune wants a trial to hold something. It only waits for its workers, and must not take a CPU that they need: a byte.
+_TRIAL_HOLDS = {"CPU": 0, "memory": 1}
+
+
+class Source(Protocol):
+    """Where the values of new trials come from."""
+
+    def ask(self, number: int) -> dict[str, Scalar]:
+        """Values of the trial with this number."""
+        ...
+
+    def take_up(self, trial: Trial) -> None:
+        """A trial of an earlier start goes on."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """A trial has ended."""
+        ...
+
+
+class RandomSource:
+    """Draws by number: the same whoever asks, and in whatever order."""
+
+    def __init__(self, settings: TuneConfig) -> None:
+        self._settings = settings
+
+    def ask(self, number: int) -> dict[str, Scalar]:
+        """As `draw`."""
+        return draw(self._settings.dimensions, self._settings.seed, number)
+
+    def take_up(self, trial: Trial) -> None:
+        """Nothing depends on it."""
+
+    def tell(self, trial: Trial) -> None:
+        """Nothing depends on it."""
+
+
+class JournalSearcher(Searcher):
+    """Hands out the trials that an earlier start left unfinished, then new ones; writes down how each of them fares."""
+
+    def __init__(self, journal: Journal, config: RunConfig, todo: Iterable[Trial], source: Source, new: int) -> None:
+        super().__init__()
+        self._journal, self._source, self._new = journal, source, new
+        self._todo = list(todo)
+        self._train = config.training(config.tune.method)
+        self._total = config.tune.trials
+        self.stop_after: int | None = None
+        self._numbers: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}  # of Tune's trial, as far as they are in the journal's cost
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial, written down before it starts."""
+        if self._todo:
+            trial = self._todo.pop(0)
+            self._source.take_up(trial)
+        elif self._new > 0:
+            self._new -= 1
+            number = next(number for number in count() if number not in self._journal.trials)
+            trial = Trial(number, self._source.ask(number))
+        else:
+            return str(Searcher.FINISHED)
+        trial = self._journal.begun(trial)
+        self._numbers[trial_id] = trial.number
+        folder = str(self._journal.folder(trial))
+        return {"number": trial.number, "params": trial.params, "folder": folder, "stop_after": self.stop_after}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An evaluation."""
+        number = self._numbers[trial_id]
+        self._put(self._with_cost(trial_id, result))
+        if "objective" in result:
+            step, objective = result.get("step", 0.0), result["objective"]
+            print(f"  trial {number + 1}/{self._total}  step {step:.0f}  objective {objective:.3f}", flush=True)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """At its end, stopped by the scheduler, or dead."""
+        trial = self._with_cost(trial_id, result or {})
+        if trial.status == "running":
+            if error:
+                trial = replace(trial, status="failed", error="it died more often than train.max_failures allows")
+            elif self.stop_after is None or trial.steps < self.stop_after:
+                trial = replace(trial, status="stopped early")
+        self._put(trial)
+        if trial.status == "failed":
+            print(f"  trial {trial.number + 1}/{self._total}  failed: {trial.error}", flush=True)
+        if trial.status == "finished":  # of a stopped one the workers may still be writing
+            shutil.rmtree(self._journal.folder(trial) / "checkpoints", ignore_errors=True)
+        self._source.tell(trial)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal is all there is to keep."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: a search starts a new tuner."""
+
+    def _with_cost(self, trial_id: str, result: dict[str, Any]) -> Trial:
+        trial = self._journal.refreshed(self._journal.trials[self._numbers[trial_id]])
+        now, before = float(result.get("time_total_s") or 0.0), self._seconds.get(trial_id, 0.0)
+        if not now:
+            return trial
+        self._seconds[trial_id] = now
+        more = now - before if now >= before else now  # it was started again by Tune
+        return replace(trial, cost=trial.cost.after(more, self._train.num_workers, self._train.gpus_per_worker))
+
+    def _put(self, trial: Trial) -> None:
+        per_step = self._groups_per_step(trial)
+        self._journal.put(replace(trial, cost=replace(trial.cost, groups=trial.steps * per_step)))
+
+    def _groups_per_step(self, trial: Trial) -> int:
+        sizes = {
+            name.partition(".")[2]: value
+            for name, value in trial.params.items()
+            if name.endswith((".micro_batch_size", ".gradient_accumulation_steps"))
+        }
+        train = self._train.model_copy(update=sizes)
+        return train.num_workers * train.micro_batch_size * train.gradient_accumulation_steps
+
+
+def scheduler_of(settings: TuneConfig, ended: Iterable[Trial]) -> TrialScheduler:
+    """ASHA that has seen the trials of earlier starts, or none. A population has none within a turn."""
+    if settings.scheduler != "asha":
+        return FIFOScheduler()
+    asha = ASHAScheduler(
+        metric="objective",
+        mode="max",
+        time_attr="step",
+        max_t=settings.max_steps + 1,  # a trial that gets to the end is left to end by itself
+        grace_period=min(settings.grace_period_steps, settings.max_steps),
+    )
+    for trial in ended:
+        stand_in = SimpleNamespace(trial_id=f"earlier-{trial.name}")
+        asha.on_trial_add(None, stand_in)
+        for report in trial.reports:
+            asha.on_trial_result(None, stand_in, report)
+    return asha
+
+
+def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler: TrialScheduler, at_once: int) -> None:
+    """Start, watch and stop `number` trials, `at_once` of them side by side."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables also where verbose is 0
+    storage = Path(shared.output) / "ray"
+    shutil.rmtree(storage, ignore_errors=True)  # of a driver that died; the journal has all that counts
+    trainable: Callable[..., Any] = tune.with_parameters(run_trial, shared=shared)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, _TRIAL_HOLDS),
+        tune_config=tune.TuneConfig(
+            num_samples=number, search_alg=searcher, scheduler=scheduler, max_concurrent_trials=at_once
+        ),
+        run_config=tune.RunConfig(
+            name=f"search-{uuid.uuid4().hex[:8]}",
+            storage_path=str(storage),
+            verbose=0,
+            # Of the trial's own process; workers that die are started again by Ray Train.
+            failure_config=tune.FailureConfig(max_failures=1),
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(storage, ignore_errors=True)

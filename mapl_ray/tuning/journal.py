@@ -1,0 +1,118 @@
+"""The journal of a search: a folder a trial, written down before the trial starts and whenever something is known.
+
+    tune/search.json                 whose trials these are
+    tune/trials/0003/trial.json      `Trial`
+    tune/trials/0003/run-0/          its training: metrics.jsonl, checkpoints/
+                     run-0/done.json, failure.json   left by the trial itself when it ends
+
+A search goes on from it after any death, without a state of Ray's: values, reports and checkpoints are all here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.errors import UserError
+from mapl_ray.shards import write_json
+from mapl_ray.tuning.objectives import values_of
+from mapl_ray.tuning.trial import Trial
+
+DONE, FAILURE = "done.json", "failure.json"
+
+
+class Journal:
+    """The trials of one search, in memory and on disk."""
+
+    def __init__(self, output: Path, weights: dict[str, float]) -> None:
+        """Reads what is there. `weights` are those of the objective. Raises `UserError` for a damaged entry."""
+        self.output, self._weights = output, weights
+        self.trials: dict[int, Trial] = {}
+        for path in sorted((output / "trials").glob("*/trial.json")):
+            try:
+                trial = Trial.from_json(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{path}: not a trial ({error}). Delete its folder; it is then run again.") from None
+            self.trials[trial.number] = trial
+
+    @classmethod
+    def of_search(cls, output: Path, fingerprint: str, weights: dict[str, float]) -> Journal:
+        """The journal of the search with this fingerprint; another one's is kept beside, with a word."""
+        mark = output / "search.json"
+        if output.is_dir() and _mark(mark) != fingerprint and any(output.iterdir()):
+            print(f"  {output}: of a search with other settings or data, kept as {_set_aside(output)}", flush=True)
+        write_json(mark, {"fingerprint": fingerprint})
+        return cls(output, weights)
+
+    def folder(self, trial: Trial) -> Path:
+        """Where a trial trains."""
+        return self.output / "trials" / trial.name / f"run-{trial.run}"
+
+    def put(self, trial: Trial) -> Trial:
+        """Write a trial down."""
+        write_json(self.output / "trials" / trial.name / "trial.json", trial.to_json())
+        self.trials[trial.number] = trial
+        return trial
+
+    def refreshed(self, trial: Trial) -> Trial:
+        """With what the trial's own files tell: evaluations, and whether it came to its end or gave up."""
+        folder = self.folder(trial)
+        trial = trial.with_reports([{**row, **values_of(row, self._weights)} for row in _evaluations(folder)])
+        if (failure := _read(folder / FAILURE)) is not None:
+            return replace(trial, status="failed", error=str(failure.get("text")))
+        done = _read(folder / DONE) or {}
+        return replace(trial, status="finished") if done.get("steps", 0) >= done.get("total_steps", 1) else trial
+
+    def begun(self, trial: Trial) -> Trial:
+        """Write down that a trial is about to start; what it failed of before is forgotten."""
+        (self.folder(trial) / FAILURE).unlink(missing_ok=True)
+        return self.put(replace(trial, status="running", error=None, starts=trial.starts + 1))
+
+    def reached(self, trial: Trial) -> int:
+        """The step from which a member of a population goes on: its last stop, or where it took over another's."""
+        done = _read(self.folder(trial) / DONE) or {}
+        return max(int(done.get("steps", 0)), int(trial.moves[-1]["step"]) if trial.moves else 0)
+
+    def in_order(self) -> list[Trial]:
+        """By number."""
+        return [self.trials[number] for number in sorted(self.trials)]
+
+
+def _evaluations(folder: Path) -> list[dict[str, float]]:
+    """Rows of `metrics.jsonl` with held-out metrics: the step and these alone."""
+    found = []
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # a run that was killed leaves half a line
+            continue
+        held_out = {name: float(value) for name, value in row.items() if name.startswith("eval/")}
+        if held_out:
+            found.append({"step": float(row["step"]), **held_out})
+    return found
+
+
+def _mark(path: Path) -> str | None:
+    found = _read(path)
+    return None if found is None else str(found.get("fingerprint"))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _set_aside(output: Path) -> Path:
+    number = 1
+    while (target := output.with_name(f"{output.name}.aside-{number}")).exists():
+        number += 1
+    return output.rename(target)

@@ -1,0 +1,90 @@
+"""One trial: what it was given, what came of it, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from mapl_ray.config import Scalar
+
+Status = Literal["running", "finished", "stopped early", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a trial has taken so far, starts that died included."""
+
+    seconds: float = 0.0
+    worker_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    groups: int = 0  # learnt from; steps done again after a death count once
+
+    def after(self, seconds: float, workers: int, gpus_per_worker: float) -> Cost:
+        """With further seconds of all workers."""
+        return replace(
+            self,
+            seconds=self.seconds + seconds,
+            worker_seconds=self.worker_seconds + seconds * workers,
+            gpu_seconds=self.gpu_seconds + seconds * workers * gpus_per_worker,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial as its `trial.json` has it. `number` is its place in the search, from 0."""
+
+    number: int
+    params: dict[str, Scalar]  # by dotted config name
+    status: Status = "running"
+    reports: tuple[dict[str, float], ...] = ()  # step, objective, eval/...: one an evaluation, by step
+    cost: Cost = field(default_factory=Cost)
+    starts: int = 0  # how often it was begun or taken up
+    run: int = 0  # of a population: how often it has taken over another's checkpoint
+    moves: tuple[dict[str, Any], ...] = ()  # these: step, the other's number, values before
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.number:04d}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is not to be run any more."""
+        return self.status in ("finished", "stopped early")
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last report; empty where there is none."""
+        return self.reports[-1] if self.reports else {}
+
+    @property
+    def steps(self) -> int:
+        """After which it was last evaluated."""
+        return int(self.last.get("step", 0))
+
+    @property
+    def objective(self) -> float | None:
+        """Of the last evaluation."""
+        return self.last.get("objective")
+
+    def objective_at(self, step: int) -> float:
+        """Of the evaluation after this step. Raises `StopIteration` where there was none."""
+        return next(report["objective"] for report in self.reports if report["step"] == step)
+
+    def with_reports(self, found: list[dict[str, float]]) -> Trial:
+        """With further reports; one of a step that is there already takes its place."""
+        by_step = {report["step"]: report for report in (*self.reports, *found)}
+        return replace(self, reports=tuple(by_step[step] for step in sorted(by_step)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        """The inverse of `to_json`. Raises `TypeError` or `KeyError` for anything else."""
+        plain = dict(values)
+        cost = Cost(**plain.pop("cost"))
+        return cls(**{**plain, "cost": cost, "reports": tuple(plain["reports"]), "moves": tuple(plain["moves"])})
