@@ -6,7 +6,7 @@ Ray waits for ever for resources that never come; so they are counted before any
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapl_ray.config import RunConfig, TrainConfig
@@ -62,7 +62,7 @@ def with_pair_scoring(stages: Sequence[str], config: RunConfig) -> tuple[str, ..
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:
-    """The most that a stage holds at once.
+    """The most that a stage holds at once; of one that takes what is there, the least that it starts with.
 
     Stages: `score pairs`, `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`.
     """
@@ -72,7 +72,8 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
         return _training(config.training("rm" if stage == "train rm" else "dpo"), 1, "")
     if stage == "tune":
         trials = min(config.tune.max_concurrent_trials, config.tune.num_trials)
-        return _training(config.training(config.tune.method), trials, "tune.max_concurrent_trials, ")
+        train = config.training(config.tune.method).model_copy(update={"min_workers": None})  # trials don't shrink
+        return _training(train, trials, "tune.max_concurrent_trials, ")
     if stage == "evaluate":
         return Demand(1, config.evaluation.cpus, config.evaluation.gpus, "evaluation.cpus, evaluation.gpus")
     return Demand(1, 1.0, 0.0, "cluster.num_cpus")
@@ -81,13 +82,23 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
 def check_stage(stage: str, config: RunConfig, resources: Resources) -> None:
     """Raise `UserError` if the stage could never start: what is wanted, what is there, and the cure."""
     demand = demand_of(stage, config)
-    room = sum(_fitting(demand, node) for node in resources.nodes)
+    room = _room(demand, resources)
     if room >= demand.number:
         return
     raise UserError(
         f"{stage} wants {demand}, and the cluster has room for {room} of them ({resources}). "
         f"Lower {demand.keys}, or use a larger cluster (cluster.address)."
     )
+
+
+def room_for(number: int, resources_of_one: Mapping[str, float], resources: Resources) -> int:
+    """How many of `number` workers the nodes have room for, when nothing else runs on them."""
+    one = Demand(number, resources_of_one.get("CPU", 0.0), resources_of_one.get("GPU", 0.0), "")
+    return min(number, _room(one, resources))
+
+
+def _room(demand: Demand, resources: Resources) -> int:
+    return sum(_fitting(demand, node) for node in resources.nodes)
 
 
 def _engines(config: RunConfig) -> Demand:
@@ -108,8 +119,9 @@ def _size(cpus: float, gpus: float, memory_gib: float) -> str:
 
 
 def _training(train: TrainConfig, runs: int, keys: str) -> Demand:
-    keys += "train.num_workers, train.cpus_per_worker, train.gpus_per_worker"
-    return Demand(runs * train.num_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
+    number = "train.num_workers" if train.min_workers is None else "train.min_workers"
+    keys += f"{number}, train.cpus_per_worker, train.gpus_per_worker"
+    return Demand(runs * train.fewest_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
 
 
 def _fitting(demand: Demand, node: Node) -> int:

@@ -73,6 +73,7 @@ def trial_config(config: RunConfig, params: dict[str, float]) -> TrainConfig:
         "max_steps": config.tune.max_steps,
         "eval_every_steps": config.tune.eval_every_steps,
         "checkpoint_every_steps": config.tune.max_steps,  # a trial that dies is short enough to start again
+        "min_workers": None,  # and compared with others: all have the same number of workers
         "beta": params.get("beta", section.beta),
     }
     return TrainConfig.model_validate({**section.model_dump(), **changes})
