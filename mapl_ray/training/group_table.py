@@ -1,8 +1,10 @@
-"""Random access to the groups of a finished data set, held as Arrow columns."""
+"""Random access to the groups of a finished data set, held as Arrow columns: in memory, or mapped into it from a file
+that all ranks of a machine share."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,22 @@ from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
 from mapl_ray.training.group_sizes import IntArray, group_sizes
+from mapl_ray.training.mapped_table import mapped_table
+
+# Bytes of Parquet, four or five times as many in memory: below that a copy a rank costs less than a file a machine.
+MAPPED_FROM = 2**26
 
 
 class GroupTable:
     """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
 
-    def __init__(self, directory: Path, needs_margin: bool = False) -> None:
+    def __init__(self, directory: Path, needs_margin: bool = False, mapped_from: int = MAPPED_FROM) -> None:
         """Raises `UserError` for an unfinished, damaged or empty data set, and for one without a single margin where
-        `needs_margin`."""
+        `needs_margin`. Parts of `mapped_from` bytes in all, or more, are mapped; a word where there is no room for it.
+        """
         self.directory = directory
         self.manifest: Manifest = read_manifest(directory)
-        tables = []
-        for part in self.manifest.parts:
-            # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
-            with (directory / part.file).open("rb") as handle:
-                tables.append(pq.read_table(handle, schema=GROUP_SCHEMA))
-        self._table = pa.concat_tables(tables) if tables else GROUP_SCHEMA.empty_table()
+        self._table = self._read(mapped_from)
         if len(self) == 0:
             raise UserError(f"{directory}: no groups. See the rejected-*.jsonl files there for the reasons.")
         if needs_margin and self._table["margin"].null_count == len(self):
@@ -39,6 +41,20 @@ class GroupTable:
                 f"{directory}: no group has a margin, and train.objective.margin_scale needs them. Give the pairs a "
                 "column `margin` (or score_chosen and score_rejected) and synthesize again, or set margin_scale=0."
             )
+
+    def _read(self, mapped_from: int) -> pa.Table:
+        if sum((self.directory / part.file).stat().st_size for part in self.manifest.parts) >= mapped_from:
+            try:
+                return mapped_table(self.manifest.content_hash, GROUP_SCHEMA, self._parts)
+            except OSError as error:
+                print(f"  groups in every worker's memory, for they can't be mapped (TMPDIR): {error}", flush=True)
+        return pa.concat_tables([GROUP_SCHEMA.empty_table(), *self._parts()])
+
+    def _parts(self) -> Iterator[pa.Table]:
+        for part in self.manifest.parts:
+            # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+            with (self.directory / part.file).open("rb") as handle:
+                yield pq.read_table(handle, schema=GROUP_SCHEMA)
 
     @property
     def has_ref_logps(self) -> bool:
