@@ -134,7 +134,11 @@ def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
         assert storage == sorted(storage)
         assert all(compute[few, gpus] <= compute[more, gpus] for few, more in pairwise(PAIRS))
     assert plan.group is ALPACA_EVAL  # the hub is not asked
-    assert not next(size for size in plan.sizes if size.pairs == 10**9).fits  # workers hold all groups
+    few, many = (next(size for size in plan.sizes if size.pairs == pairs) for pairs in (10**4, 10**9))
+    assert few.node_disk == 0.0  # every worker holds its own
+    assert few.host_memory == pytest.approx(few.gpus * 10**4 * plan.group.group_bytes_in_memory, rel=0.01)
+    assert many.node_disk == pytest.approx(10**9 * plan.group.group_bytes_in_memory, rel=0.01)  # one file a node
+    assert many.host_memory == pytest.approx(many.gpus * 10**9 * 24, rel=0.01)
 
 
 def test_a_models_sizes(tmp_path: Path) -> None:
