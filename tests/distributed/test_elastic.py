@@ -1,4 +1,4 @@
-"""One cluster whose nodes come and go: training, and work by parts, go on with what is there and lose nothing."""
+"""One cluster whose nodes come and go: work by parts and training go on with what is there, and lose nothing."""
 
 import gzip
 import json
@@ -15,6 +15,7 @@ import pytest
 import ray
 import torch
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors.torch import load_file
 
 from mapl_ray.config import RunConfig, parse_config
@@ -25,7 +26,7 @@ from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
 from mapl_ray.training.checkpoint import committed
 
 pytestmark = pytest.mark.ray
-STEPS, EVERY = 40, 4
+STEPS, EVERY = 80, 4
 SYSTEM = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
 
@@ -68,6 +69,59 @@ def disturbed(run: Callable[[], Any], disturb: Callable[[], None]) -> Any:
         running = other.submit(run)
         disturb()  # here, for Ray starts nodes in the main thread alone
         return running.result(timeout=120)
+
+
+SLOW = """
+import time
+from pathlib import Path
+import ray
+from mapl_ray.instructions import instruction_function
+
+FOLDER = Path({folder!r})
+
+
+@instruction_function(
+    family="topic",
+    check=lambda text, args: ("e" in text.text) == args["use"],
+    phrasings=lambda args: [("Use" if args["use"] else "Avoid") + " the letter e."],
+)
+def letter_e(case, rng):
+    if (FOLDER / "slow").exists():
+        (FOLDER / ray.get_runtime_context().get_node_id()).touch()
+        time.sleep(0.2)
+    sides = {{("e" in text.text) == flag for text, flag in case.flags}}
+    return {{"use": sides.pop()}} if len(sides) == 1 else None
+"""
+
+
+def test_a_node_added_gets_work_and_a_node_lost_loses_none(cluster: Cluster, shared_data: Path, tmp_path: Path) -> None:
+    with gzip.open(shared_data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
+        (tmp_path / "pairs.jsonl").write_text("".join(line for line, _ in zip(lines, range(300), strict=False)))
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    (tmp_path / "slow.py").write_text(SLOW.format(folder=str(seen)))
+
+    def config(name: str) -> RunConfig:
+        synthesis = {"rows_per_shard": 5, "modules": [str(tmp_path / "slow.py")]}
+        data = {"path": str(tmp_path / "pairs.jsonl"), "eval_fraction": 0.2}
+        values = {"name": name, "output_dir": str(tmp_path), "data": data, "synthesis": synthesis}
+        return parse_config(values, "test")
+
+    def disturb() -> None:
+        until(lambda: len(list(seen.iterdir())) == 3, "work on both nodes")
+        cluster.remove_node(node_with_workers(cluster, "SynthesizeShard"), allow_graceful=False)
+        new = cluster.add_node(num_cpus=1)
+        until((seen / new.node_id).exists, "work on the new node")
+        (seen / "slow").unlink()
+
+    (seen / "slow").touch()
+    disturbed(lambda: run_synthesis(config("disturbed")), disturb)
+    run_synthesis(config("calm"))
+    for split in ("train", "eval"):
+        a, b = (tmp_path / name / "groups" / split for name in ("disturbed", "calm"))
+        assert read_manifest(a).content_hash == read_manifest(b).content_hash
+        ids = [row["pair_id"] for row in iter_rows(a)]
+        assert len(ids) == len(set(ids)) == read_manifest(a).rows
 
 
 @pytest.fixture
@@ -114,7 +168,7 @@ def test_training_shrinks_and_grows_with_the_nodes(
     cluster: Cluster, training: RunConfig, undisturbed: Callable[[], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two workers; a node killed; another added; one announced to be taken away: 2, 1, 2, 1 workers in one run."""
-    output, began = training.run_dir / "rm", time.monotonic()
+    output = training.run_dir / "rm"
     seen: dict[str, int] = {}
 
     def steps() -> int:
@@ -127,28 +181,21 @@ def test_training_shrinks_and_grows_with_the_nodes(
         until(lambda: steps() > EVERY + 1, "steps on two workers")
         seen["kill"] = steps()
         cluster.remove_node(node_with_workers(cluster, "RayTrainWorker"), allow_graceful=False)
-        print("K", time.monotonic() - began, file=sys.__stderr__)
         until(lambda: attempt(1), "a second attempt")
-        print("2", time.monotonic() - began, file=sys.__stderr__)
         cluster.add_node(num_cpus=1)
         until(lambda: attempt(2), "a third attempt")
-        print("3", time.monotonic() - began, file=sys.__stderr__)
-        before = len(committed(output / "checkpoints")) and committed(output / "checkpoints")[-1].name
-        until(lambda: committed(output / "checkpoints")[-1].name != before, "a checkpoint of the third")
-        drain(cluster, node_with_workers(cluster, "RayTrainWorker"))
-        print("D", time.monotonic() - began, file=sys.__stderr__)
+        before = committed(output / "checkpoints")[-1]
+        until(lambda: committed(output / "checkpoints")[-1] != before, "a checkpoint of the third")
+        drain(node_with_workers(cluster, "RayTrainWorker"))
         while not attempt(3):
             seen["drain"] = max(seen.get("drain", 0), steps())
             time.sleep(0.01)
-        print("4", time.monotonic() - began, file=sys.__stderr__)
 
     config, model = training.training("rm"), training.model.name_or_path
     result = disturbed(
         lambda: run_training(training, "rm", train_config=config, model_path=model, output=output), disturb
     )
-    print("E", time.monotonic() - began, file=sys.__stderr__)
     told = [line.split() for line in capsys.readouterr().out.splitlines() if "worker(s), from step" in line]
-    print(told, seen, file=sys.__stderr__)
     sizes, starts = [int(words[0]) for words in told], [int(words[-1]) for words in told]
     assert sizes == [1, 2, 1]
     assert starts == sorted(starts)
@@ -157,77 +204,15 @@ def test_training_shrinks_and_grows_with_the_nodes(
     assert starts[2] == seen["drain"]  # not a step lost: a checkpoint was made first
     assert (result.steps, result.num_workers, result.resumed_step) == (STEPS, 1, starts[2])
     rows, whole = rows_of(output), rows_of(undisturbed())
-    print("U", time.monotonic() - began, file=sys.__stderr__)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    print(max(abs(a["loss"] - b["loss"]) for a, b in zip(rows, whole, strict=True)), file=sys.__stderr__)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in whole], abs=1e-4)
     a, b = (load_file(folder / "model" / "model.safetensors") for folder in (output, undisturbed()))
-    print(max((a[name] - b[name]).abs().max().item() for name in a), file=sys.__stderr__)
     assert all(torch.allclose(a[name], b[name], rtol=0.0, atol=1e-4) for name in a)
 
 
-def drain(cluster: Cluster, node: Any, seconds: int = 20) -> None:
-    """As a provider's notice would be passed on: Ray is told that the node goes away."""
-    command = ["drain-node", "--address", cluster.address, "--node-id", node.node_id]
-    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds"]
-    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *command, str(seconds)], check=True)
-
-
-SLOW = """
-import time
-from pathlib import Path
-import ray
-from mapl_ray.instructions import instruction_function
-
-FOLDER = Path({folder!r})
-
-
-@instruction_function(
-    family="topic",
-    check=lambda text, args: ("e" in text.text) == args["use"],
-    phrasings=lambda args: [("Use" if args["use"] else "Avoid") + " the letter e."],
-)
-def letter_e(case, rng):
-    if (FOLDER / "slow").exists():
-        (FOLDER / ray.get_runtime_context().get_node_id()).touch()
-        time.sleep(0.02)
-    sides = {{("e" in text.text) == flag for text, flag in case.flags}}
-    return {{"use": sides.pop()}} if len(sides) == 1 else None
-"""
-
-
-def test_a_node_added_gets_work_and_a_node_lost_loses_none(cluster: Cluster, shared_data: Path, tmp_path: Path) -> None:
-    with gzip.open(shared_data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
-        (tmp_path / "pairs.jsonl").write_text("".join(line for line, _ in zip(lines, range(300), strict=False)))
-    seen = tmp_path / "seen"
-    seen.mkdir()
-    (tmp_path / "slow.py").write_text(SLOW.format(folder=str(seen)))
-    began = time.monotonic()
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(num_cpus=1)
-
-    def config(name: str) -> RunConfig:
-        synthesis = {"rows_per_shard": 5, "modules": [str(tmp_path / "slow.py")]}
-        data = {"path": str(tmp_path / "pairs.jsonl"), "eval_fraction": 0.2}
-        values = {"name": name, "output_dir": str(tmp_path), "data": data, "synthesis": synthesis}
-        return parse_config(values, "test")
-
-    def disturb() -> None:
-        until(lambda: len(list(seen.iterdir())) == 3, "work on both nodes")
-        print("both", time.monotonic() - began, file=sys.__stderr__)
-        cluster.remove_node(node_with_workers(cluster, "SynthesizeShard"), allow_graceful=False)
-        new = cluster.add_node(num_cpus=1)
-        print("added", time.monotonic() - began, file=sys.__stderr__)
-        until((seen / new.node_id).exists, "work on the new node")
-        print("new", time.monotonic() - began, file=sys.__stderr__)
-        (seen / "slow").unlink()
-
-    (seen / "slow").touch()
-    disturbed(lambda: run_synthesis(config("disturbed")), disturb)
-    print("end", time.monotonic() - began, file=sys.__stderr__)
-    run_synthesis(config("calm"))
-    print("calm", time.monotonic() - began, file=sys.__stderr__)
-    for split in ("train", "eval"):
-        a, b = (tmp_path / name / "groups" / split for name in ("disturbed", "calm"))
-        assert read_manifest(a).content_hash == read_manifest(b).content_hash
-        ids = [row["pair_id"] for row in iter_rows(a)]
-        assert len(ids) == len(set(ids)) == read_manifest(a).rows
+def drain(node: Any, seconds: int = 20) -> None:
+    """What `ray drain-node` does, at once: Ray is told that the node will be taken away, as a provider would say."""
+    deadline = int((time.time() + seconds) * 1000)
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = ray._private.worker.global_worker.gcs_client.drain_node(node.node_id, reason, "spot", deadline)
+    assert accepted, why
