@@ -175,6 +175,10 @@ class TrainConfig(Section):
     bf16: bool = False
     gradient_checkpointing: bool = False
     num_workers: int = Field(default=1, ge=1)
+    # Elastic: as many workers as there is room for, never more than num_workers, and never fewer than this; as many
+    # groups make a step in any case. None: num_workers or none at all.
+    min_workers: int | None = Field(default=None, ge=1)
+    worker_wait_seconds: float = Field(default=600.0, gt=0.0)  # elastic: how long to wait for the fewest, then give up
     cpus_per_worker: float = Field(default=1.0, gt=0.0)
     gpus_per_worker: float = Field(default=0.0, ge=0.0)
     # Where curves go, beside metrics.jsonl; wandb and mlflow must be installed.
@@ -188,11 +192,24 @@ class TrainConfig(Section):
     max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
     seed: int = 0
 
+    @property
+    def fewest_workers(self) -> int:
+        """That can train."""
+        return self.num_workers if self.min_workers is None else self.min_workers
+
     @model_validator(mode="after")
     def _offloadable(self) -> Self:
         needs = {"none": 0, "optimizer": 1, "optimizer+parameters": 3}[self.offload]
         if self.zero_stage < needs:
             raise ValueError(f"offload={self.offload} needs zero_stage >= {needs}, got zero_stage={self.zero_stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _elastic(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers={self.min_workers}: expected at most num_workers={self.num_workers}, which is the most"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
 from mapl_ray.scoring.judge import judge_questions
 from mapl_ray.synthesis import select_functions
-from mapl_ray.training import check_loggers
+from mapl_ray.training import check_loggers, check_sizes
 
 METHODS: tuple[Method, ...] = ("rm", "dpo")
 
@@ -34,7 +34,9 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
         _check_scoring(config)
     for method in METHODS:
         if f"train {method}" in stages or ("tune" in stages and config.tune.method == method):
-            check_loggers(config.training(method).loggers)
+            train = config.training(method)
+            check_loggers(train.loggers)
+            check_sizes(train)
     if "tune" in stages and config.tune.search == "optuna":
         check_optuna()
     if "evaluate" in stages:

@@ -6,7 +6,7 @@ Ray waits for ever for resources that never come; so they are counted before any
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapl_ray.config import RunConfig, TrainConfig
@@ -62,7 +62,7 @@ def with_pair_scoring(stages: Sequence[str], config: RunConfig) -> tuple[str, ..
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:
-    """The most that a stage holds at once.
+    """The most that a stage holds at once; of one that takes what is there, the least that it starts with.
 
     Stages: `score pairs`, `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`.
     """
@@ -70,8 +70,8 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
         return _engines(config)
     if stage in ("train rm", "train dpo"):
         return _training(config.training("rm" if stage == "train rm" else "dpo"))
-    if stage == "tune":  # one trial; how many there are at once, `trials_at_once` works out
-        return _training(config.training(config.tune.method))
+    if stage == "tune":  # one trial, which does not shrink; how many there are at once, `trials_at_once` works out
+        return _training(config.training(config.tune.method).model_copy(update={"min_workers": None}))
     if stage == "evaluate":
         return Demand(1, config.evaluation.cpus, config.evaluation.gpus, "evaluation.cpus, evaluation.gpus")
     return Demand(1, 1.0, 0.0, "cluster.num_cpus")
@@ -80,7 +80,7 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
 def check_stage(stage: str, config: RunConfig, resources: Resources) -> None:
     """Raise `UserError` if the stage could never start: what is wanted, what is there, and the cure."""
     demand = demand_of(stage, config)
-    room = sum(_fitting(demand, node) for node in resources.nodes)
+    room = _room(demand, resources)
     if room >= demand.number:
         return
     raise UserError(
@@ -109,8 +109,18 @@ def trials_at_once(config: RunConfig, resources: Resources) -> int:
     check_stage("tune", config, resources)
     demand = demand_of("tune", config)
     most = config.tune.trials * demand.number
-    room = sum(_fitting(replace(demand, number=most), node) for node in resources.nodes)
+    room = _room(replace(demand, number=most), resources)
     return min(config.tune.trials, config.tune.max_concurrent_trials or config.tune.trials, room // demand.number)
+
+
+def room_for(number: int, resources_of_one: Mapping[str, float], resources: Resources) -> int:
+    """How many of `number` workers the nodes have room for, when nothing else runs on them."""
+    one = Demand(number, resources_of_one.get("CPU", 0.0), resources_of_one.get("GPU", 0.0), "")
+    return min(number, _room(one, resources))
+
+
+def _room(demand: Demand, resources: Resources) -> int:
+    return sum(_fitting(demand, node) for node in resources.nodes)
 
 
 def _engines(config: RunConfig) -> Demand:
@@ -131,8 +141,9 @@ def _size(cpus: float, gpus: float, memory_gib: float) -> str:
 
 
 def _training(train: TrainConfig) -> Demand:
-    keys = "train.num_workers, train.cpus_per_worker, train.gpus_per_worker"
-    return Demand(train.num_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
+    number = "train.num_workers" if train.min_workers is None else "train.min_workers"
+    keys = f"{number}, train.cpus_per_worker, train.gpus_per_worker"
+    return Demand(train.fewest_workers, train.cpus_per_worker, train.gpus_per_worker, keys)
 
 
 def _fitting(demand: Demand, node: Node) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_SECONDS = 600  # for room for all workers, at the start and after each loss of a node
 _START_SECONDS = 60.0  # Ray Train's own limit of one attempt
+_CONTROLLER_FAILURES = max(1, round(START_TIMEOUT_SECONDS / _START_SECONDS))
 
 
 def run_training(
@@ -38,10 +39,12 @@ def run_training(
 
     Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
     """
+    from mapl_ray.distributed.elastic import train_elastically
     from mapl_ray.models import model_identity
-    from mapl_ray.training import finished_result, inlined, run_fingerprint, sigterm_watch
+    from mapl_ray.training import check_sizes, finished_result, inlined, run_fingerprint, sigterm_watch
 
     train_config = inlined(train_config)
+    check_sizes(train_config)
     manifest = read_manifest(data_dirs(config)[0])
     fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
     if (result := finished_result(output, fingerprint)) is not None:
@@ -49,10 +52,30 @@ def run_training(
         return result
     output.mkdir(parents=True, exist_ok=True)
     spec = worker_spec(config, method, train_config, model_path, output, fingerprint)
-    trainer = make_trainer(spec, train_config, storage=config.run_dir / "ray", name=f"{output.name}-{spec['token']}")
+    storage, name = config.run_dir / "ray", f"{output.name}-{spec['token']}"
+
+    def attempt(number: int, workers: int) -> None:
+        one = train_config.model_copy(update={"num_workers": workers, "max_failures": 0})
+        make_trainer(spec, one, storage=storage, name=f"{name}-{number}").fit()
+
     with sigterm_watch() as terminated, _stop_file(spec, terminated):
         try:
-            trainer.fit()
+            if train_config.min_workers is None:
+                make_trainer(spec, train_config, storage=storage, name=name).fit()
+            else:
+                train_elastically(
+                    train_config,
+                    _worker_resources(train_config),
+                    output,
+                    attempt=attempt,
+                    ended=lambda: (
+                        terminated() or failure_file(spec).is_file() or finished_result(output, fingerprint) is not None
+                    ),
+                    grow=_mark(spec, "grow"),
+                    running=_mark(spec, "running"),
+                )
+                if failure_file(spec).is_file():
+                    raise failure_of(spec, RunError(""))
         except ray.train.TrainingFailedError as error:
             raise failure_of(spec, error) from None
     result = finished_result(output, fingerprint)
@@ -127,8 +150,10 @@ def make_trainer(
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(
                 max_failures=train.max_failures,
-                # Every one is a minute's wait for workers that have no room; Ray's own default is for ever.
-                controller_failure_limit=max(1, round(START_TIMEOUT_SECONDS / _START_SECONDS)),
+                # Every one is a minute's wait for workers that have no room; Ray's own default is for ever. Of an
+                # attempt with workers that come and go each end is a matter for `train_elastically`.
+                controller_failure_limit=_CONTROLLER_FAILURES if train.min_workers is None else 0,
+                max_preemption_failures=-1 if train.min_workers is None else 0,
             ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             callbacks=callbacks or [],
@@ -145,6 +170,8 @@ def train_worker(spec: dict[str, Any]) -> None:
     failure = failure_file(spec)
     if failure.is_file():
         raise RuntimeError(json.loads(failure.read_text(encoding="utf-8"))["text"])
+    if spec["train"]["min_workers"] is not None:
+        _mark(spec, "running").touch()
     try:
         result = train(
             TrainConfig.model_validate(spec["train"]),
@@ -186,19 +213,22 @@ def _how_far(spec: dict[str, Any], result: TrainResult) -> dict[str, int]:
 
 
 def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
-    """To stop once the driver was told to; to save, once, when Ray is about to take a worker's node away.
+    """To stop once the driver was told to; to save, once, when Ray is about to take a worker's node away. Workers that
+    come and go leave then, and where there is room for more of them: the driver starts them again on what is there.
 
     A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
     """
     from mapl_ray.training import Wish
 
-    saved = False
+    saved, elastic = False, spec["train"]["min_workers"] is not None
 
     def wishes() -> Wish:
         nonlocal saved
         leaving = ray.train.get_preemption_info() is not None  # a collective: every rank asks before every step
         save, saved = leaving and not saved, saved or leaving
-        return Wish.STOP if _stop_path(spec).exists() else Wish.SAVE if save else Wish.NONE
+        if _mark(spec, "stop").exists() or (leaving and elastic):
+            return Wish.STOP
+        return Wish.SAVE if save else Wish.LEAVE if elastic and _mark(spec, "grow").exists() else Wish.NONE
 
     return wishes
 
@@ -211,7 +241,7 @@ def _stop_file(spec: dict[str, Any], terminated: Callable[[], bool]) -> Iterator
     def hand_on() -> None:
         while not done.wait(0.5):
             if terminated():
-                _stop_path(spec).touch()
+                _mark(spec, "stop").touch()
                 return
 
     watcher = threading.Thread(target=hand_on, daemon=True)
@@ -221,11 +251,12 @@ def _stop_file(spec: dict[str, Any], terminated: Callable[[], bool]) -> Iterator
     finally:
         done.set()
         watcher.join()
-        _stop_path(spec).unlink(missing_ok=True)
+        _mark(spec, "stop").unlink(missing_ok=True)
 
 
-def _stop_path(spec: dict[str, Any]) -> Path:
-    return Path(spec["output"]) / f"stop-{spec['token']}"
+def _mark(spec: dict[str, Any], what: str) -> Path:
+    """An empty file by which driver and workers tell each other something, on the storage they share."""
+    return Path(spec["output"]) / f"{what}-{spec['token']}"
 
 
 def failure_file(spec: dict[str, Any]) -> Path:

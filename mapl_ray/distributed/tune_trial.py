@@ -63,6 +63,7 @@ def trial_config(config: RunConfig, params: dict[str, Scalar]) -> TrainConfig:
             "eval_every_steps": tune.eval_every_steps,
             "checkpoint_every_steps": every or tune.eval_every_steps,
             "best_by": None,
+            "min_workers": None,  # trials are compared: all have the same number of workers
         }
     )
 

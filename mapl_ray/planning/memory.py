@@ -43,7 +43,7 @@ def training_memory(
     states = state_bytes(trained, stage, workers, bf16=config.bf16)
     host = 0.0
     if config.offload != "none":
-        host = trained * (12.0 if config.bf16 else 8.0) / (workers if stage >= 1 else 1)
+        host = trained * (12.0 if config.bf16 or stage >= 1 else 8.0) / (workers if stage >= 1 else 1)
     if config.offload == "optimizer+parameters":
         host += trained * size / share
     frozen = shape.parameters if config.lora is not None else 0.0  # parameters
@@ -70,13 +70,12 @@ def _activations(shape: Shape, config: TrainConfig, size: float) -> float:
 
 
 def _buffers(shape: Shape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
-    """What DeepSpeed keeps beside the states: flat buckets of collectives, with float32 weights a master copy of them,
-    and under ZeRO-3 whole weights, which stay gathered while they are fewer than a billion."""
+    """What DeepSpeed keeps beside the states: flat buckets of collectives, and under ZeRO-3 whole weights, which stay
+    gathered while they are fewer than a billion."""
     if workers == 1 or stage == 0:
         return 0.0
     size = 2.0 if config.bf16 else 4.0
     buffers = min(trained, _BUCKET) * (4.0 + size)
-    buffers += 0.0 if config.bf16 else 4.0 * trained / workers
     if stage >= 3:
         buffers += min(shape.parameters + frozen, _LIVE) * size
     return buffers

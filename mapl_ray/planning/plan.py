@@ -13,10 +13,13 @@ from mapl_ray.planning.memory import Memory, training_memory
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import Shape, model_shape
 from mapl_ray.planning.stages import METHODS, Stage, Work, checkpoint_bytes, stages
+from mapl_ray.training.group_table import MAPPED_FROM
 
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
 GPUS = (1, 8, 64, 1024)
 STAGES_OF_ZERO = (0, 1, 2, 3)
+# Of a group that is mapped, in every training worker: its size and its place in the orders of two epochs.
+_BYTES_OF_PLAN = 3 * 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class RunSize:
     gpus: int
     stages: tuple[Stage, ...]
     storage: dict[str, float]  # bytes, by what they are of
-    host_memory: float  # bytes a node: every training worker holds all groups
+    host_memory: float  # bytes a node, of the groups: few are held by every training worker, many are mapped
+    node_disk: float  # bytes a node: the file of the mapped ones
     fits: bool  # the device's and the node's memory, for both methods at the config's ZeRO stage
 
     @property
@@ -115,11 +119,13 @@ def _memory(
 
 
 def _size(work: Work, fits: bool) -> RunSize:
-    host = min(work.gpus, work.value("gpus_per_node")) * work.groups * work.group.group_bytes_in_memory
+    workers, groups = min(work.gpus, work.value("gpus_per_node")), work.groups
+    disk = groups * work.group.group_bytes_in_memory if groups * work.group.group_bytes >= MAPPED_FROM else 0.0
+    host = workers * groups * (_BYTES_OF_PLAN if disk else work.group.group_bytes_in_memory)
     storage = _storage(work)
     of_all = tuple(stages(work))
     there = work.value("node_memory")
-    return RunSize(round(work.pairs), work.gpus, of_all, storage, host, fits and host <= there)
+    return RunSize(round(work.pairs), work.gpus, of_all, storage, host, disk, fits and host <= there)
 
 
 def _storage(work: Work) -> dict[str, float]:

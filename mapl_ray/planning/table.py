@@ -66,6 +66,7 @@ def _size_values(size: RunSize) -> dict[str, Any]:
         "busy_gpu_hours": size.busy_gpu_hours,
         "storage_bytes": {**size.storage, "total": sum(size.storage.values())},
         "host_memory_bytes": size.host_memory,
+        "node_disk_bytes": size.node_disk,
         "fits": size.fits,
         "bottleneck": size.bottleneck,
         "stages": {
@@ -105,8 +106,8 @@ def _memory(plan: RunPlan) -> Iterator[str]:
         rows.setdefault((row.method, row.zero_stage), []).append(text)
     head = ["", "ZeRO", *(f"{count} GPU{'s' if count > 1 else ''}" for count in counts)]
     yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in rows.items()])
-    yield "main memory of a node for the groups that every worker holds: " + ", ".join(
-        f"{_round(size.pairs)} on {size.gpus}: {_bytes(size.host_memory)}"
+    yield "main memory of a node for the groups, and its disk (TMPDIR) where workers map them: " + ", ".join(
+        f"{_round(size.pairs)} on {size.gpus}: {_bytes(size.host_memory)} and {_bytes(size.node_disk)}"
         for size in plan.sizes
         if size.gpus == max(counts)
     )

@@ -1,6 +1,6 @@
 """Training of reward models and DPO policies: one readable step and loop, without ray."""
 
-from mapl_ray.training.engine_config import inlined
+from mapl_ray.training.engine_config import check_sizes, inlined
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.loop import train
 from mapl_ray.training.result import TrainResult, finished_result, run_fingerprint
@@ -10,6 +10,7 @@ __all__ = [
     "TrainResult",
     "Wish",
     "check_loggers",
+    "check_sizes",
     "finished_result",
     "inlined",
     "run_fingerprint",

@@ -10,6 +10,7 @@ from torch import nn
 from mapl_ray.config import TrainConfig
 from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
+from mapl_ray.training.plan import at_size
 
 # What the loop relies on: a file may repeat these values, or say `auto`, and change none of them.
 _OURS = {
@@ -58,6 +59,16 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
             ours["data_types"] = {"grad_accum_dtype": "fp32"}
     name = "train.deepspeed_config"
     return merged(ours, read_deepspeed_config(config.deepspeed_config), name)
+
+
+def check_sizes(config: TrainConfig) -> None:
+    """Raises `UserError` where an elastic run would come to a number of workers that it can't have: a DeepSpeed file
+    that fixes what follows from that number."""
+    for workers in range(config.fewest_workers, config.num_workers + 1 if config.min_workers is not None else 0):
+        try:
+            engine_config(at_size(config, workers), workers)
+        except UserError as error:
+            raise UserError(f"train.min_workers={config.min_workers}: with {workers} worker(s): {error}") from None
 
 
 def read_deepspeed_config(source: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Random access to the groups of a finished data set, held as Arrow columns."""
+"""Random access to the groups of a finished data set, held as Arrow columns: in memory, or mapped into it from a file
+that all ranks of a machine share."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +19,32 @@ from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
 from mapl_ray.shards import Manifest, read_manifest
 from mapl_ray.training.group_sizes import IntArray, group_sizes
+from mapl_ray.training.mapped_table import mapped_table
+
+# Bytes of Parquet, four or five times as many in memory: below that a copy a rank costs less than a file a machine.
+MAPPED_FROM = 2**26
 
 
 class GroupTable:
     """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
 
-    def __init__(self, directory: Path, needs_margin: bool = False, tokens: Path | None = None) -> None:
-        """With token ids made before, where `tokens` names their data set: nothing is tokenized then.
+    def __init__(
+        self,
+        directory: Path,
+        needs_margin: bool = False,
+        tokens: Path | None = None,
+        mapped_from: int = MAPPED_FROM,
+    ) -> None:
+        """With token ids made before, where `tokens` names their data set: nothing is tokenized then. Parts of
+        `mapped_from` bytes in all, or more, are mapped; a word where there is no room for it.
 
         Raises `UserError` for an unfinished, damaged or empty data set, for one without a single margin where
         `needs_margin`, and for tokens of other groups.
         """
         self.directory = directory
         self.manifest: Manifest = read_manifest(directory)
-        self._table = _read(directory, self.manifest, GROUP_SCHEMA)
-        self._tokens = None if tokens is None else _read(tokens, read_manifest(tokens), TOKEN_SCHEMA)
+        self._table = self._read(mapped_from)
+        self._tokens = None if tokens is None else _tokens(tokens)
         if self._tokens is not None and self._tokens["pair_id"] != self._table["pair_id"]:
             raise UserError(f"{tokens}: not of the groups in {directory}. Delete it; the next search makes it anew.")
         if len(self) == 0:
@@ -40,6 +54,15 @@ class GroupTable:
                 f"{directory}: no group has a margin, and train.objective.margin_scale needs them. Give the pairs a "
                 "column `margin` (or score_chosen and score_rejected) and synthesize again, or set margin_scale=0."
             )
+
+    def _read(self, mapped_from: int) -> pa.Table:
+        parts = partial(_parts, self.directory, self.manifest, GROUP_SCHEMA)
+        if sum((self.directory / part.file).stat().st_size for part in self.manifest.parts) >= mapped_from:
+            try:
+                return mapped_table(self.manifest.content_hash, GROUP_SCHEMA, parts)
+            except OSError as error:
+                print(f"  groups in every worker's memory, for they can't be mapped (TMPDIR): {error}", flush=True)
+        return pa.concat_tables([GROUP_SCHEMA.empty_table(), *parts()])
 
     @property
     def has_ref_logps(self) -> bool:
@@ -61,13 +84,15 @@ class GroupTable:
         return None if self._tokens is None else TokenIds.from_row(self._tokens.slice(index, 1).to_pylist()[0])
 
 
-def _read(directory: Path, manifest: Manifest, schema: pa.Schema) -> pa.Table:
-    tables = []
+def _parts(directory: Path, manifest: Manifest, schema: pa.Schema) -> Iterator[pa.Table]:
     for part in manifest.parts:
         # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
         with (directory / part.file).open("rb") as handle:
-            tables.append(pq.read_table(handle, schema=schema))
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+            yield pq.read_table(handle, schema=schema)
+
+
+def _tokens(directory: Path) -> pa.Table:
+    return pa.concat_tables([TOKEN_SCHEMA.empty_table(), *_parts(directory, read_manifest(directory), TOKEN_SCHEMA)])
 
 
 REASONS = ("too_long", "ref_logps_of_whole_prompt", "prompt_truncated")  # the last one is cut, not left out

@@ -24,7 +24,7 @@ from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.model_card import CardFacts
 from mapl_ray.training.module import ModelSource, TrainingModule, training_module
-from mapl_ray.training.plan import StepPlan
+from mapl_ray.training.plan import StepPlan, at_size
 from mapl_ray.training.reference import Fill, frozen_reference, reference_kind, switched_off_reference
 from mapl_ray.training.result import TrainResult
 from mapl_ray.training.resume import run_settings
@@ -117,13 +117,14 @@ def train(
     tokenizer = load_tokenizer(model_path, model_config.revision)
     source = ModelSource(model_path, model_config, method, config.seed)
     trained = training_module(config, source, tokenizer)
+    model = f"{model_path}@{model_config.revision}" if model_id is None else model_id
+    data = table.manifest.content_hash
     plan = StepPlan.of(config, table.sizes(config), world_size())
+    settings = run_settings(config, method, model=model, data=data, world_size=world_size())
+    asked, config = config, at_size(config, world_size())
     flops = FlopCounter.of(trained.module.model)
     engine = Engine(trained.module, config, plan.total_steps)
     reference = _reference(kind, config, source, trained, engine)
-    model = f"{model_path}@{model_config.revision}" if model_id is None else model_id
-    data = table.manifest.content_hash
-    settings = run_settings(config, method, model=model, data=data, world_size=engine.world_size)
     facts = CardFacts(
         method=method,
         base_model=model_path,
@@ -133,7 +134,7 @@ def train(
         groups=len(table),
         total_steps=plan.total_steps,
         num_workers=engine.world_size,
-        config=config.model_dump(mode="json"),
+        config=asked.model_dump(mode="json"),
     )
     feed = Feed.of(
         table,
@@ -171,7 +172,7 @@ def train(
         too_long=counts["too_long"],
         counts=counts,
         resumed_step=progress.resumed_step,
-        config=config.model_dump(mode="json"),
+        config=asked.model_dump(mode="json"),
     )
     if run.exporter is not None and progress.done == plan.total_steps:
         run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
@@ -215,9 +216,9 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
         saved = resumed
         while progress.done < last:
             wish = engine.max_over_ranks(wishes())
-            if wish and progress.done > saved:
+            if wish in (Wish.SAVE, Wish.STOP) and progress.done > saved:
                 run.checkpoints.save(saved := progress.done)
-            if wish == Wish.STOP:
+            if wish == Wish.STOP or (wish == Wish.LEAVE and progress.done == saved > resumed):
                 progress.stopped = True
                 break
             metrics = _one_step(run, progress, work)
@@ -234,7 +235,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
             if progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps:
                 run.checkpoints.save(saved := progress.done)
     if progress.stopped and engine.rank == 0:
-        print(f"  asked to stop: left after step {progress.done}; the same command goes on from there", flush=True)
+        print(f"  left after step {progress.done}, with a checkpoint to go on from", flush=True)
     return progress
 
 

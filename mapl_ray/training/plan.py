@@ -18,7 +18,8 @@ class StepPlan:
     """The order of training; it depends on the config, the groups' number and sizes, and nothing else."""
 
     sizes: IntArray  # of the groups; they decide how a step is cut, not what is in it
-    micro_batches: int  # a step, over all ranks
+    groups_per_step: int
+    micro_batches: int  # a step, over all ranks; together they hold `groups_per_step` or more
     micro_batch_size: int  # the most groups in one
     alike: bool  # micro-batches of groups of like size, else of like sum
     total_steps: int
@@ -29,13 +30,15 @@ class StepPlan:
         """Raises `ValueError` without groups."""
         if len(sizes) < 1:
             raise ValueError("nothing to train on")
-        micro_batches = world_size * config.gradient_accumulation_steps
-        total, alike = total_steps(config, len(sizes), world_size), config.batching == "padded"
-        return cls(np.asarray(sizes), micro_batches, config.micro_batch_size, alike, total, config.seed)
-
-    @property
-    def groups_per_step(self) -> int:
-        return self.micro_batches * self.micro_batch_size
+        return cls(
+            sizes=np.asarray(sizes),
+            groups_per_step=groups_per_step(config, world_size),
+            micro_batches=world_size * at_size(config, world_size).gradient_accumulation_steps,
+            micro_batch_size=config.micro_batch_size,
+            alike=config.batching == "padded",
+            total_steps=total_steps(config, len(sizes), world_size),
+            seed=config.seed,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,9 +61,23 @@ class StepPlan:
 
 def total_steps(config: TrainConfig, num_groups: int, world_size: int) -> int:
     """Optimizer steps of a whole run."""
-    a_step = world_size * config.gradient_accumulation_steps * config.micro_batch_size
-    total = config.epochs * -(-num_groups // a_step)
+    total = config.epochs * -(-num_groups // groups_per_step(config, world_size))
     return total if config.max_steps is None else min(total, config.max_steps)
+
+
+def groups_per_step(config: TrainConfig, world_size: int) -> int:
+    """Groups of one optimizer step; of an elastic run what `num_workers` would make, however many there are."""
+    workers = world_size if config.min_workers is None else config.num_workers
+    return workers * config.gradient_accumulation_steps * config.micro_batch_size
+
+
+def at_size(config: TrainConfig, world_size: int) -> TrainConfig:
+    """What an elastic run's ranks do when there are `world_size` of them: micro-batches of the same size, and as many
+    on each as hold the step's groups. Where these don't divide evenly some stay empty. Others: as they are."""
+    if config.min_workers is None:
+        return config
+    turns = -(-config.num_workers * config.gradient_accumulation_steps // world_size)
+    return config.model_copy(update={"gradient_accumulation_steps": turns})
 
 
 @lru_cache(maxsize=2)  # a million groups take as long to shuffle as a thousand take to train

@@ -20,6 +20,8 @@ OPERATIONAL = {
     "checkpoints_to_keep",
     "best_by",
     "max_failures",
+    "min_workers",
+    "worker_wait_seconds",
     "on_unusable_checkpoint",
 }
 

@@ -19,6 +19,7 @@ from mapl_ray.training.checkpoint import (
     read_manifest,
     set_aside,
 )
+from mapl_ray.training.plan import groups_per_step
 from mapl_ray.training.result import OPERATIONAL
 
 # How one step is cut over ranks and micro-batches; `groups_per_step` stands for the three.
@@ -46,7 +47,7 @@ def run_settings(
         "method": method,
         "base model": model,
         "data": data,
-        "groups_per_step": world_size * config.micro_batch_size * config.gradient_accumulation_steps,
+        "groups_per_step": groups_per_step(config, world_size),
         **train_settings(config),
     }
 

@@ -14,8 +14,9 @@ class Wish(IntEnum):
     """The stronger wish of any rank is done on all of them."""
 
     NONE = 0
-    SAVE = 1  # a checkpoint now: a node is about to go
-    STOP = 2  # a checkpoint now, then leave
+    LEAVE = 1  # leave after the next checkpoint that is due: there is room for more workers
+    SAVE = 2  # a checkpoint now: a node is about to go
+    STOP = 3  # a checkpoint now, then leave
 
 
 @contextmanager

@@ -137,6 +137,66 @@ def test_the_network_policy_lets_in_ray_itself_and_the_operators_one_port(manife
     assert peer["podSelector"]["matchLabels"]  # a namespaceSelector alone would let in every pod there is
 
 
+SPOT = {  # a label that a provider gives its pre-emptible nodes
+    "cloud.google.com/gke-spot": "true",
+    "eks.amazonaws.com/capacityType": "SPOT",
+    "karpenter.sh/capacity-type": "spot",
+    "kubernetes.azure.com/scalesetpriority": "spot",
+}
+
+
+def admits(affinity: Json, labels: dict[str, str]) -> bool:
+    """Whether a pod of this affinity may be put on a node of these labels, as Kubernetes decides."""
+    (term,) = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    tests = {
+        "DoesNotExist": lambda there, one: there is None,
+        "NotIn": lambda there, one: there not in one["values"],
+    }
+    return all(tests[one["operator"]](labels.get(one["key"]), one) for one in term["matchExpressions"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_is_never_on_a_node_that_can_be_taken_away(kind: str, ray_clusters: dict[str, Json]) -> None:
+    pod = ray_clusters[kind]["headGroupSpec"]["template"]["spec"]
+    assert admits(pod["affinity"], {"kubernetes.io/os": "linux", "eks.amazonaws.com/capacityType": "ON_DEMAND"})
+    for label, value in SPOT.items():
+        assert not admits(pod["affinity"], {label: value})
+    assert "tolerations" not in pod
+    assert "nodeSelector" not in pod
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_spot_group_can_be_empty_and_tells_ray_before_it_goes(kind: str, ray_clusters: dict[str, Json]) -> None:
+    steady, spot = ray_clusters[kind]["workerGroupSpecs"]
+    assert (spot["replicas"], spot["minReplicas"]) == (0, 0)
+    assert spot["maxReplicas"] > 0
+    assert steady["minReplicas"] > 0
+    pod = spot["template"]["spec"]
+    ((label, value),) = pod["nodeSelector"].items()
+    assert SPOT[label] == value
+    assert label in {one["key"] for one in pod["tolerations"]}
+    assert "nodeSelector" not in steady["template"]["spec"]
+    (container,), (other,) = pod["containers"], steady["template"]["spec"]["containers"]
+    shell, option, line = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert (shell, option) == ("/bin/sh", "-c")
+    words = shlex.split(line)
+    drain, wait = words[: words.index("&&")], words[words.index("&&") + 1 :]
+    options = ray_options("drain-node", drain[2:])
+    assert drain[:2] == ["ray", "drain-node"]
+    assert options["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert wait == ["sleep", str(options["deadline_remaining_seconds"])]  # the pod stays while Ray makes use of it
+    assert options["deadline_remaining_seconds"] < pod["terminationGracePeriodSeconds"]
+    assert {**container, "lifecycle": None} == {**other, "lifecycle": None}
+
+
+def ray_options(command: str, words: list[str]) -> Json:
+    """What Ray's own command line makes of them; raises for what it does not know."""
+    from ray.scripts.scripts import cli
+
+    context = cli.commands[command].make_context(command, list(words))
+    return dict(context.params)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pods_are_not_root_and_bounded(kind: str, ray_clusters: dict[str, Json], manifests: dict[str, Json]) -> None:
     templates = pods(ray_clusters[kind])

@@ -1,7 +1,12 @@
 """The Ray cluster launcher's file, by Ray's own validator; nothing is started."""
 
 import copy
+import os
 import re
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +14,99 @@ import jsonschema
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import cli
 
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def launcher(root: Path) -> Json:
-    return yaml.safe_load((root / "cluster" / "ray-launcher.yaml").read_text(encoding="utf-8"))
+FILES = ("ray-launcher.yaml", "ray-launcher-aws.yaml")
 
 
-def test_ray_takes_it(launcher: Json) -> None:
+def read(root: Path, name: str) -> Json:
+    return yaml.safe_load((root / "cluster" / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=FILES)
+def launcher(root: Path, request: pytest.FixtureRequest) -> Json:
+    return read(root, request.param)
+
+
+def test_ray_takes_the_one_of_machines_that_exist(root: Path) -> None:
+    launcher = read(root, FILES[0])
     prepared = prepare_config(copy.deepcopy(launcher))
     validate_config(prepared)
     node_type = prepared["available_node_types"][prepared["head_node_type"]]
     assert node_type["min_workers"] == len(launcher["provider"]["worker_ips"])  # every machine joins
     assert prepared["head_start_ray_commands"] == launcher["head_start_ray_commands"]  # not Ray's open defaults
+
+
+def test_on_aws_workers_are_spot_and_the_head_is_not(root: Path) -> None:
+    launcher = read(root, FILES[1])
+    prepared = prepare_config(copy.deepcopy(launcher))
+    validate_config(prepared)
+    types = prepared["available_node_types"]
+    market = {name: one["node_config"].get("InstanceMarketOptions") for name, one in types.items()}
+    assert market == {"head": None, "gpu-on-demand": None, "gpu-spot": {"MarketType": "spot"}}
+    assert prepared["head_node_type"] == "head"
+    assert types["head"]["resources"] == {"CPU": 0}
+    assert types["gpu-on-demand"]["min_workers"] == 1
+    assert types["gpu-spot"]["min_workers"] == 0 < types["gpu-spot"]["max_workers"]
+    assert sum(one["max_workers"] for one in types.values()) == prepared["max_workers"]
+    assert prepared["provider"]["cache_stopped_nodes"] is False  # a spot machine can't be stopped and kept
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """AWS's metadata service, version 2, as a worker's machine sees it: no notice until there is one."""
+
+    notice = False
+    asked = 0
+
+    def do_PUT(self) -> None:
+        self.answer(200 if self.path == "/latest/api/token" else 404, b"a-token")
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        told = self.headers["X-aws-ec2-metadata-token"] == "a-token" and type(self).notice
+        there = told and self.path == "/latest/meta-data/spot/instance-action"
+        self.answer(200 if there else 404, b'{"action": "terminate"}')
+
+    def answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_spot_notice_is_passed_on_to_ray_once(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "ray").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    (tmp_path / "ray").chmod(0o755)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "METADATA_URL": f"http://127.0.0.1:{server.server_port}",
+        "METADATA_SECONDS": "0.1",
+    }
+    watch = subprocess.Popen(["sh", root / "cluster" / "spot-notice.sh"], env=environment)
+    try:
+        deadline = time.monotonic() + 20
+        while Metadata.asked < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert watch.poll() is None
+        assert not (tmp_path / "told").exists()  # nothing is said before there is a notice
+        Metadata.notice = True
+        assert watch.wait(timeout=20) == 0
+    finally:
+        watch.kill()
+        server.shutdown()
+    (line,) = (tmp_path / "told").read_text().splitlines()
+    command, *words = line.split()
+    options = cli.commands[command].make_context(command, words).params  # Ray's own reading of it
+    assert options["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert 60 <= options["deadline_remaining_seconds"] < 120
 
 
 def test_a_misspelt_field_would_be_found(launcher: Json) -> None:

@@ -51,6 +51,17 @@ def test_an_engine_does_not_span_nodes() -> None:
         check_stage("score", wide, resources)
 
 
+def test_the_fewest_workers_must_fit_where_they_come_and_go() -> None:
+    elastic = {"num_workers": 8, "min_workers": 2, "cpus_per_worker": 2}
+    assert str(demand_of("train rm", config(train=elastic))) == "2 x (2 CPU + 0 GPU)"
+    assert str(demand_of("tune", config(train=elastic))) == "8 x (2 CPU + 0 GPU)"  # trials are of one size
+    check_stage("train rm", config(train=elastic), Resources((Node(2, 0), Node(2, 0))))
+    with pytest.raises(UserError, match=r"train rm wants 2 x .* room for 1 .*Lower train.min_workers"):
+        check_stage("train rm", config(train=elastic), Resources((Node(3, 0),)))
+    with pytest.raises(UserError, match=r"min_workers=3: expected at most num_workers=2"):
+        config(train={"num_workers": 2, "min_workers": 3})
+
+
 def test_fractions_add_up() -> None:
     check_stage("train rm", config(train={"num_workers": 3, "cpus_per_worker": 0.1}), Resources((Node(0.3, 0),)))
 

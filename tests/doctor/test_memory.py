@@ -16,17 +16,17 @@ def run_config(**values: object) -> RunConfig:
 @pytest.mark.parametrize(
     ("parameters", "stage", "workers", "bf16", "expected"),
     [
-        # bf16: 2 weights + 2 gradients + 12 (float32 copy, two moments) = 16 bytes a parameter.
-        (7e9, 3, 8, True, 7e9 * 16 / 8),  # everything split: 14e9 bytes
-        (7e9, 2, 8, True, 7e9 * (2 + (2 + 12) / 8)),  # weights whole: 2 + 1.75 = 3.75 a parameter
-        (7e9, 1, 8, True, 7e9 * (2 + 2 + 12 / 8)),  # weights and gradients whole: 5.5
-        (7e9, 0, 8, True, 7e9 * 16),  # nothing split
-        # float32: 4 + 4 + 8 (the weights are their own float32 copy) = 16 as well, split otherwise.
-        (1e6, 3, 2, False, 8e6),
-        (1e6, 2, 2, False, 1e6 * (4 + (4 + 8) / 2)),  # 10e6
-        (1e6, 1, 2, False, 1e6 * (4 + 4 + 8 / 2)),  # 12e6
+        # bf16: 2 weights + 4 gradients (float32 sums) + 12 (float32 copy, two moments) = 18 bytes a parameter.
+        (7e9, 3, 8, True, 7e9 * 18 / 8),  # everything split
+        (7e9, 2, 8, True, 7e9 * (2 + (4 + 12) / 8)),  # weights whole: 2 + 2 = 4 a parameter
+        (7e9, 1, 8, True, 7e9 * (2 + 6 + 12 / 8)),  # gradients whole, in bfloat16 beside their sums: 9.5
+        (7e9, 0, 8, True, 7e9 * 20),  # nothing split
+        # float32: 4 + 4 + 8, and from stage 1 on a copy of the weights, 4, as well.
+        (1e6, 3, 2, False, 1e6 * (4 + 4 + 12) / 2),  # 10e6
+        (1e6, 2, 2, False, 1e6 * (4 + (4 + 12) / 2)),  # 12e6
+        (1e6, 1, 2, False, 1e6 * (4 + 4 + 12 / 2)),  # 14e6
         (1e6, 0, 2, False, 16e6),
-        (5e8, 3, 1, True, 5e8 * 16),  # one worker: no stage splits anything
+        (5e8, 3, 1, True, 5e8 * 18),  # one worker: no stage splits anything
     ],
 )
 def test_state_bytes(parameters: float, stage: int, workers: int, bf16: bool, expected: float) -> None:
@@ -73,11 +73,11 @@ def test_parameters_are_read_from_a_hub_name(name: str, expected: float | None) 
 def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_memory, "_machine_bytes", lambda: 100 * 2.0**30)
     values = {"model": {"name_or_path": "org/model-7B"}, "train": {"zero_stage": 3, "num_workers": 2, "bf16": True}}
-    # 7e9 * 16 bytes = 104.3 GiB for all workers together, on CPUs: more than the 100 that are there.
+    # 7e9 * 18 bytes = 117.3 GiB for all workers together, on CPUs: more than the 100 that are there.
     findings = list(doctor_memory.check_memory(run_config(**values)))
     assert [finding.level for finding in findings] == ["fail", "fail"]
-    assert "52.2 GiB a worker" in findings[0].detail
-    assert "want 104.3 GiB, this machine has 100.0 GiB" in findings[0].detail
+    assert "58.7 GiB a worker" in findings[0].detail
+    assert "want 117.3 GiB, this machine has 100.0 GiB" in findings[0].detail
     assert "smaller model" in findings[0].cure
     # Another cluster's memory is not this machine's.
     findings = list(doctor_memory.check_memory(run_config(**values, cluster={"address": "auto"})))

@@ -116,7 +116,7 @@ def test_memory_by_hand(stage: int) -> None:
     offloaded = TrainConfig(bf16=True, offload="optimizer", zero_stage=2)
     if stage == 2:
         moved = training_memory(SHAPE, offloaded, "rm", 8, tokens=1, edges=1, zero_stage=2)
-        assert (moved.host, moved.states) == (12e9 / 8, 2e9 + 2e9 / 8)
+        assert (moved.host, moved.states) == (12e9 / 8, 2e9 + 4e9 / 8)
 
 
 def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
@@ -134,7 +134,11 @@ def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
         assert storage == sorted(storage)
         assert all(compute[few, gpus] <= compute[more, gpus] for few, more in pairwise(PAIRS))
     assert plan.group is ALPACA_EVAL  # the hub is not asked
-    assert not next(size for size in plan.sizes if size.pairs == 10**9).fits  # workers hold all groups
+    few, many = (next(size for size in plan.sizes if size.pairs == pairs) for pairs in (10**4, 10**9))
+    assert few.node_disk == 0.0  # every worker holds its own
+    assert few.host_memory == pytest.approx(few.gpus * 10**4 * plan.group.group_bytes_in_memory, rel=0.01)
+    assert many.node_disk == pytest.approx(10**9 * plan.group.group_bytes_in_memory, rel=0.01)  # one file a node
+    assert many.host_memory == pytest.approx(many.gpus * 10**9 * 24, rel=0.01)
 
 
 def test_a_models_sizes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mapl_ray.config import TrainConfig, load_config
 from mapl_ray.errors import UserError
-from mapl_ray.training.engine_config import engine_config, inlined, parameter_groups
+from mapl_ray.training.engine_config import check_sizes, engine_config, inlined, parameter_groups
 
 CONFIG = TrainConfig(micro_batch_size=2, gradient_accumulation_steps=3, zero_stage=3, bf16=True)
 
@@ -63,6 +63,20 @@ def test_contradictions_are_named(values: dict[str, Any], words: tuple[str, ...]
         with_file(values)
     for word in ("train.deepspeed_config", *words):
         assert word in str(caught.value)
+
+
+def test_a_file_must_hold_for_every_number_of_workers_of_an_elastic_run() -> None:
+    elastic = TrainConfig(num_workers=4, min_workers=2, micro_batch_size=2)  # 8 groups a step
+
+    def check(**values: Any) -> None:
+        check_sizes(elastic.model_copy(update={"deepspeed_config": values}))
+
+    check(train_batch_size="auto", train_micro_batch_size_per_gpu=2, zero_optimization={"overlap_comm": True})
+    with pytest.raises(UserError, match=r"min_workers=2: with 3 worker\(s\): .*train_batch_size=8, and 12 follows"):
+        check(train_batch_size=8)  # what DeepSpeed makes of two micro-batches on three workers, one of them short
+    with pytest.raises(UserError, match=r"with 2 worker\(s\): .*gradient_accumulation_steps=1, and 2 follows"):
+        check(gradient_accumulation_steps=1)
+    check_sizes(CONFIG.model_copy(update={"deepspeed_config": {"train_batch_size": 7}}))  # a fixed run: told by its own
 
 
 def test_a_file_counts_by_its_content(tmp_path: Path) -> None:

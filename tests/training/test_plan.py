@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.training.plan import StepPlan
+from mapl_ray.training.plan import StepPlan, at_size
 
 
 def test_steps_by_hand() -> None:
@@ -49,6 +49,28 @@ def test_a_step_is_cut_alike_for_any_number_of_ranks() -> None:
         cuts.append(sorted(b for rank in range(world_size) for b in plan.micro_batches_of(0, rank, world_size)))
     assert cuts[0] == cuts[1] == cuts[2]
     assert {sum(sizes[i] for i in batch) for batch in cuts[0]} == {24, 25}  # of 97 in all
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 3), st.integers(1, 5), st.booleans())
+def test_a_step_of_an_elastic_run_is_the_same_on_any_number_of_workers(
+    num_groups: int, most: int, accumulation: int, micro: int, padded: bool
+) -> None:
+    values = {"num_workers": most, "gradient_accumulation_steps": accumulation, "micro_batch_size": micro, "epochs": 2}
+    batching = "padded" if padded else "tree"
+    fixed = TrainConfig(**values, batching=batching)
+    elastic = fixed.model_copy(update={"min_workers": 1})
+    sizes = [1 + (7 * index) % 11 for index in range(num_groups)]
+    whole = StepPlan.of(fixed, sizes, most)
+    for workers in range(1, most + 1):
+        plan, turns = StepPlan.of(elastic, sizes, workers), at_size(elastic, workers).gradient_accumulation_steps
+        assert (plan.groups_per_step, plan.total_steps) == (whole.groups_per_step, whole.total_steps)
+        assert (turns - 1) * workers < most * accumulation <= turns * workers  # no turn too many
+        for step in range(plan.total_steps):
+            ranks = [plan.micro_batches_of(step, rank, workers) for rank in range(workers)]
+            assert {len(batches) for batches in ranks} == {turns}
+            assert max(len(batch) for batches in ranks for batch in batches) <= micro
+            assert sorted(i for rank in ranks for batch in rank for i in batch) == sorted(whole.groups_of_step(step))
+    assert at_size(fixed, 1) == fixed
 
 
 def test_nothing_to_train_on() -> None:

@@ -1,0 +1,94 @@
+"""A table that all ranks of a machine read from one file, mapped into their memory: the machine holds it once.
+
+The file lies in a folder of the user's own below the machine's temporary folder (`TMPDIR`), named by its content. The
+first rank writes it, the others wait for it; the last one that leaves removes it. What a rank that was killed leaves
+behind serves the next one of the same content, and goes when one of another content comes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+
+
+def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Table]]) -> pa.Table:
+    """The concatenated tables of `make`, from a file that is mapped and stays while the result lives.
+
+    Args:
+        name: tells the content, plain enough for a file.
+        make: called where the file is not there yet; one table is held at a time.
+
+    Raises `OSError` where the file can't be written, no room among the reasons.
+    """
+    folder = _own_folder()
+    path, lock = folder / f"{name}.arrow", _locked(folder / f"{name}.lock", fcntl.LOCK_SH)
+    try:
+        _remove_unused(folder, path)
+        while not path.exists():
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one rank writes
+                if not path.exists():
+                    _write(path, schema, make())
+            time.sleep(random.uniform(0.01, 0.1))  # two that keep each other from writing
+            fcntl.flock(lock, fcntl.LOCK_SH)  # waits for the one that does
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except BaseException:
+        os.close(lock)
+        raise
+    weakref.finalize(table, _release, path, lock)
+    return table
+
+
+def _own_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"mapl-groups-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    there = folder.lstat()
+    if there.st_uid != os.getuid() or there.st_mode & 0o077 or folder.is_symlink():
+        raise PermissionError(f"{folder}: expected a folder of this user's alone, mode 0700; remove it")
+    return folder
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    aside = path.with_suffix(".writing")
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _remove_unused(folder: Path, ours: Path) -> None:
+    for path in folder.glob("*.arrow"):
+        if path != ours:
+            with suppress(BlockingIOError):
+                _release(path, _locked(path.with_suffix(".lock"), fcntl.LOCK_SH | fcntl.LOCK_NB))
+
+
+def _release(path: Path, lock: int) -> None:
+    """Give the lock back, and remove the file where nobody else has it. The lock's own file stays: it is empty, and
+    removing one that another rank has just opened would leave two ranks with a lock each."""
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _locked(path: Path, how: int) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, how)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
