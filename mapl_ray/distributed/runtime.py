@@ -43,8 +43,8 @@ _LOG_LEVELS = {
 def ray_session(config: ClusterConfig) -> Iterator[None]:
     """Connect, and disconnect at the end; a session that is there already is used and left as it is.
 
-    What a private cluster lets other machines reach asks for a token. Raises `UserError` for a cluster that can't be reached, and where the
-    environment has Ray unpickle what stands in files.
+    What a private cluster lets other machines reach asks for a token. Raises `UserError` for a cluster that can't be
+    reached, and where the environment has Ray unpickle what stands in files.
     """
     for switch in (name for name in _UNPICKLING if os.environ.get(name, "0") != "0"):
         raise UserError(f"{switch}={os.environ[switch]}: with it a Parquet file runs code when it is opened. Unset it.")
