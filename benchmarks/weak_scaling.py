@@ -23,13 +23,8 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-import ray
-from ray.cluster_utils import Cluster
 from synthesis import Beside, beyond_start, load, pure, run_config, timed, two_processes, write_pairs
 
-from mapl_ray.distributed.prepare import prepare_pairs
-from mapl_ray.distributed.synthesize import run_synthesis
-from mapl_ray.distributed.token_file import ensure_token_file
 from mapl_ray.records import PreferencePair
 
 _RAYLET = {"num_cpus": 1, "object_store_memory": 200_000_000}
@@ -41,6 +36,9 @@ _LIMITS = (
 
 def synthesis_seconds(pairs: list[PreferencePair], folder: Path, raylets: int, rows_per_shard: int) -> float:
     """Parquet of pairs to Parquet of groups on the cluster that is there; reading the source, apart."""
+    from mapl_ray.distributed.prepare import prepare_pairs
+    from mapl_ray.distributed.synthesize import run_synthesis
+
     with tempfile.TemporaryDirectory(dir=folder) as below:
         config = run_config(Path(below), write_pairs(pairs, Path(below) / "pairs.jsonl"), raylets, rows_per_shard)
         prepare_pairs(config)
@@ -49,6 +47,13 @@ def synthesis_seconds(pairs: list[PreferencePair], folder: Path, raylets: int, r
 
 def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_shard: int) -> dict[str, list[float]]:
     """Rates, shares of the pure rate a core, and efficiency, a value a round. `pairs` are those of two raylets."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from mapl_ray.distributed.token_file import ensure_token_file
+
+    ensure_token_file()
     found: dict[str, list[float]] = defaultdict(list)
     cluster = Cluster(initialize_head=True, head_node_args={**_RAYLET, "include_dashboard": False})
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -107,8 +112,6 @@ def main() -> None:
     args = parser.parse_args()
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    ensure_token_file()
     pairs = load(args.data, 2 * args.pairs)
     pure(pairs[:200])
     with tempfile.TemporaryDirectory() as folder:
