@@ -13,11 +13,12 @@ class Scale:
     """Everything that has a size; the arms say what differs between them."""
 
     # Pairs, in tokens as `pairs.length` counts them
-    max_prompt_tokens: int = 40
-    max_response_tokens: int = 36
+    max_prompt_tokens: int = 50
+    max_response_tokens: int = 24
     max_pairs: int | None = None
-    eval_fraction: float = 0.25
-    eval_groups: int = 700  # held-out groups that everything is measured on, at most
+    eval_fraction: float = 0.2
+    eval_groups: int = 600  # held-out groups that everything is measured on, at most
+    extra_groups: int = 250  # of those with three instructions, and of those with functions never trained on
     curve_groups: int = 160  # the first of them, for the learning curves
     # Model
     vocab_size: int = 2048
@@ -28,13 +29,14 @@ class Scale:
     initializer_range: float = 0.1
     max_sequence_tokens: int = 512
     # Warm start, in sequences
-    warm_steps: int = 1500
+    warm_steps: int = 1000
     warm_sequences_per_step: int = 16
     warm_learning_rate: float = 3e-3
     # Training, in groups
     groups_per_step: int = 16
-    steps: int = 350
-    learning_rate: float = 3e-3
+    steps: int = 500
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.1
     dpo_steps: int = 200
     dpo_learning_rate: float = 1e-3
     evaluations: int = 7  # on the curve
@@ -60,6 +62,7 @@ SCALES: dict[str, Scale] = {
         max_prompt_tokens=200,
         max_response_tokens=400,
         eval_groups=2000,
+        extra_groups=1000,
         curve_groups=400,
         vocab_size=8192,
         hidden_size=384,
@@ -81,6 +84,7 @@ SCALES: dict[str, Scale] = {
     "micro": Scale(
         max_pairs=60,
         eval_groups=10,
+        extra_groups=4,
         curve_groups=6,
         vocab_size=400,
         hidden_size=16,
