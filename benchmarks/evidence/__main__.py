@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.evidence.arms import ARMS, BY_NAME
+from benchmarks.evidence.document import write_document
 from benchmarks.evidence.experiment import Experiment
 from benchmarks.evidence.scale import SCALES
+from benchmarks.evidence.summary import summarise
 from mapl_ray.errors import UserError
 
 
@@ -28,7 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
         scale = scale.within(given.minutes)
     arms = ARMS if given.only is None else tuple(BY_NAME[name] for name in given.only)
     try:
-        Experiment(given.data, given.output, scale, tuple(given.seeds), arms).run()
+        experiment = Experiment(given.data, given.output, scale, tuple(given.seeds), arms)
+        prepared = experiment.run()
+        if given.doc is not None:
+            write_document(summarise(experiment, prepared), given.doc)
+            print(f"written: {given.doc}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

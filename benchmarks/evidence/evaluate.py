@@ -76,13 +76,9 @@ class _Together:
     rewards: dict[str, list[tuple[float, ...]]]
 
 
-def _together(
-    groups: Sequence[RelationGroup], rewards: Mapping[str, Sequence[Sequence[Sequence[float]]]]
-) -> _Together:
+def _together(groups: Sequence[RelationGroup], rewards: Mapping[str, Sequence[Sequence[Sequence[float]]]]) -> _Together:
     (seeds,) = {len(of_arm) for of_arm in rewards.values()}
-    flat = {
-        name: [tuple(of_group) for of_seed in of_arm for of_group in of_seed] for name, of_arm in rewards.items()
-    }
+    flat = {name: [tuple(of_group) for of_seed in of_arm for of_group in of_seed] for name, of_arm in rewards.items()}
     return _Together(list(groups) * seeds, flat)
 
 

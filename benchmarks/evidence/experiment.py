@@ -53,7 +53,7 @@ class Experiment:
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...] = ARMS
 
-    def run(self) -> None:
+    def run(self) -> Prepared:
         """Train and measure every arm and seed that is not finished."""
         prepared = prepare(self.data, self.output, self.scale)
         todo = [(arm, seed) for seed in self.seeds for arm in self.arms]
@@ -72,6 +72,7 @@ class Experiment:
                 f"[{number}/{len(todo)}] {arm.name}, seed {seed}: done after {elapsed / 60:.1f} minutes{rest}",
                 flush=True,
             )
+        return prepared
 
     def _one(self, arm: Arm, seed: int, prepared: Prepared, path: Path) -> None:
         scale, started = self.scale, time.monotonic()

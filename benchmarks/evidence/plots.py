@@ -20,16 +20,16 @@ _POLICIES = ("dpo-baseline", "dpo-mapl")
 _LEVELS = ("pref", "intra", "inter")
 
 
-def write_plots(summary: Mapping[str, Any], main: str, three: str, folder: Path) -> dict[str, str]:
-    """Write the plots of the arms that there are; file name by what it shows."""
+def write_plots(summary: Mapping[str, Any], main: str, three: str, folder: Path) -> dict[str, tuple[str, str]]:
+    """Write the plots of the arms that there are; file and title by what it shows."""
     arms = summary["arms"]
-    written: dict[str, str] = {}
+    written: dict[str, tuple[str, str]] = {}
 
     def write(name: str, title: str, chosen: Sequence[str], figure: Markup) -> None:
         text = standalone(title, [arms[arm]["title"] for arm in chosen], figure)
         path = folder / f"{name}.svg"
         write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-        written[name] = path.name
+        written[name] = (path.name, title)
 
     for name, title, wanted in (
         ("levels", "Reward models: accuracy on held-out prompts", _AGAINST),
@@ -37,7 +37,9 @@ def write_plots(summary: Mapping[str, Any], main: str, three: str, folder: Path)
         ("policies", "DPO: accuracy of the implicit reward", _POLICIES),
     ):
         if chosen := [arm for arm in wanted if arm in arms]:
-            write(name, title, chosen, bars({_title(arms, arm): _levels(summary, main, arm) for arm in chosen}, _LEVELS))
+            write(
+                name, title, chosen, bars({_title(arms, arm): _levels(summary, main, arm) for arm in chosen}, _LEVELS)
+            )
     if chosen := [arm for arm in ("baseline", "mapl", *_POLICIES) if arm in arms]:
         figure = curves_with_intervals({_title(arms, arm): _by_k(summary, main, three, arm) for arm in chosen}, "k")
         write("by-k", "Intra accuracy by number of instructions", chosen, figure)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.arms import ARMS, BY_NAME, FUNCTIONS, UNSEEN_FUNCTIONS, Arm
