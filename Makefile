@@ -1,13 +1,15 @@
 # make demo   set up, then run the whole pipeline on the shipped sample (CPU, offline)
 # make test   set up, then lint, type-check and test
+# make evidence   set up, then the experiment of docs/evidence.md (about an hour of one core; it can be interrupted)
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin
 export PYTHON
 # Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-.PHONY: demo test lint install clean
+.PHONY: demo test evidence lint install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	.ci/install $(VENV)
@@ -25,6 +27,11 @@ lint: install
 
 test: lint
 	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+# One thread: the models are too small for more.
+evidence: install
+	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -W ignore -m benchmarks.evidence --data $(EVIDENCE_DATA) \
+	  --output runs/evidence --doc docs/evidence.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -188,7 +188,7 @@ def last_row(curve: Sequence[Mapping[str, float]]) -> str:
 
 
 def _steps_of_equal_tokens(output: Path, arm: Arm, seed: int, steps: int) -> int:
-    tokens = []
+    tokens: list[int] = []
     for name in (str(arm.tokens_of), arm.baseline):
         path = output / name / f"seed-{seed}.json"
         if not path.is_file():

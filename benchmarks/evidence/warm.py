@@ -36,7 +36,8 @@ def warm_start(stream: GroupStream, tokenizer: Any, scale: Scale, target: Path) 
         size = scale.warm_sequences_per_step
         groups = [one_satisfied(stream[step * size + index], rng) for index in range(size)]
         batch = collate(groups, "padded", tokenizer.pad_token_id).to(model.device)
-        labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+        assert batch.attention_mask is not None  # padded batches have one
+        labels = batch.input_ids.masked_fill(batch.attention_mask.eq(0), -100)
         loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
