@@ -53,6 +53,10 @@ def disappointments(summary: Mapping[str, Any], main: str, three: str, unseen: s
         _by_heart(summary),
         _pref(summary, main),
     ]
+    if "independent" in summary["arms"]:
+        items.append(_layouts(summary, main))
+    if {"dpo-baseline", "dpo-mapl"} <= set(summary["arms"]):
+        items.append(_dpo(summary, main))
     three_mapl = summary["sets"][three]["models"]["mapl"]["by_k"]["intra"].get("3")
     if three_mapl is not None:
         found = f"With k = 3, more than training had, MAPL's intra is {format_percent(three_mapl)}"
@@ -110,11 +114,12 @@ def _pref(summary: Mapping[str, Any], main: str) -> str:
     levels = summary["sets"][main]["models"]["baseline"]["levels"]
     pref = comparison(summary, main, "mapl", "baseline")["pref"]["accuracy"]
     curve = summary["arms"]["baseline"]["curve"]
-    best = max(row["eval/rewards/accuracies/pref"] for row in curve)
+    metric = "eval/rewards/accuracies/pref"
+    best, best_mapl = (max(row[metric] for row in summary["arms"][name]["curve"]) for name in ("baseline", "mapl"))
     text = (
         f"**The baseline's pref** ends at {format_percent(levels['pref']['accuracy'])} held out; its last stretch is "
         f"{_two(curve[-1], 'rewards/accuracies/pref')} in training and held out, and the best point of its mean "
-        f"held-out curve {100 * best:.1f} %. MAPL's difference is {format_points(pref)} points."
+        f"held-out curve {100 * best:.1f} % (MAPL's best: {100 * best_mapl:.1f} %). At the end MAPL's difference is {format_points(pref)} points."
     )
     if pref["value"] > 0.0:
         text += (
@@ -125,6 +130,32 @@ def _pref(summary: Mapping[str, Any], main: str) -> str:
         longer = summary["sets"][main]["models"]["baseline-tokens"]["levels"]["pref"]["accuracy"]
         text += f" Trained as many tokens as MAPL, the baseline's pref is {format_percent(longer)}."
     return text
+
+
+def _layouts(summary: Mapping[str, Any], main: str) -> str:
+    found = comparison(summary, main, "independent", "mapl")
+    own, grid = (summary["arms"][name] for name in ("independent", "mapl"))
+    tokens, seconds = (sum(own[cost]) / sum(grid[cost]) for cost in ("tokens", "cpu_seconds"))
+    return (
+        f"**`grid` and `independent`.** At equal steps `independent` differs from MAPL's grid by "
+        f"{format_points(found['intra']['accuracy'])} points of intra and {format_points(found['pref']['accuracy'])} of "
+        f"pref, for {tokens:.1f} times the tokens and {seconds:.1f} times the seconds: it draws instructions for every "
+        "relation anew, where the grid uses the same ones for all. At equal tokens they were not compared."
+    )
+
+
+def _dpo(summary: Mapping[str, Any], main: str) -> str:
+    model = summary["sets"][main]["models"]["dpo-mapl"]
+    of = summary["by_function"]["dpo-mapl"]["intra"]
+    chance = [f"`{name}`" for name in of if _holds_chance(of[name])]
+    pref = comparison(summary, main, "dpo-mapl", "dpo-baseline")["pref"]
+    text = (
+        f"**DPO** with MAPL's levels reaches {format_percent(model['by_phrasing']['intra']['seen'])} of intra in seen "
+        f"phrasings, with {summary['scale']['dpo_steps']} steps where reward models have {summary['scale']['steps']} and a "
+        f"learning rate that was not tried out; its pref differs from plain DPO's by {format_points(pref['accuracy'])} "
+        f"points (p {pref['p_value']:.2f}), an interval far wider than the point that is allowed."
+    )
+    return text + (f" Not told from chance: {', '.join(chance)}." if chance else "")
 
 
 def _two(row: Mapping[str, float], name: str) -> str:
