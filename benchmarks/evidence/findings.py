@@ -119,7 +119,8 @@ def _pref(summary: Mapping[str, Any], main: str) -> str:
     text = (
         f"**The baseline's pref** ends at {format_percent(levels['pref']['accuracy'])} held out; its last stretch is "
         f"{_two(curve[-1], 'rewards/accuracies/pref')} in training and held out, and the best point of its mean "
-        f"held-out curve {100 * best:.1f} % (MAPL's best: {100 * best_mapl:.1f} %). At the end MAPL's difference is {format_points(pref)} points."
+        f"held-out curve {100 * best:.1f} % (MAPL's best: {100 * best_mapl:.1f} %). "
+        f"At the end MAPL's difference is {format_points(pref)} points."
     )
     if pref["value"] > 0.0:
         text += (
@@ -138,9 +139,9 @@ def _layouts(summary: Mapping[str, Any], main: str) -> str:
     tokens, seconds = (sum(own[cost]) / sum(grid[cost]) for cost in ("tokens", "cpu_seconds"))
     return (
         f"**`grid` and `independent`.** At equal steps `independent` differs from MAPL's grid by "
-        f"{format_points(found['intra']['accuracy'])} points of intra and {format_points(found['pref']['accuracy'])} of "
-        f"pref, for {tokens:.1f} times the tokens and {seconds:.1f} times the seconds: it draws instructions for every "
-        "relation anew, where the grid uses the same ones for all. At equal tokens they were not compared."
+        f"{format_points(found['intra']['accuracy'])} points of intra and {format_points(found['pref']['accuracy'])} "
+        f"of pref, for {tokens:.1f} times the tokens and {seconds:.1f} times the seconds: it draws instructions for "
+        "every relation anew, where the grid uses the same ones for all. At equal tokens they were not compared."
     )
 
 
@@ -149,11 +150,12 @@ def _dpo(summary: Mapping[str, Any], main: str) -> str:
     of = summary["by_function"]["dpo-mapl"]["intra"]
     chance = [f"`{name}`" for name in of if _holds_chance(of[name])]
     pref = comparison(summary, main, "dpo-mapl", "dpo-baseline")["pref"]
+    reached, steps = model["by_phrasing"]["intra"]["seen"], summary["scale"]
     text = (
-        f"**DPO** with MAPL's levels reaches {format_percent(model['by_phrasing']['intra']['seen'])} of intra in seen "
-        f"phrasings, with {summary['scale']['dpo_steps']} steps where reward models have {summary['scale']['steps']} and a "
-        f"learning rate that was not tried out; its pref differs from plain DPO's by {format_points(pref['accuracy'])} "
-        f"points (p {pref['p_value']:.2f}), an interval far wider than the point that is allowed."
+        f"**DPO** with MAPL's levels reaches {format_percent(reached)} of intra in seen phrasings, with "
+        f"{steps['dpo_steps']} steps where reward models have {steps['steps']} and a learning rate that was not tried "
+        f"out; its pref differs from plain DPO's by {format_points(pref['accuracy'])} points (p {pref['p_value']:.2f}), "
+        "an interval far wider than the point that is allowed."
     )
     return text + (f" Not told from chance: {', '.join(chance)}." if chance else "")
 
