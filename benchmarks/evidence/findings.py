@@ -154,8 +154,8 @@ def _dpo(summary: Mapping[str, Any], main: str) -> str:
     text = (
         f"**DPO** with MAPL's levels reaches {format_percent(reached)} of intra in seen phrasings, with "
         f"{steps['dpo_steps']} steps where reward models have {steps['steps']} and a learning rate that was not tried "
-        f"out; its pref differs from plain DPO's by {format_points(pref['accuracy'])} points (p {pref['p_value']:.2f}), "
-        "an interval far wider than the point that is allowed."
+        f"out; its pref differs from plain DPO's by {format_points(pref['accuracy'])} points "
+        f"(p {pref['p_value']:.2f}), an interval far wider than the point that is allowed."
     )
     return text + (f" Not told from chance: {', '.join(chance)}." if chance else "")
 
