@@ -1,15 +1,17 @@
-# make demo   set up, then run the whole pipeline on the shipped sample (CPU, offline)
-# make reliability   do every fault of docs/reliability.md to the real system, and write that page (an hour)
-# make test   set up, then lint, type-check and test
+# make demo       set up, then run the whole pipeline on the shipped sample (CPU, offline)
+# make test       set up, then lint, type-check and test
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
+# make reliability      do every fault of docs/reliability.md to the real system, and write that page (an hour)
+# make evidence         the experiment of docs/evidence.md (about an hour of one core; it can be interrupted)
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin
 export PYTHON
 # Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-.PHONY: demo test test-multihost reliability lint install clean
+.PHONY: demo test test-multihost reliability evidence lint install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	.ci/install $(VENV)
@@ -33,6 +35,11 @@ test-multihost: install
 
 reliability: install
 	$(OFFLINE) $(RUN)/python -m benchmarks.reliability --output docs/reliability.md $(ARGS)
+
+# One thread: the models are too small for more.
+evidence: install
+	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -W ignore -m benchmarks.evidence --data $(EVIDENCE_DATA) \
+	  --output runs/evidence --doc docs/evidence.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

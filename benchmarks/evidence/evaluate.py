@@ -1,0 +1,89 @@
+"""What a trained model gives the held-out groups, and the measures of all arms, seeds taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.arms import BY_NAME, Arm
+from benchmarks.evidence.scale import Scale
+from mapl_ray.config import EvaluationConfig
+from mapl_ray.evaluation import Estimate, Results, evaluate_models
+from mapl_ray.evaluation.by_family import accuracy_by_family
+from mapl_ray.evaluation.checkpoints import Checkpoint
+from mapl_ray.evaluation.items import relation_items, relation_margins
+from mapl_ray.evaluation.provenance import Provenance
+from mapl_ray.evaluation.rewards import model_rewards, reference_logps
+from mapl_ray.instructions import REGISTRY
+from mapl_ray.records import RelationGroup
+
+_MICRO_BATCH = 16
+
+
+def rewards_of(
+    arm: Arm, groups: Sequence[RelationGroup], model: Path, reference: Path, beta: float, scale: Scale
+) -> list[tuple[float, ...]]:
+    """r(x, y) of every sequence; DPO's against the model it started from."""
+    sizes: dict[str, Any] = {"micro_batch_size": _MICRO_BATCH, "max_sequence_tokens": scale.max_sequence_tokens}
+    if arm.method == "dpo":
+        logps = reference_logps(groups, Checkpoint("reference", str(reference), None, "dpo"), **sizes)
+        groups = [replace(group, ref_logps=of_group) for group, of_group in zip(groups, logps, strict=True)]
+    return model_rewards(groups, Checkpoint(arm.name, str(model), None, arm.method), beta=beta, **sizes)
+
+
+def measure(
+    groups: Sequence[RelationGroup],
+    rewards: Mapping[str, Sequence[Sequence[Sequence[float]]]],
+    scale: Scale,
+    provenance: Provenance | None,
+) -> Results:
+    """All measures of all arms; `rewards` maps an arm to its seeds, a seed to its groups, a group to its sequences.
+
+    The items of all seeds are taken together, and resampled by prompt: a prompt's items of every seed come or go at
+    once. All arms must have as many seeds, or the paired tests have no pairs.
+    """
+    together = _together(groups, rewards)
+    return evaluate_models(
+        together.groups,
+        together.rewards,
+        {name: function.family for name, function in REGISTRY.items()},
+        provenance,
+        EvaluationConfig(bootstrap_samples=scale.bootstrap_samples),
+        comparisons=_comparisons(list(rewards)),
+        unseen_phrasings=True,
+    )
+
+
+def by_function(
+    groups: Sequence[RelationGroup], rewards: Mapping[str, Sequence[Sequence[Sequence[float]]]], scale: Scale
+) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """Accuracy by arm, level and function, where `measure` has families."""
+    together = _together(groups, rewards)
+    items = relation_items(together.groups, {name: name for name in REGISTRY})
+    return {
+        name: accuracy_by_family(items, relation_margins(together.groups, of_arm, name), scale.bootstrap_samples, 0)
+        for name, of_arm in together.rewards.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Groups once a seed, and rewards of all seeds in one row."""
+
+    groups: list[RelationGroup]
+    rewards: dict[str, list[tuple[float, ...]]]
+
+
+def _together(groups: Sequence[RelationGroup], rewards: Mapping[str, Sequence[Sequence[Sequence[float]]]]) -> _Together:
+    (seeds,) = {len(of_arm) for of_arm in rewards.values()}
+    flat = {name: [tuple(of_group) for of_seed in of_arm for of_group in of_seed] for name, of_arm in rewards.items()}
+    return _Together(list(groups) * seeds, flat)
+
+
+def _comparisons(names: list[str]) -> list[tuple[str, str]]:
+    """Every arm with its baseline, and every other one with MAPL."""
+    pairs = [(name, BY_NAME[name].baseline) for name in names]
+    pairs += [(name, "mapl") for name in names if BY_NAME[name].method == "rm" and name != "baseline"]
+    return [(name, other) for name, other in pairs if name != other and other in names]

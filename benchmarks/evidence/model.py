@@ -1,0 +1,83 @@
+"""A small Llama and its word-level tokenizer, made from the training pairs' own texts.
+
+What is told apart by words stays apart in tokens: a word has the same ids wherever it stands (no ids of its own after a
+space, before a mark or in quotation marks), every punctuation mark, digit and line break is a token. Case is dropped:
+none of the experiment's instructions is about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.evidence.scale import Scale
+
+_ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", *_ROLES)
+_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def word_tokenizer(texts: Iterable[str], scale: Scale) -> PreTrainedTokenizerFast:
+    """BPE within small-letter words, of `scale.vocab_size` tokens at most."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Split(Regex(r"[^\w\s]"), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix="##")  # words with spaces between them
+    trainer = trainers.BpeTrainer(
+        vocab_size=scale.vocab_size, special_tokens=[*_SPECIAL], limit_alphabet=200, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=list(_ROLES),
+        chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=scale.max_sequence_tokens,
+    )
+
+
+def fresh_model(tokenizer: Any, scale: Scale, seed: int) -> LlamaForCausalLM:
+    """Weights drawn from `seed`; embeddings are tied to the output layer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=scale.hidden_size,
+                intermediate_size=scale.intermediate_size,
+                num_hidden_layers=scale.num_layers,
+                num_attention_heads=scale.num_heads,
+                num_key_value_heads=scale.num_heads,
+                max_position_embeddings=scale.max_sequence_tokens,
+                initializer_range=scale.initializer_range,
+                tie_word_embeddings=True,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+
+
+def save(model: LlamaForCausalLM, tokenizer: Any, directory: Path) -> None:
+    """A model directory as every loader of the project takes it."""
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
