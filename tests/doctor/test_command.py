@@ -35,11 +35,11 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
 @pytest.mark.parametrize(
     ("stem", "estimate"),
     [
-        # 8e9 parameters * 16 bytes / 8 workers = 16e9 bytes = 14.9 GiB; over 32 workers 4e9 bytes = 3.7 GiB.
-        ("llama-8b-8gpu", "14.9 GiB a worker"),
-        ("llama-8b-multinode", "3.7 GiB a worker"),
-        # 0.5e9 * 16 bytes on one worker = 8e9 bytes = 7.5 GiB.
-        ("qwen-0.5b-1gpu", "7.5 GiB a worker"),
+        # 8e9 parameters * 18 bytes / 8 workers = 18e9 bytes = 16.8 GiB; over 32 workers 4.5e9 bytes = 4.2 GiB.
+        ("llama-8b-8gpu", "16.8 GiB a worker"),
+        ("llama-8b-multinode", "4.2 GiB a worker"),
+        # 0.5e9 * 18 bytes on one worker = 9e9 bytes = 8.4 GiB.
+        ("qwen-0.5b-1gpu", "8.4 GiB a worker"),
     ],
 )
 def test_the_recipes_estimates(stem: str, estimate: str) -> None:
