@@ -64,7 +64,7 @@ def by_family_section(evaluation: Evaluation) -> Markup | None:
     unseen = evaluation.get("unseen_families", [])
     for level in ("intra", "inter"):
         series = {
-            model: {f"{name} (unseen)" if name in unseen else name: value for name, value in values.items()}
+            model: {f"{name} †" if name in unseen else name: value for name, value in values.items()}
             for model, values in _series(evaluation, "by_family", level).items()
         }
         if categories := sorted({name for values in series.values() for name in values}):
@@ -91,7 +91,7 @@ def _novelty(evaluation: Evaluation) -> Markup:
     for model, results in evaluation["models"].items():
         found = [results["by_novelty"].get(level, {}).get(kind) for level, kind in columns]
         rows.append([model, *("-" if value is None else with_interval(format_percent(value)) for value in found)])
-    note = f"Held out of training: {', '.join(evaluation['unseen_families'])}. Unseen relations carry one of these."
+    note = f"Held out of training (†): {', '.join(evaluation['unseen_families'])}. Unseen relations carry one of these."
     head = ["model", *(f"{level}, {kind}" for level, kind in columns)]
     return join([el("p", note, class_="note"), table(head, rows)])
 

@@ -62,10 +62,10 @@ def test_all_sections_are_there(page, tags):
 
 def test_families_that_training_held_out_are_marked(page):
     section = page[page.index('id="families"') : page.index('id="gaps"')]
-    assert "position (unseen)" in section
-    assert "Held out of training: position." in section
+    assert "position †" in section
+    assert "Held out of training (†): position." in section
     assert "inter, unseen" in section
-    assert "length (unseen)" not in section
+    assert "length †" not in section
 
 
 def test_calibration_wording_and_sets_are_shown(page):
