@@ -26,24 +26,25 @@ _VOCABULARY = (
     "with for on slow bright every open small early"
 )
 WORDS = _VOCABULARY.split()
-ON_CLUSTERS = (
-    *("tests/distributed/", "tests/scoring/", "tests/cluster/", "tests/jobs/", "tests/multihost/"),
-    "tests/test_mistakes.py",
-)
+# Clusters with their engines, in two chains of about the same length.
+CHAINS = {
+    "clusters": ("tests/distributed/", "tests/cluster/", "tests/jobs/"),
+    "engines": ("tests/scoring/", "tests/multihost/", "tests/test_mistakes.py"),
+}
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
 @pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What may run at once on two cores: a cluster with its engines in one process, all else, by file, in the other."""
+    """What may run at once on two cores: one chain of clusters in a process, the other chain or a file in another."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneCluster(LoadScopeScheduling):  # type: ignore[misc]
+    class TwoChains(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
-            return "cluster" if file.startswith(ON_CLUSTERS) else file
+            return next((name for name, folders in CHAINS.items() if file.startswith(folders)), file)
 
-    return OneCluster(config, log)
+    return TwoChains(config, log)
 
 
 @pytest.fixture(scope="session")
