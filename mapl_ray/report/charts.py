@@ -89,7 +89,8 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], styles: Sequence
     accuracy = "accurac" in name
     y = [value for _, value in points]
     limits = (min(0.4, *y, 0.4), max(0.9, *y, 0.9)) if accuracy else padded(y)
-    frame = Frame(padded([x for x, _ in points], 0.02), limits, f"{name} against steps")
+    steps = padded([x for x, _ in points], 0.02)
+    frame = Frame(steps, limits, f"{name} against steps", left=70)  # room for values like 0.69308
     frame.y_axis("accuracy" if accuracy else name.rsplit("/", 1)[-1])
     if accuracy:
         frame.line(frame.x[0], 0.5, frame.x[1], 0.5, "chance")
