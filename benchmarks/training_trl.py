@@ -80,8 +80,7 @@ def against_trl(
     mine, step = learner.measured(names[0], ours, "tree")
     theirs = Measured(names[1], 0, 0)
 
-    # transformers is not followed by the type checker, so its class is Any there; Trainer calls subclasses alone.
-    class Turns(TrainerCallback):  # type: ignore[misc]
+    class Turns(TrainerCallback):  # a subclass, for Trainer calls no other
         """The first step warms up, the second tells the memory, the others the time; ours come in between."""
 
         stack = contextlib.ExitStack()

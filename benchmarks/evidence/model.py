@@ -11,18 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.evidence.scale import Scale
+from mapl_ray.models.tiny import ROLES, chat_tokenizer, draw_llama
 
-_ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", *_ROLES)
-_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", *ROLES)
 
 
 def word_tokenizer(texts: Iterable[str], scale: Scale) -> PreTrainedTokenizerFast:
@@ -42,39 +37,23 @@ def word_tokenizer(texts: Iterable[str], scale: Scale) -> PreTrainedTokenizerFas
         vocab_size=scale.vocab_size, special_tokens=[*_SPECIAL], limit_alphabet=200, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=list(_ROLES),
-        chat_template=_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=scale.max_sequence_tokens,
-    )
+    return chat_tokenizer(tokenizer, scale.max_sequence_tokens, unk_token="<unk>")
 
 
 def fresh_model(tokenizer: Any, scale: Scale, seed: int) -> LlamaForCausalLM:
     """Weights drawn from `seed`; embeddings are tied to the output layer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=scale.hidden_size,
-                intermediate_size=scale.intermediate_size,
-                num_hidden_layers=scale.num_layers,
-                num_attention_heads=scale.num_heads,
-                num_key_value_heads=scale.num_heads,
-                max_position_embeddings=scale.max_sequence_tokens,
-                initializer_range=scale.initializer_range,
-                tie_word_embeddings=True,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+    return draw_llama(
+        tokenizer,
+        seed,
+        hidden_size=scale.hidden_size,
+        intermediate_size=scale.intermediate_size,
+        num_hidden_layers=scale.num_layers,
+        num_attention_heads=scale.num_heads,
+        num_key_value_heads=scale.num_heads,
+        max_position_embeddings=scale.max_sequence_tokens,
+        initializer_range=scale.initializer_range,
+        tie_word_embeddings=True,
+    )
 
 
 def save(model: LlamaForCausalLM, tokenizer: Any, directory: Path) -> None:

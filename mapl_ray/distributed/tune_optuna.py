@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 from mapl_ray.config import Dimension, Scalar, TuneConfig
@@ -12,13 +13,11 @@ from mapl_ray.tuning import MULTI, PREF, Trial
 
 def check_optuna() -> None:
     """Raise `UserError` where the package is missing."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
+    if find_spec("optuna") is None:
         raise UserError(
             "tune.search=optuna: the package optuna is not installed. pip install optuna -c constraints.txt (or the "
             "extra `tuning`), or set tune.search=random."
-        ) from None
+        )
 
 
 class OptunaSource:

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.models.quiet import quiet_transformers
 
-_ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -47,37 +47,53 @@ def _tokenizer(texts: Iterable[str], config: TinyModelConfig) -> PreTrainedToken
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
-        special_tokens=["<pad>", "<s>", "</s>", *_ROLES],
+        special_tokens=["<pad>", "<s>", "</s>", *ROLES],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return chat_tokenizer(tokenizer, config.max_position_embeddings)
+
+
+def chat_tokenizer(tokenizer: Tokenizer, max_length: int, **special: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that has `<pad>`, `<s>`, `</s>` and ROLES among its tokens, as transformers takes it, with a chat
+    template; `special` names further tokens, as in `unk_token="<unk>"`."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
-        additional_special_tokens=list(_ROLES),
+        additional_special_tokens=list(ROLES),
         chat_template=_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=config.max_position_embeddings,
+        model_max_length=max_length,
+        **special,
     )
 
 
-def _model(tokenizer: PreTrainedTokenizerFast, config: TinyModelConfig, seed: int) -> LlamaForCausalLM:
+def draw_llama(tokenizer: PreTrainedTokenizerFast, seed: int, **config: int | float | bool) -> LlamaForCausalLM:
+    """A Llama of the tokenizer's vocabulary, weights drawn from `seed`; `config` are fields of `LlamaConfig`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
-                hidden_size=config.hidden_size,
-                intermediate_size=4 * config.hidden_size,
-                num_hidden_layers=config.num_layers,
-                num_attention_heads=config.num_heads,
-                num_key_value_heads=config.num_heads,
-                max_position_embeddings=config.max_position_embeddings,
                 pad_token_id=tokenizer.pad_token_id,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
+                **config,
             )
         )
+
+
+def _model(tokenizer: PreTrainedTokenizerFast, config: TinyModelConfig, seed: int) -> LlamaForCausalLM:
+    return draw_llama(
+        tokenizer,
+        seed,
+        hidden_size=config.hidden_size,
+        intermediate_size=4 * config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads,
+        max_position_embeddings=config.max_position_embeddings,
+    )

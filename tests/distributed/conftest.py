@@ -1,12 +1,16 @@
-"""A private Ray cluster of eight logical CPUs for the tests of a file."""
+"""A private Ray cluster of eight logical CPUs for the tests of a file, and runs that only have to be trained."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
-from mapl_ray.config import ClusterConfig
+from mapl_ray.config import ClusterConfig, RunConfig, parse_config
 from mapl_ray.distributed.runtime import ray_session
+from mapl_ray.records import GROUP_SCHEMA
+from mapl_ray.shards import commit, write_part
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +20,22 @@ def local_ray() -> Iterator[None]:
         assert ray.is_initialized()
         yield
     assert not ray.is_initialized()
+
+
+@pytest.fixture
+def run_to_train(tiny_model: Path, grid_groups: Any, tmp_path: Path) -> Callable[..., RunConfig]:
+    """`run_to_train(max_steps=9, ...)`: a run with 16 groups in place and these settings of `train`."""
+
+    def make(**train: Any) -> RunConfig:
+        for split, groups in (("train", grid_groups(16)), ("eval", [])):
+            folder, rows = tmp_path / "run" / "groups" / split, [group.to_row() for group in groups]
+            commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
+        common = {
+            "learning_rate": 1e-3, "epochs": train["max_steps"], "micro_batch_size": 4, "max_sequence_tokens": 256,
+            "eval_every_steps": 999, "loggers": [],
+        }  # fmt: skip
+        model = {"name_or_path": str(tiny_model)}
+        values = {"name": "run", "output_dir": str(tmp_path), "model": model, "train": {**common, **train}}
+        return parse_config(values, "test")
+
+    return make

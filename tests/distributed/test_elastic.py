@@ -21,8 +21,7 @@ from safetensors.torch import load_file
 from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.synthesize import run_synthesis
 from mapl_ray.distributed.train import run_training
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
+from mapl_ray.shards import iter_rows, read_manifest
 from mapl_ray.training.checkpoint import committed
 
 pytestmark = pytest.mark.ray
@@ -125,16 +124,8 @@ def test_a_node_added_gets_work_and_a_node_lost_loses_none(cluster: Cluster, sha
 
 
 @pytest.fixture
-def training(tiny_model: Path, grid_groups: Any, tmp_path: Path) -> RunConfig:
-    for split, groups in (("train", grid_groups(16)), ("eval", [])):
-        folder, rows = tmp_path / "run" / "groups" / split, [group.to_row() for group in groups]
-        commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
-    train = {
-        "learning_rate": 1e-3, "max_steps": STEPS, "epochs": STEPS, "micro_batch_size": 4, "max_sequence_tokens": 256,
-        "num_workers": 2, "min_workers": 1, "eval_every_steps": 999, "checkpoint_every_steps": EVERY, "loggers": [],
-    }  # fmt: skip
-    model = {"name_or_path": str(tiny_model)}
-    return parse_config({"name": "run", "output_dir": str(tmp_path), "model": model, "train": train}, "test")
+def training(run_to_train: Callable[..., RunConfig]) -> RunConfig:
+    return run_to_train(max_steps=STEPS, num_workers=2, min_workers=1, checkpoint_every_steps=EVERY)
 
 
 @pytest.fixture

@@ -7,17 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 import ray
 
-from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.config import RunConfig
 from mapl_ray.distributed.train import run_training
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, write_part
 from mapl_ray.training import TrainResult
 from mapl_ray.training.checkpoint import committed
 
@@ -68,18 +64,9 @@ STEPS = 60
 
 
 @pytest.fixture
-def training(tiny_model: Path, grid_groups: Any, tmp_path: Path) -> RunConfig:
+def training(run_to_train: Callable[..., RunConfig]) -> RunConfig:
     """No checkpoint but the one that is asked for."""
-    for split, groups in (("train", grid_groups(16)), ("eval", [])):
-        folder, rows = tmp_path / "run" / "groups" / split, [group.to_row() for group in groups]
-        commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
-    train = {
-        "learning_rate": 1e-3, "max_steps": STEPS, "epochs": STEPS, "micro_batch_size": 4, "max_sequence_tokens": 256,
-        "gradient_accumulation_steps": 2, "eval_every_steps": 999, "checkpoint_every_steps": 999,
-        "loggers": [],
-    }  # fmt: skip
-    model = {"name_or_path": str(tiny_model)}
-    return parse_config({"name": "run", "output_dir": str(tmp_path), "model": model, "train": train}, "test")
+    return run_to_train(max_steps=STEPS, gradient_accumulation_steps=2, checkpoint_every_steps=999)
 
 
 def test_sigterm_in_the_middle_of_training_loses_no_step(local_ray: None, training: RunConfig) -> None:

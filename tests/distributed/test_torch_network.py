@@ -2,11 +2,16 @@
 
 import os
 import socket
+from pathlib import Path
 
 import psutil
 import pytest
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
 
-from mapl_ray.distributed.torch_network import NodeNetwork, interface_of
+from mapl_ray.distributed.torch_network import NodeNetwork, _use_node_interface, interface_of
 
 
 def test_every_address_of_this_host_has_its_interface() -> None:
@@ -20,29 +25,35 @@ def test_an_address_of_another_host_has_none() -> None:
     assert interface_of("203.0.113.7") is None  # kept free for documentation
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, interface_of("127.0.0.1")), ("mine0", "mine0")])
-def test_ranks_take_the_nodes_interface_and_the_users_choice_before_it(
-    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mapl_ray.distributed import torch_network
+@ray.remote(num_cpus=0)
+def interface_taken() -> str:
+    _use_node_interface()
+    return os.environ["GLOO_SOCKET_IFNAME"]
 
-    monkeypatch.setattr(torch_network.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    if given:
-        monkeypatch.setenv("GLOO_SOCKET_IFNAME", given)
-    called = []
 
-    class Workers:
-        def execute(self, function, *args, **kwargs):  # type: ignore[no-untyped-def]
-            called.append(function.__name__)
-            if function.__name__ == "_use_node_interface":
-                function()
+@pytest.mark.ray
+def test_workers_take_the_nodes_interface_and_the_users_choice_before_it(local_ray: None) -> None:
+    assert ray.get(interface_taken.remote(), timeout=60) == interface_of(ray.util.get_node_ip_address())
+    chosen = interface_taken.options(runtime_env={"env_vars": {"GLOO_SOCKET_IFNAME": "mine0"}})
+    assert ray.get(chosen.remote(), timeout=60) == "mine0"
 
-        def execute_single(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            raise StopIteration  # the process group is Ray's affair
 
-    backend = NodeNetwork(backend="gloo")
-    with pytest.raises(StopIteration):
-        backend.backend_cls().on_start(Workers(), backend)
-    assert called == ["_use_node_interface"]  # before anything connects
-    assert os.environ["GLOO_SOCKET_IFNAME"] == expected
+def says_its_interface(folder: dict[str, str]) -> None:
+    total = torch.ones(1)
+    torch.distributed.all_reduce(total)
+    told = f"{os.environ['GLOO_SOCKET_IFNAME']} {total.item():.0f}"
+    (Path(folder["folder"]) / str(torch.distributed.get_rank())).write_text(told)
+
+
+@pytest.mark.ray
+def test_ranks_have_it_before_they_connect(local_ray: None, tmp_path: Path) -> None:
+    """Under Ray Train: the group of processes exists when the loop begins, and takes what it finds at its start."""
+    TorchTrainer(
+        says_its_interface,
+        train_loop_config={"folder": str(tmp_path)},
+        torch_config=NodeNetwork(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(num_workers=2),
+        run_config=ray.train.RunConfig(name="network", storage_path=str(tmp_path / "ray")),
+    ).fit()
+    expected = f"{interface_of(ray.util.get_node_ip_address())} 2"
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == [expected, expected]
