@@ -28,7 +28,7 @@ lint: install
 	$(RUN)/mypy
 
 test: lint
-	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	$(OFFLINE) $(RUN)/python -m pytest -n 3 --dist loadscope $(ARGS)
 
 test-multihost: install
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)

@@ -26,25 +26,26 @@ _VOCABULARY = (
     "with for on slow bright every open small early"
 )
 WORDS = _VOCABULARY.split()
-# Clusters with their engines, in two chains of about the same length.
+# Clusters with their engines, in chains of about the same length; a folder is in the first that names it.
 CHAINS = {
-    "clusters": ("tests/distributed/", "tests/cluster/", "tests/jobs/"),
+    "searches": ("tests/distributed/test_tune", "tests/distributed/test_elastic.py"),
     "engines": ("tests/scoring/", "tests/multihost/", "tests/test_mistakes.py"),
+    "clusters": ("tests/distributed/", "tests/cluster/", "tests/jobs/"),
 }
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
 @pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What may run at once on two cores: one chain of clusters in a process, the other chain or a file in another."""
+    """What may run at once: a chain of clusters in each process, or a file; a cluster that waits leaves cores free."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class TwoChains(LoadScopeScheduling):  # type: ignore[misc]
+    class Chains(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
             return next((name for name, folders in CHAINS.items() if file.startswith(folders)), file)
 
-    return TwoChains(config, log)
+    return Chains(config, log)
 
 
 @pytest.fixture(scope="session")
