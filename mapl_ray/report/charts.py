@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapl_ray.report.markup import Markup, el
-from mapl_ray.report.svg import BOTTOM, NUM_STYLES, TOP, Frame, padded
+from mapl_ray.report.svg import BOTTOM, NUM_STYLES, TOP, Frame, padded, shortened
 
 Value = Mapping[str, Any]  # an Estimate: value, low, high, count, prompts
 # Other colours than the first models have: here a colour is a prompt.
@@ -54,7 +54,7 @@ def forest(series: Mapping[str, Mapping[str, Value]], categories: Sequence[str])
     for index, category in enumerate(categories):
         top = TOP + index * row
         frame.line(0.0, 1.0 - index / len(categories), 1.0, 1.0 - index / len(categories), "grid")
-        frame.text(98, top + row / 2 + 4, _shortened(category), anchor="end")
+        frame.text(98, top + row / 2 + 4, shortened(category), anchor="end")
         for style, (model, values) in enumerate(series.items()):
             if category in values:
                 value = values[category]
@@ -162,7 +162,3 @@ def _bar(frame: Frame, left: float, width: float, value: Value, style: int, name
 def _interval(frame: Frame, x: float, value: Value, style: int) -> None:
     if value["low"] is not None:
         frame.line(x, value["low"], x, value["high"], f"interval s{style % NUM_STYLES}")
-
-
-def _shortened(text: str, limit: int = 15) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

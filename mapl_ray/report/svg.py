@@ -116,3 +116,8 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = (high - low) * share or max(abs(low) * share, 0.5)
     return low - room, high + room
+
+
+def shortened(text: str, limit: int = 15) -> str:
+    """At most so many characters, the last of them an ellipsis where some were left out."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mapl_ray.report.markup import Markup, el
 from mapl_ray.report.run_files import number
-from mapl_ray.report.svg import BOTTOM, TOP, WIDTH, Frame, padded
+from mapl_ray.report.svg import BOTTOM, TOP, WIDTH, Frame, padded, shortened
 
 FRONT, BEHIND = 0, 6  # styles: of a point on the front, of the others
 THIRDS = (0, 1, 6)  # styles of the best, the middle and the last third: two colours apart in brightness, one dashed
@@ -57,7 +57,7 @@ class Axis:
         """Ticks with their texts; None: those of the numbers themselves."""
         if self.kind == "names":
             step = math.ceil(len(self.names) / _MOST_MARKS)
-            return [(float(index), _cut(name, 9)) for index, name in enumerate(self.names)][::step]
+            return [(float(index), shortened(name, 9)) for index, name in enumerate(self.names)][::step]
         if self.kind == "linear":
             return None
         low, high = min(self.places), max(self.places)
@@ -111,7 +111,7 @@ def parallel(axes: Sequence[Axis], thirds: Sequence[int], best: int, said: Seque
         anchor = "start" if index == 0 else "end" if index == len(axes) - 1 else "middle"
         shift = {"start": -26, "end": 6, "middle": 0}[anchor]
         row = TOP + 4 + (index % 2) * _LABEL_ROWS
-        frame.text(frame.px(index) + shift, row, _cut(_last(axis.name), 22), "tick", anchor)
+        frame.text(frame.px(index) + shift, row, shortened(_last(axis.name), 22), "tick", anchor)
         for end in (0, 1):
             y = frame.py(0.0) + 14 if end == 0 else frame.py(top) - 4
             frame.text(frame.px(index) + shift, y, _end(axis, end), "tick", anchor)
@@ -132,14 +132,10 @@ def _share(place: float, places: Sequence[float]) -> float:
 
 def _end(axis: Axis, end: int) -> str:
     if axis.kind == "names":
-        return _cut(axis.names[-1 if end else 0], 9)
+        return shortened(axis.names[-1 if end else 0], 9)
     numbers = [n for value in axis.values if (n := number(value)) is not None]
     return f"{(max if end else min)(numbers):.3g}"
 
 
 def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
