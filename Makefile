@@ -1,5 +1,6 @@
 # make demo       set up, then run the whole pipeline on the shipped sample (CPU, offline)
 # make test       set up, then lint, type-check and test
+# make test-long        searches and elastic training through faults (minutes)
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
 # make reliability      do every fault of docs/reliability.md to the real system, and write that page (an hour)
 # make evidence         the experiment of docs/evidence.md (about an hour of one core; it can be interrupted)
@@ -11,7 +12,7 @@ export PYTHON
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-.PHONY: demo test test-multihost reliability evidence lint install clean
+.PHONY: demo test test-long test-multihost reliability evidence lint install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	.ci/install $(VENV)
@@ -28,7 +29,10 @@ lint: install
 	$(RUN)/mypy
 
 test: lint
-	$(OFFLINE) $(RUN)/python -m pytest -n 3 --dist loadscope $(ARGS)
+	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+test-long: install
+	$(OFFLINE) $(RUN)/python -m pytest -m long $(ARGS)
 
 test-multihost: install
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)

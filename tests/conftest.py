@@ -26,18 +26,18 @@ _VOCABULARY = (
     "with for on slow bright every open small early"
 )
 WORDS = _VOCABULARY.split()
-# Clusters with their engines, in chains of about the same length; a folder is in the first that names it.
+# Clusters with their engines, in two chains of about the same length.
 CHAINS = {
-    "searches": ("tests/distributed/test_tune", "tests/distributed/test_elastic.py"),
-    "engines": ("tests/scoring/", "tests/multihost/", "tests/test_mistakes.py"),
     "clusters": ("tests/distributed/", "tests/cluster/", "tests/jobs/"),
+    "engines": ("tests/scoring/", "tests/multihost/", "tests/test_mistakes.py"),
 }
+LEFT_OUT = ("multihost_whole", "long")  # markers of tests that run only where `-m` names them
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
 @pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What may run at once: a chain of clusters in each process, or a file; a cluster that waits leaves cores free."""
+    """What may run at once on two cores: one chain of clusters in a process, the other chain or a file in another."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Chains(LoadScopeScheduling):  # type: ignore[misc]
@@ -46,6 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((name for name, folders in CHAINS.items() if file.startswith(folders)), file)
 
     return Chains(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes and has a command of its own."""
+    unnamed = [marker for marker in LEFT_OUT if marker not in config.option.markexpr]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unnamed)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,7 @@ def rows_of(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
 
 
+@pytest.mark.long
 def test_training_shrinks_and_grows_with_the_nodes(
     cluster: Cluster, training: RunConfig, undisturbed: Callable[[], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

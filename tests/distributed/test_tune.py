@@ -24,7 +24,7 @@ from mapl_ray.shards import commit, write_part
 from mapl_ray.tuning import draw
 from mapl_ray.tuning.journal import DONE
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 TRAIN = {
     "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0.0, "epochs": 99, "micro_batch_size": 2,
     "max_sequence_tokens": 256, "cpus_per_worker": 0.5, "loggers": [],

@@ -13,17 +13,8 @@ from tests.multihost.cluster import RayCluster, ray_cluster
 from tests.multihost.host import Host
 from tests.multihost.network import Network, hosts_available
 
-_WHOLE = "multihost_whole"
 NODES = 3
 CPUS = 2  # of a node, as Ray counts
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _WHOLE in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker(_WHOLE)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
