@@ -1,7 +1,7 @@
 """What a training worker holds at its peak: states by ZeRO stage, activations, logits, buffers.
 
-States are Rajbhandari et al. 2020, section 3 (`doctor_memory`). Activations are counted as what a Llama layer keeps for
-its backward pass, in the manner of Korthikanti et al. 2022, section 4, for a gated MLP and attention that keeps no
+States are Rajbhandari et al. 2020, section 3 (`model_states.py`). Activations are counted as what a Llama layer keeps
+for its backward pass, in the manner of Korthikanti et al. 2022, section 4, for a gated MLP and attention that keeps no
 matrix of scores. tests/planning/test_memory.py compares the sum with real processes: within a factor of 1.5.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapl_ray.config import Method, TrainConfig
-from mapl_ray.doctor_memory import state_bytes
+from mapl_ray.model_states import state_bytes
 from mapl_ray.planning.shape import Shape
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapl_ray.config import LoraConfig, Method, RunConfig
-from mapl_ray.doctor_memory import parameter_count
 from mapl_ray.errors import UserError
+from mapl_ray.model_states import parameter_count
 from mapl_ray.training.throughput import FlopCounter
 
 

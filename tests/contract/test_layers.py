@@ -14,8 +14,7 @@ HEAVY = ("ray", "vllm", "deepspeed")
 ORDER = (
     "errors", "arrow_types", "versions", "records", "group_columns", "config", "shards", "preferences", "model_copies",
     "instructions", "synthesis", "batches", "objective", "models", "scoring", "training", "evaluation", "tuning",
-    "report", "distributed", "doctor_ask", "doctor_checks", "doctor_endpoints", "doctor_memory", "planning", "doctor",
-    "cli",
+    "report", "distributed", "model_states", "planning", "doctor", "cli",
 )  # fmt: skip
 # A plan counts by the formulas of `training`, whose package loads DeepSpeed.
 ALLOWED = {"distributed": {"ray"}, "planning": {"deepspeed"}}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mapl_ray import doctor, doctor_memory
+from mapl_ray import doctor
 from mapl_ray.cli import main
 from mapl_ray.config import load_config
-from mapl_ray.doctor_checks import Finding
+from mapl_ray.doctor import memory
+from mapl_ray.doctor.finding import Finding
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "jobs" / "configs").glob("*.yaml"))
 
@@ -44,7 +45,7 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
 )
 def test_the_recipes_estimates(stem: str, estimate: str) -> None:
     (path,) = (one for one in RECIPES if one.stem == stem)
-    findings = list(doctor_memory.check_memory(load_config(path)))
+    findings = list(memory.check_memory(load_config(path)))
     assert len(findings) == 2
     assert all(estimate in finding.detail for finding in findings)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mapl_ray import doctor_memory
+from mapl_ray import model_states
 from mapl_ray.config import RunConfig
+from mapl_ray.doctor import memory
 
 
 def run_config(**values: object) -> RunConfig:
@@ -30,7 +31,7 @@ def run_config(**values: object) -> RunConfig:
     ],
 )
 def test_state_bytes(parameters: float, stage: int, workers: int, bf16: bool, expected: float) -> None:
-    assert doctor_memory.state_bytes(parameters, stage, workers, bf16=bf16) == pytest.approx(expected)
+    assert model_states.state_bytes(parameters, stage, workers, bf16=bf16) == pytest.approx(expected)
 
 
 def test_parameters_are_counted_from_a_models_config(tmp_path: Path) -> None:
@@ -45,12 +46,12 @@ def test_parameters_are_counted_from_a_models_config(tmp_path: Path) -> None:
     # A layer: q and o 2 * 8*8 = 128; k and v 2 * 8 * (2*2) = 64; MLP 3 * 8*16 = 384; two norms 16: 592.
     # Embeddings, not tied: 2 * 10 * 8 = 160; last norm 8. 160 + 2 * 592 + 8 = 1352.
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert doctor_memory.parameter_count(run_config(model={"name_or_path": str(tmp_path)})) == (
+    assert model_states.parameter_count(run_config(model={"name_or_path": str(tmp_path)})) == (
         1352.0,
         f"from {tmp_path / 'config.json'}",
     )
     (tmp_path / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": True}))
-    counted = doctor_memory.parameter_count(run_config(model={"name_or_path": str(tmp_path)}))
+    counted = model_states.parameter_count(run_config(model={"name_or_path": str(tmp_path)}))
     assert counted is not None
     assert counted[0] == 1352.0 - 80.0
 
@@ -66,19 +67,19 @@ def test_parameters_are_counted_from_a_models_config(tmp_path: Path) -> None:
     ],
 )
 def test_parameters_are_read_from_a_hub_name(name: str, expected: float | None) -> None:
-    counted = doctor_memory.parameter_count(run_config(model={"name_or_path": name}))
+    counted = model_states.parameter_count(run_config(model={"name_or_path": name}))
     assert (None if counted is None else counted[0]) == expected
 
 
 def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_memory, "_machine_bytes", lambda: 100 * 2.0**30)
+    monkeypatch.setattr(memory, "_machine_bytes", lambda: 100 * 2.0**30)
     values = {"model": {"name_or_path": "org/model-7B"}, "train": {"zero_stage": 3, "num_workers": 2, "bf16": True}}
     # 7e9 * 18 bytes = 117.3 GiB for all workers together, on CPUs: more than the 100 that are there.
-    findings = list(doctor_memory.check_memory(run_config(**values)))
+    findings = list(memory.check_memory(run_config(**values)))
     assert [finding.level for finding in findings] == ["fail", "fail"]
     assert "58.7 GiB a worker" in findings[0].detail
     assert "want 117.3 GiB, this machine has 100.0 GiB" in findings[0].detail
     assert "smaller model" in findings[0].cure
     # Another cluster's memory is not this machine's.
-    findings = list(doctor_memory.check_memory(run_config(**values, cluster={"address": "auto"})))
+    findings = list(memory.check_memory(run_config(**values, cluster={"address": "auto"})))
     assert [finding.level for finding in findings] == ["ok", "ok"]

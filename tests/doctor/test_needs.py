@@ -7,7 +7,8 @@ import pytest
 
 from mapl_ray import doctor
 from mapl_ray.config import RunConfig
-from mapl_ray.doctor_checks import Finding
+from mapl_ray.doctor import findings as looked_at
+from mapl_ray.doctor.finding import Finding
 
 
 def run_config(**values: object) -> RunConfig:
@@ -74,7 +75,7 @@ def test_benchmarks_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_cpus", lambda: 2)
+    monkeypatch.setattr(looked_at, "_cpus", lambda: 2)
     train = {"num_workers": 3, "cpus_per_worker": 1.0}
     found = {finding.detail.split(" wants")[0]: finding for finding in findings_about("resources", train=train)}
     assert list(found) == ["score", "train rm", "train dpo", "tune", "evaluate"]
@@ -90,7 +91,7 @@ def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch
 
 
 def test_what_looks_at_pairs_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_cpus", lambda: 2)
+    monkeypatch.setattr(looked_at, "_cpus", lambda: 2)
     scoring = {"judge": {"model": "policy"}, "pair_reward_model": str(tmp_path), "cpus_per_engine": 3}
     found = {finding.what: finding for finding in doctor.diagnose(run_config(scoring=scoring))}
     assert found["judge"].level == "ok"
@@ -107,13 +108,13 @@ def test_what_looks_at_pairs_is_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_folder_looked_at_may_not_exist_yet(tmp_path: Path) -> None:
-    (finding,) = doctor._disk(tmp_path / "not" / "yet")
+    (finding,) = looked_at._disk(tmp_path / "not" / "yet")
     assert finding.level in ("ok", "warn")
     assert str(tmp_path) in finding.detail
     if os.geteuid() != 0:  # root may write anywhere
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
-        assert next(iter(doctor._disk(locked / "runs"))).level == "fail"
+        assert next(iter(looked_at._disk(locked / "runs"))).level == "fail"
 
 
 def test_the_size_of_the_engines_is_told() -> None:
@@ -128,7 +129,7 @@ def test_the_size_of_the_engines_is_told() -> None:
 
 
 def test_engines_that_do_not_fit_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_memory_gib", lambda: (8.0, 8.0))
+    monkeypatch.setattr(looked_at, "_memory_gib", lambda: (8.0, 8.0))
     (finding,) = findings_about("engines", scoring={"kv_cache_gib": 2, "num_engines": 3})  # 3 * (1 + 2) and a little
     assert finding.level == "fail"
     assert "9.0 GiB of main memory for 3 engine(s)" in finding.detail

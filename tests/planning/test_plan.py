@@ -14,8 +14,8 @@ import pytest
 from mapl_ray.batches import EncodedGroup, collate
 from mapl_ray.cli import main
 from mapl_ray.config import LoraConfig, RunConfig, TrainConfig
-from mapl_ray.doctor_memory import state_bytes
 from mapl_ray.errors import UserError
+from mapl_ray.model_states import state_bytes
 from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
 from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import training_memory

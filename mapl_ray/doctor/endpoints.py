@@ -10,8 +10,8 @@ from itertools import groupby
 
 import psutil
 
-from mapl_ray.doctor_ask import Answer, ask
-from mapl_ray.doctor_checks import Finding
+from mapl_ray.doctor.ask import Answer, ask
+from mapl_ray.doctor.finding import Finding
 
 # By a word of the command line, looked for in this order.
 _PROCESSES = {

@@ -1,4 +1,4 @@
-"""`mapl doctor`: what this machine can do, what a config asks of it, and what is missing, each with a cure."""
+"""All findings of `mapl doctor`, one after another."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mapl_ray.config import RunConfig
-from mapl_ray.doctor_checks import Finding, check_token_file
-from mapl_ray.doctor_endpoints import check_endpoints
-from mapl_ray.doctor_memory import check_memory
+from mapl_ray.doctor.endpoints import check_endpoints
+from mapl_ray.doctor.finding import Finding, check_token_file
+from mapl_ray.doctor.memory import check_memory
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri
-
-__all__ = ["Finding", "diagnose", "render"]
 
 _PACKAGES = ("torch", "transformers", "ray", "deepspeed", "datasets", "pyarrow")
 _MIN_FREE_GIB = 5.0

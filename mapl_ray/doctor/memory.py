@@ -1,0 +1,62 @@
+"""`mapl doctor`: whether model and optimizer states fit the memory that is here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from mapl_ray.config import RunConfig
+from mapl_ray.doctor.finding import Finding
+from mapl_ray.model_states import parameter_count, state_bytes
+
+
+def check_memory(config: RunConfig) -> Iterator[Finding]:
+    """The estimate for both methods, beside the memory of this machine's GPUs where there are any."""
+    counted = parameter_count(config)
+    if counted is None:
+        yield Finding("warn", "memory", f"size of {config.model.name_or_path} unknown: no estimate")
+        return
+    parameters, source = counted
+    for method in ("rm", "dpo"):
+        train = config.training("rm" if method == "rm" else "dpo")
+        need = state_bytes(parameters, train.zero_stage, train.num_workers, bf16=train.bf16)
+        detail = (
+            f"train {method}: {_size(need)} a worker for model and optimizer states (ZeRO-{train.zero_stage}, "
+            f"{train.num_workers} worker(s), {_count(parameters)} parameters {source}); activations come on top"
+        )
+        if config.cluster.address is not None:
+            there, what = None, ""
+        elif train.gpus_per_worker:
+            there, what = _gpu_bytes(), "a GPU here has"
+        else:  # All workers share the machine's memory.
+            need *= train.num_workers
+            there, what = _machine_bytes(), f"the workers want {_size(need)}, this machine has"
+        if there is not None and need > there:
+            cure = "more workers, a higher train.zero_stage, train.bf16=true, or a smaller model"
+            yield Finding("fail", "memory", f"{detail}; {what} {_size(there)}", cure)
+        else:
+            yield Finding("ok", "memory", detail)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _count(parameters: float) -> str:
+    return f"{parameters / 1e9:.2f} billion" if parameters >= 1e8 else f"{parameters / 1e6:.2f} million"
+
+
+def _machine_bytes() -> float | None:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gpu_bytes() -> float | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    count = torch.cuda.device_count()
+    return min(float(torch.cuda.get_device_properties(i).total_memory) for i in range(count))
