@@ -6,8 +6,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 
+import psutil
+
 from benchmarks.reliability.commands import (
     Command,
+    kill,
     kill_alone,
     kill_with_family,
     start,
@@ -34,30 +37,52 @@ from benchmarks.reliability.runs import (
     unreadable_as_whole,
 )
 
-ORPHANS_SECONDS = 60.0  # within which what a dead driver had started is gone
+WORK_SECONDS = 20.0  # within which what works for a dead driver is gone
+AGENTS_SECONDS = 90.0  # within which all is: Ray's agents on a node ask for their lost GCS for 60 s before they leave
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
-def _kill(outcome: Outcome, command: Command, number: int) -> None:
-    """The driver alone, or all; and nothing of it goes on working."""
+def _kill(outcome: Outcome, command: Command, number: int, orphans: list[psutil.Process]) -> None:
+    """The driver alone, or all; and nothing of it goes on working. Those that were left alone join `orphans`."""
     if number % 2:
         kill_with_family(command)
         return
     family = command.family
     kill_alone(command)
-    deadline = time.monotonic() + ORPHANS_SECONDS
-    while still_running(family) and time.monotonic() < deadline:
+    orphans.extend(family)
+    workers = [member for member in family if _name(member) not in _AGENTS]
+    gone = _end(workers, WORK_SECONDS)
+    outcome.check(f"within {WORK_SECONDS:.0f} s of the driver's end, nothing that it had started works on", gone)
+
+
+def _nothing_is_left(outcome: Outcome, orphans: Sequence[psutil.Process]) -> None:
+    gone = _end(orphans, AGENTS_SECONDS)
+    outcome.check(f"within {AGENTS_SECONDS:.0f} s nothing at all that it had started is there", gone)
+
+
+def _end(members: Sequence[psutil.Process], seconds: float) -> bool:
+    """Whether they end by themselves so soon; those that do not are named, and killed."""
+    deadline = time.monotonic() + seconds
+    while (left := still_running(members)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    left = still_running(family)
-    outcome.check(f"within {ORPHANS_SECONDS:.0f} s nothing that the driver had started runs on", not left)
     for member in left:
-        member.kill()
+        print(f"still there after {seconds:.0f} s: {member.pid} {_name(member)}", flush=True)
+        kill(member)
+    return not left
+
+
+def _name(member: psutil.Process) -> str:
+    try:
+        return member.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _killed_again_and_again(
     scene: Scene, words: Sequence[str], done: Callable[[], int], total: int, after_each: Callable[[Outcome], None]
 ) -> tuple[Outcome, list[int]]:
     """Kill at `rounds` random points, each a little further; the seconds are from a start to its first new work."""
-    outcome, points = Outcome(), list[int]()
+    outcome, points, orphans = Outcome(), list[int](), list[psutil.Process]()
     for number in range(scene.rounds):
         command, began, before = start(words, scene.folder), time.monotonic(), done()
         # Evenly spread, with the rest of the way left to those that follow.
@@ -70,12 +95,13 @@ def _killed_again_and_again(
         time.sleep(scene.rng.uniform(0.0, 0.02))
         if command.process.poll() is not None:
             break
-        _kill(outcome, command, number)
+        _kill(outcome, command, number, orphans)
         points.append(done())
         after_each(outcome)
     outcome.check(f"killed at {scene.rounds} points of one run", len(points) == scene.rounds)
     last = start(words, scene.folder)
     outcome.check("the same command, given again, ends with exit code 0", last.finish(300) == 0)
+    _nothing_is_left(outcome, orphans)
     return outcome, points
 
 
@@ -111,7 +137,7 @@ def in_scoring(scene: Scene) -> Outcome:
 def in_training(scene: Scene) -> Outcome:
     """Killed between two checkpoints, or while one is written."""
     there, run = undisturbed_training(scene), few_groups(scene, scene.folder)
-    words, outcome, points = training_words(scene.folder), Outcome(), list[int]()
+    words, outcome, points, orphans = training_words(scene.folder), Outcome(), list[int](), list[psutil.Process]()
     for number in range(scene.rounds):
         command, before, began = start(words, scene.folder), steps_done(run), time.monotonic()
         target = max(before + 1, round(STEPS * (number + scene.rng.uniform(0.2, 1.0)) / (scene.rounds + 0.5)))
@@ -119,9 +145,10 @@ def in_training(scene: Scene) -> Outcome:
         outcome.seconds.append(time.monotonic() - began)
         time.sleep(scene.rng.uniform(0.0, 0.1))
         points.append(steps_done(run))
-        _kill(outcome, command, number)
+        _kill(outcome, command, number, orphans)
     last = start(words, scene.folder)
     outcome.check("the same command, given again, ends with exit code 0", last.finish(300) == 0)
+    _nothing_is_left(outcome, orphans)
     attempts = last.text().split("== train rm\n")[2:]  # those after a kill
     resumed = [re.search(r"resumed after step (\d+)", attempt) for attempt in attempts]
     gone = [at - (int(found[1]) if found else 0) for at, found in zip(points, resumed, strict=True)]
@@ -137,8 +164,8 @@ def _few(points: Sequence[int]) -> str:
 
 
 _AGAIN = (
-    "The command is gone without a word, and so is all that it had started. Give the same command again: what is "
-    "finished is taken over."
+    "The command is gone without a word, and so is all that worked for it (two idle agents of Ray's leave a minute "
+    "later). Give the same command again: what is finished is taken over."
 )
 FAULTS = (
     Fault(
