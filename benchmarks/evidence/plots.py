@@ -15,7 +15,8 @@ from mapl_ray.shards import write_atomically
 
 _ROW, _TITLE = 16, 24
 _AGAINST = ("baseline", "mapl", "baseline-tokens")
-_ABLATIONS = ("mapl", "no-intra", "no-inter", "independent", "k1", "k3")
+# MAPL stands second in every plot, so that it has one colour.
+_ABLATIONS = ("baseline", "mapl", "no-intra", "no-inter", "independent", "k1", "k3")
 _POLICIES = ("dpo-baseline", "dpo-mapl")
 _LEVELS = ("pref", "intra", "inter")
 

@@ -11,22 +11,26 @@ from benchmarks.reliability.hosts import Cluster, cluster, lose, raylet_of
 from benchmarks.reliability.ranks import WORKER
 from benchmarks.reliability.runs import (
     INTERVAL,
-    STEPS,
+    batches,
     compare_data,
     compare_weights,
     few_groups,
     parts,
     resumed_step,
+    scoring_words,
     steps_done,
     synthesis_words,
     training_words,
+    undisturbed_scoring,
     undisturbed_synthesis,
     undisturbed_training,
 )
 from mapl_ray.training.checkpoint import committed
 
 _SYNTHESIS = "SynthesizeShard"
-LONG_STEPS = 240  # enough for Ray to notice while it trains
+# Ray notices while it trains: ranks whose raylet is gone go on for seconds.
+LONG_STEPS = 240
+NEVER = 9999  # steps between checkpoints, where only a drained node makes one
 NOTICE_SECONDS = 20  # between the word that a node will go, and its going
 PATIENCE_MINUTES = 0.5  # of a run that has no node left, here
 
@@ -55,6 +59,30 @@ def raylet_in_synthesis(scene: Scene) -> Outcome:
     return outcome
 
 
+def nodes_in_scoring(scene: Scene) -> Outcome:
+    """A node comes, and the one that has the only engine goes."""
+    there, outcome, folder = undisturbed_scoring(scene), Outcome(), scene.folder
+    run, total = few_groups(scene, folder), batches(there)
+    with cluster(folder / "ray") as ray:
+        ray.add(1)
+        command = start(scoring_words(folder, f"cluster.address={ray.address}"), folder)
+        target = scene.rng.randint(2, total // 2)
+        wait_until(lambda: batches(run) >= target, command)
+        node, workers = ray.with_worker("ScoreShard")
+        outcome.check("lost in mid-work", bool(workers))
+        ray.add(1)
+        lose(node)
+        began = time.monotonic()
+        time.sleep(0.2)
+        at = batches(run)
+        wait_until(lambda: batches(run) > at, command, 300)
+        outcome.seconds.append(time.monotonic() - began)
+        outcome.check("the same command goes on by itself, and ends with exit code 0", command.finish(300) == 0)
+        compare_data(outcome, there, run, "scores/ref_logps", "scored")
+    outcome.lost = f"the batches in hand; lost after batch {at} of {total}"
+    return outcome
+
+
 def raylet_in_training(scene: Scene) -> Outcome:
     """Of two nodes, the one that has the ranks; the other takes them."""
     return _training(scene, drained=False)
@@ -66,14 +94,14 @@ def drained_in_training(scene: Scene) -> Outcome:
 
 
 def _training(scene: Scene, *, drained: bool) -> Outcome:
-    more = (f"train.max_steps={LONG_STEPS}", "train.epochs=99", "train.checkpoint_every_steps=9999") if drained else ()
+    interval = NEVER if drained else 5 * INTERVAL
+    more = (f"train.max_steps={LONG_STEPS}", "train.epochs=99", f"train.checkpoint_every_steps={interval}")
     there, outcome, folder = undisturbed_training(scene, *more), Outcome(), scene.folder
-    steps, interval = (LONG_STEPS, 9999) if drained else (STEPS, INTERVAL)
     run = few_groups(scene, folder)
     with cluster(folder / "ray") as ray:
         ray.add(2), ray.add(2)
         command = start(training_words(folder, *more, f"cluster.address={ray.address}"), folder)
-        wait_until(lambda: steps_done(run) >= INTERVAL + 1, command)
+        wait_until(lambda: steps_done(run) >= 5 * INTERVAL + 1, command)
         node, workers = ray.with_worker(WORKER)
         outcome.check("both ranks were on the node", len(workers) == 2)
         if drained:
@@ -92,7 +120,8 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
         outcome.check("training goes on from a checkpoint", resumed_step(run) > 0)
         outcome.check("at most one checkpoint interval of steps is done again", lost <= interval)
         compare_weights(outcome, there, run)
-    outcome.lost = f"{lost} of {steps} steps (a checkpoint every {interval}); killed after step {at}"
+    every = "when the node was drained" if drained else f"every {interval}"
+    outcome.lost = f"{lost} of {LONG_STEPS} steps (a checkpoint {every}); killed after step {at}"
     return outcome
 
 
@@ -138,6 +167,17 @@ FAULTS = (
         rounds=1,
         limit_seconds=400,
         measure=raylet_in_synthesis,
+    ),
+    Fault(
+        name="nodes-scoring",
+        of_issue="raylet",
+        title="In scoring a node comes, and the one that has the only engine is lost",
+        happens="the engine is started on the node that came, and goes on where the journal beside the part ends",
+        user=_BY_ITSELF,
+        recovery="from the loss to the next scored batch, an engine's start included",
+        rounds=1,
+        limit_seconds=600,
+        measure=nodes_in_scoring,
     ),
     Fault(
         name="raylet-training",
