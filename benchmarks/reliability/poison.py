@@ -29,7 +29,7 @@ from mapl_ray.models import load_tokenizer
 from mapl_ray.records import GROUP_SCHEMA
 from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
 
-POISON = "sunflower"
+POISON = "xylothrum"  # in no text of the data
 END_SECONDS = 400.0
 TOLERANCE = 1e-4  # of a score, where its batch was halved
 _MODULE = f"""\

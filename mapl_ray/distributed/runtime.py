@@ -111,8 +111,8 @@ def _connect(config: ClusterConfig, trains: bool) -> None:
         # Its port is told to all workers: where two clusters run on a machine, Ray would not know whom to ask.
         port = _free_port()
         environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        local = {"include_dashboard": trains, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
-        ray.init(address="local", num_cpus=config.num_cpus, dashboard_port=port, **local, **options)
+        dashboard = {"include_dashboard": trains, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+        ray.init(address="local", num_cpus=config.num_cpus, **dashboard, **options)
         return
     try:
         ray.init(address=config.address, **options)
