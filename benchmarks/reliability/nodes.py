@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.reliability.commands import kill, start, wait_until
+from benchmarks.reliability.commands import Command, kill, start, wait_until
 from benchmarks.reliability.fault import Fault, Outcome, Scene
 from benchmarks.reliability.hosts import Cluster, cluster, lose, raylet_of
 from benchmarks.reliability.ranks import WORKER
@@ -111,8 +111,7 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
             outcome.check("a checkpoint that was not due is written before the node goes", saved)
         kill(raylet_of(node)) if not drained else lose(node)
         began = time.monotonic()
-        time.sleep(0.2)
-        at = steps_done(run)
+        at = _last_step(run, command)
         wait_until(lambda: steps_done(run) > at, command, 300)
         outcome.seconds.append(time.monotonic() - began)
         outcome.check("the same command goes on by itself, and ends with exit code 0", command.finish(300) == 0)
@@ -121,8 +120,23 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
         outcome.check("at most one checkpoint interval of steps is done again", lost <= interval)
         compare_weights(outcome, there, run)
     every = "when the node was drained" if drained else f"every {interval}"
-    outcome.lost = f"{lost} of {LONG_STEPS} steps (a checkpoint {every}); killed after step {at}"
+    outcome.lost = f"{lost} of {LONG_STEPS} steps (a checkpoint {every}); the last one before was step {at}"
     return outcome
+
+
+def _last_step(run: Path, command: Command) -> int:
+    """The last step of the ranks that are lost; without a raylet they go on until they notice."""
+    last = 0
+
+    def resumed() -> bool:
+        nonlocal last
+        again = "resumed after step" in command.text()
+        if not again:
+            last = max(last, steps_done(run))
+        return again
+
+    wait_until(resumed, command, 300)
+    return last
 
 
 def last_node(scene: Scene) -> Outcome:
