@@ -81,7 +81,7 @@ def test_a_search_has_its_trials_on_several_hosts(
     trials = json.loads((run_dir / "tune" / "trials.json").read_text())["trials"]
     assert len(trials) == 2
     assert all(trial["objective"] is not None for trial in trials)
-    assert len({trial["params"]["lambda_intra"] for trial in trials}) == 2
+    assert len({trial["params"]["train.weights.lambda_intra"] for trial in trials}) == 2
     assert (run_dir / "tune" / "best.yaml").is_file()
     assert len({host for actor, host in cluster.actors(RANK).items() if actor not in before}) == 2
 
