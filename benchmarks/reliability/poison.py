@@ -8,6 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 
 from benchmarks.reliability.commands import start
@@ -97,7 +98,8 @@ def in_synthesis(scene: Scene) -> Outcome:
     began, command = time.monotonic(), start([*words, f"data.path={path}", *own], folder)
     code = command.finish(END_SECONDS)
     outcome.seconds.append(time.monotonic() - began)
-    outcome.message = command.message()
+    outcome.check("the sentence names the part that the pair is in", _part_of(folder / "run") in command.message())
+    outcome.message = command.message().replace(str(folder), "runs")
     outcome.check("exit code 1, with a sentence: tries are counted", code == 1 and "again and again" in outcome.message)
     outcome.check("nothing that a reader would take for groups", not list(folder.glob("run/groups/*/manifest.json")))
     code = start(words, folder).finish(300)
@@ -105,6 +107,14 @@ def in_synthesis(scene: Scene) -> Outcome:
     compare_data(outcome, undisturbed_synthesis(scene, FEW, FEW_A_SHARD), folder / "run", "pairs", "groups")
     outcome.lost = "the run, until the row or the function is mended; finished parts are kept"
     return outcome
+
+
+def _part_of(run: Path) -> str:
+    """Where the word is, as a sentence says it."""
+    for file in run.glob("pairs/*/part-*.parquet"):
+        if POISON in str(pq.read_table(file).to_pylist()):
+            return f"part {int(file.stem.removeprefix('part-'))} of {file.parent}"
+    raise RuntimeError(f"{POISON!r} is in no part of {run}")
 
 
 def _poison_one(folder: Path) -> str:

@@ -142,7 +142,7 @@ class LoraConfig(Section):
     alpha: float = Field(default=32.0, gt=0.0)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    quantize: Literal["4bit"] | None = None  # the base model's weights, with bitsandbytes on a GPU (QLoRA)
+    quantize: Literal["4bit"] | None = None  # the base model's weights, with bitsandbytes (QLoRA)
 
 
 class TrainConfig(Section):
@@ -210,6 +210,12 @@ class TrainConfig(Section):
             raise ValueError(
                 f"min_workers={self.min_workers}: expected at most num_workers={self.num_workers}, which is the most"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _quantizable(self) -> Self:
+        if self.lora is not None and self.lora.quantize is not None and self.zero_stage == 3:
+            raise ValueError(f"lora.quantize={self.lora.quantize}: ZeRO-3 can't cut 4-bit weights; set zero_stage=2")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
 from mapl_ray.scoring.judge import judge_questions
 from mapl_ray.synthesis import select_functions
-from mapl_ray.training import check_loggers, check_sizes
+from mapl_ray.training import check_loggers, check_quantize, check_sizes
 
 METHODS: tuple[Method, ...] = ("rm", "dpo")
 
@@ -37,6 +37,7 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
             train = config.training(method)
             check_loggers(train.loggers)
             check_sizes(train)
+            check_quantize(train)
     if "tune" in stages and config.tune.search == "optuna":
         check_optuna()
     if "evaluate" in stages:

@@ -34,6 +34,7 @@ from mapl_ray.shards import (
 
 # Ray's own default is for ever: a row that kills its worker would do so again and again.
 MAX_RETRIES = 2
+_NAMED = 3  # parts, in a message
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -98,7 +99,8 @@ def run_stages(
                 raise
             reason = str(error).strip().splitlines()[0]
             raise RunError(
-                f"{stages[0].name}: workers died again and again: {reason} Finished parts are kept."
+                f"{stages[0].name}: workers died again and again: {reason} Finished parts are kept; not made: "
+                f"{_not_made(stages, items)}. A row that kills its worker is in one of them."
             ) from None
         if errors:
             raise RunError(f"{stages[0].name}: {errors[0]}")
@@ -106,6 +108,14 @@ def run_stages(
         (there or _committed(stage, marks), sum(item["stage"] == number for item in items))
         for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
     ]
+
+
+def _not_made(stages: Sequence[Stage], items: Sequence[Mapping[str, Any]]) -> str:
+    """The first parts that are missing, by the data set that they are made of."""
+    of_items = [(stages[item["stage"]], item["index"], item["fingerprint"]) for item in items]
+    missing = [(stage, index) for stage, index, mark in of_items if finished_part(stage.target, index, mark) is None]
+    named = ", ".join(f"part {index} of {stage.source}" for stage, index in missing[:_NAMED])
+    return named + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
 
 
 def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:

@@ -119,7 +119,7 @@ def _from_pretrained(
             attn_implementation=implementation,
             trust_remote_code=False,
             use_safetensors=True,
-            **({"quantization_config": _four_bit()} if four_bit else {}),
+            **({"quantization_config": _four_bit(dtype)} if four_bit else {}),
         )
 
     try:
@@ -130,13 +130,13 @@ def _from_pretrained(
         return load("eager")  # of families with code of their own: padded batches alone
 
 
-def _four_bit() -> BitsAndBytesConfig:
-    """NF4 with double quantization, computed in bfloat16 (Dettmers et al. 2023, section 3)."""
+def _four_bit(dtype: Dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantization (Dettmers et al. 2023, section 3), computed in the model's own type."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
         llm_int8_skip_modules=["lm_head", "score"],
     )
 

@@ -3,6 +3,7 @@
 from mapl_ray.training.engine_config import check_sizes, inlined
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.loop import train
+from mapl_ray.training.lora import check_quantize
 from mapl_ray.training.result import TrainResult, finished_result, run_fingerprint
 from mapl_ray.training.stop import Wish, sigterm_watch
 
@@ -10,6 +11,7 @@ __all__ = [
     "TrainResult",
     "Wish",
     "check_loggers",
+    "check_quantize",
     "check_sizes",
     "finished_result",
     "inlined",

@@ -22,8 +22,9 @@ Fill = Callable[[Batch], Batch]
 def reference_kind(config: TrainConfig, method: Method, tables: list[GroupTable]) -> Kind:
     """What `train.reference` comes to: `auto` takes the cheapest that the run has.
 
-    Scores cost nothing, an adapter one more forward pass, a frozen copy that and its memory. Raises `UserError` where
-    what is asked for is not there.
+    Scores cost nothing, an adapter one more forward pass, a frozen copy that and its memory. Scores are those of whole
+    weights: a policy of 4-bit weights would begin away from its reference, so there `auto` is the adapter. Raises
+    `UserError` where what is asked for is not there.
     """
     if method == "rm":
         return "none"
@@ -35,7 +36,7 @@ def reference_kind(config: TrainConfig, method: Method, tables: list[GroupTable]
         )
     if config.reference != "auto":
         return config.reference
-    if not unscored:
+    if not unscored and (config.lora is None or config.lora.quantize is None):
         return "scored"
     return "frozen" if config.lora is None else "adapter"
 

@@ -27,6 +27,7 @@ CONFIG = {
     "checkpoint_every_steps": 99,
 }
 LORA = {"lora": {"r": 4, "alpha": 8}}
+FOUR_BIT = {"lora": {"r": 4, "alpha": 8, "quantize": "4bit"}, "zero_stage": 2}
 # name -> method, changes to the config, whether the data has ref_logps
 RUNS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "rm lora 2": ("rm", {**LORA, "zero_stage": 2}, True),
@@ -35,6 +36,9 @@ RUNS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "dpo lora adapter": ("dpo", {**LORA, "zero_stage": 2}, False),
     "dpo lora adapter 3": ("dpo", {**LORA, "zero_stage": 3}, False),
     "dpo lora frozen": ("dpo", {**LORA, "zero_stage": 2, "reference": "frozen"}, True),
+    "rm 4bit": ("rm", FOUR_BIT, True),
+    "rm 4bit padded": ("rm", {**FOUR_BIT, "batching": "padded"}, True),
+    "dpo 4bit": ("dpo", FOUR_BIT, True),
     "dpo scored": ("dpo", {"zero_stage": 3}, True),
     "dpo frozen": ("dpo", {"zero_stage": 3}, False),
     "dpo offloaded": ("dpo", {"zero_stage": 3, "offload": "optimizer+parameters"}, True),
@@ -83,7 +87,9 @@ def outputs(module: torch.nn.Module, groups: Any, tokenizer: Any, batching: Any)
     return result
 
 
-@pytest.mark.parametrize("name", ["rm lora 2", "rm lora 3", "dpo lora scored", "dpo lora adapter 3"])
+@pytest.mark.parametrize(
+    "name", ["rm lora 2", "rm lora 3", "rm 4bit", "dpo lora scored", "dpo lora adapter 3", "dpo 4bit"]
+)
 def test_merged_model_and_adapter_are_the_same_model(
     runs: Path, name: str, tiny_model: Path, grid_groups: Any, tokenizer: Any
 ) -> None:
@@ -117,6 +123,25 @@ def test_stages_train_the_same_adapters_and_head(runs: Path, tiny_model: Path) -
     merged, base = weights(runs / "rm lora 2"), load_file(tiny_model / "model.safetensors")
     assert torch.equal(merged["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
     assert not torch.equal(merged["model.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_four_bit_weights_train_adapters_near_those_of_whole_weights(runs: Path, tiny_model: Path) -> None:
+    """QLoRA: the same draws over a rounded base, trees and padded batches alike, and an export into the whole base."""
+    whole, trees, padded = (rows(runs / name) for name in ("rm lora 2", "rm 4bit", "rm 4bit padded"))
+    for a, b, c in zip(whole, trees, padded, strict=True):
+        assert b["loss"] == pytest.approx(c["loss"], abs=1e-5)
+        assert 0.0 < abs(a["loss"] - b["loss"]) < 0.1
+    adapter = load_file(runs / "rm 4bit" / "adapter" / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0 for name, tensor in adapter.items() if "lora_B" in name)
+    merged, base = weights(runs / "rm 4bit"), load_file(tiny_model / "model.safetensors")
+    assert torch.equal(merged["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
+
+
+def test_a_policy_of_four_bits_begins_at_its_reference(runs: Path) -> None:
+    """`auto` takes the adapter switched off, though the data has `ref_logps`: those are of whole weights."""
+    first = rows(runs / "dpo 4bit")[0]
+    for level in ("pref", "intra", "inter"):
+        assert first[f"rewards/margins/{level}"] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +201,12 @@ def test_model_cards_tell_data_config_versions_and_metrics(runs: Path, data: Pat
         assert "from `tiny`" in card
 
 
-def test_what_can_not_be_had_is_told(tmp_path: Path) -> None:
-    four_bit = TrainConfig(lora={"quantize": "4bit"})
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match=r"train\.lora\.quantize=4bit: bitsandbytes needs a CUDA GPU"):
-            check_quantize(four_bit)
+def test_what_can_not_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_quantize(TrainConfig(lora={"quantize": "4bit"}))
+    monkeypatch.setattr("mapl_ray.training.lora.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"train\.lora\.quantize=4bit: bitsandbytes is not installed"):
+        check_quantize(TrainConfig(lora={"quantize": "4bit"}))
+    with pytest.raises(UserError, match="ZeRO-3 can't cut 4-bit weights"):
+        load_config(None, ["rm.lora.quantize=4bit", "rm.zero_stage=3"])
     with pytest.raises(UserError, match="reference=adapter needs lora"):
         load_config(None, ["train.reference=adapter"])
