@@ -14,6 +14,8 @@ from mapl_ray.model_states import state_bytes
 from mapl_ray.planning.shape import Shape
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`
+# Bytes of a 4-bit weight, with its doubly quantized scales (Dettmers et al. 2023, section 3).
+_NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 _LIVE = 1e9  # elements; DeepSpeed's stage3_max_live_parameters
 
 
@@ -46,11 +48,16 @@ def training_memory(
         host = trained * (12.0 if config.bf16 or stage >= 1 else 8.0) / (workers if stage >= 1 else 1)
     if config.offload == "optimizer+parameters":
         host += trained * size / share
-    frozen = shape.parameters if config.lora is not None else 0.0  # parameters
+    frozen, base = 0.0, 0.0  # parameters, bytes
+    if config.lora is not None:
+        frozen, base = shape.parameters, shape.parameters * size
+        if config.lora.quantize is not None:
+            # Embeddings and the head stay as they are.
+            base -= (shape.parameters - shape.embeddings * (1 if shape.tied else 2)) * (size - _NF4)
     if method == "dpo" and config.reference == "frozen":
-        frozen += shape.parameters
+        frozen, base = frozen + shape.parameters, base + shape.parameters * size
     return Memory(
-        states=states - host + frozen * size / share,
+        states=states - host + base / share,
         activations=_activations(shape, config, size) * tokens,
         logits=edges * shape.vocabulary * (16.0 if config.bf16 else 12.0) if method == "dpo" else 0.0,
         buffers=_buffers(shape, config, trained, frozen, stage, workers),

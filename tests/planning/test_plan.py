@@ -115,6 +115,11 @@ def test_memory_by_hand(stage: int) -> None:
     assert small.states == state_bytes(trained, stage, 8, bf16=True) + 2e9 / (8 if stage == 3 else 1)
     offloaded = TrainConfig(bf16=True, offload="optimizer", zero_stage=2)
     if stage == 2:
+        four_bit = train.model_copy(update={"lora": LoraConfig(r=8, quantize="4bit")})
+        least = training_memory(SHAPE, four_bit, "rm", 8, tokens=1, edges=1, zero_stage=2)
+        # 20 million weights in both embeddings; 4 bits, a byte for 64 weights and four for 64 * 256 of the others.
+        base = 20e6 * 2 + 980e6 * (0.5 + 1 / 64 + 4 / (64 * 256))
+        assert least.states == pytest.approx(state_bytes(trained, stage, 8, bf16=True) + base)
         moved = training_memory(SHAPE, offloaded, "rm", 8, tokens=1, edges=1, zero_stage=2)
         assert (moved.host, moved.states) == (12e9 / 8, 2e9 + 4e9 / 8)
 
