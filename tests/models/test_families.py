@@ -13,7 +13,7 @@ from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
 from mapl_ray.config import LevelWeights
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, prepare_for_trees
-from mapl_ray.models.tree_attention import attention_implementation, row_budget
+from mapl_ray.models.tree_attention import FLEX_BLOCK, attention_implementation, row_budget
 from mapl_ray.objective import dpo_rewards, relation_loss
 
 WINDOW = {"sliding_window": 9}  # below the length of every sequence here
@@ -102,6 +102,23 @@ def test_trees_equal_padded(family: str, groups: list[EncodedGroup], tokenizer: 
         torch.testing.assert_close(trees[0], padded[0], rtol=1e-6, atol=1e-5)
         assert trees[1] == pytest.approx(padded[1], abs=1e-5)
         torch.testing.assert_close(trees[2], padded[2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [family if family in ("Llama", "Gemma 2") else pytest.param(family, marks=pytest.mark.long) for family in FAMILIES],
+)
+def test_trees_by_flex_attention_equal_padded(family: str, groups: list[EncodedGroup], tokenizer: Any) -> None:
+    """A GPU's way as it is batched there; torch has its forward pass alone on a CPU, and compiles it for seconds."""
+    kind, options = FAMILIES[family]
+    model = build(kind, {**BASE, **options}, AutoModelForCausalLM, tokenizer)
+    with torch.no_grad():
+        padded = PolicyLogps(model)(collate(groups, "padded", tokenizer.pad_token_id))
+        model.set_attn_implementation("flex_attention")
+        batch = collate(groups, "tree", tokenizer.pad_token_id, FLEX_BLOCK, row_tokens=row_budget(model))
+        assert batch.input_ids.shape[0] < len(groups)
+        trees = PolicyLogps(model)(batch)
+    torch.testing.assert_close(trees, padded, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize(
