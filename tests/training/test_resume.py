@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+
+from tests.training.compare import largest_difference, weights
 
 STEPS = 6
 CONFIG = {
@@ -27,20 +27,11 @@ RESIZED = (2, 3)  # with two groups of parameters, those that decay and those th
 STOPS = dict(zip(STAGES, random.Random(4).sample(range(1, STEPS), 4), strict=True))
 
 
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "model" / "model.safetensors")
-
-
 def rows(output: Path) -> list[dict[str, float]]:
     """What was logged at every step, without what depends on clock and machine."""
     lines = (output / "metrics.jsonl").read_text().splitlines()
     of_the_machine = ("second", "memory")
     return [{k: v for k, v in json.loads(line).items() if not any(w in k for w in of_the_machine)} for line in lines]
-
-
-def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
 @pytest.fixture(scope="module")
