@@ -1,6 +1,6 @@
 # make demo       set up, then run the whole pipeline on the shipped sample (CPU, offline)
 # make test       set up, then lint, type-check and test
-# make test-long        searches, elastic training and kills; FlexAttention of every family (minutes)
+# make test-long        searches, elastic training and kills at length; FlexAttention of every family; peaks of memory (minutes)
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
 # make reliability      do every fault of docs/reliability.md to the real system, and write that page (an hour)
 # make evidence         the experiment of docs/evidence.md (about an hour of one core; it can be interrupted)

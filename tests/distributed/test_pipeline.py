@@ -108,6 +108,7 @@ def test_a_rerun_skips_what_is_finished_and_says_so(whole: tuple[Path, str]) -> 
     assert {path: path.stat().st_mtime_ns for path in kept} == before
 
 
+@pytest.mark.long
 def test_the_best_config_trains_as_it_is(whole: tuple[Path, str]) -> None:
     """From any folder: it names the run's data, and its model stands beside the others."""
     run, _ = whole

@@ -17,21 +17,17 @@ from benchmarks.reliability.runs import parts
 from mapl_ray.shards import iter_rows, read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-ROWS = 960
 
 
-@pytest.fixture(scope="module")
-def source(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_source(path: Path, data: Path, rows_wanted: int) -> None:
     """Real pairs, with a row that is rejected when it is read."""
-    path = tmp_path_factory.mktemp("source") / "pairs.jsonl"
-    with gzip.open(shared_data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
-        rows = [next(lines) for _ in range(ROWS)]
+    with gzip.open(data / "alpaca_eval_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [next(lines) for _ in range(rows_wanted)]
     path.write_text("".join([*rows, json.dumps({"prompt": "a", "chosen": "b", "rejected": 3}) + "\n"]))
-    return path
 
 
 def start(source: Path, output: Path) -> Command:
-    # Small shards, so that there are many points to be killed at: over a hundred parts.
+    # Small shards, so that there are many points to be killed at.
     words = [f"data.path={source}", f"output_dir={output}", "name=run", "synthesis.rows_per_shard=8"]
     return commands.start(["synthesize", *words, "cluster.num_cpus=2"], output)
 
@@ -41,8 +37,11 @@ def finish(source: Path, output: Path) -> None:
     assert command.finish(300) == 0, command.text()[-3000:]
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
-def test_kills_change_nothing(kills: int, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kills", "rows", "further"), [(3, 240, 8), pytest.param(20, 960, 2, marks=pytest.mark.long)])
+def test_kills_change_nothing(kills: int, rows: int, further: int, shared_data: Path, tmp_path: Path) -> None:
+    """`further`: the most parts from one kill to the next."""
+    source = tmp_path / "pairs.jsonl"
+    write_source(source, shared_data, rows)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
@@ -52,7 +51,7 @@ def test_kills_change_nothing(kills: int, source: Path, tmp_path: Path) -> None:
         command = start(source, killed)
         # The first ones while the pairs are read and written, then after a few more parts.
         early = len(points) < kills // 6 + 1
-        target = 0 if early else parts(killed / "run") + rng.randint(0, 40 // kills)
+        target = 0 if early else parts(killed / "run") + rng.randint(0, further)
         if not wait_until(lambda target=target: parts(killed / "run") >= target, command):
             break
         time.sleep(rng.uniform(0.0, 8.0 if early else 0.02))
@@ -70,6 +69,6 @@ def test_kills_change_nothing(kills: int, source: Path, tmp_path: Path) -> None:
     ids = [row["pair_id"] for s in ("train", "eval") for row in iter_rows(killed / "run" / "groups" / s)]
     assert len(ids) == len(set(ids))
     pairs = [read_manifest(killed / "run" / "pairs" / split) for split in ("train", "eval")]
-    assert sum(manifest.input_rows for manifest in pairs) == ROWS + 1
+    assert sum(manifest.input_rows for manifest in pairs) == rows + 1
     leftovers = [p.name for p in (killed / "run").rglob("*") if p.name.endswith(".tmp") or p.name == ".spill"]
     assert leftovers == []

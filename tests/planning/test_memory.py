@@ -22,6 +22,7 @@ RANKS = 2
 CASES: list[tuple[Any, Any]] = [("rm", 0), ("rm", 2), ("dpo", 3)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are set back through Linux's /proc")
 def test_the_estimate_is_near_the_peak_of_real_ranks(tmp_path: Path, grid_groups: Any) -> None:
     groups = grid_groups(16)
