@@ -23,7 +23,7 @@ CONFIG = {
         "max_steps": 2,
         "micro_batch_size": 2,
         "max_sequence_tokens": 2048,
-        "num_workers": 2,
+        "num_workers": 1,  # several: tests/training, test_runtime.py, tests/multihost
         "cpus_per_worker": 0.5,
         "eval_every_steps": 2,
     },
@@ -96,6 +96,7 @@ def test_the_table_compares_with_the_baseline(whole: tuple[Path, str]) -> None:
         assert str(run / artefact) in printed
 
 
+@pytest.mark.long
 def test_a_rerun_skips_what_is_finished_and_says_so(whole: tuple[Path, str]) -> None:
     run, _ = whole
     kept = [p for p in run.rglob("*") if p.suffix in (".parquet", ".safetensors") or p.name == "trials.json"]

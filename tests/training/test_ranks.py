@@ -102,7 +102,7 @@ def test_what_is_left_out_or_cut_is_counted_over_all_ranks(runs: Path, run: str,
     assert result["too_long"] == (11 if reason == "too_long" else 0)
 
 
-@pytest.mark.parametrize("method", ["rm", "dpo"])
+@pytest.mark.parametrize("method", ["rm", pytest.param("dpo", marks=pytest.mark.long)])
 def test_training_learns_every_level(launch: Any, data: Path, tmp_path: Path, method: str) -> None:
     """13 groups can be learnt by heart, the intra and inter relations included."""
     config = {
