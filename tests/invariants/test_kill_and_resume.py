@@ -1,4 +1,4 @@
-"""Synthesis killed at twenty random points, with all that it started, ends with the very same data (`make test-long`)."""
+"""Synthesis killed at twenty random points, with all that it started, ends with the same data (`make test-long`)."""
 
 import gzip
 import json
