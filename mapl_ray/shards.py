@@ -233,7 +233,8 @@ def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
     with (directory / part.file).open("rb") as handle:
         table = pq.read_table(handle)
     refuse_extensions(table.schema, str(directory / part.file))
-    return table.to_pylist()  # type: ignore[no-any-return]
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def read_notes(directory: Path, part: Part) -> Any:

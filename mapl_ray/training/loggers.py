@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import time
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from mapl_ray.errors import UserError
+from mapl_ray.optional import require
 from mapl_ray.shards import write_json
 
 _PROJECT = "mapl"  # where WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME do not name another
@@ -32,11 +32,8 @@ class MetricLogger(Protocol):
 
 def check_loggers(names: Iterable[str]) -> None:
     """Raises `UserError` naming the packages that are missing here and how to install them."""
-    if missing := [_PACKAGES[name] for name in names if importlib.util.find_spec(_PACKAGES[name]) is None]:
-        raise UserError(
-            f"train.loggers={list(names)}: not installed here: {', '.join(missing)}. Run `pip install "
-            f"{' '.join(missing)}`, on every node, or take it out of train.loggers."
-        )
+    names = list(names)
+    require(f"train.loggers={names}", [_PACKAGES[name] for name in names], "take it out of train.loggers")
 
 
 def open_logger(name: str, output_dir: Path, resumed_step: int, settings: Mapping[str, Any]) -> MetricLogger:

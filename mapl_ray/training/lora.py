@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ import torch
 from mapl_ray.config import LoraConfig, Method, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import quiet_transformers
+from mapl_ray.optional import require
 
 
 def check_quantize(config: TrainConfig) -> None:
     """Raises `UserError` where 4-bit weights can't be had: without bitsandbytes."""
-    if config.lora is None or config.lora.quantize is None or find_spec("bitsandbytes") is not None:
-        return
-    what = f"train.lora.quantize={config.lora.quantize}"
-    raise UserError(f"{what}: bitsandbytes is not installed. `pip install bitsandbytes`, or set it to null.")
+    if config.lora is not None and config.lora.quantize is not None:
+        require(f"train.lora.quantize={config.lora.quantize}", ["bitsandbytes"], "set it to null")
 
 
 def with_adapter(model: Any, lora: LoraConfig, method: Method, seed: int) -> Any:

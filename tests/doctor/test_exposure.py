@@ -13,9 +13,9 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from mapl_ray.doctor import finding as token_file
 from mapl_ray.doctor.ask import ask
 from mapl_ray.doctor.endpoints import check_endpoints, endpoints, is_loopback, judge
+from mapl_ray.doctor.token_file import check_token_file
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_token_file_is_its_owners_alone(
     token.write_text("secret-of-this-test")
     token.chmod(mode)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    (finding,) = token_file.check_token_file()
+    (finding,) = check_token_file()
     assert finding.level == level
     assert f"{mode:04o}" in finding.detail
     assert finding.cure == ("" if level == "ok" else f"chmod 600 {token}")
@@ -165,4 +165,4 @@ def test_the_token_file_is_its_owners_alone(
 
 def test_no_token_file_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
-    assert list(token_file.check_token_file()) == []
+    assert list(check_token_file()) == []

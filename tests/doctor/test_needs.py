@@ -7,7 +7,7 @@ import pytest
 
 from mapl_ray import doctor
 from mapl_ray.config import RunConfig
-from mapl_ray.doctor import findings as looked_at
+from mapl_ray.doctor import checks
 from mapl_ray.doctor.finding import Finding
 
 
@@ -50,7 +50,7 @@ def test_a_missing_data_file_fails_and_a_hub_name_does_not(monkeypatch: pytest.M
     assert findings_about("data", data={"path": "org/dataset"})[0].level == "warn"
 
 
-def test_every_source_is_looked_at(tmp_path: Path) -> None:
+def test_every_source_is_checks(tmp_path: Path) -> None:
     (tmp_path / "here.jsonl").write_text("{}")
     mix = [
         {"path": str(tmp_path / "here.jsonl")},
@@ -60,14 +60,14 @@ def test_every_source_is_looked_at(tmp_path: Path) -> None:
     assert [finding.level for finding in findings_about("data", data={"mix": mix})] == ["ok", "ok", "fail"]
 
 
-def test_addresses_are_looked_at_and_no_password_is_shown() -> None:
+def test_addresses_are_checks_and_no_password_is_shown() -> None:
     mix = [{"path": uri} for uri in ("s3://KEY:hunter2@bucket/a.jsonl", "s3://KEY:a/hunter2@bucket/a", "s3://[b/a")]
     found = findings_about("data", data={"mix": mix})
     assert [finding.level for finding in found] == ["fail"] * 3
     assert not [finding for finding in found if "hunter2" in finding.detail + finding.cure]
 
 
-def test_benchmarks_are_looked_at(tmp_path: Path) -> None:
+def test_benchmarks_are_checks(tmp_path: Path) -> None:
     (tmp_path / "here.txt").write_text("Why?\n")
     names = [str(tmp_path / "here.txt"), "s3://bucket/there.txt", str(tmp_path / "gone.txt"), "ftp://host/a.txt"]
     found = findings_about("benchmark", data={"benchmarks": names})
@@ -75,7 +75,7 @@ def test_benchmarks_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looked_at, "_cpus", lambda: 2)
+    monkeypatch.setattr(checks, "_cpus", lambda: 2)
     train = {"num_workers": 3, "cpus_per_worker": 1.0}
     found = {finding.detail.split(" wants")[0]: finding for finding in findings_about("resources", train=train)}
     assert list(found) == ["score", "train rm", "train dpo", "tune", "evaluate"]
@@ -90,8 +90,8 @@ def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch
     assert {finding.level for finding in fits} == {"ok"}
 
 
-def test_what_looks_at_pairs_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looked_at, "_cpus", lambda: 2)
+def test_what_looks_at_pairs_is_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_cpus", lambda: 2)
     scoring = {"judge": {"model": "policy"}, "pair_reward_model": str(tmp_path), "cpus_per_engine": 3}
     found = {finding.what: finding for finding in doctor.diagnose(run_config(scoring=scoring))}
     assert found["judge"].level == "ok"
@@ -107,14 +107,14 @@ def test_what_looks_at_pairs_is_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
     assert [(finding.level, finding.cure) for finding in gone] == [("fail", "mend scoring.judge.model")]
 
 
-def test_the_folder_looked_at_may_not_exist_yet(tmp_path: Path) -> None:
-    (finding,) = looked_at._disk(tmp_path / "not" / "yet")
+def test_the_folder_checks_may_not_exist_yet(tmp_path: Path) -> None:
+    (finding,) = checks._disk(tmp_path / "not" / "yet")
     assert finding.level in ("ok", "warn")
     assert str(tmp_path) in finding.detail
     if os.geteuid() != 0:  # root may write anywhere
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
-        assert next(iter(looked_at._disk(locked / "runs"))).level == "fail"
+        assert next(iter(checks._disk(locked / "runs"))).level == "fail"
 
 
 def test_the_size_of_the_engines_is_told() -> None:
@@ -129,7 +129,7 @@ def test_the_size_of_the_engines_is_told() -> None:
 
 
 def test_engines_that_do_not_fit_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looked_at, "_memory_gib", lambda: (8.0, 8.0))
+    monkeypatch.setattr(checks, "_memory_gib", lambda: (8.0, 8.0))
     (finding,) = findings_about("engines", scoring={"kv_cache_gib": 2, "num_engines": 3})  # 3 * (1 + 2) and a little
     assert finding.level == "fail"
     assert "9.0 GiB of main memory for 3 engine(s)" in finding.detail

@@ -44,6 +44,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "dpo frozen": ("dpo", {"zero_stage": 3}, False),
     "dpo offloaded": ("dpo", {"zero_stage": 3, "offload": "optimizer+parameters"}, True),
     "rm plain": ("rm", {"zero_stage": 2}, True),
+    "rm bf16": ("rm", {"zero_stage": 2, "bf16": True}, True),
     "rm offloaded": ("rm", {"zero_stage": 2, "offload": "optimizer"}, True),
 }
 DROPOUT = {"lora": {"r": 4, "dropout": 0.2}, "zero_stage": 3, "checkpoint_every_steps": 2}
@@ -129,6 +130,11 @@ def test_four_bit_weights_train_adapters_near_those_of_whole_weights(runs: Path,
     assert torch.equal(merged["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
 
 
+def test_bfloat16_learns_what_float32_learns(runs: Path) -> None:
+    for whole, half in zip(rows(runs / "rm plain"), rows(runs / "rm bf16"), strict=True):
+        assert 0.0 < abs(whole["loss"] - half["loss"]) < 0.1
+
+
 def test_a_policy_of_four_bits_begins_at_its_reference(runs: Path) -> None:
     """`auto` takes the adapter switched off, though the data has `ref_logps`: those are of whole weights."""
     first = rows(runs / "dpo 4bit")[0]
@@ -193,11 +199,8 @@ def test_model_cards_tell_data_config_versions_and_metrics(runs: Path, data: Pat
         assert "from `tiny`" in card
 
 
-def test_what_can_not_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_quantize(TrainConfig(lora={"quantize": "4bit"}))
-    monkeypatch.setattr("mapl_ray.training.lora.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"train\.lora\.quantize=4bit: bitsandbytes is not installed"):
-        check_quantize(TrainConfig(lora={"quantize": "4bit"}))
+def test_what_can_not_be_had_is_told() -> None:
+    check_quantize(TrainConfig(lora={"quantize": "4bit"}))  # without bitsandbytes: tests/test_optional.py
     with pytest.raises(UserError, match="ZeRO-3 can't cut 4-bit weights"):
         load_config(None, ["rm.lora.quantize=4bit", "rm.zero_stage=3"])
     with pytest.raises(UserError, match="reference=adapter needs lora"):

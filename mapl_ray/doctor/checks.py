@@ -1,4 +1,4 @@
-"""All findings of `mapl doctor`, one after another."""
+"""All that `mapl doctor` looks at, one thing after another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mapl_ray.config import RunConfig
 from mapl_ray.doctor.endpoints import check_endpoints
-from mapl_ray.doctor.finding import Finding, check_token_file
+from mapl_ray.doctor.finding import Finding
 from mapl_ray.doctor.memory import check_memory
+from mapl_ray.doctor.token_file import check_token_file
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri
 
