@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from mapl_ray.addresses import is_loopback
 from mapl_ray.errors import RunError, UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -60,13 +60,8 @@ def job_server(address: str | None) -> str:
     return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 8265)}"
 
 
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host can only be this machine. A name other than `localhost` counts as remote."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def on_this_machine(client: JobSubmissionClient, url: str) -> bool:
@@ -75,7 +70,7 @@ def on_this_machine(client: JobSubmissionClient, url: str) -> bool:
     A loopback address alone does not tell, for it may be the near end of a tunnel or of `kubectl port-forward`. So look
     for a process of the cluster's session among this machine's, in this process's mount namespace.
     """
-    if not is_loopback(url):
+    if not is_loopback(_host(url)):
         return False
     own = _mount_namespace("self")
     if own is None:  # No /proc to look at, as on macOS: loopback is all there is to go by.
@@ -105,7 +100,7 @@ def asks_for_token(url: str, timeout_seconds: float = 10.0) -> bool:
     Raises `UserError` if nothing answers there.
     """
     # A proxy must not answer for a cluster on this machine.
-    handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    handlers = [urllib.request.ProxyHandler({})] if is_loopback(_host(url)) else []
     try:
         urllib.request.build_opener(*handlers).open(f"{url}/api/jobs/", timeout=timeout_seconds).close()
     except urllib.error.HTTPError as error:
@@ -128,14 +123,14 @@ def check_protection(url: str, *, protected: bool, allow_unprotected: bool) -> l
     Raises `UserError` for a remote one that does not, unless `allow_unprotected`.
     """
     if not protected:
-        if not is_loopback(url) and not allow_unprotected:
+        if not is_loopback(_host(url)) and not allow_unprotected:
             raise UserError(
                 f"{url}: this cluster runs anybody's code, for it asks for no token. Start it with "
                 "RAY_AUTH_MODE=token (every file under cluster/ does), or pass --allow-unprotected if its network is "
                 "closed to others."
             )
         return [f"{url} asks for no token: whoever reaches this port can run code there."]
-    if not is_loopback(url) and url.startswith("http://"):
+    if not is_loopback(_host(url)) and url.startswith("http://"):
         return [f"{url} is not encrypted, the token can be read on the way: better through an ssh tunnel."]
     return []
 

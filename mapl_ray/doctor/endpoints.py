@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import groupby
 
 import psutil
 
+from mapl_ray.addresses import is_loopback
 from mapl_ray.doctor.ask import Answer, ask
 from mapl_ray.doctor.finding import Finding
 
@@ -67,13 +67,6 @@ def _process(pid: int | None) -> str | None:
     except psutil.Error:
         return None
     return next((what for word, what in _PROCESSES.items() if word in command), None)
-
-
-def is_loopback(host: str) -> bool:
-    """Also of an IPv4 address in an IPv6 one's clothes."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 def check_endpoints() -> Iterator[Finding]:

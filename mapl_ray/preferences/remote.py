@@ -6,9 +6,7 @@ Credentials come from where pyarrow looks for them (environment, profile, instan
 from __future__ import annotations
 
 import io
-import ipaddress
 import re
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +17,11 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from mapl_ray.addresses import is_metadata_service
 from mapl_ray.errors import UserError, first_line
 
 _SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "file")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# Where clouds hand their credentials to whoever asks from inside, beside link-local addresses: Google's names for it,
-# AWS over IPv6, Alibaba, Oracle, Azure's host.
-_METADATA_NAMES = ("metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal")
-_METADATA_ADDRESSES = ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ def check_address(uri: str, key: str) -> None:
     if scheme == "file" and address.netloc:
         raise UserError(f"{key}={uri!r}: file:// names files of this machine, without a host: file:///folder/a.jsonl.")
     for host in _hosts(address):
-        if _hands_out_credentials(host):
+        if is_metadata_service(host):
             raise UserError(f"{key}={uri!r}: {host} is an address of a cloud's metadata service, and holds no data.")
 
 
@@ -89,20 +84,6 @@ def _hosts(address: SplitResult) -> Iterator[str]:
     for name, value in parse_qsl(address.query):
         if "endpoint" in name.lower() or "proxy" in name.lower():
             yield urlsplit(value if "://" in value else f"//{value}").hostname or ""
-
-
-def _hands_out_credentials(host: str) -> bool:
-    """Of a host as it is written; what a name stands for is only known when it is asked."""
-    host = host.rstrip(".").partition("%")[0]
-    try:
-        number = ipaddress.ip_address(host)
-    except ValueError:
-        try:
-            number = ipaddress.ip_address(socket.inet_aton(host))  # also 2852039166, 0xa9fea9fe and 169.16689662
-        except (OSError, ValueError):
-            return host in _METADATA_NAMES
-    number = getattr(number, "ipv4_mapped", None) or number
-    return number.is_link_local or str(number) in _METADATA_ADDRESSES
 
 
 def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:

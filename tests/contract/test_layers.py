@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mapl_ray"
 HEAVY = ("ray", "vllm", "deepspeed")
 # From top to bottom: a layer imports itself and what stands before it.
 ORDER = (
-    "errors", "optional", "arrow_types", "versions", "records", "group_columns", "config", "shards", "preferences",
-    "model_copies", "instructions", "synthesis", "batches", "objective", "models", "scoring", "training",
+    "errors", "addresses", "optional", "arrow_types", "versions", "records", "group_columns", "config", "shards",
+    "preferences", "model_copies", "instructions", "synthesis", "batches", "objective", "models", "scoring", "training",
     "evaluation", "tuning", "report", "distributed", "model_states", "planning", "doctor", "cli",
 )  # fmt: skip
 # A plan counts by the formulas of `training`, whose package loads DeepSpeed.

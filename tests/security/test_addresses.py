@@ -15,8 +15,8 @@ from mapl_ray.preferences import Contamination, check_source
 
 LINK_LOCAL = [
     "169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.16689662", "[::ffff:169.254.169.254]",
-    "[fe80::1]", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "metadata.google.internal", "METADATA",
-    "metadata.google.internal.",
+    "[fe80::1]", "[fd00:ec2::254]", "[fd20:ce::254]", "[64:ff9b::169.254.169.254]", "[2002:a9fe:a9fe::1]",
+    "100.100.100.200", "168.63.129.16", "metadata.google.internal", "METADATA", "metadata.google.internal.",
 ]  # fmt: skip
 
 
