@@ -123,11 +123,12 @@ def _from_pretrained(
         )
 
     try:
-        return load(attention_implementation(device, config))
+        model = load(attention_implementation(device, config))
     except ValueError as error:
         if "does not support an attention implementation" not in str(error):
             raise
-        return load("eager")  # of families with code of their own: padded batches alone
+        model = load("eager")  # of families with code of their own: padded batches alone
+    return _differentiable(model) if four_bit else model
 
 
 def _four_bit(dtype: Dtype) -> BitsAndBytesConfig:
@@ -139,6 +140,19 @@ def _four_bit(dtype: Dtype) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=getattr(torch, dtype),
         llm_int8_skip_modules=["lm_head", "score"],
     )
+
+
+def _differentiable(model: Any) -> Any:
+    """The model with bitsandbytes' AVX512-bf16 kernel switched off in every 4-bit layer.
+
+    On processors that have it, the first forward pass in eval mode repacks a layer's weights for that kernel, for
+    good. It has no backward pass, so training steps after an evaluation would lose the gradient through the layer
+    without an error, and it multiplies in bfloat16 whatever the compute dtype is.
+    """
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:
