@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.phrasing import bound_phrases, exact_phrase, fill, fill_bounds
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
+from mapl_ray.instructions.verdicts import Span, Verdict, wanted
 
 # Half of a count's templates take the bound as an object, so that a dozen nouns read well in them.
 COUNT_TEMPLATES: tuple[str, ...] = (
@@ -19,12 +21,26 @@ COUNT_TEMPLATES: tuple[str, ...] = (
     "The answer must have {bound}.",
 )
 
+SpanOf: TypeAlias = Callable[[Features], Span]
+
 _COMPARE: dict[str, Callable[[int, int], bool]] = {"at least": operator.ge, "at most": operator.le}
 
 
 def within_bound(value: int, args: Args) -> bool:
     """Whether a count keeps the bound of `direction` and `n`."""
     return bool(_COMPARE[args["direction"]](value, args["n"]))
+
+
+def span_verdict(span: Span, args: Args) -> Verdict:
+    """Whether every count of the span keeps the bound of `direction` and `n`."""
+    return span.at_least(args["n"]) if args["direction"] == "at least" else span.at_most(args["n"])
+
+
+def _spans(name: str, value: Callable[[Features], int], span: Callable[[Features], Span] | None) -> SpanOf:
+    """The span of a text under all readings, the documented one among them, computed once a text."""
+    if span is None:
+        return lambda text: text.measure(f"{name} span", lambda text: Span.over(text.measure(name, value)))
+    return lambda text: text.measure(f"{name} span", lambda text: Span.over(text.measure(name, value), span(text)))
 
 
 def count_function(
@@ -34,6 +50,7 @@ def count_function(
     nouns: tuple[str, str],
     templates: Sequence[str] = COUNT_TEMPLATES,
     *,
+    span: SpanOf | None = None,
     quantity: str | None = None,
     least: int = 1,
     most: int | None = None,
@@ -46,11 +63,13 @@ def count_function(
     """Register "at least / at most n things". Templates take `{bound}`, as in "at least 5 words".
 
     Arguments: `direction` ("at least" or "at most") and `n`. The direction is drawn first, whatever the flags;
-    `least` and `most` are the smallest and the largest threshold that are worth saying.
+    `least` and `most` are the smallest and the largest threshold that are worth saying. `span` gives the fewest and
+    the most that other readings than `value` come to; without it, readers agree on `value`.
     """
+    span_of = _spans(name, value, span)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
-        values = [(text.measure(name, value), flag) for text, flag in case.flags]
+        values = [(span_of(text), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng, least=least, most=most, min_gap=min_gap)
             if n is not None:
@@ -72,6 +91,7 @@ def count_function(
             excludes=frozenset(excludes),
             size=size,
             sides=sides,
+            readings=lambda text, args: span_verdict(span_of(text), args),
         )
     )
 
@@ -83,6 +103,7 @@ def presence_function(
     use: Sequence[str],
     avoid: Sequence[str],
     *,
+    surely: Callable[[Features], Verdict] | None = None,
     quantity: str | None = None,
     ifeval: Callable[[Args], IfEval | None] | None = None,
     excludes: Iterable[str] = (),
@@ -90,12 +111,17 @@ def presence_function(
 ) -> InstructionFunction:
     """Register "use / do not use the thing"; `use[i]` and `avoid[i]` are the two sides of one wording.
 
-    Argument: `use`, a bool. Each text's flag fixes it: True where a text that must satisfy has the thing.
+    Argument: `use`, a bool. Each text's flag fixes it: True where a text that must satisfy has the thing. `surely`
+    says whether the thing is there for every reader: None where that is arguable; without it, readers agree.
     """
 
+    def seen(text: Features) -> Verdict:
+        there = text.measure(name, present)
+        return there if surely is None or text.measure(f"{name} surely", surely) is there else None
+
     def draw(case: Case, rng: random.Random) -> Args | None:
-        sides = {text.measure(name, present) == flag for text, flag in case.flags}
-        if len(sides) > 1:
+        sides = {wanted(seen(text), flag) for text, flag in case.flags}
+        if len(sides) > 1 or None in sides:
             return None
         return {"use": sides.pop() if sides else rng.random() < 0.5}
 
@@ -110,6 +136,7 @@ def presence_function(
             ifeval=ifeval,
             excludes=frozenset(excludes),
             sides=sides,
+            readings=lambda text, args: wanted(seen(text), bool(args["use"])),
         )
     )
 
@@ -121,6 +148,7 @@ def exact_function(
     nouns: tuple[str, str],
     templates: Sequence[str],
     *,
+    span: SpanOf | None = None,
     quantity: str | None = None,
     excludes: Iterable[str] = (),
     size: bool = False,
@@ -131,18 +159,20 @@ def exact_function(
     The field is filled in as in "exactly 5 lines", and "no lines" for 0.
 
     Argument: `n`, from `least`. Where no text must satisfy, it lies one to three beside the value of one that must not.
+    `span` is that of `count_function`.
     """
+    span_of = _spans(name, value, span)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
-        values = [(text.measure(name, value), flag) for text, flag in case.flags]
-        wanted = {number for number, flag in values if flag}
-        if len(wanted) > 1:
+        spans = [(span_of(text), flag) for text, flag in case.flags]
+        inside = {span for span, flag in spans if flag}
+        if len(inside) > 1:
             return None
-        beside = [number + step for number, _ in values for step in (-3, -2, -1, 1, 2, 3) if number + step >= least]
-        n = wanted.pop() if wanted else rng.choice(beside)
-        if n < least:
-            return None
-        return {"n": n} if all((number == n) == flag for number, flag in values) else None
+        if inside:
+            n, most = inside.pop()
+            return {"n": n} if n == most and n >= least else None
+        beside = [n for span, _ in spans for d in (1, 2, 3) for n in (span.fewest - d, span.most + d) if n >= least]
+        return {"n": rng.choice(beside)}
 
     return register(
         InstructionFunction(
@@ -154,5 +184,6 @@ def exact_function(
             phrasings=lambda args: fill(templates, count=exact_phrase(args["n"], *nouns)),
             excludes=frozenset(excludes),
             size=size,
+            readings=lambda text, args: span_of(text).within(args["n"], args["n"]),
         )
     )

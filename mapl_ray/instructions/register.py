@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
+from mapl_ray.instructions.verdicts import Verdict
 
 Draw: TypeAlias = Callable[[Case, random.Random], Args | None]
 
@@ -35,11 +36,13 @@ def instruction_function(
     excludes: Iterable[str] = (),
     size: bool = False,
     sides: Sides = "two",
+    readings: Callable[[Features, Args], Verdict] | None = None,
 ) -> Callable[[Draw], InstructionFunction]:
     """Register the decorated function, which draws JSON-able arguments for a `Case` or says None.
 
     `name` defaults to the function's own, `quantity` to the name. Instructions are checked on every text of the case
-    before they are used, so a draw that is wrong costs a redraw and nothing else.
+    before they are used, so a draw that is wrong costs a redraw and nothing else. `readings` gives the verdict of other
+    readings than `check`, None where they differ; no instruction is drawn where one differs from `check`.
     """
 
     def decorate(draw: Draw) -> InstructionFunction:
@@ -56,6 +59,7 @@ def instruction_function(
                 excludes=frozenset(excludes),
                 size=size,
                 sides=sides,
+                readings=readings,
             )
         )
 

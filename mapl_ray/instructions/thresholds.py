@@ -1,7 +1,8 @@
 """Numbers for instructions: far enough from the response's own value, and round as a person would have them.
 
 A threshold keeps a margin of 10 % and at least 2 units from every value it is drawn against, so that a person
-who counts a little differently comes to the same verdict.
+who counts a little differently comes to the same verdict. Where readings of a text differ in what counts, its value is
+a `Span`, and the margin is kept from both ends.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import random
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
+from mapl_ray.instructions.verdicts import Span
+
 T = TypeVar("T")
 Direction = Literal["at least", "at most"]
 DIRECTIONS: tuple[Direction, Direction] = ("at least", "at most")
-Values = Sequence[tuple[int, bool]]  # (value of a text, whether it must satisfy)
+Values = Sequence[tuple[int | Span, bool]]  # (value of a text, whether it must satisfy)
 
 _REACH = 2.0  # how far, as a factor, a threshold may lie from the nearest value
 _UNITS = (1, 5, 10, 50)
@@ -46,11 +49,12 @@ def draw_threshold(
     low, high = least, None
     bounded_below = False
     for value, satisfied in values:
-        gap = margin(value, min_gap)
+        fewest, most_here = value if isinstance(value, tuple) else (value, value)
         if satisfied == (direction == "at least"):
-            high = value - gap if high is None else min(high, value - gap)
+            below = fewest - margin(fewest, min_gap)
+            high = below if high is None else min(high, below)
         else:
-            low, bounded_below = max(low, value + gap), True
+            low, bounded_below = max(low, most_here + margin(most_here, min_gap)), True
     if high is None:
         high = max(math.floor(low * _REACH), low + 3 * min_gap)
     elif not bounded_below:
@@ -64,18 +68,18 @@ def draw_range(values: Values, rng: random.Random, *, least: int = 1, min_gap: i
 
     None where no range keeps the margins.
     """
-    inside = [value for value, satisfied in values if satisfied]
-    outside = [value for value, satisfied in values if not satisfied]
+    inside = [Span.over(value) for value, satisfied in values if satisfied]
+    outside = [Span.over(value) for value, satisfied in values if not satisfied]
     if not inside:
         # Nobody is inside: stand in for the value that the range is made around, beside those that must be outside.
-        anchor = max(1, rng.choice(outside)) if outside else 100
+        anchor = max(1, rng.choice(rng.choice(outside))) if outside else 100
         factor = rng.uniform(1.5, 3.0)
         above, below = round(anchor * factor) + 3 * min_gap, round(anchor / factor)
         fits_below = below - margin(below, min_gap) >= least and rng.random() < 0.5
-        inside = [below if fits_below else above]
-    least_in, most_in = min(inside), max(inside)
-    lows = [(value, False) for value in outside if value <= most_in] + [(least_in, True)]
-    highs = [(value, False) for value in outside if value >= least_in] + [(most_in, True)]
+        inside = [Span.over(below if fits_below else above)]
+    least_in, most_in = Span.over(*inside)
+    lows: Values = [(value, False) for value in outside if value.most <= most_in] + [(Span.over(least_in), True)]
+    highs: Values = [(value, False) for value in outside if value.most > most_in] + [(Span.over(most_in), True)]
     low = draw_threshold(lows, "at least", rng, least=least, min_gap=min_gap)
     high = draw_threshold(highs, "at most", rng, least=least, min_gap=min_gap)
     return None if low is None or high is None else (low, high)

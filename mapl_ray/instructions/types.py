@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from mapl_ray.errors import UserError
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.phrasing import seen_wordings
+from mapl_ray.instructions.verdicts import Verdict
 from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
@@ -60,6 +61,13 @@ class Instruction:
         """Whether the response does what the instruction says."""
         return lookup(self.name).check(features_of(response), self.args)
 
+    def verdict(self, response: str | Features) -> bool | None:
+        """True where the response satisfies every reasonable reading, False where it violates every one, else None.
+
+        `check` is one of the readings: a verdict that is not None is that of `check`.
+        """
+        return lookup(self.name).verdict(features_of(response), self.args)
+
     def to_ifeval(self) -> IfEval | None:
         """IFEval's id and arguments for exactly this instruction, or None where its checker counts otherwise."""
         ifeval = lookup(self.name).ifeval
@@ -91,14 +99,23 @@ class InstructionFunction:
     family: str
     quantity: str  # what it restricts: no two instructions on one quantity meet in a prompt
     draw: Callable[[Case, random.Random], Args | None]
-    check: Callable[[Features, Args], bool]
+    check: Callable[[Features, Args], bool]  # the documented reading, and that of IFEval or IFBench where mapped
     phrasings: Callable[[Args], Sequence[str]]  # all wordings of these arguments, as many for any arguments
     ifeval: Callable[[Args], IfEval | None] | None = None
     excludes: frozenset[str] = field(default_factory=frozenset)  # quantities it can't be combined with
     size: bool = False  # a measure that grows with the text's length
     sides: Sides = "two"
     question: str | None = None  # soft functions: what a judge is asked of one response, to be answered yes or no
+    # What the other reasonable readings agree on, None where they differ; without it, all readings are `check`.
+    readings: Callable[[Features, Args], Verdict] | None = None
     validate: Callable[[Args], object] | None = None  # see `validate_args`; None: the check of an empty text tells
+
+    def verdict(self, text: Features, args: Args) -> Verdict:
+        """The verdict of `check` where all readings agree with it, None where one does not."""
+        documented = self.check(text, args)
+        if self.readings is None or self.readings(text, args) is documented:
+            return documented
+        return None
 
     def validate_args(self, args: Args) -> None:
         """Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` for arguments that are not this function's.
@@ -134,12 +151,12 @@ class InstructionFunction:
     ) -> Instruction | None:
         """An instruction for several texts at once, each with its flag; `wording` picks the phrasing.
 
-        `seen_only` leaves out the phrasings that training can do without (`held_out_wordings`). Every flag is checked
-        before the instruction is handed out.
+        `seen_only` leaves out the phrasings that training can do without (`held_out_wordings`). An instruction is only
+        handed out where the verdict on every text is decided and is its flag.
         """
         wording = rng.getrandbits(32) if wording is None else wording
         args = self.draw(case, rng)
-        if args is None or any(self.check(text, args) != flag for text, flag in case.flags):
+        if args is None or any(self.verdict(text, args) is not flag for text, flag in case.flags):
             return None
         phrasings = self.phrasings(args)
         usable = seen_wordings(phrasings) if seen_only else range(len(phrasings))

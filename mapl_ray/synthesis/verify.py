@@ -67,12 +67,14 @@ def _flags(group: RelationGroup) -> list[str]:
     try:
         instructions = [[Instruction.from_record(record) for record in records] for records in group.instructions]
         # A soft instruction raises, too, for a response that no judge has seen.
-        checked = [tuple(i.check(responses[c.response]) for i in instructions[c.prompt]) for c in group.sequences]
+        verdicts = [tuple(i.verdict(responses[c.response]) for i in instructions[c.prompt]) for c in group.sequences]
     except UserError as error:
         return [str(error)]
-    for index, (cell, actual) in enumerate(zip(group.sequences, checked, strict=True)):
+    for index, (cell, actual) in enumerate(zip(group.sequences, verdicts, strict=True)):
         if actual != cell.satisfied:
-            problems.append(f"sequence {index}: satisfied is {cell.satisfied}, the checkers say {actual}")
+            problems.append(
+                f"sequence {index}: satisfied is {cell.satisfied}, the verdicts are {actual} (None: readings differ)"
+            )
     return problems
 
 
