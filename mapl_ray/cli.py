@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mapl_ray.config import RunConfig, load_config
+from mapl_ray.config import Override, RunConfig, load_config
 from mapl_ray.errors import RunError, UserError, no_space
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
@@ -102,9 +102,9 @@ def _run_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    overrides = list(args.overrides)
-    overrides += [f"model.name_or_path={args.model}"] if args.model else []
-    overrides += [f"data.path={args.data}"] if args.data else []
+    overrides: list[Override] = list(args.overrides)
+    overrides += [("model.name_or_path", args.model)] if args.model is not None else []
+    overrides += [("data.path", args.data)] if args.data is not None else []
     overrides += _evaluated(args) if args.command == "evaluate" else []
     path = args.config
     if args.command == "demo" and path is None:
@@ -118,19 +118,17 @@ def _config(args: argparse.Namespace) -> RunConfig:
     return config
 
 
-def _evaluated(args: argparse.Namespace) -> list[str]:
+def _evaluated(args: argparse.Namespace) -> list[Override]:
     """`--models` and `--set` as overrides; an override that stands after the models is taken for one of them."""
-    import json
-
-    models = [word for word in args.models or [] if "=" not in word]
-    overrides = [word for word in args.models or [] if "=" in word]
-    if models:
-        overrides.append(f"evaluation.models={json.dumps(models)}")
-    for given in args.set or []:
-        name, equals, path = given.partition("=")
+    words = args.models or []
+    given = [word for word in words if "=" in word and "/" not in word.partition("=")[0]]
+    models = [word for word in words if word not in given]
+    overrides: list[Override] = [*given, *([("evaluation.models", models)] if models else [])]
+    for text in args.set or []:
+        name, equals, path = text.partition("=")
         if not equals or not path or not name or "." in name:
-            raise UserError(f"--set {given!r}: expected NAME=PATH, as in rewardbench=data/rewardbench.parquet.")
-        overrides.append(f"evaluation.sets.{name}={json.dumps(path)}")
+            raise UserError(f"--set {text!r}: expected NAME=PATH, as in rewardbench=data/rewardbench.parquet.")
+        overrides.append((f"evaluation.sets.{name}", path))
     return overrides
 
 

@@ -6,9 +6,10 @@ is checked when the config is read.
 
 from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
 from mapl_ray.config.evaluation import EvaluationConfig, EvaluationSet
-from mapl_ray.config.load import load_config, parse_config
+from mapl_ray.config.load import Override, load_config, override_text, parse_config
 from mapl_ray.config.objective import Method, ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
+from mapl_ray.config.path_text import expanded
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.space import Dimension, Scalar
 from mapl_ray.config.stages import (
@@ -35,6 +36,7 @@ __all__ = [
     "MixSource",
     "ModelConfig",
     "ObjectiveConfig",
+    "Override",
     "PairMarginConfig",
     "RunConfig",
     "Scalar",
@@ -43,6 +45,8 @@ __all__ = [
     "TinyModelConfig",
     "TrainConfig",
     "TuneConfig",
+    "expanded",
     "load_config",
+    "override_text",
     "parse_config",
 ]

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 
 
@@ -19,7 +20,7 @@ def _are_weights(values: Collection[float]) -> bool:
 class MixSource(Section):
     """One of several sources."""
 
-    path: str
+    path: PathText
     format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
     split: str = "train"
     revision: str | None = None
@@ -29,7 +30,7 @@ class MixSource(Section):
 class DataConfig(Section):
     """Where the original preference pairs come from."""
 
-    path: str = "demo"  # file, folder, s3:// and the like, hub name, or `demo` for the sample that is shipped
+    path: PathText = "demo"  # file, folder, s3:// and the like, hub name, or `demo` for the sample that is shipped
     mix: tuple[MixSource, ...] = ()  # several sources in the place of `path`; `limit` then counts for each
     format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
     split: str = "train"  # of a Hugging Face data set; files have none
@@ -38,7 +39,7 @@ class DataConfig(Section):
     eval_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)  # held out, by prompt
     duplicates: Literal["keep", "exact", "near"] = "exact"  # of whole pairs; all but the first are rejected
     near_threshold: float = Field(default=0.9, gt=0.0, le=1.0)  # share of runs of three words that are the same
-    benchmarks: tuple[str, ...] = ()  # files, here or behind a URI, of prompts that must not be trained on
+    benchmarks: tuple[PathText, ...] = ()  # files, here or behind a URI, of prompts that must not be trained on
     benchmark_ngram: int = Field(default=13, ge=2)  # nor prompts that share a run of so many words with one
     max_response_chars: int = Field(default=20_000, ge=1)
     max_prompt_chars: int = Field(default=20_000, ge=1)
@@ -66,7 +67,7 @@ class SynthesisConfig(Section):
     max_instructions: int = Field(default=3, ge=1)
     k_weights: dict[int, float] | None = None  # {1: 2, 3: 1}: how often k instructions; takes the place of the range
     functions: tuple[str, ...] | None = None  # names from the registry; None takes all
-    modules: tuple[str, ...] = ()  # modules (or .py files) with functions of your own; their code is run
+    modules: tuple[PathText, ...] = ()  # modules (or .py files) with functions of your own; their code is run
     family_weights: dict[str, float] = Field(default_factory=dict)  # 1 where not named; 0 leaves a family out
     held_out_families: tuple[str, ...] = ()  # in the held-out split's groups alone
     held_out_phrasings: bool = False  # the last phrasing of every function, likewise

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 
 SetFormat = Literal["auto", "pairs", "hh", "rewardbench", "rm-bench", "llmbar", "ifeval"]
@@ -15,7 +16,8 @@ SetFormat = Literal["auto", "pairs", "hh", "rewardbench", "rm-bench", "llmbar", 
 class EvaluationSet(Section):
     """A public set in its own format; IFBench has that of IFEval."""
 
-    path: str  # file, folder, s3:// and the like, or hub name
+    TEXT_FIELD: ClassVar[str] = "path"  # a text in the place of a section is its path
+    path: PathText  # file, folder, s3:// and the like, or hub name
     format: SetFormat = "auto"  # auto: by its columns
     split: str = "train"  # of a Hugging Face data set; files have none
     revision: str | None = None  # of a hub data set
@@ -26,8 +28,9 @@ class EvaluationConfig(Section):
     """Evaluation of trained models on the held-out groups and on public sets."""
 
     baseline: bool = True  # train and evaluate the plain baseline too (lambda_intra = lambda_inter = 0)
-    models: tuple[str, ...] = ()  # directories or hub names (owner/name@revision); none: those that the run trained
-    reference: str | None = None  # the policy that implicit rewards are against, where no ref_logps are stored
+    # Directories or hub names (owner/name@revision); none: those that the run trained.
+    models: tuple[PathText, ...] = ()
+    reference: PathText | None = None  # the policy that implicit rewards are against, where no ref_logps are stored
     sets: dict[str, EvaluationSet] = Field(default_factory=dict)  # name -> set, or its path alone
     invariance: bool = False  # score the held-out groups again with instructions reordered and rephrased
     max_new_tokens: int = Field(default=1024, ge=1)  # of a response to an IFEval prompt; decoding is greedy
@@ -45,7 +48,8 @@ class EvaluationConfig(Section):
             # Files of results are named by it.
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", str(name)):
                 raise ValueError(f"name {name!r}: expected letters, digits, '_' and '-', a letter or digit first")
-        return {name: {"path": given} if isinstance(given, str) else given for name, given in value.items()}
+        field = EvaluationSet.TEXT_FIELD
+        return {name: {field: given} if isinstance(given, str) else given for name, given in value.items()}
 
     @field_validator("models")
     @classmethod

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mapl_ray.config.field_types import type_at, typed_value, typed_yaml
+from mapl_ray.config.path_text import AS_WRITTEN, expanded
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.searched import check_space, section_of
 from mapl_ray.config.stages import TrainConfig
-from mapl_ray.config.strict_yaml import as_number, load_yaml
 from mapl_ray.config.texts import check_texts
 from mapl_ray.errors import UserError
 
+Override = str | tuple[str, Any]
 
-def load_config(path: str | Path | None, overrides: list[str] | None = None) -> RunConfig:
-    """Read a YAML file (None: all defaults) and apply `section.key=value` overrides, values parsed as YAML.
+
+def load_config(path: str | Path | None, overrides: Sequence[Override] = (), *, as_written: bool = False) -> RunConfig:
+    """Read a YAML file (None: all defaults) and apply overrides, in their order.
+
+    Args:
+        overrides: `section.key=value` texts, read by the type of the field: text as it is written, anything else as
+            YAML; or pairs of a dotted key and its value, taken as it is.
+        as_written: leave `~` and variables in paths as they are.
 
     Raises `UserError` naming file, key and value for anything that is not a valid run.
     """
@@ -26,25 +36,31 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
     if path is not None:
         where = str(path)
         try:
-            values = load_yaml(Path(path).read_text(encoding="utf-8"))
+            values = typed_yaml(Path(expanded(where)).read_text(encoding="utf-8"), RunConfig)
         except FileNotFoundError:
             raise UserError(f"{path}: no such config file. Recipes are in jobs/configs/.") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"{path}: not a readable YAML file: {error}") from None
         values = {} if values is None else values
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a mapping of sections at the top, got {type(values).__name__}.")
-    for override in overrides or []:
-        _apply_override(values, override)
-    return parse_config(values, where)
+    for override in overrides:
+        key, value = _read(override) if isinstance(override, str) else override
+        _apply_override(values, key, value)
+    return parse_config(values, where, as_written=as_written)
 
 
-def parse_config(values: dict[str, Any], where: str) -> RunConfig:
-    """Validate plain values; `where` names their origin in messages."""
+def override_text(key: str, value: Any) -> str:
+    """The override that `load_config` reads as this value: `key=text`, or `key=` and JSON."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+
+
+def parse_config(values: dict[str, Any], where: str, *, as_written: bool = False) -> RunConfig:
+    """Validate plain values; `where` names their origin in messages; `as_written` as in `load_config`."""
     check_texts(values, where)
     section: tuple[str, ...] = ()
     try:
-        config = RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values, context={AS_WRITTEN: as_written})
         for section in (("rm",), ("dpo",)):
             config.training("rm" if section == ("rm",) else "dpo")
     except ValidationError as error:
@@ -58,24 +74,28 @@ def parse_config(values: dict[str, Any], where: str) -> RunConfig:
                 lines.append(f"{key}={item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
         raise UserError(f"{where}: " + "; ".join(lines)) from None
     check_space(config, where)
+    check_texts(config.model_dump(), where)  # variables have been replaced meanwhile
     return config
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _read(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"override {override!r}: expected section.key=value, as in rm.zero_stage=3.")
     try:
-        value = load_yaml(text)
+        return key, typed_value(text, type_at(RunConfig, key.split(".")))
     except yaml.YAMLError as error:
         raise UserError(f"override {override!r}: the value is not valid YAML: {error}") from None
+
+
+def _apply_override(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, leaf = key.split(".")
     node = values
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise UserError(f"override {override!r}: '{parent}' is a value, not a section.")
-    node[leaf] = as_number(value)
+            raise UserError(f"override {key}={value!r}: '{parent}' is a value, not a section.")
+    node[leaf] = value
     if parents and parents[0] == "train":
         # The command line has the last word: it also wins over what the file says for one method.
         for method in ("rm", "dpo"):

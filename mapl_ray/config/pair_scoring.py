@@ -6,13 +6,15 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 
 
 class JudgeConfig(Section):
     """A causal model that answers the questions of soft instruction functions about both responses of a pair."""
 
-    model: str | None = None  # a directory, a hub name, or `policy`: the base model of the run; None: nothing is judged
+    # A directory, a hub name, or `policy`: the base model of the run; None: nothing is judged.
+    model: PathText | None = None
     revision: str | None = None  # of a hub model; the policy has its own (model.revision)
     functions: tuple[str, ...] | None = None  # soft functions; None: all that `synthesis` allows
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from mapl_ray.config.data import DataConfig, SynthesisConfig
 from mapl_ray.config.evaluation import EvaluationConfig
+from mapl_ray.config.field_types import LaidOver
 from mapl_ray.config.objective import Method
+from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 from mapl_ray.config.stages import (
     ClusterConfig,
@@ -26,7 +28,7 @@ class RunConfig(Section):
     """A whole run. Every stage reads the same file and writes below `output_dir/name`."""
 
     name: str = "mapl"
-    output_dir: str = "runs"
+    output_dir: PathText = "runs"
     data_run: str | None = None  # the run (a name below output_dir) whose pairs, groups and scores this one takes
     seed: int = 0
     data: DataConfig = DataConfig()
@@ -34,8 +36,9 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     scoring: ScoringConfig = ScoringConfig()
     train: TrainConfig = TrainConfig()
-    rm: dict[str, Any] = Field(default_factory=dict)  # what the reward model does otherwise than `train`
-    dpo: dict[str, Any] = Field(default_factory=dict)  # what DPO does otherwise than `train`
+    # What the reward model, and what DPO does otherwise than `train`.
+    rm: Annotated[dict[str, Any], LaidOver(TrainConfig)] = Field(default_factory=dict)
+    dpo: Annotated[dict[str, Any], LaidOver(TrainConfig)] = Field(default_factory=dict)
     tune: TuneConfig = TuneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -53,8 +56,8 @@ class RunConfig(Section):
     @field_validator("output_dir")
     @classmethod
     def _folder(cls, value: str) -> str:
-        if not value.strip() or "://" in value or "\0" in value:
-            raise ValueError("expected a folder, on storage that every node has mounted; not a URI, and not empty")
+        if "://" in value or "\0" in value:
+            raise ValueError("expected a folder, on storage that every node has mounted; not a URI")
         return value
 
     @property

@@ -47,6 +47,21 @@ class Dimension(Section):
         return self.given if self.kind in ("choice", "grid") else None
 
     @property
+    def size(self) -> int | None:
+        """How many values it has; None of a range of real numbers."""
+        if self.values is not None:
+            return len(self.values)
+        if self.randint is not None:
+            return self.randint[1] - self.randint[0]
+        return self.steps + 1 if self.quniform is not None else None
+
+    def value_at(self, index: int) -> Scalar:
+        """The value with this place, from 0 to `size` - 1."""
+        if self.values is not None:
+            return self.values[index]
+        return self.randint[0] + index if self.randint is not None else self.at(index)
+
+    @property
     def steps(self) -> int:
         """Of a `quniform`: how many steps lie between its ends."""
         low, high, step = self.given

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from mapl_ray.config.objective import ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
+from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
 
@@ -40,7 +41,7 @@ class TinyModelConfig(Section):
 class ModelConfig(Section):
     """The base model: a local directory, a hub name, or a tiny one built on the spot (`name_or_path: tiny`)."""
 
-    name_or_path: str = "tiny"
+    name_or_path: PathText = "tiny"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     tiny: TinyModelConfig = TinyModelConfig()
@@ -50,10 +51,10 @@ class ScoringConfig(Section):
     """vLLM actors: which columns to fill, and what one engine takes."""
 
     ref_logps: bool = True  # log-probabilities of every sequence under the policy
-    ref_model: str | None = None  # the policy that gives ref_logps; None: the one that is trained
+    ref_model: PathText | None = None  # the policy that gives ref_logps; None: the one that is trained
     ref_model_revision: str | None = None
-    lora: str | None = None  # a PEFT adapter's directory, laid over the policy that gives ref_logps
-    reward_model: str | None = None  # fill `rewards` with this model
+    lora: PathText | None = None  # a PEFT adapter's directory, laid over the policy that gives ref_logps
+    reward_model: PathText | None = None  # fill `rewards` with this model
     reward_model_revision: str | None = None
     num_engines: int = Field(default=1, ge=1)
     concurrency: tuple[int, int] | None = None  # [min, max] engines, as work and cluster allow; instead of num_engines
@@ -71,7 +72,7 @@ class ScoringConfig(Section):
 
     # Of the original pairs, before synthesis (docs/scoring.md):
     judge: JudgeConfig = JudgeConfig()
-    pair_reward_model: str | None = None
+    pair_reward_model: PathText | None = None
     pair_margin: PairMarginConfig = PairMarginConfig()
 
     @property
@@ -171,7 +172,7 @@ class TrainConfig(Section):
     prefetch: int | None = Field(default=None, ge=0)
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"  # to the CPU's memory; from ZeRO-1 on, 3
-    deepspeed_config: str | dict[str, Any] | None = None  # a DeepSpeed JSON file (or its content) laid over ours
+    deepspeed_config: PathText | dict[str, Any] | None = None  # a DeepSpeed JSON file (or its content) laid over ours
     bf16: bool = False
     gradient_checkpointing: bool = False
     num_workers: int = Field(default=1, ge=1)

@@ -7,7 +7,7 @@ merge keys, no key twice (PyYAML takes the last one without a word), and neither
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import yaml
@@ -16,14 +16,25 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 32
 
 
-def load_yaml(text: str) -> Any:
-    """Plain values of one YAML document. Raises `yaml.YAMLError` that says what and where for all that is refused."""
+def load_yaml(text: str, retag: Callable[[yaml.Node], None] | None = None) -> Any:
+    """Plain values of one YAML document. Raises `yaml.YAMLError` that says what and where for all that is refused.
+
+    `retag` may change the tags of the nodes before values are made of them.
+    """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise yaml.YAMLError(f"larger than {MAX_BYTES} bytes, which no config is")
+    loader: Any = _StrictLoader(text)  # a SafeLoader, and less; PyYAML has no types
     try:
-        return yaml.load(text, _StrictLoader)  # a SafeLoader, and less
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if retag is not None:
+            retag(root)
+        return loader.construct_document(root)
     except ValueError as error:  # a number of more digits than Python reads, a 13th month
         raise yaml.YAMLError(str(error)) from None
+    finally:
+        loader.dispose()
 
 
 def as_number(value: Any) -> Any:

@@ -25,7 +25,8 @@ class TuneConfig(Section):
     search: Literal["random", "optuna"] = "random"
     multi_objective: bool = False  # optuna: pref accuracy against multi-instruction accuracy, in place of their mean
     scheduler: Literal["asha", "pbt", "none"] = "asha"
-    num_trials: int | None = Field(default=None, ge=1)  # in all; None: each point of the grid once, 4 without a grid
+    # In all; None: each point of the grid once; without a grid 4, or all that differ where they are fewer.
+    num_trials: int | None = Field(default=None, ge=1)
     max_concurrent_trials: int | None = Field(default=None, ge=1)  # at most; None: as many as the cluster holds
     max_steps: int = Field(default=50, ge=1)  # of one trial
     eval_every_steps: int = Field(default=10, ge=1)
@@ -62,11 +63,21 @@ class TuneConfig(Section):
         return math.prod(len(one.given) for one in self.dimensions.values() if one.kind == "grid")
 
     @property
+    def points(self) -> int | None:
+        """How many different trials the space has; None where a range of real numbers makes them endless."""
+        sizes = [one.size for one in self.dimensions.values()]
+        return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+    @property
     def trials(self) -> int:
         """How many trials the search has."""
         if self.num_trials is not None:
             return self.num_trials
-        return self.grid_points if self.grid_points > 1 else _DEFAULT_TRIALS
+        if any(one.kind == "grid" for one in self.dimensions.values()):
+            return self.grid_points
+        # Equal trials give equal results; members of a population change later.
+        most = None if self.scheduler == "pbt" else self.points
+        return _DEFAULT_TRIALS if most is None else min(_DEFAULT_TRIALS, most)
 
     @field_validator("space", mode="before")
     @classmethod
@@ -108,8 +119,21 @@ class TuneConfig(Section):
             raise ValueError(f"{how} takes no grid: say choice in its place, or set search=random and scheduler=asha")
         if self.trials < points:
             raise ValueError(f"num_trials={self.num_trials}: the grid has {points} points; set it to {points} or more")
-        if kinds == {"grid"} and self.trials > points:
-            raise ValueError(f"num_trials={self.num_trials}: the grid has {points} points, and more would repeat them")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        points = self.points
+        if points is None:
+            return self
+        if self.scheduler == "pbt" and points == 1:
+            raise ValueError("scheduler=pbt: the space has one point, so all members would be the same")
+        if self.scheduler != "pbt" and self.trials > points:
+            what = "grid" if any(one.kind == "grid" for one in self.dimensions.values()) else "space"
+            raise ValueError(
+                f"num_trials={self.num_trials}: the {what} has {points} point{'s' * (points > 1)}, and more would "
+                f"repeat them; set it to {points} or less"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.config import RunConfig
+from mapl_ray.config import RunConfig, expanded
 from mapl_ray.errors import UserError
 from mapl_ray.synthesis import with_absolute_paths
 
@@ -14,15 +14,17 @@ _NAMES = ("demo", "tiny", "policy")  # of ours, and no paths
 
 
 def absolute_paths(config: RunConfig, *, local: bool) -> dict[str, Any]:
-    """Overrides that keep relative paths meaning what they mean here; for another machine they are refused.
+    """Overrides by which relative paths, `~` and variables mean in the job what they mean here.
 
-    Raises `UserError` for a relative path where the job does not run on this machine (`local`).
+    `config` is as it was written (`load_config`). Raises `UserError` for a path of this machine where the job does not
+    run on it (`local`).
     """
     found: dict[str, Any] = {}
     for key, value in _values(config):
         if (there := _there(key, value, local=local)) != value:
             found[key] = there
-    modules = with_absolute_paths(config.synthesis).modules
+    here = config.synthesis.model_copy(update={"modules": tuple(map(expanded, config.synthesis.modules))})
+    modules = with_absolute_paths(here).modules
     if modules != config.synthesis.modules:
         if not local:
             raise _not_there("synthesis.modules", config.synthesis.modules)
@@ -54,18 +56,23 @@ def _there(key: str, value: Any, *, local: bool) -> Any:
         return [_there(key, item, local=local) for item in value]
     if isinstance(value, dict):
         return value | {"path": _there(f"{key}.path", value["path"], local=local)}
-    if value is None or value in _NAMES or "://" in value or Path(value).is_absolute():
+    if value is None or value in _NAMES:
         return value
+    found = expanded(value)
+    if found != value and not local:
+        raise _not_there(key, value)
+    if "://" in found or Path(found).is_absolute():
+        return found
     # Names of a hub stay as they are; only what is a path here is one there.
-    if key == "output_dir" or value.startswith(("./", "../", "~")) or Path(value).exists():
+    if key == "output_dir" or found.startswith(("./", "../", "~")) or Path(found).exists():
         if not local:
             raise _not_there(key, value)
-        return str(Path(value).expanduser().resolve())
-    return value
+        return str(Path(found).resolve())
+    return found
 
 
 def _not_there(key: str, value: object) -> UserError:
     return UserError(
-        f"{key}={value!r}: a relative path means nothing on another machine. "
+        f"{key}={value!r}: a relative path means nothing on another machine, nor do ~ and variables of this one. "
         "Give an absolute path on storage that every node of the cluster sees."
     )

@@ -6,7 +6,6 @@ by word, because Ray runs it through a shell; secrets are never part of it, of t
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -21,7 +20,7 @@ from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_nodes
 
 import mapl_ray
-from mapl_ray.config import RunConfig, load_config
+from mapl_ray.config import RunConfig, load_config, override_text
 from mapl_ray.distributed.job_client import (
     connect,
     exactly_this_address,
@@ -71,7 +70,9 @@ def submit(
     refuse_secrets({str(config_path): config_path.read_text(encoding="utf-8"), "an override": "\n".join(overrides)})
     client, url, warnings = connect(address, allow_unprotected=allow_unprotected)
     local = on_this_machine(client, url)
-    words = _entrypoint(config, command, overrides, local=local, python=python)
+    written = load_config(config_path, list(overrides), as_written=True)
+    words = _entrypoint(written, command, overrides, local=local, python=python)
+    refuse_secrets({"a path": "\n".join(words)})  # a variable of the config, replaced
     print(plan(config, command, url, words, warnings, package=package), flush=True)
     with _staged(config_path, package=package) as folder:
         return run_job(client, words, folder, url=url, label=" ".join(["mapl", *command]), wait=wait)
@@ -156,7 +157,7 @@ def _entrypoint(
     config: RunConfig, command: Sequence[str], overrides: Sequence[str], *, local: bool, python: str | None
 ) -> list[str]:
     interpreter = python or (sys.executable if local else "python")
-    paths = [f"{key}={json.dumps(value)}" for key, value in absolute_paths(config, local=local).items()]
+    paths = [override_text(key, value) for key, value in absolute_paths(config, local=local).items()]
     return [
         *(interpreter, "-m", "mapl_ray.cli", *command, "--config", CONFIG_NAME),
         *(*overrides, *paths, "cluster.address=auto"),

@@ -7,6 +7,7 @@ import pytest
 from mapl_ray.config import RunConfig, load_config, parse_config
 from mapl_ray.config.searched import with_params
 from mapl_ray.errors import UserError
+from mapl_ray.tuning import draw
 
 
 def refusal(space: object, **tune: object) -> str:
@@ -148,3 +149,28 @@ def test_values_of_a_trial_have_the_last_word_for_its_method_alone() -> None:
     dpo = with_params(config, {"train.lora.dropout": 0.1}).training("dpo")
     assert dpo.lora is not None
     assert dpo.lora.dropout == 0.0
+
+
+@pytest.mark.parametrize(
+    ("space", "trials"),
+    [
+        ({"train.beta": {"grid": [0.1]}}, 1),
+        ({"train.beta": {"choice": [0.1]}}, 1),
+        ({"train.beta": {"choice": [0.1, 0.2]}}, 2),
+        ({"train.beta": {"choice": [0.1]}, "train.weight_decay": {"grid": [0.0, 0.1]}}, 2),
+        ({"train.micro_batch_size": {"randint": [1, 2]}}, 1),
+        ({"train.beta": {"choice": [0.1, 0.2]}, "train.schedule": {"choice": ["cosine", "linear", "constant"]}}, 4),
+        ({"train.beta": {"uniform": [0.1, 0.2]}}, 4),
+    ],
+)
+def test_no_trial_is_run_twice(space: dict[str, dict[str, list[object]]], trials: int) -> None:
+    tune = parse_config({"tune": {"method": "dpo", "space": space}}, "run.yaml").tune
+    assert tune.trials == trials
+    drawn = [draw(tune.dimensions, tune.seed, number) for number in range(trials)]
+    assert len({tuple(values.items()) for values in drawn}) == trials
+
+
+def test_more_trials_than_points_are_refused() -> None:
+    message = refusal({"train.schedule": {"choice": ["cosine"]}}, num_trials=4)
+    assert "num_trials=4: the space has 1 point, and more would repeat them; set it to 1 or less" in message
+    assert "all members would be the same" in refusal({"train.learning_rate": {"choice": [1e-3]}}, scheduler="pbt")
