@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import operator
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.phrasing import bound_phrases, exact_phrase, fill, fill_bounds
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 from mapl_ray.instructions.verdicts import Span, Verdict, wanted
-
-# Half of a count's templates take the bound as an object, so that a dozen nouns read well in them.
-COUNT_TEMPLATES: tuple[str, ...] = (
-    "Use {bound}.",
-    "Your response should contain {bound}.",
-    "Include {bound} in your answer.",
-    "The answer must have {bound}.",
-)
+from mapl_ray.instructions.wordings.templates import CountWords, ExactWords, UseWords
 
 SpanOf: TypeAlias = Callable[[Features], Span]
 
@@ -47,8 +39,7 @@ def count_function(
     name: str,
     family: str,
     value: Callable[[Features], int],
-    nouns: tuple[str, str],
-    templates: Sequence[str] = COUNT_TEMPLATES,
+    wordings: CountWords,
     *,
     span: SpanOf | None = None,
     quantity: str | None = None,
@@ -60,7 +51,7 @@ def count_function(
     size: bool = False,
     sides: Sides = "two",
 ) -> InstructionFunction:
-    """Register "at least / at most n things". Templates take `{bound}`, as in "at least 5 words".
+    """Register "at least / at most n things".
 
     Arguments: `direction` ("at least" or "at most") and `n`. The direction is drawn first, whatever the flags;
     `least` and `most` are the smallest and the largest threshold that are worth saying. `span` gives the fewest and
@@ -76,9 +67,6 @@ def count_function(
                 return {"direction": direction, "n": n}
         return None
 
-    def phrasings(args: Args) -> Sequence[str]:
-        return fill_bounds(templates, bound_phrases(args["direction"], args["n"], *nouns))
-
     return register(
         InstructionFunction(
             name=name,
@@ -86,7 +74,7 @@ def count_function(
             quantity=quantity or name,
             draw=draw,
             check=lambda text, args: within_bound(text.measure(name, value), args),
-            phrasings=phrasings,
+            phrasings=wordings.of,
             ifeval=ifeval,
             excludes=frozenset(excludes),
             size=size,
@@ -100,8 +88,7 @@ def presence_function(
     name: str,
     family: str,
     present: Callable[[Features], bool],
-    use: Sequence[str],
-    avoid: Sequence[str],
+    wordings: UseWords,
     *,
     surely: Callable[[Features], Verdict] | None = None,
     quantity: str | None = None,
@@ -109,7 +96,7 @@ def presence_function(
     excludes: Iterable[str] = (),
     sides: Sides = "two",
 ) -> InstructionFunction:
-    """Register "use / do not use the thing"; `use[i]` and `avoid[i]` are the two sides of one wording.
+    """Register "use / do not use the thing".
 
     Argument: `use`, a bool. Each text's flag fixes it: True where a text that must satisfy has the thing. `surely`
     says whether the thing is there for every reader: None where that is arguable; without it, readers agree.
@@ -132,7 +119,7 @@ def presence_function(
             quantity=quantity or name,
             draw=draw,
             check=lambda text, args: text.measure(name, present) == bool(args["use"]),
-            phrasings=lambda args: use if args["use"] else avoid,
+            phrasings=wordings.of,
             ifeval=ifeval,
             excludes=frozenset(excludes),
             sides=sides,
@@ -145,8 +132,7 @@ def exact_function(
     name: str,
     family: str,
     value: Callable[[Features], int],
-    nouns: tuple[str, str],
-    templates: Sequence[str],
+    wordings: ExactWords,
     *,
     span: SpanOf | None = None,
     quantity: str | None = None,
@@ -154,9 +140,7 @@ def exact_function(
     size: bool = False,
     least: int = 1,
 ) -> InstructionFunction:
-    """Register "exactly n things", for what can be counted without doubt. Templates take `{count}`.
-
-    The field is filled in as in "exactly 5 lines", and "no lines" for 0.
+    """Register "exactly n things", for what can be counted without doubt.
 
     Argument: `n`, from `least`. Where no text must satisfy, it lies one to three beside the value of one that must not.
     `span` is that of `count_function`.
@@ -181,7 +165,7 @@ def exact_function(
             quantity=quantity or name,
             draw=draw,
             check=lambda text, args: bool(text.measure(name, value) == args["n"]),
-            phrasings=lambda args: fill(templates, count=exact_phrase(args["n"], *nouns)),
+            phrasings=wordings.of,
             excludes=frozenset(excludes),
             size=size,
             readings=lambda text, args: span_of(text).within(args["n"], args["n"]),

@@ -9,6 +9,7 @@ from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COMMON_WORDS
+from mapl_ray.instructions.wordings import places
 
 _MAX_CHARS = 60
 _SPOILERS = frozenset('"\\`|*_<>{}[]#')  # what needs escapes, or is markup rather than text
@@ -38,15 +39,7 @@ def _ending(line: str, number: int) -> str | None:
     family="start_end",
     quantity="ending",
     check=lambda text, args: _holds(text, args["phrase"]),
-    phrasings=lambda args: fill(
-        (
-            "End with exactly this: {phrase}.",
-            "Your response should end with exactly the following, and nothing after it: {phrase}.",
-            "Finish your answer with precisely these words and marks: {phrase}.",
-            "These must be the very last words and marks of the answer: {phrase}.",
-        ),
-        phrase=quoted(args["phrase"]),
-    ),
+    phrasings=lambda args: fill(places.EXACT_ENDING, phrase=quoted(args["phrase"])),
     ifeval=_ifeval,
 )
 def exact_ending(case: Case, rng: random.Random) -> Args | None:

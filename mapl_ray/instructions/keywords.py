@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.ifeval import forbidden_words
-from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, quoted
+from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COMMON_WORDS
+from mapl_ray.instructions.wordings import words
 
 _FAMILY = "keywords"
 
@@ -55,15 +56,7 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: text.count_word(args["word"]) > 0,
-    phrasings=lambda args: fill(
-        (
-            "Include the word {word}.",
-            "Your response should contain the word {word}.",
-            "Use the word {word} at least once.",
-            "The word {word} must appear in the answer.",
-        ),
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(words.INCLUDE_WORD, word=quoted(args["word"])),
 )
 def include_word(case: Case, rng: random.Random) -> Args | None:
     """A word that must occur."""
@@ -74,15 +67,7 @@ def include_word(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: text.count_word(args["word"]) == 0,
-    phrasings=lambda args: fill(
-        (
-            "Do not use the word {word}.",
-            "Your response should not contain the word {word}.",
-            "Avoid the word {word}.",
-            "The word {word} must not appear in the answer.",
-        ),
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(words.FORBID_WORD, word=quoted(args["word"])),
     ifeval=_ifeval_forbidden,
 )
 def forbid_word(case: Case, rng: random.Random) -> Args | None:
@@ -91,23 +76,10 @@ def forbid_word(case: Case, rng: random.Random) -> Args | None:
     return {"word": rng.choice(pool)} if pool else None
 
 
-def _frequency_phrasings(args: Args) -> Sequence[str]:
-    return fill_bounds(
-        (
-            "Use the word {word} {bound}.",
-            "The word {word} should appear {bound} in your response.",
-            "Let the word {word} occur {bound}.",
-            "In the answer, the word {word} must be used {bound}.",
-        ),
-        bound_phrases(args["direction"], args["n"], "time", "times"),
-        word=quoted(args["word"]),
-    )
-
-
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(text.count_word(args["word"]), args),
-    phrasings=_frequency_phrasings,
+    phrasings=lambda args: words.WORD_FREQUENCY.of(args, word=quoted(args["word"])),
 )
 def word_frequency(case: Case, rng: random.Random) -> Args | None:
     """How often a word occurs; it is one that some text of the case or its context uses most."""

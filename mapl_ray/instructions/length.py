@@ -10,6 +10,7 @@ from mapl_ray.instructions.phrasing import fill
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import draw_range
 from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.wordings import amounts
 
 _FAMILY = "length"
 # Words and characters are one quantity: two limits on the length of one answer are redundant at best.
@@ -32,13 +33,7 @@ word_count = count_function(
     "word_count",
     _FAMILY,
     lambda text: len(text.words),
-    ("word", "words"),
-    (
-        "Use {bound} in total.",
-        "Write {bound}.",
-        "Your response should be {bound} long.",
-        "The whole answer must consist of {bound}.",
-    ),
+    amounts.WORD_COUNT,
     quantity=_QUANTITY,
     ifeval=_ifeval_words,
     size=True,
@@ -49,13 +44,7 @@ character_count = count_function(
     "character_count",
     _FAMILY,
     lambda text: text.num_characters,
-    ("character", "characters"),
-    (
-        "Use {bound} in total, spaces included.",
-        "Write {bound}, counting spaces.",
-        "Your response should be {bound} long (spaces count).",
-        "The whole answer, spaces included, must consist of {bound}.",
-    ),
+    amounts.CHARACTER_COUNT,
     quantity=_QUANTITY,
     min_gap=20,
     size=True,
@@ -67,15 +56,7 @@ character_count = count_function(
     family=_FAMILY,
     quantity=_QUANTITY,
     check=lambda text, args: bool(args["low"] <= len(text.words) <= args["high"]),
-    phrasings=lambda args: fill(
-        (
-            "Use between {low} and {high} words in total.",
-            "Write {low} to {high} words.",
-            "Your response should be between {low} and {high} words long.",
-            "Keep the length of the answer within {low} to {high} words.",
-        ),
-        **args,
-    ),
+    phrasings=lambda args: fill(amounts.WORD_COUNT_BETWEEN, **args),
     ifeval=_ifbench_range,
     size=True,
 )

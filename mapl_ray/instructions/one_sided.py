@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
+from mapl_ray.instructions.wordings import persons
 
 
 def _one_sided(
@@ -67,12 +68,7 @@ all_small_letters = _one_sided(
     "all_small_letters",
     "case",
     lambda text: text.text == text.lower and any(sign.islower() for sign in text.text),
-    (
-        "Write everything in small letters.",
-        "Your response should contain no capital letter at all.",
-        "Use lowercase letters only.",
-        "The whole answer must be in lowercase.",
-    ),
+    persons.SMALL_LETTERS.use,
     excludes=("capital_words", "opening"),
 )
 
@@ -80,12 +76,7 @@ json_only = _one_sided(
     "json_only",
     "format",
     _is_json,
-    (
-        "Answer with JSON and nothing else.",
-        "Your whole response should be valid JSON.",
-        "Format the entire answer as JSON, with no text around it.",
-        "The answer must parse as JSON from its first to its last character.",
-    ),
+    persons.JSON_ONLY.use,
     excludes=(
         "opening",
         "ending",
@@ -107,12 +98,7 @@ marked_title = _one_sided(
     "marked_title",
     "format",
     _has_title,
-    (
-        "Give the answer a title in double angle brackets, as in <<title>>.",
-        "Your response should contain a title wrapped in double angle brackets, such as <<A title>>.",
-        "Include a title, put between << and >> on one line.",
-        "There must be a title of the form <<title>> in the answer.",
-    ),
+    persons.MARKED_TITLE.use,
     ifeval=("detectable_format:title", {}),
 )
 
@@ -120,12 +106,7 @@ placeholders = _one_sided(
     "placeholders",
     "format",
     lambda text: _placeholders(text) >= 3,
-    (
-        "Use at least three placeholders in square brackets, such as [name].",
-        "Your response should contain three or more placeholders like [address], in square brackets.",
-        "Leave a minimum of three things open as placeholders in square brackets, for example [date].",
-        "There must be no fewer than three placeholders in square brackets (like [place]) in the answer.",
-    ),
+    persons.PLACEHOLDERS.use,
     ifeval=("detectable_content:number_placeholders", {"num_placeholders": 3}),
 )
 
@@ -133,12 +114,7 @@ in_quotation_marks = _one_sided(
     "in_quotation_marks",
     "punctuation",
     lambda text: len(text.text.strip()) > 1 and text.text.strip()[0] == text.text.strip()[-1] == '"',
-    (
-        'Put the whole response in double quotation marks (").',
-        'Your response should begin and end with a double quotation mark (").',
-        'Wrap the entire answer in double quotes (").',
-        'The first and the last character of the answer must be double quotation marks (").',
-    ),
+    persons.IN_QUOTATION_MARKS.use,
     ifeval=("startend:quotation", {}),
     excludes=("ending", "quotation_mark"),
 )

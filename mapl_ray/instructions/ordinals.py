@@ -10,6 +10,7 @@ from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.start_end import usable
 from mapl_ray.instructions.text import first_words
 from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.wordings import places
 
 _FAMILY = "position"
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")  # from place 2
@@ -27,16 +28,7 @@ def _is_at(text: Features, place: int, word: str) -> bool:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: _is_at(text, args["n"], args["word"]),
-    phrasings=lambda args: fill(
-        (
-            "The {place} word of your response should be {word}.",
-            "Let {word} be the {place} word of the answer.",
-            "Make {word} your {place} word.",
-            "The {place} word of your answer must be {word}.",
-        ),
-        place=_ORDINALS[args["n"] - 2],
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(places.NTH_WORD, place=_ORDINALS[args["n"] - 2], word=quoted(args["word"])),
 )
 def nth_word(case: Case, rng: random.Random) -> Args | None:
     """The second to tenth word of the response; one from that place of a text, or from a place beside it."""

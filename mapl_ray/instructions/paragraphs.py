@@ -12,6 +12,7 @@ from mapl_ray.instructions.start_end import usable
 from mapl_ray.instructions.text import first_word, words
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import OPENERS
+from mapl_ray.instructions.wordings import amounts, places
 
 _FAMILY = "paragraphs"
 
@@ -19,13 +20,7 @@ paragraph_count = count_function(
     "paragraph_count",
     _FAMILY,
     lambda text: len(text.paragraphs),
-    ("paragraph", "paragraphs"),
-    (
-        "Write {bound}, separated by blank lines.",
-        "Your response should contain {bound} with blank lines between them.",
-        "Divide the answer by blank lines into {bound}.",
-        "The answer must consist of {bound} (a blank line starts a new one).",
-    ),
+    amounts.PARAGRAPH_COUNT,
     size=True,
     least=2,
 )
@@ -34,13 +29,7 @@ first_paragraph = count_function(
     "first_paragraph",
     _FAMILY,
     lambda text: len(words(text.paragraphs[0])) if text.paragraphs else 0,
-    ("word", "words"),
-    (
-        "The first paragraph should have {bound}.",
-        "Open with a paragraph that has {bound}.",
-        "Use {bound} in the first paragraph of your response.",
-        "Your opening paragraph must contain {bound}.",
-    ),
+    amounts.FIRST_PARAGRAPH,
     least=5,
     size=True,
 )
@@ -49,13 +38,7 @@ last_paragraph = count_function(
     "last_paragraph",
     _FAMILY,
     lambda text: len(words(text.paragraphs[-1])) if text.paragraphs else 0,
-    ("word", "words"),
-    (
-        "The last paragraph should have {bound}.",
-        "Close with a paragraph that has {bound}.",
-        "Use {bound} in the last paragraph of your response.",
-        "Your closing paragraph must contain {bound}.",
-    ),
+    amounts.LAST_PARAGRAPH,
     least=5,
     size=True,
 )
@@ -64,13 +47,7 @@ paragraph_exact = exact_function(
     "paragraph_exact",
     _FAMILY,
     lambda text: len(text.paragraphs),
-    ("paragraph", "paragraphs"),
-    (
-        "Write {count}; a blank line starts a new one.",
-        "Your response should contain {count} (blank lines separate paragraphs).",
-        "Give the answer {count}, as blank lines divide it.",
-        "With blank lines between paragraphs, the answer must have {count}.",
-    ),
+    amounts.PARAGRAPH_EXACT,
     quantity="paragraph_count",
     size=True,
 )
@@ -88,15 +65,7 @@ def _last_starts(text: Features, word: str) -> bool:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: _last_starts(text, args["word"]),
-    phrasings=lambda args: fill(
-        (
-            "Begin the last paragraph with the word {word}.",
-            "The last paragraph of your response should start with the word {word}.",
-            "Let your closing paragraph start with {word}.",
-            "{word} must be the first word of the last paragraph.",
-        ),
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(places.LAST_PARAGRAPH_START, word=quoted(args["word"])),
     excludes=("opening",),
 )
 def last_paragraph_start(case: Case, rng: random.Random) -> Args | None:

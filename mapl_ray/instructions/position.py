@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mapl_ray.instructions.features import Features, features_of, fold
 from mapl_ray.instructions.phrasing import fill, quoted
@@ -11,6 +11,7 @@ from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import in_random_order
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import COMMON_WORDS
+from mapl_ray.instructions.wordings import places
 
 _FAMILY = "position"
 _COMMON = {word: word for word in COMMON_WORDS}
@@ -48,26 +49,10 @@ def _flag(case: Case, text: Features) -> bool:
     return next(flag for one, flag in case.flags if one is text)
 
 
-def _wordings(part: str, adjective: str) -> Callable[[Args], Sequence[str]]:
-    use = (
-        f"Use the word {{word}} in the {part} sentence.",
-        f"The {part} sentence of your response should contain the word {{word}}.",
-        f"Your {adjective} sentence must contain the word {{word}}.",
-        f"Let the word {{word}} occur in the {part} sentence of the answer.",
-    )
-    avoid = (
-        f"Do not use the word {{word}} in the {part} sentence.",
-        f"The {part} sentence of your response should not contain the word {{word}}.",
-        f"Your {adjective} sentence must not contain the word {{word}}.",
-        f"Let the word {{word}} not occur in the {part} sentence of the answer.",
-    )
-    return lambda args: fill(use if args["use"] else avoid, word=quoted(args["word"]))
-
-
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (_first(text).count_word(args["word"]) > 0) == bool(args["use"]),
-    phrasings=_wordings("first", "opening"),
+    phrasings=lambda args: places.FIRST_SENTENCE_WORD.of(args, word=quoted(args["word"])),
 )
 def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
     """A word that the first sentence holds, or does not."""
@@ -77,7 +62,7 @@ def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (_last(text).count_word(args["word"]) > 0) == bool(args["use"]),
-    phrasings=_wordings("last", "closing"),
+    phrasings=lambda args: places.LAST_SENTENCE_WORD.of(args, word=quoted(args["word"])),
 )
 def last_sentence_word(case: Case, rng: random.Random) -> Args | None:
     """A word that the last sentence holds, or does not."""
@@ -101,16 +86,7 @@ def _in_order(text: Features, args: Args) -> bool:
 @instruction_function(
     family=_FAMILY,
     check=_in_order,
-    phrasings=lambda args: fill(
-        (
-            "Use the word {a} and, only after that, the word {b}.",
-            "Your response should contain both {a} and {b}, and {a} has to come up first.",
-            "Mention {a} and, later on, {b}: the first {a} must stand before the first {b}.",
-            "The words {a} and {b} must both occur in the answer, {a} before {b}.",
-        ),
-        a=quoted(args["words"][0]),
-        b=quoted(args["words"][1]),
-    ),
+    phrasings=lambda args: fill(places.WORD_ORDER, a=quoted(args["words"][0]), b=quoted(args["words"][1])),
 )
 def word_order(case: Case, rng: random.Random) -> Args | None:
     """Two words that both occur, one before the other."""

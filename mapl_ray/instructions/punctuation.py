@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, presence_function
+from mapl_ray.instructions.builders import count_function, presence_function
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.types import Args, IfEval, InstructionFunction
+from mapl_ray.instructions.wordings import marks
+from mapl_ray.instructions.wordings.templates import UseWords
 
 _FAMILY = "punctuation"
 
@@ -27,26 +29,10 @@ def _contains(signs: str) -> Callable[[Features], bool]:
 
 
 def _mark_function(
-    name: str, signs: str, singular: str, plural: str, ifeval: Callable[[Args], IfEval | None] | None = None
+    name: str, signs: str, wordings: UseWords, ifeval: Callable[[Args], IfEval | None] | None = None
 ) -> InstructionFunction:
     return presence_function(
-        name,
-        _FAMILY,
-        _contains(signs),
-        (
-            f"Use at least one {singular}.",
-            f"Your response should contain {plural}.",
-            f"Include one or more {plural} in your answer.",
-            f"There must be at least one {singular} in the answer.",
-        ),
-        (
-            f"Use no {plural}.",
-            f"Your response should not contain any {plural}.",
-            f"Leave {plural} out of your answer entirely.",
-            f"There must not be a single {singular} in the answer.",
-        ),
-        quantity=name.removesuffix("_use"),
-        ifeval=ifeval,
+        name, _FAMILY, _contains(signs), wordings, quantity=name.removesuffix("_use"), ifeval=ifeval
     )
 
 
@@ -54,35 +40,26 @@ comma_count = count_function(
     "comma_count",
     _FAMILY,
     lambda text: text.text.count(","),
-    ("comma", "commas"),
-    COUNT_TEMPLATES,
+    marks.COMMA_COUNT,
     quantity="comma",
     ifeval=_ifeval_commas,
     size=True,
 )
 
-comma_use = _mark_function("comma_use", ",", "comma", "commas", _ifeval_comma)
-exclamation_mark_use = _mark_function(
-    "exclamation_mark_use",
-    "!\uff01",
-    "exclamation mark",
-    "exclamation marks",
-)
-question_mark_use = _mark_function("question_mark_use", "?\uff1f", "question mark", "question marks")
-colon_use = _mark_function("colon_use", ":\uff1a", "colon", "colons")
-semicolon_use = _mark_function("semicolon_use", ";\uff1b", "semicolon", "semicolons")
-bracket_use = _mark_function("bracket_use", "()\uff08\uff09", "round bracket", "round brackets")
-quotation_mark_use = _mark_function(
-    "quotation_mark_use", '"\u201c\u201d\u201e\u00ab\u00bb', "double quotation mark", "double quotation marks"
-)
-dash_use = _mark_function("dash_use", "\u2013\u2014", "dash (\u2013 or \u2014)", "dashes (\u2013 or \u2014)")
+comma_use = _mark_function("comma_use", ",", marks.COMMA_USE, _ifeval_comma)
+exclamation_mark_use = _mark_function("exclamation_mark_use", "!\uff01", marks.EXCLAMATION_MARK_USE)
+question_mark_use = _mark_function("question_mark_use", "?\uff1f", marks.QUESTION_MARK_USE)
+colon_use = _mark_function("colon_use", ":\uff1a", marks.COLON_USE)
+semicolon_use = _mark_function("semicolon_use", ";\uff1b", marks.SEMICOLON_USE)
+bracket_use = _mark_function("bracket_use", "()\uff08\uff09", marks.BRACKET_USE)
+quotation_mark_use = _mark_function("quotation_mark_use", '"\u201c\u201d\u201e\u00ab\u00bb', marks.QUOTATION_MARK_USE)
+dash_use = _mark_function("dash_use", "\u2013\u2014", marks.DASH_USE)
 
 colon_count = count_function(
     "colon_count",
     _FAMILY,
     lambda text: text.text.count(":") + text.text.count("\uff1a"),
-    ("colon", "colons"),
-    COUNT_TEMPLATES,
+    marks.COLON_COUNT,
     quantity="colon",
     size=True,
 )
@@ -91,8 +68,7 @@ question_mark_count = count_function(
     "question_mark_count",
     _FAMILY,
     lambda text: text.text.count("?") + text.text.count("\uff1f"),
-    ("question mark", "question marks"),
-    COUNT_TEMPLATES,
+    marks.QUESTION_MARK_COUNT,
     quantity="question_mark",
     size=True,
 )
@@ -101,8 +77,7 @@ exclamation_mark_count = count_function(
     "exclamation_mark_count",
     _FAMILY,
     lambda text: text.text.count("!") + text.text.count("\uff01"),
-    ("exclamation mark", "exclamation marks"),
-    COUNT_TEMPLATES,
+    marks.EXCLAMATION_MARK_COUNT,
     quantity="exclamation_mark",
     size=True,
 )

@@ -7,6 +7,7 @@ from itertools import pairwise
 from mapl_ray.instructions.builders import count_function, presence_function
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.text import first_word
+from mapl_ray.instructions.wordings import amounts, layout, marks
 
 _FAMILY = "sentences"
 
@@ -14,13 +15,7 @@ sentence_count = count_function(
     "sentence_count",
     _FAMILY,
     lambda text: len(text.sentences),
-    ("sentence", "sentences"),
-    (
-        "Write {bound}.",
-        "Your response should contain {bound}.",
-        "Answer in {bound}.",
-        "The answer must consist of {bound}.",
-    ),
+    amounts.SENTENCE_COUNT,
     size=True,
     least=2,
 )
@@ -29,13 +24,7 @@ longest_sentence = count_function(
     "longest_sentence",
     _FAMILY,
     lambda text: max(text.sentence_lengths, default=0),
-    ("word", "words"),
-    (
-        "The longest sentence should have {bound}.",
-        "Let your longest sentence have {bound}.",
-        "Make sure the longest sentence of the answer contains {bound}.",
-        "In the longest sentence of your response, use {bound}.",
-    ),
+    amounts.LONGEST_SENTENCE,
     size=True,
     least=5,
 )
@@ -44,13 +33,7 @@ first_sentence = count_function(
     "first_sentence",
     _FAMILY,
     lambda text: text.sentence_lengths[0] if text.sentence_lengths else 0,
-    ("word", "words"),
-    (
-        "The first sentence should have {bound}.",
-        "Open with a sentence that has {bound}.",
-        "Use {bound} in the first sentence of your response.",
-        "Your opening sentence must contain {bound}.",
-    ),
+    amounts.FIRST_SENTENCE,
     least=3,
     size=True,
 )
@@ -59,13 +42,7 @@ last_sentence = count_function(
     "last_sentence",
     _FAMILY,
     lambda text: text.sentence_lengths[-1] if text.sentence_lengths else 0,
-    ("word", "words"),
-    (
-        "The last sentence should have {bound}.",
-        "Close with a sentence that has {bound}.",
-        "Use {bound} in the last sentence of your response.",
-        "Your closing sentence must contain {bound}.",
-    ),
+    amounts.LAST_SENTENCE,
     least=3,
     size=True,
 )
@@ -74,13 +51,7 @@ question_count = count_function(
     "question_count",
     _FAMILY,
     lambda text: sum(sentence.rstrip("\"'\u201d\u2019)]*_ ").endswith(("?", "\uff1f")) for sentence in text.sentences),
-    ("question", "questions"),
-    (
-        "Ask {bound}.",
-        "Your response should contain {bound} (sentences that end with a question mark).",
-        "Put {bound} into your answer.",
-        "The answer must have {bound}, each ending with a question mark.",
-    ),
+    marks.QUESTION_COUNT,
     excludes=("question_mark",),
     size=True,
 )
@@ -95,16 +66,5 @@ repeated_start_use = presence_function(
     "repeated_start_use",
     _FAMILY,
     _repeats_a_start,
-    (
-        "Begin two sentences in a row with the same word at least once.",
-        "In your response, some sentence should start with the same word as the sentence before it.",
-        "Let at least two neighbouring sentences open with the same word.",
-        "The answer must have two consecutive sentences that start with the same word.",
-    ),
-    (
-        "Never begin two sentences in a row with the same word.",
-        "In your response, no sentence should start with the same word as the sentence before it.",
-        "Let no two neighbouring sentences open with the same word.",
-        "The answer must not have two consecutive sentences that start with the same word.",
-    ),
+    layout.SENTENCE_STARTS,
 )

@@ -11,9 +11,10 @@ from mapl_ray.instructions.text import last_words
 from mapl_ray.instructions.thresholds import in_random_order
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
+from mapl_ray.instructions.wordings import places
 
 _FAMILY = "start_end"
-_MARKS = {".": "a full stop", "?": "a question mark", "!": "an exclamation mark"}
+_MARKS = {".": "a period", "?": "a question mark", "!": "an exclamation mark"}
 _MAX_WORD = 30  # longer runs are no words a person would name
 
 
@@ -57,15 +58,7 @@ def _first(text: Features) -> str | None:
     quantity="opening",
     excludes=("first_person_use", "second_person_use"),
     check=lambda text, args: _is_word(text.first_word, args["word"]),
-    phrasings=lambda args: fill(
-        (
-            "Begin with the word {word}.",
-            "The first word of your response should be {word}.",
-            "Start your answer with the word {word}.",
-            "{word} must be the very first word of the answer.",
-        ),
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(places.FIRST_WORD, word=quoted(args["word"])),
 )
 def first_word(case: Case, rng: random.Random) -> Args | None:
     """The first word of the response."""
@@ -79,15 +72,7 @@ def first_word(case: Case, rng: random.Random) -> Args | None:
     quantity="opening",
     excludes=("first_person_use", "second_person_use"),
     check=lambda text, args: not _is_word(text.first_word, args["word"]),
-    phrasings=lambda args: fill(
-        (
-            "Do not begin with the word {word}.",
-            "The first word of your response should not be {word}.",
-            "Start your answer with any word but {word}.",
-            "{word} must not be the very first word of the answer.",
-        ),
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(places.FIRST_WORD_NOT, word=quoted(args["word"])),
 )
 def first_word_not(case: Case, rng: random.Random) -> Args | None:
     """A word that the response does not begin with: the first word of those that must violate."""
@@ -102,15 +87,7 @@ def _starts_with(text: Features, letter: str) -> bool:
     family=_FAMILY,
     quantity="opening",
     check=lambda text, args: _starts_with(text, args["letter"]),
-    phrasings=lambda args: fill(
-        (
-            "Begin with a word that starts with the letter {letter}.",
-            "The first letter of your response should be {letter}.",
-            "Start your answer with the letter {letter}.",
-            "{letter} must be the first letter of the answer.",
-        ),
-        letter=quoted(args["letter"]),
-    ),
+    phrasings=lambda args: fill(places.FIRST_LETTER, letter=quoted(args["letter"])),
 )
 def first_letter(case: Case, rng: random.Random) -> Args | None:
     """The first letter of the response."""
@@ -126,15 +103,7 @@ def first_letter(case: Case, rng: random.Random) -> Args | None:
     family=_FAMILY,
     quantity="ending",
     check=lambda text, args: _is_word(text.last_word, args["word"]),
-    phrasings=lambda args: fill(
-        (
-            "End with the word {word}.",
-            "The last word of your response should be {word}.",
-            "Finish your answer with the word {word}.",
-            "{word} must be the very last word of the answer.",
-        ),
-        word=quoted(args["word"]),
-    ),
+    phrasings=lambda args: fill(places.LAST_WORD, word=quoted(args["word"])),
 )
 def last_word(case: Case, rng: random.Random) -> Args | None:
     """The last word of the response; punctuation may follow."""
@@ -151,22 +120,7 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
     quantity="ending",
     excludes=("question_mark", "exclamation_mark"),
     check=lambda text, args: (text.ending_mark == args["mark"]) != bool(args["negated"]),
-    phrasings=lambda args: fill(
-        (
-            "Do not end with {mark}.",
-            "Your response should not end with {mark}.",
-            "The last character of your answer must not be {mark}.",
-            "Do not finish the answer with {mark}.",
-        )
-        if args["negated"]
-        else (
-            "End with {mark}.",
-            "Your response should end with {mark}.",
-            "The last character of your answer must be {mark}.",
-            "Finish the answer with {mark}.",
-        ),
-        mark=_MARKS[args["mark"]],
-    ),
+    phrasings=lambda args: places.ENDING_MARK.of({"use": not args["negated"]}, mark=_MARKS[args["mark"]]),
 )
 def ending_mark(case: Case, rng: random.Random) -> Args | None:
     """The mark that the response ends with, or does not end with."""
@@ -187,15 +141,7 @@ def _last_words(text: Features, number: int) -> list[str]:
     family=_FAMILY,
     quantity="ending",
     check=lambda text, args: _last_words(text, len(args["phrase"].split())) == fold(args["phrase"]).split(),
-    phrasings=lambda args: fill(
-        (
-            "End with the words {phrase}.",
-            "The last words of your response should be {phrase}.",
-            "Finish your answer with the words {phrase}.",
-            "{phrase} must be the very last words of the answer.",
-        ),
-        phrase=quoted(args["phrase"]),
-    ),
+    phrasings=lambda args: fill(places.ENDING_PHRASE, phrase=quoted(args["phrase"])),
 )
 def ending_phrase(case: Case, rng: random.Random) -> Args | None:
     """The last two or three words of the response; punctuation may follow."""

@@ -29,7 +29,6 @@ enormous, any script) in linear time and never raise.
 | emoji | a pictograph, a symbol of the blocks U+2600 to U+27BF, or a flag; no digit or sign with a variant |
 | question | a sentence that ends with a question mark; closing quotes and brackets may follow |
 | average, share | of words, rounded to a whole number; a threshold's margin covers what that leaves open |
-| run copied | the longest run of words, case ignored, that stands in the prompt as well |
 | ending | the words, or with their marks the characters, before trailing white space (and double quotes) |
 """
 

@@ -164,6 +164,8 @@ class InstructionFunction:
 
 
 _FUNCTIONS: dict[str, InstructionFunction] = {}
+RETIRED = frozenset(("capitalized_word_count", "longest_line", "prompt_run", "unique_share"))
+"""Names that older groups may hold."""
 
 REGISTRY: Mapping[str, InstructionFunction] = MappingProxyType(_FUNCTIONS)
 
@@ -193,6 +195,11 @@ def lookup(name: str) -> InstructionFunction:
     try:
         return _FUNCTIONS[name]
     except KeyError:
+        if name in RETIRED:
+            raise UserError(
+                f"instruction function {name!r} was removed: no user would ask for it. Groups that hold it can't be "
+                "checked any more: run `mapl synthesize` again on the preference data."
+            ) from None
         raise UserError(
             f"no instruction function {name!r}. Known: {', '.join(sorted(_FUNCTIONS))}. "
             "A function of your own must be imported before it is used: name its module in synthesis.modules."

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
 from string import ascii_lowercase
 
-from mapl_ray.instructions.builders import COUNT_TEMPLATES, count_function, within_bound
+from mapl_ray.instructions.builders import count_function, within_bound
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.ifeval import at_bound
-from mapl_ray.instructions.phrasing import bound_phrases, fill_bounds, quoted
+from mapl_ray.instructions.phrasing import quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COUNTED_LETTERS
+from mapl_ray.instructions.wordings import words
 
 _FAMILY = "vocabulary"
 
@@ -22,8 +22,7 @@ unique_word_count = count_function(
     "unique_word_count",
     _FAMILY,
     lambda text: len(text.word_counts),
-    ("different word", "different words"),
-    COUNT_TEMPLATES,
+    words.UNIQUE_WORDS,
     quantity="unique_words",
     size=True,
     least=5,
@@ -38,13 +37,7 @@ longest_word = count_function(
     "longest_word",
     _FAMILY,
     _longest_word,
-    ("letter", "letters"),
-    (
-        "The longest word should have {bound}.",
-        "Let your longest word have {bound}.",
-        "Make sure the longest word of the answer has {bound}.",
-        "Your response's longest word must consist of {bound}.",
-    ),
+    words.LONGEST_WORD,
     least=5,
 )
 
@@ -57,24 +50,10 @@ def _ifeval_letter(args: Args) -> IfEval | None:
     return at_bound("keywords:letter_frequency", args, number="let_frequency", relation="let_relation", letter=letter)
 
 
-def _letter_phrasings(args: Args) -> Sequence[str]:
-    letter = quoted(args["letter"])
-    return fill_bounds(
-        (
-            "Use the letter {letter} {bound}, in small or capital form.",
-            "The letter {letter} should occur {bound} in your response (small or capital).",
-            "Let the letter {letter} appear {bound} in the answer, capitals included.",
-            "Counting capitals too, the letter {letter} must appear {bound}.",
-        ),
-        bound_phrases(args["direction"], args["n"], "time", "times"),
-        letter=letter,
-    )
-
-
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(text.lower.count(args["letter"]), args),
-    phrasings=_letter_phrasings,
+    phrasings=lambda args: words.LETTER_COUNT.of(args, letter=quoted(args["letter"])),
     ifeval=_ifeval_letter,
     size=True,
 )
@@ -93,8 +72,7 @@ long_word_count = count_function(
     "long_word_count",
     _FAMILY,
     lambda text: sum(len(word) > 9 and word.isalpha() for word in text.words),
-    ("word of ten or more letters", "words of ten or more letters"),
-    COUNT_TEMPLATES,
+    words.LONG_WORDS,
     quantity="long_words",
     size=True,
 )
@@ -103,30 +81,10 @@ most_frequent_word = count_function(
     "most_frequent_word",
     _FAMILY,
     lambda text: max((count for word, count in text.word_counts.items() if len(word) > 4), default=0),
-    ("time", "times"),
-    (
-        "The word of five or more letters that you use most should occur {bound}.",
-        "Let your most frequent word of five or more letters occur {bound}.",
-        "Of all words of five or more letters, the most frequent one should appear {bound} in your response.",
-        "The answer's most frequent word of at least five letters must occur {bound}.",
-    ),
+    words.MOST_FREQUENT_WORD,
     least=2,
     size=True,
 )
-
-
-def _initial_phrasings(args: Args) -> Sequence[str]:
-    letter = quoted(args["letter"])
-    return fill_bounds(
-        (
-            "Use {bound} beginning with the letter {letter}, small or capital.",
-            "Your response should contain {bound} beginning with {letter} (small or capital).",
-            "Let {bound} begin with the letter {letter}, capitals included.",
-            "Counting capitals too, {bound} must begin with the letter {letter}.",
-        ),
-        bound_phrases(args["direction"], args["n"], "word", "words"),
-        letter=letter,
-    )
 
 
 def _initials(text: Features) -> dict[str, int]:
@@ -136,7 +94,7 @@ def _initials(text: Features) -> dict[str, int]:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(text.measure("initials", _initials).get(args["letter"], 0), args),
-    phrasings=_initial_phrasings,
+    phrasings=lambda args: words.INITIAL_COUNT.of(args, letter=quoted(args["letter"])),
     size=True,
 )
 def initial_count(case: Case, rng: random.Random) -> Args | None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from mapl_ray.instructions.builders import within_bound
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.ifeval import forbidden_words
-from mapl_ray.instructions.phrasing import bound_phrases, fill, fill_bounds, listed, quoted
+from mapl_ray.instructions.phrasing import listed, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.word_lists import COMMON_WORDS
+from mapl_ray.instructions.wordings import words
 
 _FAMILY = "keywords"
 _TRIES = 8
@@ -68,22 +69,7 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (_present(text, args["words"]) == len(args["words"])) == bool(args["use"]),
-    phrasings=lambda args: fill(
-        (
-            "Include all of the words {words}.",
-            "Your response should contain every one of the words {words}.",
-            "Use each of the words {words} at least once.",
-            "The words {words} must all appear in the answer.",
-        )
-        if args["use"]
-        else (
-            "Do not include all of the words {words}; leave out at least one.",
-            "Your response should not contain every one of the words {words}: at least one has to be missing.",
-            "Do not use each of the words {words}; at least one must be missing.",
-            "The words {words} must not all appear in the answer.",
-        ),
-        words=listed(args["words"], "and"),
-    ),
+    phrasings=lambda args: words.ALL_OF_WORDS.of(args, words=listed(args["words"], "and")),
 )
 def all_of_words(case: Case, rng: random.Random) -> Args | None:
     """Words that must all occur, or must not all occur."""
@@ -93,40 +79,12 @@ def all_of_words(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (_present(text, args["words"]) > 0) == bool(args["use"]),
-    phrasings=lambda args: fill(
-        (
-            "Include at least one of the words {words}.",
-            "Your response should contain one or more of the words {words}.",
-            "Use at least one of these words: {words}.",
-            "One or more of the words {words} must appear in the answer.",
-        )
-        if args["use"]
-        else (
-            "Do not use any of the words {words}.",
-            "Your response should contain none of the words {words}.",
-            "Use none of these words: {words}.",
-            "None of the words {words} may appear in the answer.",
-        ),
-        words=listed(args["words"], "and"),
-    ),
+    phrasings=lambda args: words.ANY_OF_WORDS.of(args, words=listed(args["words"], "and")),
     ifeval=_ifeval_forbidden,
 )
 def any_of_words(case: Case, rng: random.Random) -> Args | None:
     """Words of which one must occur, or none may."""
     return _draw_words(case, rng, lambda text, words: _present(text, words) > 0)
-
-
-def _some_phrasings(args: Args) -> Sequence[str]:
-    return fill_bounds(
-        (
-            "Use {bound}: {words}.",
-            "Your response should contain {bound}: {words}.",
-            "Work {bound} into the answer: {words}.",
-            "The answer must contain {bound}: {words}.",
-        ),
-        bound_phrases(args["direction"], args["n"], "of these words", "of these words"),
-        words=listed(args["words"], "and"),
-    )
 
 
 def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> list[str]:
@@ -142,7 +100,7 @@ def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> 
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(_present(text, args["words"]), args),
-    phrasings=_some_phrasings,
+    phrasings=lambda args: words.SOME_OF_WORDS.of(args, words=listed(args["words"], "and")),
 )
 def some_of_words(case: Case, rng: random.Random) -> Args | None:
     """How many of a list of words occur; whole words are counted without doubt, so the margin is one."""
@@ -182,22 +140,7 @@ def _phrases(text: Features, rng: random.Random) -> list[str]:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: _holds_phrase(text, args["phrase"]) == bool(args["use"]),
-    phrasings=lambda args: fill(
-        (
-            "Use the exact phrase {phrase}.",
-            "Your response should contain the phrase {phrase}, word for word.",
-            "Include the words {phrase} in this order, one right after the other.",
-            "The phrase {phrase} must occur in the answer.",
-        )
-        if args["use"]
-        else (
-            "Do not use the exact phrase {phrase}.",
-            "Your response should not contain the phrase {phrase}, word for word.",
-            "Do not include the words {phrase} in this order, one right after the other.",
-            "The phrase {phrase} must not occur in the answer.",
-        ),
-        phrase=quoted(args["phrase"]),
-    ),
+    phrasings=lambda args: words.EXACT_PHRASE.of(args, phrase=quoted(args["phrase"])),
 )
 def exact_phrase(case: Case, rng: random.Random) -> Args | None:
     """A phrase of two words that must, or must not, occur."""

@@ -1,8 +1,6 @@
 """Every function of the registry: truth, both sides, restoring, wording."""
 
 import random
-import re
-from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -104,32 +102,14 @@ def test_odd_responses(response: str) -> None:
             assert instruction is None or instruction.check(response) == flag
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_wording(name) -> None:
-    function = REGISTRY[name]
-    layouts = defaultdict(set)
-    for seed in range(60):
-        instruction = function.generate(RESPONSE, seed % 2 == 0, random.Random(seed), prompt=PROMPT)
-        if instruction is None:
-            continue
-        phrasings = function.phrasings(instruction.args)
-        layouts[len(phrasings)].add(canonical_json(instruction.args))
-        assert len(set(phrasings)) >= 4
-        for text in phrasings:
-            assert text.endswith(".")
-            assert text[0].isupper() or text[0] in "\"'"
-            assert not re.search(r"\{|\}|  |\b1 (words|sentences|times|commas|paragraphs|letters|characters)\b", text)
-    assert len(layouts) == 1  # as many wordings for any arguments: one index means one wording
-
-
 def test_wording_depends_on_the_index_alone() -> None:
     case = Case(((features_of(RESPONSE), True),))
     first = REGISTRY["word_count"].generate_for(case, random.Random(1), wording=5)
     second = REGISTRY["word_count"].generate_for(case, random.Random(2), wording=5)
     assert first is not None
     assert second is not None
-    numbers = re.compile(r"\d+|at least|at most|no fewer than|no more than|a minimum of|a maximum of|or more|or fewer")
-    assert numbers.sub("#", first.text) == numbers.sub("#", second.text)
+    wordings = [list(REGISTRY["word_count"].phrasings(one.args)) for one in (first, second)]
+    assert (wordings[0].index(first.text), wordings[1].index(second.text)) == (5, 5)
 
 
 def test_keywords_come_from_the_pair() -> None:

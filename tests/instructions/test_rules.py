@@ -50,24 +50,18 @@ def test_presence(name: str, text: str, expected: bool) -> None:
     [
         ("question_count", 'Why? He asked "How?" And then.', 2),
         ("line_count", "a\n\n  \r\nb", 2),
-        ("longest_line", "  four \nab", 4),
         ("long_word_count", "photosynthesis internationally tenletters", 3),
         ("most_frequent_word", "Stone by stone by STONE by by by", 3),  # of five letters or more
         ("words_per_sentence", "One two three. Four.", 2),
         ("words_per_paragraph", "One two\n\nthree", 2),  # 1.5, rounded
-        ("unique_share", "a a b b", 50),
         ("long_word_share", "morning sun", 50),
-        ("prompt_run", "I say that the OLD stone, bridge fell", 4),
     ],
 )
 def test_counts(name: str, text: str, value: int) -> None:
-    prompt: dict[str, object] = (
-        {"prompt": "What is the old stone bridge? The old stone."} if name == "prompt_run" else {}
-    )
-    assert holds(name, text, direction="at least", n=value, **prompt)
-    assert holds(name, text, direction="at most", n=value, **prompt)
-    assert not holds(name, text, direction="at least", n=value + 1, **prompt)
-    assert not holds(name, text, direction="at most", n=value - 1, **prompt)
+    assert holds(name, text, direction="at least", n=value)
+    assert holds(name, text, direction="at most", n=value)
+    assert not holds(name, text, direction="at least", n=value + 1)
+    assert not holds(name, text, direction="at most", n=value - 1)
 
 
 def test_places_and_ends() -> None:
@@ -104,10 +98,3 @@ def test_placeholders_and_titles_as_searched(text: str) -> None:
     assert holds("placeholders", padded) == (len(re.findall(r"\[.*?\]", padded)) >= 3)
     titles = re.findall(r"<<[^\n]+>>", text)
     assert holds("marked_title", text) == any(title.lstrip("<").rstrip(">").strip() for title in titles)
-
-
-@pytest.mark.parametrize(
-    ("name", "n", "phrase"), [("bullet_exact", 0, "no bullet points"), ("line_exact", 1, "exactly 1 line")]
-)
-def test_exact_numbers_read_well(name: str, n: int, phrase: str) -> None:
-    assert all(phrase in text for text in REGISTRY[name].phrasings({"n": n}))
