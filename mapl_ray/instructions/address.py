@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from mapl_ray.instructions.builders import presence_function
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.verdicts import Verdict
 from mapl_ray.instructions.wordings import persons
 
 _FAMILY = "address"
@@ -11,6 +15,35 @@ _FIRST_PERSON = ("i", "me", "my", "mine", "myself")
 _FIRST_PLURAL = ("we", "our", "ours", "ourselves")  # not "us": the USA would be one of us
 _SECOND_PERSON = ("you", "your", "yours", "yourself", "yourselves")
 _THIRD_PERSON = ("he", "him", "his", "she", "her", "hers")
+
+
+# Numerals ("World War I", "I."), "i.e.", a loop's "i", a mine of coal, the state ME: no person, or none to some.
+_SURELY_FIRST = re.compile(
+    r"\b(?:[Mm]yself|[Mm]y|me|MY)\b(?![\w.])|(?<![\w.*#] )(?<![\w.'])I(?:['\u2019](?:m|ve|ll|d)\b|,? [a-z]{2})|"
+    r"\b(?:and|that|if|when|as|but|so|because|what|how|where|while|than|do|did|can|could|should|am|was|have|may) I\b"
+    r"(?![.)])"
+)
+_LIKE_FIRST = re.compile(r"\b(?:i|im|mine|me|my|myself|ive|us|we|our)\b", re.IGNORECASE)
+_LIKE_PLURAL = re.compile(r"\b(?:we|our|ours|ourselves|ourself|us|let['\u2019]?s)\b", re.IGNORECASE)
+_LIKE_SECOND = re.compile(r"\b(?:you\w*|u|ya|ye|thou|thee|thy|y['\u2019]all)\b", re.IGNORECASE)
+_LIKE_THIRD = re.compile(r"\b(?:he|him|his|she|her|hers|himself|herself)\b", re.IGNORECASE)
+
+
+def _surely(words: tuple[str, ...], like: re.Pattern[str]) -> Callable[[Features], Verdict]:
+    """There where one of the words stands by itself or in a contraction, arguable where something like it does."""
+
+    def surely(text: Features) -> Verdict:
+        if any(text.plain_counts[word] for word in words) or any(word in text.contracted for word in words):
+            return True
+        return None if like.search(text.text) else False
+
+    return surely
+
+
+def _surely_first_person(text: Features) -> Verdict:
+    if _SURELY_FIRST.search(text.punctuated):
+        return True
+    return None if _LIKE_FIRST.search(text.text) else False
 
 
 # Not mapped to IFEval's forbidden words: its search ends a word at a combining mark, and finds "me" in "me\u0301".
@@ -23,6 +56,7 @@ first_person_use = presence_function(
     _FAMILY,
     lambda text: _any_of(_FIRST_PERSON, text),
     persons.first_person(_FIRST_PERSON),
+    surely=_surely_first_person,
 )
 
 second_person_use = presence_function(
@@ -30,6 +64,7 @@ second_person_use = presence_function(
     _FAMILY,
     lambda text: _any_of(_SECOND_PERSON, text),
     persons.second_person(_SECOND_PERSON),
+    surely=_surely(_SECOND_PERSON, _LIKE_SECOND),
 )
 
 first_person_plural_use = presence_function(
@@ -37,6 +72,7 @@ first_person_plural_use = presence_function(
     _FAMILY,
     lambda text: _any_of(_FIRST_PLURAL, text),
     persons.first_person_plural(_FIRST_PLURAL),
+    surely=_surely(_FIRST_PLURAL, _LIKE_PLURAL),
 )
 
 third_person_use = presence_function(
@@ -44,4 +80,5 @@ third_person_use = presence_function(
     _FAMILY,
     lambda text: _any_of(_THIRD_PERSON, text),
     persons.third_person(_THIRD_PERSON),
+    surely=_surely(_THIRD_PERSON, _LIKE_THIRD),
 )

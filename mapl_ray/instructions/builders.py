@@ -50,6 +50,7 @@ def count_function(
     excludes: Iterable[str] = (),
     size: bool = False,
     sides: Sides = "two",
+    spaced: bool = False,
 ) -> InstructionFunction:
     """Register "at least / at most n things".
 
@@ -80,6 +81,7 @@ def count_function(
             size=size,
             sides=sides,
             readings=lambda text, args: span_verdict(span_of(text), args),
+            spaced=spaced,
         )
     )
 
@@ -95,6 +97,7 @@ def presence_function(
     ifeval: Callable[[Args], IfEval | None] | None = None,
     excludes: Iterable[str] = (),
     sides: Sides = "two",
+    spaced: bool = False,
 ) -> InstructionFunction:
     """Register "use / do not use the thing".
 
@@ -124,6 +127,7 @@ def presence_function(
             excludes=frozenset(excludes),
             sides=sides,
             readings=lambda text, args: wanted(seen(text), bool(args["use"])),
+            spaced=spaced,
         )
     )
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
+
 from mapl_ray.instructions import text as rules
 from mapl_ray.instructions.builders import count_function
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.tokens import stripped
+from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import layout
 
 _FAMILY = "case"
+_ROMAN = re.compile(r"[IVXLCDM]+")
+
+
+def _capital_span(text: Features) -> Span:
+    """Without Roman numerals and parts of compounds, to names such as U.S., B2B, MAX_SIZE and plurals of capitals."""
+    words = [word for token in text.text.split() if sum(map(str.isupper, word := stripped(token))) > 1]
+    clear = sum(word.isupper() and word.isalpha() and not _ROMAN.fullmatch(word) for word in words)
+    return Span.over(clear, len(words), rules.capital_words(text.words) + len(words) - clear)
+
 
 capital_word_count = count_function(
     "capital_word_count",
     _FAMILY,
     lambda text: rules.capital_words(text.words),
     layout.CAPITAL_WORDS,
+    span=_capital_span,
+    spaced=True,
     quantity="capital_words",
     size=True,
 )

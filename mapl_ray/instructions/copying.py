@@ -8,6 +8,7 @@ from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.verdicts import agreed, wanted
 from mapl_ray.instructions.wordings import words
 
 _FAMILY = "copying"
@@ -16,6 +17,8 @@ _FAMILY = "copying"
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (text.count_word(args["word"]) > 0) == bool(args["use"]),
+    readings=lambda text, args: wanted(text.word_presence(args["word"]), bool(args["use"])),
+    spaced=True,
     phrasings=lambda args: words.PROMPT_WORD.of(args, word=quoted(args["word"])),
     ifeval=lambda args: None if args["use"] else forbidden_words([args["word"]]),
 )
@@ -23,7 +26,7 @@ def prompt_word(case: Case, rng: random.Random) -> Args | None:
     """A content word of the prompt that comes back, or does not."""
     words = [] if case.prompt is None else [*case.prompt.content_words.values()]
     for word in rng.sample(words, len(words)):
-        sides = {(text.count_word(word) > 0) == flag for text, flag in case.flags}
-        if len(sides) == 1:
-            return {"word": word, "use": sides.pop()}
+        use = agreed(wanted(text.word_presence(word), flag) for text, flag in case.flags)
+        if use is not None:
+            return {"word": word, "use": use}
     return None

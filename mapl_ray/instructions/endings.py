@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.verdicts import Verdict
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 from mapl_ray.instructions.wordings import places
 
@@ -22,6 +23,17 @@ def _tail(text: Features) -> str:
 def _holds(text: Features, phrase: str) -> bool:
     # As IFEval: white space and double quotes around the response are taken off, case is ignored.
     return _tail(text).endswith(phrase.strip().lower())
+
+
+def surely_ends_with(text: Features, phrase: str) -> Verdict:
+    """None where quotes or Markdown marks follow, the words begin within another, or spaces differ."""
+    sought = " ".join(fold(phrase).split())
+    end = fold(text.text.rstrip()[-4 * len(phrase) - 200 :])
+    if end.endswith(sought):
+        before = end[: -len(sought)][-1:]
+        return True if not before or not (before.isalnum() or before in "'\u2019-_") else None
+    loose = " ".join(end.rstrip("\"'\u201c\u201d\u2019*_`~)] \n").split())
+    return None if loose.endswith(sought.rstrip("\"'\u201c\u201d\u2019*_`~)]")) else False
 
 
 def _ifeval(args: Args) -> IfEval:
@@ -39,6 +51,7 @@ def _ending(line: str, number: int) -> str | None:
     family="start_end",
     quantity="ending",
     check=lambda text, args: _holds(text, args["phrase"]),
+    readings=lambda text, args: surely_ends_with(text, args["phrase"]),
     phrasings=lambda args: fill(places.EXACT_ENDING, phrase=quoted(args["phrase"])),
     ifeval=_ifeval,
 )
@@ -50,5 +63,5 @@ def exact_ending(case: Case, rng: random.Random) -> Args | None:
         lines += [sentence for text in case.violated for sentence in text.sentences[:6]]
         lines += [" ".join(rng.sample(COMMON_WORDS, number)) + "."]
     phrases = [phrase for line in lines if (phrase := _ending(line, number)) is not None]
-    fitting = [phrase for phrase in phrases if all(_holds(text, phrase) == flag for text, flag in case.flags)]
+    fitting = [phrase for phrase in phrases if all(surely_ends_with(text, phrase) is flag for text, flag in case.flags)]
     return {"phrase": rng.choice(fitting)} if fitting else None

@@ -10,16 +10,20 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
+from mapl_ray.instructions import blocks, signs, tokens
 from mapl_ray.instructions import text as rules
+from mapl_ray.instructions.splitting import Reading, Sentences
+from mapl_ray.instructions.tokens import UNSPACED
+from mapl_ray.instructions.verdicts import Span, Verdict
 from mapl_ray.instructions.word_lists import STOP_WORDS
 
 T = TypeVar("T")
 
 _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
 # Letters alone, joined to nothing by an apostrophe or a hyphen.
-_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\])[^\W\d_]{3,20}(?![\w'\u2019\-])")
-# Scripts that put no spaces between words: a run of them is no word a person would name.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uff66-\uff9f\U00020000-\U0003ffff]")
+_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
+_BEFORE_APOSTROPHE = re.compile(r"(?<![\w'\u2019\-])[^\W\d_]+(?=['\u2019](?:m|re|ve|ll|d|s)\b)")
+_LONGEST_KEYWORD = 20
 # The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).
 _LIKE_ASCII = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
 _MID_SENTENCE = re.compile(r"[^\W\d_A-Z],?[ ]\Z")
@@ -47,7 +51,8 @@ class Features:
 
     @cached_property
     def num_characters(self) -> int:
-        return len(self.text.strip().replace("\r\n", "\n"))
+        text = self.text.strip().replace("\r\n", "\n")
+        return len(text if self.ascii else unicodedata.normalize("NFC", text))
 
     @cached_property
     def words(self) -> list[str]:
@@ -58,12 +63,49 @@ class Features:
         return rules.lines(self.text)
 
     @cached_property
-    def prose_lines(self) -> list[str]:
-        return rules.outside_code(self.lines)
+    def spaced(self) -> bool:
+        """Whether the text's words can be told apart by spaces: nothing is said of words where they can't."""
+        return tokens.is_spaced(self.text)
 
     @cached_property
+    def word_span(self) -> Span:
+        """The number of words by all readings."""
+        return tokens.word_span(self.text)
+
+    @cached_property
+    def unique_span(self) -> Span:
+        """The number of different words by all readings."""
+        return tokens.unique_span(self.text, len(self.word_counts))
+
+    @cached_property
+    def code(self) -> blocks.Code:
+        """Where the code blocks are."""
+        return blocks.Code(self.lines)
+
+    @property
+    def prose_lines(self) -> list[str]:
+        """The lines outside code blocks."""
+        return self.code.prose
+
+    @cached_property
+    def punctuated(self) -> str:
+        """The prose without inline code, addresses and the like, where marks do not punctuate."""
+        return signs.prose("\n".join(self.prose_lines))
+
+    @cached_property
+    def prose_readings(self) -> list[list[str]]:
+        """`prose_lines`, and where a fence is never closed also the lines as they are without it."""
+        return [self.code.prose] if self.code.unclosed is None else [self.code.prose, self.code.unclosed]
+
+    @cached_property
+    def sentence_readings(self) -> list[Sentences]:
+        """The sentences of each of the `prose_readings`."""
+        return [Sentences(lines) for lines in self.prose_readings]
+
+    @property
     def sentences(self) -> list[str]:
-        return rules.sentences(self.prose_lines)
+        """The documented sentences."""
+        return self.sentence_readings[0].by(Reading.DOCUMENTED)
 
     @cached_property
     def sentence_lengths(self) -> list[int]:
@@ -72,7 +114,12 @@ class Features:
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        return rules.paragraphs(self.lines)
+        return blocks.paragraphs(self.lines)
+
+    @cached_property
+    def paragraph_span(self) -> Span:
+        """The number of paragraphs by all readings."""
+        return blocks.paragraph_span(self.lines, self.code)
 
     @cached_property
     def first_word(self) -> str | None:
@@ -104,9 +151,11 @@ class Features:
 
         Letters alone, 3 to 20 of them, no stop words, in the order of their first occurrence.
         """
-        text = self.text if self.ascii else unicodedata.normalize("NFC", self.text)
+        text = self._composed
         found: dict[str, str] = {}
-        for word in dict.fromkeys(_PLAIN_WORD.findall(text)):
+        for word in dict.fromkeys(self._plain_words):
+            if not 2 < len(word) <= _LONGEST_KEYWORD:
+                continue
             folded = word.lower() if self.ascii else word.casefold()
             if folded in STOP_WORDS:
                 continue
@@ -115,7 +164,42 @@ class Features:
             elif folded not in found:
                 # A capital at the start of a sentence or title says nothing: the small form is right.
                 found[folded] = word if _is_name(text, word) else folded
-        return {folded: word for folded, word in found.items() if folded.isascii() or not _UNSPACED.search(folded)}
+        return {folded: word for folded, word in found.items() if folded.isascii() or not UNSPACED.search(folded)}
+
+    @cached_property
+    def _composed(self) -> str:
+        return self.text if self.ascii else unicodedata.normalize("NFC", self.text)
+
+    @cached_property
+    def _plain_words(self) -> list[str]:
+        return _PLAIN_WORD.findall(self._composed)
+
+    @cached_property
+    def plain_counts(self) -> Counter[str]:
+        """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
+        return Counter("\n".join(self._plain_words).casefold().split("\n")) if self._plain_words else Counter()
+
+    @cached_property
+    def contracted(self) -> frozenset[str]:
+        """What stands before an apostrophe, folded: "you" of "you're"."""
+        return frozenset(_BEFORE_APOSTROPHE.findall(fold(self.text)))
+
+    def word_presence(self, word: str) -> Verdict:
+        """Whether the whole word occurs: None where only a compound with it, or another form of it, does."""
+        span = self.count_span(word)
+        return True if span.fewest else None if span.most else False
+
+    def count_span(self, word: str) -> Span:
+        """How often the word occurs: by itself alone, to all its forms and all compounds with it."""
+        folded = fold(word)
+        counts = self.word_counts
+        forms = (folded + "s", folded + "es", folded.removesuffix("s"), folded.removesuffix("es"))
+        most = counts[folded] + sum(counts[form] for form in {*forms} if form != folded)
+        return Span.over(self.count_word(word), self.plain_counts[folded], most)
+
+    def over_prose(self, name: str, span: Callable[[list[str]], Span]) -> Span:
+        """The span of a count over the `prose_readings`, computed once; `name` is its key."""
+        return self.measure(f"{name} over prose", lambda text: Span.over(*map(span, text.prose_readings)))
 
     def count_word(self, word: str) -> int:
         """How often the whole word occurs, case ignored.

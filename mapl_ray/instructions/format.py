@@ -4,60 +4,111 @@ from __future__ import annotations
 
 import re
 
+from mapl_ray.instructions import blocks, signs
 from mapl_ray.instructions import text as rules
 from mapl_ray.instructions.builders import count_function, presence_function
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.verdicts import Span, Verdict
 from mapl_ray.instructions.wordings import layout
 
 _FAMILY = "format"
 
-_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)")
+_CLEAR_BOLD = re.compile(r"(?<![\w*])\*\*(?=[^\s*])[^*\n]*+(?<!\s)\*\*(?!\*)")
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
-_TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-++:?+[ \t]*+(?:\|[ \t]*+:?+-++:?+[ \t]*+)*+\|?+")
+# What is bold to some: over several lines, in HTML, between single stars or within a word.
+_LIKE_BOLD = re.compile(r"\*\*|__|<(?:b|strong)>|(?<![\w*])\*[^\s*]", re.IGNORECASE)
+_ANY_MARKDOWN = re.compile(r"[`|]|\*\*|__|<\w|\]\(|(?<![\w*])[*_]\w|^[ \t]*[>#]|^[ \t]*[-*_=]{3,}", re.MULTILINE)
 
 
-def _has_table(text: Features) -> bool:
-    return any("|" in line and _TABLE_RULE.fullmatch(line.strip()) is not None for line in text.prose_lines)
+def _has_code(text: Features) -> bool:
+    return text.code.blocks + text.code.doubtful > 0
+
+
+def _surely_code(text: Features) -> Verdict:
+    return True if text.code.blocks else None if text.code.doubtful or "```" in text.text else False
+
+
+def _bold_parts(text: Features) -> int:
+    return rules.bold_parts([_without_code(line) for line in text.prose_lines])
+
+
+def _bold_span(text: Features) -> Span:
+    """From `**bold**` by itself to everything that looks like the beginning or end of something bold."""
+    clear = sum(len(_CLEAR_BOLD.findall(_without_code(line))) for line in text.prose_lines if "**" in line)
+    ends = sum(len(_LIKE_BOLD.findall(line)) for line in text.lines)
+    return Span(clear, clear + ends - 2 * clear)
+
+
+def _without_code(line: str) -> str:
+    return _INLINE_CODE.sub("`", line) if "`" in line else line
+
+
+def _surely_inline_code(text: Features) -> Verdict:
+    if any("`" in line and _INLINE_CODE.search(line) for line in text.prose_lines):
+        return True
+    return None if any("`" in line for lines in text.prose_readings for line in lines) else False
+
+
+def _surely_table(text: Features) -> Verdict:
+    if blocks.surely_table(text.prose_lines):
+        return True
+    return None if blocks.has_table(text.lines) or blocks.like_table(text.lines) else False
+
+
+def _headings_span(text: Features) -> Span:
+    return text.over_prose("headings", blocks.heading_span)
 
 
 def _has_markdown(text: Features) -> bool:
     lines = text.prose_lines
     return bool(
-        _has_table(text)
-        or rules.has_code_block(text.lines)
-        or rules.bold_parts(lines)
-        or rules.headings(lines)
-        or rules.bullet_items(lines)
-        or rules.numbered_items(lines)
+        blocks.has_table(lines)
+        or _has_code(text)
+        or _bold_parts(text)
+        or blocks.headings(lines)
+        or blocks.bullet_items(lines)
+        or blocks.numbered_items(lines)
     )
+
+
+def _surely_markdown(text: Features) -> Verdict:
+    lists = [text.over_prose("bullets", blocks.bullet_span), text.over_prose("numbered", blocks.numbered_span)]
+    clear = (_surely_code(text), _surely_table(text), _bold_span(text).at_least(1), _headings_span(text).at_least(1))
+    if True in clear or max(span.fewest for span in lists) > 1:
+        return True
+    return None if _ANY_MARKDOWN.search(text.text) or max(span.most for span in lists) else False
 
 
 bold_use = presence_function(
     "bold_use",
     _FAMILY,
-    lambda text: rules.bold_parts(text.prose_lines) > 0,
+    lambda text: _bold_parts(text) > 0,
     layout.BOLD_USE,
+    surely=lambda text: _bold_span(text).at_least(1),
 )
 
 heading_use = presence_function(
     "heading_use",
     _FAMILY,
-    lambda text: rules.headings(text.prose_lines) > 0,
+    lambda text: blocks.headings(text.prose_lines) > 0,
     layout.HEADING_USE,
+    surely=lambda text: _headings_span(text).at_least(1),
 )
 
 code_block_use = presence_function(
     "code_block_use",
     _FAMILY,
-    lambda text: rules.has_code_block(text.lines),
+    _has_code,
     layout.CODE_BLOCK_USE,
+    surely=_surely_code,
 )
 
 bold_count = count_function(
     "bold_count",
     _FAMILY,
-    lambda text: rules.bold_parts(text.prose_lines),
+    _bold_parts,
     layout.BOLD_COUNT,
+    span=_bold_span,
     quantity="bold_use",
     size=True,
 )
@@ -65,8 +116,9 @@ bold_count = count_function(
 heading_count = count_function(
     "heading_count",
     _FAMILY,
-    lambda text: rules.headings(text.prose_lines),
+    lambda text: blocks.headings(text.prose_lines),
     layout.HEADING_COUNT,
+    span=_headings_span,
     quantity="heading_use",
     size=True,
 )
@@ -74,8 +126,9 @@ heading_count = count_function(
 link_use = presence_function(
     "link_use",
     _FAMILY,
-    lambda text: _LINK.search(text.text) is not None,
+    lambda text: signs.has_link(text.text),
     layout.LINK_USE,
+    surely=lambda text: signs.surely_link(text.text),
 )
 
 inline_code_use = presence_function(
@@ -83,13 +136,15 @@ inline_code_use = presence_function(
     _FAMILY,
     lambda text: any("`" in line and _INLINE_CODE.search(line) for line in text.prose_lines),
     layout.INLINE_CODE_USE,
+    surely=_surely_inline_code,
 )
 
 table_use = presence_function(
     "table_use",
     _FAMILY,
-    _has_table,
+    lambda text: blocks.has_table(text.prose_lines),
     layout.TABLE_USE,
+    surely=_surely_table,
 )
 
 markdown_use = presence_function(
@@ -97,6 +152,7 @@ markdown_use = presence_function(
     _FAMILY,
     _has_markdown,
     layout.MARKDOWN_USE,
+    surely=_surely_markdown,
     excludes=(
         "bold_use",
         "heading_use",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from mapl_ray.instructions.builders import within_bound
+from mapl_ray.instructions.builders import span_verdict, within_bound
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.verdicts import opposite
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 from mapl_ray.instructions.wordings import words
 
@@ -29,7 +30,7 @@ def keyword_pool(present: Sequence[Features], absent: Sequence[Features], contex
             word
             for folded, word in present[0].content_words.items()
             if all(folded in text.content_words for text in present[1:])
-            and not any(folded in text.word_counts for text in absent)
+            and all(text.word_presence(word) is False for text in absent)
         ]
         if absent:
             return words
@@ -40,8 +41,8 @@ def keyword_pool(present: Sequence[Features], absent: Sequence[Features], contex
         )
         return preferred or words
     words = [word for text in context for word in text.content_words.values()]
-    lacking = [word for word in dict.fromkeys(words) if not any(text.count_word(word) for text in absent)]
-    return lacking or [word for word in COMMON_WORDS if not any(text.count_word(word) for text in absent)]
+    lacking = [word for word in dict.fromkeys(words) if all(text.word_presence(word) is False for text in absent)]
+    return lacking or [word for word in COMMON_WORDS if all(text.word_presence(word) is False for text in absent)]
 
 
 _COMMON = frozenset(COMMON_WORDS)
@@ -56,6 +57,8 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: text.count_word(args["word"]) > 0,
+    readings=lambda text, args: text.word_presence(args["word"]),
+    spaced=True,
     phrasings=lambda args: fill(words.INCLUDE_WORD, word=quoted(args["word"])),
 )
 def include_word(case: Case, rng: random.Random) -> Args | None:
@@ -67,6 +70,8 @@ def include_word(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: text.count_word(args["word"]) == 0,
+    readings=lambda text, args: opposite(text.word_presence(args["word"])),
+    spaced=True,
     phrasings=lambda args: fill(words.FORBID_WORD, word=quoted(args["word"])),
     ifeval=_ifeval_forbidden,
 )
@@ -79,6 +84,8 @@ def forbid_word(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(text.count_word(args["word"]), args),
+    readings=lambda text, args: span_verdict(text.count_span(args["word"]), args),
+    spaced=True,
     phrasings=lambda args: words.WORD_FREQUENCY.of(args, word=quoted(args["word"])),
 )
 def word_frequency(case: Case, rng: random.Random) -> Args | None:
@@ -91,7 +98,7 @@ def word_frequency(case: Case, rng: random.Random) -> Args | None:
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:12]]
     words = words or list(COMMON_WORDS)
     for word in rng.sample(words, min(6, len(words))):
-        values = [(text.count_word(word), flag) for text, flag in case.flags]
+        values = [(text.count_span(word), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng)
             if n is not None:

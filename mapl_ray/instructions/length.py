@@ -9,6 +9,7 @@ from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.phrasing import fill
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import draw_range
+from mapl_ray.instructions.tokens import character_span
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.wordings import amounts
 
@@ -34,6 +35,8 @@ word_count = count_function(
     _FAMILY,
     lambda text: len(text.words),
     amounts.WORD_COUNT,
+    span=lambda text: text.word_span,
+    spaced=True,
     quantity=_QUANTITY,
     ifeval=_ifeval_words,
     size=True,
@@ -45,6 +48,7 @@ character_count = count_function(
     _FAMILY,
     lambda text: text.num_characters,
     amounts.CHARACTER_COUNT,
+    span=lambda text: character_span(text.text),
     quantity=_QUANTITY,
     min_gap=20,
     size=True,
@@ -58,9 +62,11 @@ character_count = count_function(
     check=lambda text, args: bool(args["low"] <= len(text.words) <= args["high"]),
     phrasings=lambda args: fill(amounts.WORD_COUNT_BETWEEN, **args),
     ifeval=_ifbench_range,
+    readings=lambda text, args: text.word_span.within(args["low"], args["high"]),
+    spaced=True,
     size=True,
 )
 def word_count_between(case: Case, rng: random.Random) -> Args | None:
     """A range of words, both ends within."""
-    ends = draw_range([(len(text.words), flag) for text, flag in case.flags], rng, least=3)
+    ends = draw_range([(text.word_span, flag) for text, flag in case.flags], rng, least=3)
     return None if ends is None or ends[0] >= ends[1] else {"low": ends[0], "high": ends[1]}

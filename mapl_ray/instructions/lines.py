@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from mapl_ray.instructions import blocks
 from mapl_ray.instructions.builders import count_function, exact_function
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import amounts
 
 _FAMILY = "lines"
 
 
 def _number(text: Features) -> int:
-    return sum(bool(line.strip()) for line in text.lines)
+    return sum(not blocks.is_blank(line) for line in text.lines)
+
+
+def _line_span(text: Features) -> Span:
+    """Without rules, fences and the dashes of tables, to all that are not blank."""
+    bare = sum(
+        blocks.is_rule(line) or line.lstrip().startswith(("```", "~~~", "|-", "|:", "| -")) for line in text.lines
+    )
+    return Span(_number(text) - bare, _number(text))
 
 
 line_count = count_function(
@@ -18,6 +28,7 @@ line_count = count_function(
     _FAMILY,
     _number,
     amounts.LINE_COUNT,
+    span=_line_span,
     quantity="lines",
     size=True,
     least=2,
@@ -28,6 +39,7 @@ line_exact = exact_function(
     _FAMILY,
     _number,
     amounts.LINE_EXACT,
+    span=_line_span,
     quantity="lines",
     size=True,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mapl_ray.instructions import text as rules
+from mapl_ray.instructions import blocks
 from mapl_ray.instructions.builders import count_function, exact_function, presence_function
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.verdicts import Verdict
 from mapl_ray.instructions.wordings import layout
 
 _FAMILY = "lists"
@@ -11,8 +13,9 @@ _FAMILY = "lists"
 bullet_count = count_function(
     "bullet_count",
     _FAMILY,
-    lambda text: rules.bullet_items(text.prose_lines),
+    lambda text: blocks.bullet_items(text.prose_lines),
     layout.BULLET_COUNT,
+    span=lambda text: text.over_prose("bullets", blocks.bullet_span),
     quantity="bullets",
     size=True,
 )
@@ -20,8 +23,9 @@ bullet_count = count_function(
 bullet_exact = exact_function(
     "bullet_exact",
     _FAMILY,
-    lambda text: rules.bullet_items(text.prose_lines),
+    lambda text: blocks.bullet_items(text.prose_lines),
     layout.BULLET_EXACT,
+    span=lambda text: text.over_prose("bullets", blocks.bullet_span),
     quantity="bullets",
     size=True,
     least=0,
@@ -30,17 +34,29 @@ bullet_exact = exact_function(
 numbered_count = count_function(
     "numbered_count",
     _FAMILY,
-    lambda text: rules.numbered_items(text.prose_lines),
+    lambda text: blocks.numbered_items(text.prose_lines),
     layout.NUMBERED_COUNT,
+    span=lambda text: text.over_prose("numbered", blocks.numbered_span),
     quantity="numbered_items",
     excludes=("digits",),
     size=True,
 )
 
+
+def _surely_listed(text: Features) -> Verdict:
+    bullets = text.over_prose("bullets", blocks.bullet_span)
+    numbered = text.over_prose("numbered", blocks.numbered_span)
+    # One item alone is a list to some.
+    if max(bullets.fewest, numbered.fewest) > 1:
+        return True
+    return False if bullets.most + numbered.most == 0 else None
+
+
 list_use = presence_function(
     "list_use",
     _FAMILY,
-    lambda text: rules.bullet_items(text.prose_lines) + rules.numbered_items(text.prose_lines) > 0,
+    lambda text: blocks.bullet_items(text.prose_lines) + blocks.numbered_items(text.prose_lines) > 0,
     layout.LIST_USE,
+    surely=_surely_listed,
     excludes=("bullets", "numbered_items"),
 )

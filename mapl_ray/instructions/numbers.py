@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import re
 
+from mapl_ray.instructions import blocks, signs
 from mapl_ray.instructions import text as rules
 from mapl_ray.instructions.builders import count_function, exact_function, presence_function
+from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import marks
 
 _FAMILY = "numbers"
 _DIGIT = re.compile(r"[0-9]")
+
+
+def _number_span(text: Features) -> Span:
+    """Numbers by all readings; those of a list that are plainly so are none to anybody."""
+    return text.measure("numbers span", _numbers_by_readings)
+
+
+def _numbers_by_readings(text: Features) -> Span:
+    unnumbered = [line[blocks.number_end(line) :] for line in text.lines]
+    clean = signs.prose("\n".join(line[blocks.number_end(line) :] for line in text.prose_lines))
+    numbering = text.over_prose("numbered", blocks.numbered_span).most - blocks.numbered_items(text.prose_lines)
+    return signs.number_span(unnumbered, numbering, clean)
+
 
 number_count = count_function(
     "number_count",
     _FAMILY,
     lambda text: rules.numbers(text.lines),
     marks.NUMBER_COUNT,
+    span=_number_span,
     quantity="digits",
     size=True,
 )
@@ -25,6 +42,7 @@ number_exact = exact_function(
     _FAMILY,
     lambda text: rules.numbers(text.lines),
     marks.NUMBER_EXACT,
+    span=_number_span,
     quantity="digits",
     size=True,
     least=0,
@@ -35,6 +53,7 @@ digit_use = presence_function(
     _FAMILY,
     lambda text: _DIGIT.search(text.text) is not None,
     marks.DIGIT_USE,
+    surely=lambda text: signs.surely_digits(text.text),
     quantity="digits",
 )
 
@@ -46,6 +65,7 @@ year_use = presence_function(
     _FAMILY,
     lambda text: _YEAR.search(text.text) is not None,
     marks.YEAR_USE,
+    surely=lambda text: signs.surely_year(text.text),
     excludes=("digits",),
 )
 
@@ -54,5 +74,6 @@ percentage_use = presence_function(
     _FAMILY,
     lambda text: _PERCENT.search(text.text) is not None,
     marks.PERCENTAGE_USE,
+    surely=lambda text: signs.surely_percentage(text.text),
     excludes=("digits",),
 )

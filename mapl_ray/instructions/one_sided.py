@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
+from mapl_ray.instructions.verdicts import Span, Verdict
 from mapl_ray.instructions.wordings import persons
+
+_TITLE = re.compile(r"^[ \t#*_]*<<[ \t]*[^\W_][^<>\n]*>>[ \t*_]*$", re.MULTILINE)
+_STREAM = re.compile(r"\b(?:cin|cout|cerr|std)\b|;[ \t]*$|<<[ \t]*\d", re.MULTILINE)
+# A name of two letters or more, that is no index, citation, link or part of a formula.
+_PLACEHOLDER = re.compile(r"(?<![\w\\\])])\[[ \t]*[^\W\d_][^\W_][^\[\]\n=\\^+*/{}]{0,60}\](?![(\[:])")
+_QUOTES = frozenset("\"\u201c\u201d\u201e\u00ab\u00bb'\u2018\u2019")
 
 
 def _one_sided(
     name: str,
     family: str,
     holds: Callable[[Features], bool],
+    surely: Callable[[Features], Verdict],
     wordings: Sequence[str],
     *,
     ifeval: IfEval | None = None,
     excludes: Sequence[str] = (),
 ) -> InstructionFunction:
     def draw(case: Case, rng: random.Random) -> Args | None:
-        return {} if all(holds(text) == flag for text, flag in case.flags) else None
+        return {} if all(surely(text) is flag for text, flag in case.flags) else None
 
     return register(
         InstructionFunction(
@@ -30,6 +39,7 @@ def _one_sided(
             quantity=name,
             draw=draw,
             check=lambda text, args: holds(text),
+            readings=lambda text, args: surely(text),
             phrasings=lambda args: wordings,
             ifeval=None if ifeval is None else lambda args: ifeval,
             excludes=frozenset(excludes),
@@ -38,12 +48,60 @@ def _one_sided(
     )
 
 
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _parsed(text: str) -> object:
+    """What the text is as JSON; an exception where it is none."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
 def _is_json(text: Features) -> bool:
     try:
-        json.loads(text.text)
+        _parsed(text.text)
     except (ValueError, RecursionError):  # also numbers of too many digits
         return False
     return True
+
+
+def _surely_json(text: Features) -> Verdict:
+    """A quoted sentence or a number is JSON to a parser alone, and JSON in a code block to people alone."""
+    try:
+        return True if isinstance(_parsed(text.text), dict | list) else None
+    except (ValueError, RecursionError):
+        pass
+    return None if text.text.strip().startswith(("{", "[", "```", "~~~")) else False
+
+
+def _surely_titled(text: Features) -> Verdict:
+    """None for signs of code: streams, shifts, templates, generics."""
+    if not _has_title(text):
+        return False
+    prose = "\n".join(text.prose_lines)
+    return True if _TITLE.search(prose) and not _STREAM.search(prose) else None
+
+
+def _surely_placed(text: Features) -> Verdict:
+    """From brackets with a name in them to all: citations, indices, links, check boxes and LaTeX are none to people."""
+    return Span(len(_PLACEHOLDER.findall(text.punctuated)), _placeholders(text)).at_least(3)
+
+
+def _in_quotes(text: Features) -> bool:
+    whole = text.text.strip()
+    return len(whole) > 1 and whole[0] == whole[-1] == '"'
+
+
+def _surely_in_quotes(text: Features) -> Verdict:
+    """None where the quotation ends before the text does, and for other quotation marks."""
+    whole = text.text.strip()
+    if _in_quotes(text):
+        return None if '"' in whole[1:-1] else True
+    return None if whole[:1] in _QUOTES and whole.rstrip(".!?")[-1:] in _QUOTES else False
+
+
+def _is_small(text: Features) -> bool:
+    return text.text == text.lower and any(sign.islower() for sign in text.text)
 
 
 def _has_title(text: Features) -> bool:
@@ -67,7 +125,8 @@ def _placeholders(text: Features) -> int:
 all_small_letters = _one_sided(
     "all_small_letters",
     "case",
-    lambda text: text.text == text.lower and any(sign.islower() for sign in text.text),
+    _is_small,
+    _is_small,
     persons.SMALL_LETTERS.use,
     excludes=("capital_words", "opening"),
 )
@@ -76,6 +135,7 @@ json_only = _one_sided(
     "json_only",
     "format",
     _is_json,
+    _surely_json,
     persons.JSON_ONLY.use,
     excludes=(
         "opening",
@@ -98,6 +158,7 @@ marked_title = _one_sided(
     "marked_title",
     "format",
     _has_title,
+    _surely_titled,
     persons.MARKED_TITLE.use,
     ifeval=("detectable_format:title", {}),
 )
@@ -106,6 +167,7 @@ placeholders = _one_sided(
     "placeholders",
     "format",
     lambda text: _placeholders(text) >= 3,
+    _surely_placed,
     persons.PLACEHOLDERS.use,
     ifeval=("detectable_content:number_placeholders", {"num_placeholders": 3}),
 )
@@ -113,7 +175,8 @@ placeholders = _one_sided(
 in_quotation_marks = _one_sided(
     "in_quotation_marks",
     "punctuation",
-    lambda text: len(text.text.strip()) > 1 and text.text.strip()[0] == text.text.strip()[-1] == '"',
+    _in_quotes,
+    _surely_in_quotes,
     persons.IN_QUOTATION_MARKS.use,
     ifeval=("startend:quotation", {}),
     excludes=("ending", "quotation_mark"),

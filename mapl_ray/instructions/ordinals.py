@@ -9,7 +9,9 @@ from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.start_end import usable
 from mapl_ray.instructions.text import first_words
+from mapl_ray.instructions.tokens import folded, opening_readings
 from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.verdicts import Verdict, agreed
 from mapl_ray.instructions.wordings import places
 
 _FAMILY = "position"
@@ -25,9 +27,16 @@ def _is_at(text: Features, place: int, word: str) -> bool:
     return 2 <= place <= len(words) and fold(words[place - 1]) == fold(word)
 
 
+def _surely_at(text: Features, place: int, word: str) -> Verdict:
+    readings = text.measure("openings", lambda text: opening_readings(text.text, len(_ORDINALS) + 1))
+    return agreed(words[place - 1 : place] == [folded(word)] for words in readings)
+
+
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: _is_at(text, args["n"], args["word"]),
+    readings=lambda text, args: _surely_at(text, args["n"], args["word"]),
+    spaced=True,
     phrasings=lambda args: fill(places.NTH_WORD, place=_ORDINALS[args["n"] - 2], word=quoted(args["word"])),
 )
 def nth_word(case: Case, rng: random.Random) -> Args | None:
@@ -41,6 +50,6 @@ def nth_word(case: Case, rng: random.Random) -> Args | None:
         if 2 <= place <= len(_ORDINALS) + 1 and usable(words[at - 1])
     ]
     for place, word in rng.sample(places, len(places)):
-        if all(_is_at(text, place, word) == flag for text, flag in case.flags):
+        if all(_surely_at(text, place, word) is flag for text, flag in case.flags):
             return {"n": place, "word": word}
     return None

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
+from mapl_ray.instructions import blocks
 from mapl_ray.instructions.builders import count_function, exact_function
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.start_end import usable
 from mapl_ray.instructions.text import first_word, words
+from mapl_ray.instructions.tokens import folded, opening_readings, word_span
 from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.verdicts import Span, Verdict, agreed
 from mapl_ray.instructions.word_lists import OPENERS
 from mapl_ray.instructions.wordings import amounts, places
 
 _FAMILY = "paragraphs"
+_LOOKED_AT = 4  # titles and lists in a row, before a paragraph is given up
+
+
+def _openings(paragraphs: Sequence[str]) -> list[str]:
+    """What may be taken for the first of the paragraphs: none but the very first, unless that is a title or a list."""
+    found: list[str] = []
+    for paragraph in paragraphs[:_LOOKED_AT]:
+        found.append(paragraph)
+        if not blocks.is_title(paragraph) and not blocks.item_end(paragraph):
+            break
+        # A list that ends a text: its last item, or the paragraph before it.
+        found += [line for line in paragraph.split("\n")[-1:] if blocks.item_end(line)]
+    return found or [""]
+
 
 paragraph_count = count_function(
     "paragraph_count",
     _FAMILY,
     lambda text: len(text.paragraphs),
     amounts.PARAGRAPH_COUNT,
+    span=lambda text: text.paragraph_span,
     size=True,
     least=2,
 )
@@ -30,6 +49,8 @@ first_paragraph = count_function(
     _FAMILY,
     lambda text: len(words(text.paragraphs[0])) if text.paragraphs else 0,
     amounts.FIRST_PARAGRAPH,
+    span=lambda text: Span.over(*map(word_span, _openings(text.paragraphs))),
+    spaced=True,
     least=5,
     size=True,
 )
@@ -39,6 +60,8 @@ last_paragraph = count_function(
     _FAMILY,
     lambda text: len(words(text.paragraphs[-1])) if text.paragraphs else 0,
     amounts.LAST_PARAGRAPH,
+    span=lambda text: Span.over(*map(word_span, _openings(text.paragraphs[::-1]))),
+    spaced=True,
     least=5,
     size=True,
 )
@@ -48,6 +71,7 @@ paragraph_exact = exact_function(
     _FAMILY,
     lambda text: len(text.paragraphs),
     amounts.PARAGRAPH_EXACT,
+    span=lambda text: text.paragraph_span,
     quantity="paragraph_count",
     size=True,
 )
@@ -62,9 +86,17 @@ def _last_starts(text: Features, word: str) -> bool:
     return start is not None and fold(start) == fold(word)
 
 
+def _surely_starts(text: Features, args: Args) -> Verdict:
+    word = folded(args["word"])
+    starts = [words for block in _openings(text.paragraphs[::-1]) for words in opening_readings(block, 1)]
+    return agreed(words == [word] for words in starts)
+
+
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: _last_starts(text, args["word"]),
+    readings=_surely_starts,
+    spaced=True,
     phrasings=lambda args: fill(places.LAST_PARAGRAPH_START, word=quoted(args["word"])),
     excludes=("opening",),
 )

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from mapl_ray.instructions.features import Features, features_of, fold
+from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import in_random_order
 from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.verdicts import Verdict, agreed, every, wanted
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 from mapl_ray.instructions.wordings import places
 
 _FAMILY = "position"
 _COMMON = {word: word for word in COMMON_WORDS}
-Part = Callable[[Features], Features]
+Part = Callable[[Features], list[Features]]
 
 
-def _first(text: Features) -> Features:
-    return features_of(text.sentences[0]) if text.sentences else features_of("")
+def _first(text: Features) -> list[Features]:
+    """What may be taken for the first sentence; the documented one first."""
+    return text.measure("first sentences", lambda text: _parts(text, [s.first for s in text.sentence_readings]))
 
 
-def _last(text: Features) -> Features:
-    return features_of(text.sentences[-1]) if text.sentences else features_of("")
+def _last(text: Features) -> list[Features]:
+    """What may be taken for the last sentence; the documented one first."""
+    return text.measure("last sentences", lambda text: _parts(text, [s.last for s in text.sentence_readings]))
+
+
+def _parts(text: Features, readings: Sequence[Sequence[str]]) -> list[Features]:
+    return [Features(part) for part in dict.fromkeys(part for parts in readings for part in parts)] or [Features("")]
+
+
+def _in_part(part: Part, text: Features, word: str) -> Verdict:
+    return agreed(one.word_presence(word) for one in part(text))
 
 
 def _draw_in(part: Part, case: Case, rng: random.Random) -> Args | None:
     """A word that is, or is not, in the parts; one of any of the texts, most of them short of it there."""
     texts = [text for text, _ in case.flags]
     for use in in_random_order((True, False), rng):
-        inside = [part(text) for text in texts if _flag(case, text) == use]
-        outside = [part(text) for text in texts if _flag(case, text) != use]
+        inside = [one for text in texts if _flag(case, text) == use for one in part(text)]
+        outside = [one for text in texts if _flag(case, text) != use for one in part(text)]
         sources = inside[:1] or [*texts, *case.context]
         words = {folded: word for text in sources for folded, word in text.content_words.items()}
         fitting = [
             word
             for folded, word in (words if inside or words else _COMMON).items()
-            if all(folded in text.word_counts for text in inside)
-            and not any(folded in text.word_counts for text in outside)
+            if all(text.plain_counts[folded] for text in inside)
+            and all(text.word_presence(word) is False for text in outside)
         ]
         if fitting:
             return {"word": rng.choice(fitting), "use": use}
@@ -51,7 +62,9 @@ def _flag(case: Case, text: Features) -> bool:
 
 @instruction_function(
     family=_FAMILY,
-    check=lambda text, args: (_first(text).count_word(args["word"]) > 0) == bool(args["use"]),
+    check=lambda text, args: (_first(text)[0].count_word(args["word"]) > 0) == bool(args["use"]),
+    readings=lambda text, args: wanted(_in_part(_first, text, args["word"]), bool(args["use"])),
+    spaced=True,
     phrasings=lambda args: places.FIRST_SENTENCE_WORD.of(args, word=quoted(args["word"])),
 )
 def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
@@ -61,7 +74,9 @@ def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
 
 @instruction_function(
     family=_FAMILY,
-    check=lambda text, args: (_last(text).count_word(args["word"]) > 0) == bool(args["use"]),
+    check=lambda text, args: (_last(text)[0].count_word(args["word"]) > 0) == bool(args["use"]),
+    readings=lambda text, args: wanted(_in_part(_last, text, args["word"]), bool(args["use"])),
+    spaced=True,
     phrasings=lambda args: places.LAST_SENTENCE_WORD.of(args, word=quoted(args["word"])),
 )
 def last_sentence_word(case: Case, rng: random.Random) -> Args | None:
@@ -83,9 +98,21 @@ def _in_order(text: Features, args: Args) -> bool:
     return first is not None and second is not None and first < second
 
 
+def _surely_in_order(text: Features, args: Args) -> Verdict:
+    """None where one of the words occurs only as part of others, or the first of both depends on it."""
+    verdict = every(text.word_presence(word) for word in args["words"])
+    if verdict is not True:
+        return verdict
+    plain = text.measure("plain places", lambda text: {word: i for i, word in enumerate(text.plain_counts)})
+    first, second = (plain[fold(word)] for word in args["words"])
+    return first < second
+
+
 @instruction_function(
     family=_FAMILY,
     check=_in_order,
+    readings=_surely_in_order,
+    spaced=True,
     phrasings=lambda args: fill(places.WORD_ORDER, a=quoted(args["words"][0]), b=quoted(args["words"][1])),
 )
 def word_order(case: Case, rng: random.Random) -> Args | None:
@@ -104,6 +131,6 @@ def word_order(case: Case, rng: random.Random) -> Args | None:
         if fold(pair[0]) in fold(pair[1]) or fold(pair[1]) in fold(pair[0]):
             continue
         for ordered in (pair, pair[::-1]):
-            if all(_in_order(text, {"words": ordered}) == flag for text, flag in case.flags):
+            if all(_surely_in_order(text, {"words": ordered}) is flag for text, flag in case.flags):
                 return {"words": ordered}
     return None

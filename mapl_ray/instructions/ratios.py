@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from mapl_ray.instructions.builders import count_function
 from mapl_ray.instructions.features import Features
+from mapl_ray.instructions.splitting import Reading
+from mapl_ray.instructions.tokens import long_span, word_span
+from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import amounts, words
 
 _FAMILY = "ratios"
@@ -18,11 +21,26 @@ def _long_share(text: Features) -> int:
     return _average(100 * sum(len(word) > 6 for word in text.words), len(text.words))
 
 
+def _ratio(part: Span, of: Span, times: int = 1) -> Span:
+    """From the smallest part of the largest whole to the largest of the smallest, rounded outwards."""
+    return Span(times * part.fewest // max(1, of.most), -(-times * part.most // max(1, of.fewest)))
+
+
+def _words_per_sentence(text: Features) -> Span:
+    lists = [s.by(reading) for s in text.sentence_readings for reading in Reading]
+    lists += [s.finished for s in text.sentence_readings]
+    spans = [[word_span(piece) for piece in pieces] for pieces in lists if pieces]
+    averages = [(sum(s.fewest for s in of) // len(of), -(-sum(s.most for s in of) // len(of))) for of in spans]
+    return Span.over(*(Span(*average) for average in averages)) if averages else Span(0, 0)
+
+
 words_per_sentence = count_function(
     "words_per_sentence",
     _FAMILY,
     lambda text: _average(sum(text.sentence_lengths), len(text.sentence_lengths)),
     amounts.WORDS_PER_SENTENCE,
+    span=_words_per_sentence,
+    spaced=True,
     quantity="words_per_sentence",
     least=4,
     size=True,
@@ -33,6 +51,8 @@ words_per_paragraph = count_function(
     _FAMILY,
     lambda text: _average(len(text.words), len(text.paragraphs)),
     amounts.WORDS_PER_PARAGRAPH,
+    span=lambda text: _ratio(text.word_span, text.paragraph_span),
+    spaced=True,
     quantity="words_per_paragraph",
     least=5,
     size=True,
@@ -43,6 +63,8 @@ long_word_share = count_function(
     _FAMILY,
     _long_share,
     words.LONG_WORD_SHARE,
+    span=lambda text: _ratio(long_span(text.text, 7), text.word_span, 100),
+    spaced=True,
     quantity="long_words",
     least=4,
     most=_MOST_PERCENT,

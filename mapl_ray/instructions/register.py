@@ -37,6 +37,7 @@ def instruction_function(
     size: bool = False,
     sides: Sides = "two",
     readings: Callable[[Features, Args], Verdict] | None = None,
+    spaced: bool = False,
 ) -> Callable[[Draw], InstructionFunction]:
     """Register the decorated function, which draws JSON-able arguments for a `Case` or says None.
 
@@ -60,6 +61,7 @@ def instruction_function(
                 size=size,
                 sides=sides,
                 readings=readings,
+                spaced=spaced,
             )
         )
 

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from mapl_ray.instructions.builders import count_function, presence_function
 from mapl_ray.instructions.features import Features, fold
+from mapl_ray.instructions.splitting import Reading, Sentences
 from mapl_ray.instructions.text import first_word
+from mapl_ray.instructions.tokens import word_span
+from mapl_ray.instructions.verdicts import Span, Verdict, agreed
 from mapl_ray.instructions.wordings import amounts, layout, marks
 
 _FAMILY = "sentences"
+_QUESTION_MARKS = "?\uff1f\u061f\u2047-\u2049"
+_QUESTIONS = re.compile(f"[{_QUESTION_MARKS}](?:[{_QUESTION_MARKS}!]| [?!])*+")
+_ASKS = re.compile(rf"[{_QUESTION_MARKS}]!*[\"'\u201d\u2019)\]*_ ]*\Z")
+
+
+def _over(text: Features, *spans: Callable[[Sentences], Span]) -> Span:
+    return Span.over(*(span(sentences) for sentences in text.sentence_readings for span in spans))
+
+
+def _longest(pieces: Sequence[str]) -> Span:
+    lengths = [word_span(piece) for piece in pieces] or [Span(0, 0)]
+    return Span(max(length.fewest for length in lengths), max(length.most for length in lengths))
+
+
+def _joint(pieces: Sequence[str]) -> Span:
+    return Span.over(*(word_span(piece) for piece in pieces)) if pieces else Span(0, 0)
+
+
+def asks(sentence: str) -> bool:
+    """Whether a sentence ends with a question mark; an exclamation mark, quotes and brackets may follow."""
+    return _ASKS.search(sentence[-80:]) is not None
+
 
 sentence_count = count_function(
     "sentence_count",
     _FAMILY,
     lambda text: len(text.sentences),
     amounts.SENTENCE_COUNT,
+    span=lambda text: _over(text, lambda s: Span.over(len(s.finished), len(s.by(Reading.FINEST)))),
     size=True,
     least=2,
 )
@@ -25,6 +53,8 @@ longest_sentence = count_function(
     _FAMILY,
     lambda text: max(text.sentence_lengths, default=0),
     amounts.LONGEST_SENTENCE,
+    span=lambda text: _over(text, *(lambda s, r=r: _longest(s.by(r)) for r in Reading)),
+    spaced=True,
     size=True,
     least=5,
 )
@@ -34,6 +64,8 @@ first_sentence = count_function(
     _FAMILY,
     lambda text: text.sentence_lengths[0] if text.sentence_lengths else 0,
     amounts.FIRST_SENTENCE,
+    span=lambda text: _over(text, lambda sentences: _joint(sentences.first)),
+    spaced=True,
     least=3,
     size=True,
 )
@@ -43,6 +75,8 @@ last_sentence = count_function(
     _FAMILY,
     lambda text: text.sentence_lengths[-1] if text.sentence_lengths else 0,
     amounts.LAST_SENTENCE,
+    span=lambda text: _over(text, lambda sentences: _joint(sentences.last)),
+    spaced=True,
     least=3,
     size=True,
 )
@@ -50,21 +84,28 @@ last_sentence = count_function(
 question_count = count_function(
     "question_count",
     _FAMILY,
-    lambda text: sum(sentence.rstrip("\"'\u201d\u2019)]*_ ").endswith(("?", "\uff1f")) for sentence in text.sentences),
+    lambda text: sum(map(asks, text.sentences)),
     marks.QUESTION_COUNT,
+    span=lambda text: _over(text, lambda s: Span.over(sum(map(asks, s.finished)), len(_QUESTIONS.findall(text.text)))),
     excludes=("question_mark",),
     size=True,
 )
 
 
-def _repeats_a_start(text: Features) -> bool:
-    starts = [fold(first_word(sentence) or "") for sentence in text.sentences]
+def _repeats_a_start(sentences: Sequence[str]) -> bool:
+    starts = [fold(first_word(sentence) or "") for sentence in sentences]
     return any(one == following for one, following in pairwise(starts))
+
+
+def _surely_repeats(text: Features) -> Verdict:
+    return agreed(_repeats_a_start(s.by(reading)) for s in text.sentence_readings for reading in Reading)
 
 
 repeated_start_use = presence_function(
     "repeated_start_use",
     _FAMILY,
-    _repeats_a_start,
+    lambda text: _repeats_a_start(text.sentences),
     layout.SENTENCE_STARTS,
+    surely=_surely_repeats,
+    spaced=True,
 )

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
+from functools import partial
 
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.text import last_words
 from mapl_ray.instructions.thresholds import in_random_order
+from mapl_ray.instructions.tokens import closing_readings, folded, opening_readings
 from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.verdicts import Verdict, agreed, opposite, wanted
 from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
 from mapl_ray.instructions.wordings import places
 
 _FAMILY = "start_end"
 _MARKS = {".": "a period", "?": "a question mark", "!": "an exclamation mark"}
+_LIKE_MARKS = {
+    ".": ("\u2026", "\u3002", "\uff0e", "\u06d4", "\u0964"),
+    "?": ("\uff1f", "\u061f", "?!", "\u2049"),
+    "!": ("\uff01", "!?", "\u2048"),
+}
+_TRAILING = " \t\r\n\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~0123456789[("  # quotes, Markdown, footnotes
 _MAX_WORD = 30  # longer runs are no words a person would name
 
 
@@ -53,11 +64,42 @@ def _first(text: Features) -> str | None:
     return text.first_word
 
 
+def _surely_first(text: Features, word: str) -> Verdict:
+    readings = text.measure("first words", lambda text: opening_readings(text.text, 1))
+    return agreed(words == [folded(word)] for words in readings)
+
+
+def _surely_last(text: Features, phrase: str) -> Verdict:
+    """Whether the text ends with the words, no mark between them that ends a sentence or a list item."""
+    sought = folded(phrase).split()
+    number = len(sought)
+    verdict = agreed(
+        words == sought for words in text.measure(f"last {number} words", partial(_endings, number=number))
+    )
+    joined = number == 1 or re.search(r"[^\S\n]+".join(map(re.escape, sought)), folded(text.text[-1000:]))
+    return verdict if joined or not verdict else None
+
+
+def _endings(text: Features, number: int) -> list[list[str]]:
+    return closing_readings(text.text, number)
+
+
+def _surely_ends(text: Features, mark: str) -> Verdict:
+    """None where quotes or marks follow it, and for ellipses, abbreviations and marks of other scripts."""
+    raw = text.text.strip()
+    if raw.endswith(mark):
+        return None if raw.endswith(("..", "\u2026", *(mark + other for other in _MARKS))) else True
+    trimmed = raw.rstrip(_TRAILING)
+    return None if text.ending_mark == mark or trimmed.endswith((mark, *_LIKE_MARKS[mark])) else False
+
+
 @instruction_function(
     family=_FAMILY,
     quantity="opening",
     excludes=("first_person_use", "second_person_use"),
     check=lambda text, args: _is_word(text.first_word, args["word"]),
+    readings=lambda text, args: _surely_first(text, args["word"]),
+    spaced=True,
     phrasings=lambda args: fill(places.FIRST_WORD, word=quoted(args["word"])),
 )
 def first_word(case: Case, rng: random.Random) -> Args | None:
@@ -72,11 +114,22 @@ def first_word(case: Case, rng: random.Random) -> Args | None:
     quantity="opening",
     excludes=("first_person_use", "second_person_use"),
     check=lambda text, args: not _is_word(text.first_word, args["word"]),
+    readings=lambda text, args: opposite(_surely_first(text, args["word"])),
+    spaced=True,
     phrasings=lambda args: fill(places.FIRST_WORD_NOT, word=quoted(args["word"])),
 )
 def first_word_not(case: Case, rng: random.Random) -> Args | None:
     """A word that the response does not begin with: the first word of those that must violate."""
     return first_word.draw(case.opposite, rng)
+
+
+def _surely_starts_with(text: Features, args: Args) -> Verdict:
+    """By the first word, by the first letter, and without the marks on it."""
+    first = text.first_word or ""
+    letter = next((sign for sign in text.text[:200] if sign.isalpha()), "")
+    wanted_letter = folded(args["letter"])
+    starts = [folded(first), folded(letter), folded(unicodedata.normalize("NFD", letter)[:1])]
+    return agreed(start.startswith(wanted_letter) for start in starts)
 
 
 def _starts_with(text: Features, letter: str) -> bool:
@@ -87,6 +140,7 @@ def _starts_with(text: Features, letter: str) -> bool:
     family=_FAMILY,
     quantity="opening",
     check=lambda text, args: _starts_with(text, args["letter"]),
+    readings=_surely_starts_with,
     phrasings=lambda args: fill(places.FIRST_LETTER, letter=quoted(args["letter"])),
 )
 def first_letter(case: Case, rng: random.Random) -> Args | None:
@@ -95,7 +149,11 @@ def first_letter(case: Case, rng: random.Random) -> Args | None:
     pool = [text.first_word[0].upper() for text in wanted if text.first_word and text.first_word[0].isalpha()]
     if not case.satisfied:
         pool = pool if pool and not any(_starts_with(text, pool[0]) for text in case.violated) else list("ABCFHISTWY")
-    fitting = [letter for letter in pool if all(_starts_with(text, letter) == flag for text, flag in case.flags)]
+    fitting = [
+        letter
+        for letter in pool
+        if all(_surely_starts_with(text, {"letter": letter}) is flag for text, flag in case.flags)
+    ]
     return {"letter": rng.choice(fitting)} if fitting else None
 
 
@@ -103,6 +161,8 @@ def first_letter(case: Case, rng: random.Random) -> Args | None:
     family=_FAMILY,
     quantity="ending",
     check=lambda text, args: _is_word(text.last_word, args["word"]),
+    readings=lambda text, args: _surely_last(text, args["word"]),
+    spaced=True,
     phrasings=lambda args: fill(places.LAST_WORD, word=quoted(args["word"])),
 )
 def last_word(case: Case, rng: random.Random) -> Args | None:
@@ -120,13 +180,14 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
     quantity="ending",
     excludes=("question_mark", "exclamation_mark"),
     check=lambda text, args: (text.ending_mark == args["mark"]) != bool(args["negated"]),
+    readings=lambda text, args: wanted(_surely_ends(text, args["mark"]), not args["negated"]),
     phrasings=lambda args: places.ENDING_MARK.of({"use": not args["negated"]}, mark=_MARKS[args["mark"]]),
 )
 def ending_mark(case: Case, rng: random.Random) -> Args | None:
     """The mark that the response ends with, or does not end with."""
     for negated in in_random_order((False, True), rng):
         marks = [
-            mark for mark in _MARKS if all(((text.ending_mark == mark) != negated) == flag for text, flag in case.flags)
+            mark for mark in _MARKS if all(_surely_ends(text, mark) is (flag != negated) for text, flag in case.flags)
         ]
         if marks:
             return {"mark": rng.choice(marks), "negated": negated}
@@ -141,6 +202,8 @@ def _last_words(text: Features, number: int) -> list[str]:
     family=_FAMILY,
     quantity="ending",
     check=lambda text, args: _last_words(text, len(args["phrase"].split())) == fold(args["phrase"]).split(),
+    readings=lambda text, args: _surely_last(text, args["phrase"]),
+    spaced=True,
     phrasings=lambda args: fill(places.ENDING_PHRASE, phrase=quoted(args["phrase"])),
 )
 def ending_phrase(case: Case, rng: random.Random) -> Args | None:

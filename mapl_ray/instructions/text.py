@@ -39,30 +39,16 @@ from itertools import islice
 
 import regex
 
+from mapl_ray.instructions.blocks import number_end
+
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _WORD = regex.compile(r"\w+")  # `re` breaks a word at a combining mark: it would cut Hindi to pieces
 _ASCII_WORD = re.compile(r"\w+", re.ASCII)  # the same for ASCII text, in half the time
 _SEARCHED_WORD = re.compile(r"\w+")
 _SPELLED = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*+")
-_BULLET = re.compile(r"[ \t]*[-*+•][ \t]+(?=\S)(?![-*][ \t]*[-*][ \t]*$)")
-_NUMBERED = re.compile(r"[ \t]*(?:\d{1,3}[.)]|[Ss]tep[ \t]\d{1,3}[.:)]?)[ \t]+(?=\S)")
-_HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
 _BOLD = re.compile(r"\*\*(?=[^\s*])[^*\n]*+\*\*|(?<!\w)__(?=[^\s_])[^_\n]*+__(?!\w)")
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"(?<![\w.,])\d++(?:[.,]\d++)*+")
-# A run of end marks and what closes it; what follows is looked at afterwards, for a search that starts by looking back
-# tries every character. Possessive: linear on "......".
-_ASCII_SENTENCE_END = re.compile(r"[.!?]++[\"')\]*_]*+")
-_SENTENCE_END = re.compile(
-    r"[.!?…]++[\"'\u201d\u2019\u00bb)\]*_]*+|[\u3002\uff01\uff1f]++[\u201d\u2019\u300d\u300f\uff09]*+"
-)
-_UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f")  # of scripts that put no space after them
-_TOKEN_BEFORE = re.compile(r"[\w.]+\Z")
-_ABBREVIATIONS = re.compile(
-    r"(?:mr|mrs|ms|dr|prof|sr|jr|st|vs|etc|e\.g|i\.e|eg|ie|cf|fig|no|vol|al|inc|ltd|co|corp|dept|est|approx|"
-    r"jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|u\.s|u\.k|u\.n|a\.m|p\.m|ph\.d|b\.c|a\.d)",
-    re.IGNORECASE,
-)
 _TAIL = 1000  # characters looked at for the last words
 _CLOSERS = " \t\r\n\f\v\u00a0\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~"
 
@@ -83,98 +69,6 @@ def lines(text: str) -> list[str]:
     return _LINE_END.split(text)
 
 
-def outside_code(all_lines: list[str]) -> list[str]:
-    """The lines that are not in a code block; a block becomes one blank line."""
-    kept: list[str] = []
-    inside = False
-    for line in all_lines:
-        if line.lstrip().startswith(("```", "~~~")):
-            inside = not inside
-            kept.append("")
-        elif not inside:
-            kept.append(line)
-    return kept
-
-
-def has_code_block(all_lines: list[str]) -> bool:
-    """Whether a code block starts anywhere."""
-    return any(line.lstrip().startswith(("```", "~~~")) for line in all_lines)
-
-
-def paragraphs(all_lines: list[str]) -> list[str]:
-    """Blocks of lines between blank lines."""
-    blocks: list[list[str]] = []
-    fresh = True
-    for line in all_lines:
-        if not line.strip():
-            fresh = True
-        elif fresh:
-            blocks.append([line])
-            fresh = False
-        else:
-            blocks[-1].append(line)
-    return ["\n".join(block) for block in blocks]
-
-
-def sentences(prose_lines: list[str]) -> list[str]:
-    """Sentences of the lines outside code blocks."""
-    found: list[str] = []
-    block: list[str] = []
-    for line in [*prose_lines, ""]:
-        first = line.lstrip()[:1]
-        # Most lines are blank or begin with a letter, and of those none but "Step 1" is an item and none a heading.
-        plain = not first or (first.isalpha() and first not in "Ss")
-        item = None if plain else _BULLET.match(line) or _NUMBERED.match(line)
-        heading = not plain and _HEADING.match(line) is not None
-        if item is not None or heading or not first:
-            found.extend(_split_sentences(" ".join(block)))
-            block = []
-        if not heading:
-            block.append(line[item.end() :] if item is not None else line)
-    return found
-
-
-def _split_sentences(block: str) -> list[str]:
-    pieces: list[str] = []
-    start = 0
-    ends, word = (_ASCII_SENTENCE_END, _ASCII_WORD) if block.isascii() else (_SENTENCE_END, _WORD)
-    for match in ends.finditer(block):
-        if _ends_sentence(block, start, match):
-            pieces.append(block[start : match.end()])
-            start = match.end()
-    pieces.append(block[start:])
-    return [piece.strip() for piece in pieces if word.search(piece)]
-
-
-def _ends_sentence(block: str, start: int, match: re.Match[str]) -> bool:
-    mark, end = match.group(), match.end()
-    after = block[end : end + 8]
-    if not after[:1].isspace() and not mark.startswith(_UNSPACED_ENDS):
-        return False
-    if after.lstrip()[:1].islower():
-        return False
-    if mark != ".":
-        return True
-    before = _TOKEN_BEFORE.search(block, max(start, match.start() - 12), match.start())
-    token = before.group() if before else ""
-    return not (_ABBREVIATIONS.fullmatch(token) or (len(token) == 1 and token.isupper() and token != "I"))
-
-
-def bullet_items(prose_lines: list[str]) -> int:
-    """Number of bullet items, nested ones too; rules such as `* * *` are none."""
-    return sum(_BULLET.match(line) is not None for line in prose_lines)
-
-
-def numbered_items(prose_lines: list[str]) -> int:
-    """Number of numbered items."""
-    return sum(_NUMBERED.match(line) is not None for line in prose_lines)
-
-
-def headings(prose_lines: list[str]) -> int:
-    """Number of Markdown headings."""
-    return sum(_HEADING.match(line) is not None for line in prose_lines)
-
-
 def bold_parts(prose_lines: list[str]) -> int:
     """Number of Markdown bold parts."""
     return sum(len(_BOLD.findall(line)) for line in prose_lines if "**" in line or "__" in line)
@@ -182,13 +76,7 @@ def bold_parts(prose_lines: list[str]) -> int:
 
 def numbers(all_lines: list[str]) -> int:
     """Number of numbers in digits, list numbers left out."""
-    total = 0
-    for line in all_lines:
-        if not _DIGIT.search(line):
-            continue
-        item = _NUMBERED.match(line)
-        total += len(_NUMBER.findall(line[item.end() :] if item else line))
-    return total
+    return sum(len(_NUMBER.findall(line[number_end(line) :])) for line in all_lines if _DIGIT.search(line))
 
 
 def capital_words(all_words: list[str]) -> int:

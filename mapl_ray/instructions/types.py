@@ -108,10 +108,14 @@ class InstructionFunction:
     question: str | None = None  # soft functions: what a judge is asked of one response, to be answered yes or no
     # What the other reasonable readings agree on, None where they differ; without it, all readings are `check`.
     readings: Callable[[Features, Args], Verdict] | None = None
+    # It speaks of words: no verdict on texts in scripts that put no spaces between them, and none is written for them.
+    spaced: bool = False
     validate: Callable[[Args], object] | None = None  # see `validate_args`; None: the check of an empty text tells
 
     def verdict(self, text: Features, args: Args) -> Verdict:
         """The verdict of `check` where all readings agree with it, None where one does not."""
+        if self.spaced and not text.spaced:
+            return None
         documented = self.check(text, args)
         if self.readings is None or self.readings(text, args) is documented:
             return documented
@@ -154,6 +158,8 @@ class InstructionFunction:
         `seen_only` leaves out the phrasings that training can do without (`held_out_wordings`). An instruction is only
         handed out where the verdict on every text is decided and is its flag.
         """
+        if self.spaced and not all(text.spaced for text, _ in case.flags):
+            return None
         wording = rng.getrandbits(32) if wording is None else wording
         args = self.draw(case, rng)
         if args is None or any(self.verdict(text, args) is not flag for text, flag in case.flags):

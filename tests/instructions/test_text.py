@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from mapl_ray.instructions import blocks
 from mapl_ray.instructions import text as rules
 from mapl_ray.instructions.features import Features
 
@@ -59,14 +60,14 @@ def test_sentences(text: str, expected: int) -> None:
 def test_blocks(text: str, paragraphs: int, bullets: int, numbered: int) -> None:
     lines = Features(text).prose_lines
     assert len(Features(text).paragraphs) == paragraphs
-    assert rules.bullet_items(lines) == bullets
-    assert rules.numbered_items(lines) == numbered
+    assert blocks.bullet_items(lines) == bullets
+    assert blocks.numbered_items(lines) == numbered
 
 
 def test_numbers_headings_bold_and_capitals() -> None:
     # 1,000 / 3.5 / 2nd: three; the list number and the digit inside B2B count for nothing
     assert rules.numbers(["1. It cost 1,000 for 3.5 kg, the 2nd B2B deal"]) == 3
-    assert rules.headings(["# A", "####### seven", "#tag", "   ## B"]) == 2
+    assert blocks.headings(["# A", "####### seven", "#tag", "   ## B"]) == 2
     assert rules.bold_parts(["**a** and __b__ but not ** c ** nor snake__case__x"]) == 2
     assert rules.capital_words(rules.words("NASA and I saw B2B in the USA")) == 2
 
@@ -107,6 +108,6 @@ def test_enormous_text_is_linear(unit: str) -> None:
     text = Features(unit * (400_000 // len(unit)))
     start = time.perf_counter()
     _ = text.sentences, text.paragraphs, text.content_words, text.first_word, text.last_word, text.ending_mark
-    _ = rules.numbers(text.lines), rules.bold_parts(text.prose_lines), rules.bullet_items(text.prose_lines)
+    _ = rules.numbers(text.lines), rules.bold_parts(text.prose_lines), blocks.bullet_items(text.prose_lines)
     # Quadratic work on 400,000 signs would take hours.
     assert time.perf_counter() - start < 10

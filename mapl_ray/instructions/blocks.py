@@ -1,0 +1,197 @@
+"""What lines are: code, headings, rules, table rows, list items; and how many items there are by different readings.
+
+Each kind has a documented rule (see `text.py`), a strict one that no reader denies, and a lenient one that some grant.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from mapl_ray.instructions.verdicts import Span
+
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([^\r\n]*)")
+_QUOTE = r"[ \t]*(?:>[ \t]*)*+"
+_NO_RULE = r"(?![-*][ \t]*[-*][ \t]*$)"
+_SIGNS = r"\-*+\u2022\u25e6\u2023\u25aa\u25a0\u25cf\u25cb\u00b7\u2219\u2043\u25ba\u27a2"
+_BULLET = re.compile(rf"{_QUOTE}[{_SIGNS}][ \t]+(?=\S){_NO_RULE}")
+# Also dashes, arrows, stars, ticks and pictographs, and a sign that text follows at once.
+_MORE_SIGNS = r"\u2013\u2014\u2212\u25b8-\u25ff\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\u00bb\U0001f300-\U0001faff"
+_LIKE_BULLET = re.compile(
+    rf"{_QUOTE}(?:\(?\d{{1,3}}[.)][ \t]+)?"
+    rf"(?:[{_SIGNS}][ \t]*(?=[^\W_]|[\"'(\[`$])|o[ \t]+(?=\S)|[{_MORE_SIGNS}][^\S\n]*\S){_NO_RULE}"
+)
+_NUMBER = r"(?:\d{1,3}[.)]|\(\d{1,3}\))"
+# What may stand before a list number: the signs of a heading or of bold text.
+_MARKED = r"(?:#{1,6}[ \t]+)?(?:\*{1,3}|_{1,3})?"
+_NUMBERED = re.compile(
+    _QUOTE + _MARKED + rf"(?:{_NUMBER}|[Ss]tep[ \t]\d{{1,3}}[.:)]?)(?:\*{{1,3}}|_{{1,3}})?[ \t]+(?=\S)"
+)
+_PLAINLY_NUMBERED = re.compile(_QUOTE + r"\d{1,3}[.)][ \t]+(?=\S)")
+_LIKE_NUMBERED = re.compile(
+    _QUOTE
+    + r"(?:[#*_~]+[ \t]*)*+(?:[-*+\u2022][ \t]+)?(?:[*_]{1,3})?"
+    + r"(?:[(\[]?\d{1,4}[.):\]\-\u2013](?!\d)|#\d|\d\ufe0f?\u20e3|\U0001f51f|[\u2460-\u24ff\u2776-\u2793]|"
+    r"\(?[^\W\d_][.)](?=[ \t*_])|\(?[IVXLCivxlc]{1,6}[.)](?=[ \t*_])|[^\W\d_]{2,12}[ \t]#?\d{1,3}(?!\w))"
+)
+_INLINE_NUMBER = re.compile(r"(?<=[\s,;:])(?:\(?(?:\d{1,2}|[a-z])[.)]|[Ss]tep \d{1,2}:?)(?=\s)")
+_HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
+_LIKE_HEADING = re.compile(_QUOTE + r"(?:#|<h[1-6])", re.IGNORECASE)
+_UNDERLINE = re.compile(r"[ ]{0,3}(?:={3,}|-{3,})[ \t]*")
+_RULE = re.compile(r"[ \t]*(?:[-*_=~\u2013\u2014][ \t]*){3,}")
+_BLANKS = "\u200b\u200c\u200d\u2060\ufeff"  # of no width: a line of these alone is blank to a reader
+_TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-++:?+[ \t]*+(?:\|[ \t]*+:?+-++:?+[ \t]*+)*+\|?+")
+
+
+class Code:
+    """Where the code blocks of a text are."""
+
+    def __init__(self, all_lines: list[str]) -> None:
+        self.prose: list[str] = []  # the lines outside; a block becomes one blank line
+        self.blocks = 0  # closed ones that hold something
+        self.doubtful = 0  # empty ones, and one that is never closed
+        self.unclosed: list[str] | None = None  # the prose where a fence that is never closed opens nothing
+        fence, opened, held = "", 0, False
+        for number, line in enumerate(all_lines):
+            mark = _FENCE.match(line) if "```" in line or "~~~" in line else None
+            if not fence:
+                # A fence of backticks has no further backtick in its line: that would be inline code.
+                if mark is not None and not (mark[1][0] == "`" and "`" in mark[2]):
+                    fence, opened, held = mark[1], number, False
+                    self.prose.append("")
+                else:
+                    self.prose.append(line)
+            elif mark is not None and mark[1].startswith(fence) and not mark[2].strip():
+                self.blocks, self.doubtful = self.blocks + held, self.doubtful + (not held)
+                fence = ""
+            else:
+                held = held or bool(line.strip())
+        if fence:
+            self.doubtful += 1
+            self.unclosed = [*self.prose, *all_lines[opened + 1 :]]
+
+
+def is_blank(line: str) -> bool:
+    """Whether a reader sees nothing in the line."""
+    return not line or line.isspace() or not line.strip().strip(_BLANKS)
+
+
+def is_rule(line: str) -> bool:
+    """Whether the line is a horizontal rule: three or more dashes, stars or the like and nothing else."""
+    return _RULE.fullmatch(line) is not None
+
+
+def is_heading(line: str) -> bool:
+    """Whether the line is a Markdown heading."""
+    return _HEADING.match(line) is not None
+
+
+def is_table_row(line: str) -> bool:
+    """Whether the line is a row of a table: it starts with a pipe, or holds two of them."""
+    return "|" in line and (line.lstrip().startswith("|") or line.count("|") > 1)
+
+
+def item_end(line: str) -> int:
+    """Where the text of a list item begins; 0 where the line is none."""
+    match = _BULLET.match(line) or _NUMBERED.match(line)
+    return 0 if match is None else match.end()
+
+
+def number_end(line: str) -> int:
+    """Where a line's list number ends; 0 where it has none."""
+    match = _NUMBERED.match(line)
+    return 0 if match is None else match.end()
+
+
+def bullet_items(prose: list[str]) -> int:
+    """Number of bullet items, nested ones too; rules such as `* * *` are none."""
+    return sum(_BULLET.match(line) is not None for line in prose)
+
+
+def numbered_items(prose: list[str]) -> int:
+    """Number of numbered items."""
+    return sum(_NUMBERED.match(line) is not None for line in prose)
+
+
+def _outer(lines: list[str], item: re.Pattern[str]) -> int:
+    """Items that are nested in no other."""
+    indents = [len(line) - len(line.lstrip()) for line in lines if item.match(line)]
+    return sum(indent < min(indents) + 2 for indent in indents)
+
+
+def bullet_span(prose: list[str]) -> Span:
+    """From the outer items with a usual sign to all that look like bullet points."""
+    most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line)) for line in prose)
+    return Span(_outer(prose, _BULLET), most)
+
+
+def numbered_span(prose: list[str]) -> Span:
+    """From the outer items with a plain number to all that look like numbering, within a line as well."""
+    like = sum(bool(_NUMBERED.match(line) or _LIKE_NUMBERED.match(line)) for line in prose)
+    return Span(_outer(prose, _PLAINLY_NUMBERED), like + sum(len(_INLINE_NUMBER.findall(line)) for line in prose))
+
+
+def headings(prose: list[str]) -> int:
+    """Number of Markdown headings."""
+    return sum(_HEADING.match(line) is not None for line in prose)
+
+
+def heading_span(prose: list[str]) -> Span:
+    """From the headings to all lines that begin with `#`, are underlined or marked as a heading."""
+    like = sum(_LIKE_HEADING.match(line) is not None for line in prose)
+    underlined = sum(not is_blank(above) and _UNDERLINE.fullmatch(line) is not None for above, line in pairwise(prose))
+    return Span(headings(prose), like + underlined)
+
+
+def has_table(prose: list[str]) -> bool:
+    """Whether there is a line of dashes between pipes."""
+    return any("|" in line and _TABLE_RULE.fullmatch(line.strip()) is not None for line in prose)
+
+
+def like_table(prose: list[str]) -> bool:
+    """Whether some reader sees a table: two rows with pipes, or one of lines and crossings."""
+    rows = sum(line.count("|") > 1 or "\t" in line.strip() for line in prose)
+    return rows > 1 or any("+--" in line or "<table" in line or "\u2502" in line for line in prose)
+
+
+def surely_table(prose: list[str]) -> bool:
+    """Whether a line of dashes stands between rows with pipes."""
+    return any(
+        "|" in rule and _TABLE_RULE.fullmatch(rule.strip()) is not None and "|" in above and "|" in below
+        for above, rule, below in zip(prose, prose[1:], prose[2:], strict=False)
+    )
+
+
+def paragraphs(all_lines: list[str]) -> list[str]:
+    """Blocks of lines between blank lines; a rule is none."""
+    blocks: list[list[str]] = []
+    fresh = True
+    for line in all_lines:
+        if is_blank(line):
+            fresh = True
+        elif fresh:
+            blocks.append([line])
+            fresh = False
+        else:
+            blocks[-1].append(line)
+    return ["\n".join(block) for block in blocks if len(block) > 1 or not is_rule(block[0])]
+
+
+def paragraph_span(all_lines: list[str], code: Code) -> Span:
+    """From the blocks of text alone to all that blank lines divide, with rules and within code."""
+    text = [block for block in paragraphs(code.prose) if not is_title(block)]
+    return Span(
+        len(text), sum(not is_blank(a) and is_blank(b) for a, b in zip(all_lines, [*all_lines[1:], ""], strict=True))
+    )
+
+
+def is_title(block: str) -> bool:
+    """Whether a block is no paragraph to some readers: a heading, a line in bold, a table."""
+    if "\n" in block:
+        return all(map(is_table_row, block.split("\n")))
+    line = block.strip()
+    return (
+        is_heading(block)
+        or is_rule(block)
+        or (line.startswith(("**", "__")) and line.rstrip(":").endswith(("**", "__")))
+    )

@@ -1,0 +1,112 @@
+"""Signs by several readings: marks that punctuate, emoji, numbers, years, links.
+
+A sign inside code, an address, a number or an emoticon is the mark to some readers alone, and so are its relatives of
+other scripts.
+"""
+
+from __future__ import annotations
+
+import re
+
+import regex
+
+from mapl_ray.instructions.verdicts import Span, Verdict
+
+# What a mark inside does not punctuate: code, addresses, Markdown links, HTML entities and tags, emoticons, LaTeX.
+_NO_PROSE = re.compile(
+    r"`[^`\n]*+`|https?://\S++|www\.\S++|!?\[[^\[\]\n]*+\]\([^()\s]*+\)|&#?\w{1,8};|</?[a-zA-Z][^<>\n]{0,80}>|"
+    r"\\[()\[\]]|\$[^$\n]{1,80}\$|[:;=8]['\-^]?[()DPp|](?!\w)"
+)
+_EMOTICON = re.compile(
+    r"(?<![\w/])[:;=8][\"'\-^]?[()DPpOo|/\\](?![\w/])|<3(?!\d)|[\u2190-\u21ff\u2460-\u24ff\u25a0-\u27bf]"
+)
+# Shown as pictures: by default, with the variation selector, as keycaps, and hearts, which are drawn in color anyway.
+_EMOJI = regex.compile(r"\p{Emoji_Presentation}|\p{Emoji}\ufe0f|[\u2763\u2764\u263a\u2639]")
+_LIKE_EMOJI = regex.compile(r"\p{Extended_Pictographic}|\u20e3")
+_DIGITS = re.compile(r"\d")
+_EVERY_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
+# By itself, money and units included; groups of digits as in a telephone number, dates and ranges are one to some.
+_CLEAR_NUMBER = re.compile(
+    r"(?<![^\s(\[\"'*$\u20ac\u00a3~+\u201c])(?:\d++(?:[.,:/\-\u2013\u00d7x*^=+ ]\d++)*+)(?![\w@]|[.,:/\-\u2013]\w)"
+)
+_FOUR_DIGITS = re.compile(r"(?<!\d)\d{4}(?!\d)")
+_MONTH = (
+    r"(?:jan|feb|mar|apr|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?|may|spring|summer|autumn|fall|winter|since|by|until|before|"
+    r"after|during|around|circa|early|late|mid|year|from|of|in"
+)
+_CLEAR_YEAR = re.compile(
+    rf"(?:\b(?:{_MONTH})\s(?:the\s)?(?:\d{{1,2}}(?:st|nd|rd|th)?,?\s)?|,\s|\()(?:1[5-9]|20)\d\d(?=[).;:!?]?(?:\s|$)|,\s|\u2013|-\d|s\b)"
+    r"(?!\s?(?:[a-z]+s\b|k?m\b|kg\b|%|bits?|dollars|euros|people|words|calories))",
+    re.IGNORECASE,
+)
+_PERCENT = re.compile(r"\d\s?%(?!\w|\s?[\w(])|\d\s?per ?cent\b|\d%(?=\s[a-z(])", re.IGNORECASE)
+_LIKE_PERCENT = re.compile(r"\d\s?[%\u066a\uff05]|%\s?\d|\d\s?-?\s?per\s?-?cent|\d\s?pct\b", re.IGNORECASE)
+_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)", re.IGNORECASE)
+_CLEAR_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\]\((?:https?:|www\.|/|#|mailto:)", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"\w\.(?:com|org|net|edu|gov|io|co|uk|de|fr|eu|info|biz|ai|app|dev|me|tv|us|ca|au|in)\b|\w@\w|\w\.\w{2,6}/\w|<a\s|"
+    r"\b(?:ftp|file|mailto):|\]\(|\]:\s",
+    re.IGNORECASE,
+)
+
+
+def prose(text: str) -> str:
+    """The text without what no mark punctuates."""
+    return _NO_PROSE.sub(" ", text)
+
+
+def marks_span(text: str, clean: str, signs: str, clear: re.Pattern[str]) -> Span:
+    """From the marks that `clear` finds in the text's prose to all signs that some take for the mark."""
+    signs = "".join(filter(str.isascii, signs)) if text.isascii() else signs
+    return Span(len(clear.findall(clean)), sum(map(text.count, signs)))
+
+
+def emoji(text: str) -> bool:
+    """Whether there is an emoji: a character that is shown as a picture."""
+    return not text.isascii() and _EMOJI.search(text) is not None
+
+
+def surely_emoji(text: str) -> Verdict:
+    """None where a sign or an emoticon is an emoji to some."""
+    if emoji(text):
+        return True
+    return None if _EMOTICON.search(text) or (not text.isascii() and _LIKE_EMOJI.search(text)) else False
+
+
+def number_span(prose_lines: list[str], numbering: int, clean: str) -> Span:
+    """From the numbers by themselves in the text's prose to every run of digits; `numbering`: list numbers."""
+    every = sum(len(_EVERY_NUMBER.findall(line)) for line in prose_lines if _DIGITS.search(line))
+    return Span(max(0, len(_CLEAR_NUMBER.findall(clean)) - numbering), every)
+
+
+def surely_digits(text: str) -> Verdict:
+    """None where digits are of another script, raised, lowered, or the face of an emoji."""
+    if re.search(r"[0-9](?!\ufe0f?\u20e3)", text):
+        return True
+    return None if any(sign.isnumeric() for sign in set(text)) else False
+
+
+def surely_year(text: str) -> Verdict:
+    """True for a year in a clause that speaks of time; None for any other four digits."""
+    if _CLEAR_YEAR.search(text):
+        return True
+    return None if _FOUR_DIGITS.search(text) else False
+
+
+def surely_percentage(text: str) -> Verdict:
+    """None for a remainder in code, an address, or a sign of another script."""
+    if _PERCENT.search(prose(text)):
+        return True
+    return None if _LIKE_PERCENT.search(text) else False
+
+
+def has_link(text: str) -> bool:
+    """Whether there is a web address or a Markdown link."""
+    return _LINK.search(text) is not None
+
+
+def surely_link(text: str) -> Verdict:
+    """None for an address without `http`, and for brackets that hold no address."""
+    if _CLEAR_LINK.search(text):
+        return True
+    return None if _LINK.search(text) or _ADDRESS.search(text) else False

@@ -1,0 +1,184 @@
+"""Sentences by three readings: every possible end, the documented ends, and those that no reader denies.
+
+Documented: a sentence ends at `.`, `!`, `?`, an ellipsis or the mark of another script, with closing quotes, before
+white space and no small letter, or at the end of a block or list item; never at an abbreviation, initial or decimal.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import regex
+
+from mapl_ray.instructions import blocks
+
+# A run of end marks and what closes it; what follows is looked at afterwards, for a search that starts by looking back
+# tries every character. Possessive: linear on "......".
+_ASCII_END = re.compile(r"[.!?]++[\"')\]*_]*+")
+_END = re.compile(
+    r"[.!?\u2026\u203c\u2047-\u2049\u061f\u06d4\u0964\u0965\u1362\u1367\u17d4\u104b\u0589]++[\"'\u201d\u2019\u00bb)\]*_]*+|"
+    r"[\u3002\uff01\uff1f\uff61]++[\u201d\u2019\u300d\u300f\uff09]*+"
+)
+_UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f", "\uff61")  # of scripts that put no space after them
+_WORD = re.compile(r"\w", re.ASCII), regex.compile(r"\w")
+_TOKEN_BEFORE = re.compile(r"[\w.]+\Z")
+_ABBREVIATIONS = re.compile(
+    r"(?:mr|mrs|ms|dr|prof|sr|jr|st|mt|ft|gen|col|capt|lt|sgt|rev|hon|gov|sen|vs|etc|e\.g|i\.e|eg|ie|cf|fig|no|nos|vol|"
+    r"pp|ed|eds|al|inc|ltd|co|corp|dept|est|approx|max|min|ca|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tue|wed|"
+    r"thu|fri|sat|sun|ave|blvd|rd|u\.s|u\.k|u\.n|u\.s\.a|e\.u|a\.m|p\.m|ph\.d|m\.d|b\.a|m\.a|b\.c|a\.d|d\.c|a\.k\.a|"
+    r"w\.r\.t|n\.b|p\.s)",
+    re.IGNORECASE,
+)
+_CLOSING = re.compile(r"[\"'\u201d\u2019\u00bb)\]*_]")
+
+
+class Reading(IntEnum):
+    """Which ends count: those of a reading and of all after it."""
+
+    FINEST = 1  # also line breaks, marks before a small letter, a footnote or an emoji, and after abbreviations
+    DOCUMENTED = 2
+    SUREST = 3
+
+
+class _Block(NamedTuple):
+    """One block of text with its possible ends."""
+
+    text: str
+    ends: list[tuple[int, Reading]]  # where a sentence may end, and the last reading by which it does
+    aside: bool  # a heading or a row of a table: a sentence by the finest reading alone
+
+
+class Sentences:
+    """The sentences of some lines outside code."""
+
+    def __init__(self, prose: list[str]) -> None:
+        self._blocks = _scan(prose)
+        self._pieces: dict[Reading, list[str]] = {}
+
+    def by(self, reading: Reading) -> list[str]:
+        """The sentences by a reading, in order."""
+        if reading not in self._pieces:
+            self._pieces[reading] = [
+                piece
+                for block in self._blocks
+                if reading is Reading.FINEST or not block.aside
+                for piece in _cut(block, reading)
+            ]
+        return self._pieces[reading]
+
+    @cached_property
+    def finished(self) -> list[str]:
+        """Of the surest ones those that end with a mark."""
+        return [piece for block in self._blocks for piece in _cut(block, Reading.SUREST, rest=False)]
+
+    @property
+    def first(self) -> list[str]:
+        """What may be taken for the first sentence; the documented one first."""
+        return self._at(0)
+
+    @property
+    def last(self) -> list[str]:
+        """What may be taken for the last sentence; the documented one first."""
+        return self._at(-1)
+
+    def _at(self, place: int) -> list[str]:
+        lists = [self.by(reading) for reading in (Reading.DOCUMENTED, Reading.SUREST, Reading.FINEST)]
+        lists += [
+            self.finished,
+            [piece for block in self._blocks if not block.aside for piece in _cut(block, Reading.FINEST)],
+        ]
+        return [*dict.fromkeys(found[place] for found in lists if found)]
+
+
+def _scan(prose: list[str]) -> list[_Block]:
+    found: list[_Block] = []
+    block: list[str] = []
+
+    def close() -> None:
+        if block:
+            found.append(_ends(block))
+            block.clear()
+
+    for line in prose:
+        first = line.lstrip()[:1]
+        if not first:
+            close()
+            continue
+        # Most lines begin with a letter, and of those only "Step 1" is an item.
+        if first.isalpha() and first not in "Ss" and "|" not in line:
+            block.append(line)
+            continue
+        start = blocks.item_end(line)
+        if blocks.is_rule(line):
+            close()
+        elif blocks.is_heading(line) or blocks.is_table_row(line):
+            close()
+            found.append(_Block(line.strip(), [], True))
+        elif start:
+            close()
+            block.append(line[start:])
+        else:
+            block.append(line)
+    close()
+    return found
+
+
+def _ends(lines: list[str]) -> _Block:
+    text = lines[0] if len(lines) == 1 else " ".join(lines)
+    ends: list[tuple[int, Reading]] = []
+    start = 0
+    for match in (_ASCII_END if text.isascii() else _END).finditer(text):
+        reading = _reading(text, start, match)
+        if reading is not None:
+            ends.append((match.end(), reading))
+            if reading is not Reading.FINEST:
+                start = match.end()
+    if len(lines) > 1:
+        at = 0
+        for line in lines[:-1]:
+            at += len(line) + 1
+            ends.append((at, Reading.FINEST))
+        ends.sort()
+    return _Block(text, ends, False)
+
+
+def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
+    """The last reading by which a sentence ends here; None where none says so."""
+    mark, end = match.group(), match.end()
+    after = text[end : end + 8]
+    follows = after.lstrip()[:1]
+    if not after[:1].isspace() and after and not mark.startswith(_UNSPACED_ENDS):
+        # "down.[1] It", "Done.\U0001f44d", "end.Start"; not "3.5", "example.com".
+        return None if after[0].isalnum() and not (after[0].isupper() or mark[-1] in "*_\"')]") else Reading.FINEST
+    if follows.islower():
+        return Reading.FINEST
+    before = _TOKEN_BEFORE.search(text, max(start, match.start() - 12), match.start())
+    token = before.group() if before else ""
+    if mark[0] == "." and not mark.startswith("..") and _ABBREVIATIONS.fullmatch(token):
+        return Reading.FINEST
+    if mark == "." and len(token) == 1 and token.isupper() and token != "I":
+        return Reading.FINEST
+    if mark.startswith(("..", "\u2026")):
+        return Reading.DOCUMENTED
+    # `"Stop!" John said.`, and initials, numbers and short forms that no list names.
+    unsure = follows and (
+        _CLOSING.search(mark) or (mark[0] == "." and (len(token) < 3 or "." in token or token.isdigit()))
+    )
+    return Reading.DOCUMENTED if unsure else Reading.SUREST
+
+
+def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:
+    """The block's pieces that hold a word; `rest` includes what follows the last end."""
+    word = _WORD[not block.text.isascii()]
+    pieces: list[str] = []
+    start = 0
+    for end, level in block.ends:
+        if level >= reading:
+            pieces.append(block.text[start:end])
+            start = end
+    if rest:
+        pieces.append(block.text[start:])
+    return [piece.strip() for piece in pieces if word.search(piece)]
