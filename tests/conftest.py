@@ -19,6 +19,7 @@ from pyarrow import fs
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.models import build_tiny, load_tokenizer
 from mapl_ray.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
+from tests.shared_ray import SharedRay
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _VOCABULARY = (
@@ -26,34 +27,29 @@ _VOCABULARY = (
     "with for on slow bright every open small early"
 )
 WORDS = _VOCABULARY.split()
-# Clusters with their engines, in two chains of about the same length.
-CHAINS = {
-    "clusters": ("tests/distributed/", "tests/cluster/", "tests/jobs/"),
-    "engines": ("tests/scoring/", "tests/multihost/", "tests/test_mistakes.py"),
-}
 LEFT_OUT = ("multihost_whole", "long")  # markers of tests that run only where `-m` names them
 GroupMaker = Callable[[int], list[RelationGroup]]
 
 
 @pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What may run at once on two cores: one chain of clusters in a process, the other chain or a file in another."""
-    from xdist.scheduler import LoadScopeScheduling
+    """Two processes of a whole run: tests/schedule.py."""
+    from tests.schedule import GroupScheduling
 
-    class Chains(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return next((name for name, folders in CHAINS.items() if file.startswith(folders)), file)
-
-    return Chains(config, log)
+    return GroupScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes and has a command of its own."""
+    """Leave out what takes minutes and has a command of its own; the rest in the order of tests/schedule.py."""
     unnamed = [marker for marker in LEFT_OUT if marker not in config.option.markexpr]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unnamed)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    dropped = set(left_out)
+    items[:] = [item for item in items if item not in dropped]
+    if hasattr(config, "workerinput"):  # one of several processes
+        from tests.schedule import longest_first
+
+        longest_first(items)
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +58,26 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real preference data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[SharedRay]:
+    """The cluster of this process, up or not."""
+    shared = SharedRay()
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture(scope="module")
+def local_ray(shared_ray: SharedRay) -> None:
+    """A connected private Ray cluster, as `mapl` starts one. Other files use it as well."""
+    shared_ray.start()
+
+
+@pytest.fixture(scope="module")
+def without_ray(shared_ray: SharedRay) -> None:
+    """No Ray in this process: for tests that connect to a cluster of their own."""
+    shared_ray.stop()
 
 
 @pytest.fixture(scope="session")

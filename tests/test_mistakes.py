@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from mapl_ray.cli import main
 from mapl_ray.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.shards import commit, write_part
+from tests.shared_ray import CPUS
 
 Told = Callable[..., str]
+WORKERS_LINE = re.compile(r"(\x1b\[\d+m)?\(")  # Ray shows it at any time: the cluster has served other tests
 PAIR = {"prompt": "Why is the sky blue?", "chosen": "Sunlight scatters in the air.", "rejected": "It just is."}
 
 
@@ -22,15 +25,15 @@ def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Told:
 
     def run(*words: str) -> str:
         code = main([*words, "name=run", f"output_dir={tmp_path / 'runs'}"])
-        captured = capsys.readouterr()
-        assert code == 2, captured.err
-        assert captured.err.startswith("mapl: error: ")
-        assert "Traceback" not in captured.err
-        assert captured.err.count("\n") == 1, captured.err
+        error = "".join(line for line in capsys.readouterr().err.splitlines(True) if not WORKERS_LINE.match(line))
+        assert code == 2, error
+        assert error.startswith("mapl: error: ")
+        assert "Traceback" not in error
+        assert error.count("\n") == 1, error
         # A reader of the run trusts manifests and results alone: there is none.
         left = [*(tmp_path / "runs").rglob("manifest.json"), *(tmp_path / "runs").rglob("result.json")]
         assert [path for path in left if "given" not in path.parts] == []
-        return captured.err
+        return error
 
     return run
 
@@ -53,7 +56,7 @@ def test_missing_data_file(told: Told, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_empty_data_set(told: Told, tmp_path: Path) -> None:
+def test_empty_data_set(local_ray: None, told: Told, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     message = told("synthesize", "--data", str(tmp_path / "empty.jsonl"))
     assert "empty.jsonl" in message
@@ -61,7 +64,7 @@ def test_empty_data_set(told: Told, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_half_written_parquet(told: Told, tmp_path: Path) -> None:
+def test_half_written_parquet(local_ray: None, told: Told, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -107,10 +110,10 @@ def test_an_option_of_the_other_method(told: Told) -> None:
 
 
 @pytest.mark.ray
-def test_more_workers_than_the_cluster_holds(told: Told) -> None:
-    message = told("train", "rm", "train.num_workers=64", "cluster.num_cpus=2")
+def test_more_workers_than_the_cluster_holds(local_ray: None, told: Told) -> None:
+    message = told("train", "rm", "train.num_workers=64")
     assert "train rm wants 64 x (1 CPU + 0 GPU)" in message
-    assert "2 CPU" in message
+    assert f"{CPUS} CPU" in message
     assert "Lower train.num_workers" in message
 
 
@@ -124,6 +127,7 @@ def test_no_trained_model_to_report_on(told: Told) -> None:
 
 @pytest.mark.ray
 def test_a_loss_that_is_not_finite_is_a_failure(
+    local_ray: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     tiny_model: Path,
@@ -137,7 +141,7 @@ def test_a_loss_that_is_not_finite_is_a_failure(
             run / "groups" / split, "score", "f", [write_part(run / "groups" / split, 0, rows, [], GROUP_SCHEMA, "f")]
         )
     words = [f"output_dir={tmp_path / 'runs'}", "name=run", f"model.name_or_path={tiny_model}"]
-    sizes = ["train.max_sequence_tokens=256", "train.max_failures=0", "cluster.num_cpus=2"]
+    sizes = ["train.max_sequence_tokens=256", "train.max_failures=0"]
     assert main(["train", "dpo", *words, *sizes]) == 1
     error = capsys.readouterr().err
     assert "mapl: failed: step 1: the loss is not finite" in error

@@ -1,25 +1,14 @@
-"""A private Ray cluster of eight logical CPUs for the tests of a file, and runs that only have to be trained."""
+"""Runs that only have to be trained."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
-from mapl_ray.config import ClusterConfig, RunConfig, parse_config
-from mapl_ray.distributed.runtime import ray_session
+from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.records import GROUP_SCHEMA
 from mapl_ray.shards import commit, write_part
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """The session that `mapl` itself would start."""
-    with ray_session(ClusterConfig(num_cpus=8)):
-        assert ray.is_initialized()
-        yield
-    assert not ray.is_initialized()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ SYSTEM = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "he
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(without_ray: None) -> Iterator[Cluster]:
     """A head without CPUs, as in the shipped files, and two nodes of one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.2")

@@ -47,7 +47,7 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(without_ray: None) -> Iterator[str]:
     """The dashboard's address of a one-node cluster that asks for the token this process is given."""
     # Not tmp_path: Ray's socket paths must stay below 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="mapl"))

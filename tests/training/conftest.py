@@ -1,11 +1,8 @@
 """Data sets and a launcher of several ranks."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.models import PolicyLogps, load_policy
 from mapl_ray.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.shards import commit, write_part
+from tests.training.warm_ranks import WarmRanks
 
 Outcome = dict[str, Any]
 Launch = Callable[..., list[Outcome]]
@@ -60,22 +58,29 @@ def dropout_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def launch(data: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Launch:
+def warm_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], WarmRanks]]:
+    """`warm_ranks(n)`: n ranks that are up, the same ones for every caller."""
+    started: dict[int, WarmRanks] = {}
+
+    def of(ranks: int) -> WarmRanks:
+        if ranks not in started or not started[ranks].alive:
+            started[ranks] = WarmRanks(ranks, tmp_path_factory.mktemp("ranks"))
+        return started[ranks]
+
+    yield of
+    for one in started.values():
+        one.stop()
+
+
+@pytest.fixture(scope="session")
+def launch(data: Path, tiny_model: Path, warm_ranks: Callable[[int], WarmRanks]) -> Launch:
     """`launch(ranks, spec, ...)` runs specs one after another in the same processes, as torchrun does on a machine."""
 
     def run(ranks: int, *specs: dict[str, Any]) -> list[Outcome]:
         filled = [
             {"model": str(tiny_model), "train": str(data / "train"), "eval": str(data / "eval"), **s} for s in specs
         ]
-        spec_file = tmp_path_factory.mktemp("spec") / "spec.json"
-        spec_file.write_text(json.dumps(filled))
-        script = Path(__file__).with_name("run_rank.py")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        environment = {**os.environ, "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(script), str(spec_file)], capture_output=True, text=True, timeout=400, env=environment
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
+        warm_ranks(ranks).run(filled)
         return [json.loads((Path(spec["output"]) / "outcome.json").read_text()) for spec in filled]
 
     return run

@@ -1,4 +1,4 @@
-"""One rank of a training run, started by torchrun from the tests: `run_rank.py SPEC.json`.
+"""One rank of training runs, started by the tests: `run_rank.py SPECS.json`, or with a folder to take specs from.
 
 A module of its own, because DeepSpeed takes one process a rank.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,24 @@ def run(spec: dict[str, Any]) -> None:
     (output / "outcome.json").write_text(json.dumps({"reports": reports, "error": error, "steps": steps}))
 
 
+def serve(folder: Path) -> None:
+    """Run `specs-0.json`, `specs-1.json`, ... as they come; see `WarmRanks`. Ends when torchrun does."""
+    launch, torchrun = 0, os.getppid()
+    while os.getppid() == torchrun:
+        specs = folder / f"specs-{launch}.json"
+        if not specs.exists():
+            time.sleep(0.02)
+            continue
+        for one in json.loads(specs.read_text()):
+            run(one)
+        (folder / f"done-{launch}-{os.environ['RANK']}").touch()
+        launch += 1
+
+
 if __name__ == "__main__":
-    for one in json.loads(Path(sys.argv[1]).read_text()):
-        run(one)
+    given = Path(sys.argv[1])
+    if given.is_dir():
+        serve(given)
+    else:
+        for one in json.loads(given.read_text()):
+            run(one)
