@@ -1,4 +1,4 @@
-"""Arrow extension types of data that is read: plain data passes, what may hold pickles does not.
+"""Arrow schemas of data that is read: plain data passes; what may hold pickles, or a column twice, does not.
 
 A column of `ray.data.arrow_pickled_object` or `arrow.py_extension_type` unpickles when a value is looked at, and a
 pickle runs what it likes; so schemas are looked at before values.
@@ -25,6 +25,19 @@ def refuse_extensions(schema: pa.Schema, where: str) -> None:
                 f"{where}: column {column.name!r} has the Arrow extension type {found!r}, which may hold pickled "
                 "objects and is not opened. Write the column as text, numbers or lists of them, or leave it out."
             )
+
+
+def refuse_duplicates(schema: pa.Schema, where: str) -> None:
+    """Raise `UserError` for two columns, or two fields of a struct however nested, of the same name."""
+    levels = [[*schema]]
+    while levels:
+        fields = levels.pop()
+        names = [field.name for field in fields]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{where}: a column name occurs twice: {twice!r}. Rename or remove one of them.")
+        for kind in (field.type for field in fields):
+            storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+            levels.append([storage.field(index) for index in range(storage.num_fields)])
 
 
 def _extensions(column: pa.Field) -> Iterator[str]:

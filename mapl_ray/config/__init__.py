@@ -4,7 +4,7 @@ Unknown keys fail, every default stands here and nowhere else, and everything th
 is checked when the config is read.
 """
 
-from mapl_ray.config.data import DataConfig, MixSource, SynthesisConfig
+from mapl_ray.config.data import DataConfig, MixSource, PairFormat, SynthesisConfig
 from mapl_ray.config.evaluation import EvaluationConfig, EvaluationSet
 from mapl_ray.config.load import Override, load_config, override_text, parse_config
 from mapl_ray.config.objective import Method, ObjectiveConfig
@@ -37,6 +37,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "Override",
+    "PairFormat",
     "PairMarginConfig",
     "RunConfig",
     "Scalar",

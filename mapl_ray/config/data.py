@@ -12,6 +12,20 @@ from pydantic import Field, field_validator, model_validator
 from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 
+PairFormat = Literal[
+    "auto",
+    "pairs",
+    "hh",
+    "ultrafeedback",
+    "sharegpt",
+    "rejected_response",
+    "helpsteer2",
+    "helpsteer3",
+    "ranked",
+    "ultrafeedback-raw",
+]
+RankedPairs = Literal["best_worst", "adjacent", "all"]
+
 
 def _are_weights(values: Collection[float]) -> bool:
     return all(math.isfinite(value) and value >= 0 for value in values) and sum(values) > 0
@@ -21,7 +35,9 @@ class MixSource(Section):
     """One of several sources."""
 
     path: PathText
-    format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
+    format: PairFormat = "auto"
+    columns: dict[str, str] | None = None  # None: those of `data`
+    ranked_pairs: RankedPairs | None = None  # likewise
     split: str = "train"
     revision: str | None = None
     weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)  # 0.25: every fourth pair; 2: every pair twice
@@ -32,7 +48,10 @@ class DataConfig(Section):
 
     path: PathText = "demo"  # file, folder, s3:// and the like, hub name, or `demo` for the sample that is shipped
     mix: tuple[MixSource, ...] = ()  # several sources in the place of `path`; `limit` then counts for each
-    format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto"
+    format: PairFormat = "auto"  # auto: by its columns
+    columns: dict[str, str] = Field(default_factory=dict)  # {prompt: Question}: the data's own names of columns
+    ranked_pairs: RankedPairs | None = None  # which pairs a ranked list of answers gives; needed where data has them
+    nonpositive_margins: Literal["keep", "drop"] = "keep"  # pairs whose margin is 0 or below; they are counted
     split: str = "train"  # of a Hugging Face data set; files have none
     revision: str | None = None  # of a hub data set
     limit: int | None = Field(default=None, ge=1)  # take the first n rows
@@ -54,8 +73,12 @@ class DataConfig(Section):
         """A config for every source."""
         if not self.mix:
             return [self]
-        plain = {"mix": ()}
-        return [self.model_copy(update=plain | source.model_dump(exclude={"weight"})) for source in self.mix]
+        parts = []
+        for source in self.mix:
+            own = source.model_dump(exclude={"weight"})
+            inherited = {name for name in ("columns", "ranked_pairs") if own[name] is None}
+            parts.append(self.model_copy(update={"mix": ()} | {k: v for k, v in own.items() if k not in inherited}))
+        return parts
 
 
 class SynthesisConfig(Section):

@@ -14,6 +14,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import build_tiny, check_model_directory
 from mapl_ray.preferences import (
+    MARGIN_STAGE,
     Contamination,
     Duplicates,
     RejectionFile,
@@ -89,12 +90,25 @@ def resolve_model(config: RunConfig) -> str:
 def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str, int]:
     """Fill `spill` and `rejected` from the source; the number of pairs of either split. Raises `UserError` for none."""
     counts = dict.fromkeys(SPLITS, 0)
+    with_margin = nonpositive = 0
     for item in tqdm(read_pairs(config.data, config.seed), desc="  read", unit="row", mininterval=5.0, delay=5.0):
         if isinstance(item, Rejection):
             rejected.add(item)
+            low = item.stage == MARGIN_STAGE
+            with_margin += low
         else:
             spill.add(item)
             counts[_split_of(item, config)] += 1
+            low = item.margin is not None and item.margin <= 0.0
+            with_margin += item.margin is not None
+        nonpositive += low
+    if nonpositive:
+        other = {"keep": "drop leaves them out", "drop": "keep takes them"}[config.data.nonpositive_margins]
+        print(
+            f"  margins: {nonpositive} of {with_margin} pairs have a margin of 0 or below, so chosen is not the better "
+            f"one: data.nonpositive_margins={config.data.nonpositive_margins} ({other})",
+            flush=True,
+        )
     if not any(counts.values()):
         shown = "; ".join(f"row {r.row}: {r.reason}" for r in islice(rejected.read(), 3))
         raise UserError(f"data.path={config.data.path!r}: no row of {rejected.count} could be used ({shown}).")

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from mapl_ray.errors import UserError
-from mapl_ray.preferences.formats import RowError
+from mapl_ray.preferences.fields import RowError
 
 Benchmark = Literal["ifeval", "ifbench"]
 _TRIAL = """The river is low this year. Boats lie on the stones, and nobody knows when the rain will come.

@@ -22,8 +22,10 @@ from mapl_ray.config.evaluation import SetFormat
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.following import FollowRow, follow_row
 from mapl_ray.preferences import source_identity
+from mapl_ray.preferences.fields import RowError
 from mapl_ray.preferences.files import RawRow
-from mapl_ray.preferences.formats import RowError, parse_row
+from mapl_ray.preferences.formats import parse_pair
+from mapl_ray.preferences.shapes import RawPair
 from mapl_ray.preferences.sources import open_sources
 from mapl_ray.records import Level, PreferencePair, Rejection, Relation, RelationGroup, Sequence, canonical_json
 
@@ -138,7 +140,7 @@ def _set_row(
     pairs = {"rm-bench": _styles, "llmbar": _llmbar}.get(format_, lambda given: [dict(given)])(values)
     groups = []
     for number, pair in enumerate(pairs):
-        parsed = parse_row(pair, "hh" if format_ == "hh" else "pairs", data, label, row)
+        parsed = parse_pair(RawPair(pair), "hh" if format_ == "hh" else "pairs", data, label, row)
         if isinstance(parsed, Rejection):
             return replace(parsed, reason=_own_names(parsed.reason, format_, values, number))
         groups.append(preference_group(parsed))

@@ -2,13 +2,14 @@
 
 from mapl_ray.preferences.contamination import Contamination, benchmark_digests
 from mapl_ray.preferences.duplicates import Duplicates
-from mapl_ray.preferences.read import read_pairs
+from mapl_ray.preferences.read import MARGIN_STAGE, read_pairs
 from mapl_ray.preferences.remote import RemoteFile, check_address, is_uri, remote_files
 from mapl_ray.preferences.sources import check_source, source_identity
 from mapl_ray.preferences.spill import RejectionFile, Spill, place_of
 from mapl_ray.preferences.split import eval_split, prompt_key
 
 __all__ = [
+    "MARGIN_STAGE",
     "Contamination",
     "Duplicates",
     "RejectionFile",

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Self, cast
 
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
+from mapl_ray.preferences.content import refuse_other_content
 from mapl_ray.preferences.files import file_kind, read_file, readable
 from mapl_ray.preferences.normalise import normalise
 from mapl_ray.preferences.remote import is_uri, remote_files
@@ -119,12 +120,13 @@ def _prompts(file: _Benchmark) -> Iterator[tuple[str, str]]:
     """(place, text) of every prompt of a file."""
     if _is_text(file.path):
         # Lines end where editors end them, not at the other separators that `splitlines` knows.
-        with readable(file.path), io.TextIOWrapper(file.open(), encoding="utf-8-sig") as lines:
+        with readable(file.path), file.open() as handle, io.TextIOWrapper(handle, encoding="utf-8-sig") as lines:
+            refuse_other_content(file.path, handle, ".txt")
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{file.path.name}:{number}", line
         return
-    for raw in read_file(file.path, file.open):
+    for raw in read_file(file.path, frozenset(_COLUMNS), file.open):
         if raw.values is None:
             raise UserError(f"data.benchmarks: {file.path}: {raw.problem}. Mend the row, or take it out.")
         for text in _texts(raw.values):

@@ -1,4 +1,7 @@
-"""Raw rows of one file: JSON lines, JSON, CSV (each also gzipped) and Parquet."""
+"""Raw rows of one file: JSON lines, JSON, CSV (each also gzipped) and Parquet.
+
+A key or a column twice is refused in all of them: a parser would take one of the two and say nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import reprlib
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -19,9 +21,10 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapl_ray.arrow_types import refuse_extensions
+from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.errors import UserError
-from mapl_ray.preferences.formats import COLUMNS
+from mapl_ray.preferences.content import refuse_other_content
+from mapl_ray.preferences.unique_json import DuplicateKeyError, duplicate_key, load_json
 
 BATCH_ROWS = 1024
 
@@ -44,20 +47,26 @@ def file_kind(path: PurePath) -> str | None:
     return suffixes[-1] if suffixes and suffixes[-1] in _READERS else None
 
 
-def read_file(path: PurePath, opener: Callable[[], BinaryIO] | None = None) -> Iterator[RawRow]:
+def read_file(
+    path: PurePath, columns: Container[str], opener: Callable[[], BinaryIO] | None = None
+) -> Iterator[RawRow]:
     """Rows of a file in its order, streamed (a `.json` array is read whole); `opener` where it is not a local one.
 
-    Raises `UserError` naming the file if it is truncated, damaged, not UTF-8 or holds extension types.
+    Of a Parquet file only `columns` are read, where it has any of them. Raises `UserError` naming the file if it is
+    truncated, damaged, not UTF-8, not what its name says, or holds a column twice or extension types.
     """
     kind = file_kind(path)
     if kind is None:
         raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
-    with readable(path), opener() if opener else Path(path).open("rb") as raw, _unpacked(path, raw) as handle:
-        yield from _READERS[kind](handle, path)
-
-
-def _unpacked(path: PurePath, raw: BinaryIO) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+    with readable(path), opener() if opener else Path(path).open("rb") as raw:
+        if path.suffix.lower() != ".gz":
+            refuse_other_content(path, raw, kind)
+            yield from _READERS[kind](raw, path, columns)
+            return
+        refuse_other_content(path, raw, ".gz")
+        with cast(BinaryIO, gzip.GzipFile(fileobj=raw)) as handle:
+            refuse_other_content(path, handle, kind)
+            yield from _READERS[kind](handle, path, columns)
 
 
 @contextmanager
@@ -75,7 +84,7 @@ def readable(path: PurePath) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read, truncated or damaged ({error}). Make or copy it again.") from None
 
 
-def _json_lines(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
+def _json_lines(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow]:
     row = 0
     for number, line in enumerate(handle, 1):
         data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
@@ -88,21 +97,23 @@ def _json_lines(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
                 f"{path}: line {number}, byte {error.start}: not UTF-8 ({error.reason}). Convert it: iconv -t UTF-8."
             ) from None
         try:
-            yield _checked(row, json.loads(text), f"line {number}")
+            yield _checked(row, load_json(text), f"line {number}")
+        except DuplicateKeyError as error:
+            yield RawRow(row, None, f"line {number}: {error}")
         except (ValueError, RecursionError) as error:  # also numbers of too many digits, and far too deep nesting
             yield RawRow(row, None, f"line {number}={reprlib.repr(text)}: not JSON ({error}); expected a JSON object")
         row += 1
 
 
-def _json(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
+def _json(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator[RawRow]:
     data = handle.read()
     if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"[":
-        yield from _json_lines(io.BytesIO(data), path)  # JSON lines often go by .json
+        yield from _json_lines(io.BytesIO(data), path, columns)  # JSON lines often go by .json
         return
     text = data.decode("utf-8-sig")
     del data
     try:
-        values = json.loads(text)
+        values = load_json(text, keep=True)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON array ({error}). Expected [{{...}}, ...]; it may be truncated.") from None
     for row, value in enumerate(values):
@@ -111,19 +122,20 @@ def _json(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
 
 def _checked(row: int, value: Any, where: str) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(row, value)
+        twice = duplicate_key(value)
+        return RawRow(row, value) if twice is None else RawRow(row, None, f"{where}: {twice}")
     return RawRow(row, None, f"{where}={reprlib.repr(value)}: a {type(value).__name__}; expected a JSON object")
 
 
-def _csv(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
+def _csv(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow]:
     # The library's default of 131072 characters a field is below what a long response may have.
     csv.field_size_limit(sys.maxsize)
     lines = csv.reader(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), strict=True)
     header = next(lines, None)
     if header is None:
         return
-    if len(set(header)) != len(header):
-        raise UserError(f"{path}: a column name occurs twice in the header: {', '.join(map(repr, header))}.")
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UserError(f"{path}: a column name occurs twice in the header: {twice!r}. Rename or remove one of them.")
     row = 0
     while True:
         start = lines.line_num + 1
@@ -149,22 +161,23 @@ def _csv(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
         row += 1
 
 
-def _parquet(handle: BinaryIO, path: PurePath) -> Iterator[RawRow]:
+def _parquet(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator[RawRow]:
     # A handle, not a path: pyarrow would read `key=value` folders above it as partitions.
     try:
         file = pq.ParquetFile(handle)
     except Exception as error:  # made by whoever registered the types that a file names, who may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from None
     refuse_extensions(file.schema_arrow, str(path))
-    columns = [name for name in file.schema_arrow.names if name in COLUMNS] or None
+    refuse_duplicates(file.schema_arrow, str(path))
+    read = [name for name in file.schema_arrow.names if name in columns] or None
     row = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=read):
         for values in batch.to_pylist():
             yield RawRow(row, values)
             row += 1
 
 
-_READERS: dict[str, Callable[[BinaryIO, PurePath], Iterator[RawRow]]] = {
+_READERS: dict[str, Callable[[BinaryIO, PurePath, Container[str]], Iterator[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -1,18 +1,23 @@
-"""Preference pairs as a stream: every input row gives exactly one pair or one rejection, in source order."""
+"""Preference pairs as a stream: every input row gives a pair or a rejection, in source order.
+
+A row that ranks several answers gives one of them a pair that `data.ranked_pairs` makes of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
+from typing import Any
 
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.files import RawRow
 from mapl_ray.preferences.formats import STAGE, detect_format, parse_row
 from mapl_ray.preferences.mix import apply_weight
-from mapl_ray.preferences.sources import Source, open_sources
+from mapl_ray.preferences.sources import Source, check_columns, open_sources
 from mapl_ray.records import PreferencePair, Rejection
 
+MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below
 DETECTION_ROWS = 100  # rows looked at to tell the format: single dirty rows at the start must not decide it
 
 
@@ -24,6 +29,8 @@ def read_pairs(config: DataConfig, seed: int = 0) -> Iterator[PreferencePair | R
     is read (empty, truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
     """
     parts = config.parts()
+    for part in parts:
+        check_columns(part)
     streams = [islice(_read(open_sources(part), part), config.limit) for part in parts]
     if not config.mix:
         return streams[0]
@@ -58,9 +65,35 @@ def _read_source(source: Source, config: DataConfig) -> Iterator[PreferencePair 
             f"{source.name}: none of its {len(head)} rows could be parsed. First: {head[0].problem}. "
             "Check that it is the kind of file its name says."
         )
-    data_format = detect_format(config.format, parsed, source.name)
+    data_format = detect_format(config, [declared(values, config, source.name) for values in parsed], source.name)
     for raw in chain(head, rows):
         if raw.values is None:
             yield Rejection(source.label, raw.row, "", STAGE, raw.problem)
-        else:
-            yield parse_row(raw.values, data_format, config, source.label, raw.row)
+            continue
+        values = declared(raw.values, config, source.name)
+        for found in parse_row(values, data_format, config, source.label, raw.row):
+            yield _with_margin(found, config, raw.row)
+
+
+def _with_margin(found: PreferencePair | Rejection, config: DataConfig, row: int) -> PreferencePair | Rejection:
+    """A rejection of a pair whose margin is 0 or below, where the config drops those."""
+    if config.nonpositive_margins == "keep" or isinstance(found, Rejection) or found.margin is None or found.margin > 0:
+        return found
+    reason = f"margin={found.margin:g}: expected above 0 (data.nonpositive_margins=drop)"
+    return Rejection(found.source, row, found.pair_id, MARGIN_STAGE, reason)
+
+
+def declared(values: Mapping[str, Any], config: DataConfig, where: str) -> Mapping[str, Any]:
+    """A row by the columns that `config.columns` declares; a column that is declared by another name is not read.
+
+    Raises `UserError` for a row that has none of the declared names.
+    """
+    if not config.columns:
+        return values
+    if not any(own in values for own in config.columns.values()):
+        raise UserError(
+            f"{where}: none of the columns that data.columns declares ({', '.join(config.columns.values())}) is in "
+            f"{', '.join(map(repr, values))}."
+        )
+    kept = {name: value for name, value in values.items() if name not in config.columns}
+    return kept | {name: values[own] for name, own in config.columns.items() if own in values}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 
-from mapl_ray.arrow_types import refuse_extensions
+from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
@@ -20,6 +20,7 @@ from mapl_ray.preferences.formats import COLUMNS
 from mapl_ray.preferences.remote import is_uri, remote_files
 
 DEMO = Path(__file__).parent / "demo_pairs.jsonl"
+_PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".lz4", ".br")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
@@ -38,9 +39,9 @@ def open_sources(config: DataConfig) -> list[Source]:
     Raises `UserError` if there is no such thing, or it is of a kind that is not read.
     """
     if config.path == "demo":
-        return [_file_source(DEMO)]
+        return [_file_source(DEMO, config)]
     if is_uri(config.path):
-        return _remote_sources(config.path)
+        return _remote_sources(config)
     if not config.path.strip():
         raise UserError("data.path is empty. Expected a file, a folder or the name of a Hugging Face data set.")
     path = Path(config.path).expanduser()
@@ -53,7 +54,7 @@ def open_sources(config: DataConfig) -> list[Source]:
     if is_file:
         if file_kind(path) is None:
             raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
-        return [_file_source(path)]
+        return [_file_source(path, config)]
     if exists:
         raise UserError(f"{path}: neither a regular file nor a folder.")
     if not _HUB_NAME.fullmatch(config.path) or file_kind(path) is not None:
@@ -64,24 +65,41 @@ def open_sources(config: DataConfig) -> list[Source]:
     return [Source(config.path, config.path, partial(_hub_rows, config))]
 
 
-def _remote_sources(uri: str) -> list[Source]:
-    files = [file for file in remote_files(uri) if file_kind(file.path) is not None]
+def columns_of(config: DataConfig) -> frozenset[str]:
+    """The columns that are read of a source, by its own names."""
+    return COLUMNS.union(config.columns.values())
+
+
+def _remote_sources(config: DataConfig) -> list[Source]:
+    uri, columns = config.path, columns_of(config)
+    all_files = remote_files(uri)
+    _refuse_packed(uri, [file.path for file in all_files])
+    files = [file for file in all_files if file_kind(file.path) is not None]
     if not files:
         raise UserError(f"data.path={uri!r}: holds no file that is read. Expected {FILE_KINDS}.")
-    return [Source(f"{uri} ({f.path.name})", f.path.name, partial(read_file, f.path, f.open)) for f in files]
+    return [Source(f"{uri} ({f.path.name})", f.path.name, partial(read_file, f.path, columns, f.open)) for f in files]
 
 
-def _file_source(path: Path) -> Source:
-    return Source(str(path), path.name, partial(read_file, path))
+def _file_source(path: Path, config: DataConfig) -> Source:
+    return Source(str(path), path.name, partial(read_file, path, columns_of(config)))
+
+
+def _refuse_packed(where: str, files: Sequence[PurePath]) -> None:
+    """Raise `UserError` for a data file of a folder that would be passed over because of how it is packed."""
+    for file in files:
+        inner = PurePath(file.stem)
+        if file_kind(file) is None and file.suffix.lower() in _PACKED and file_kind(inner) is not None:
+            raise UserError(f"{where}: {file.name} is data that is packed and not read. Unpack it, or move it away.")
 
 
 def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
     label = path.resolve().name
     if (path / "dataset_dict.json").is_file():
-        return [Source(str(path), label, partial(_saved_rows, path, config.split))]
+        return [Source(str(path), label, partial(_saved_rows, path, config.split, columns_of(config)))]
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        return [Source(str(path), label, partial(_saved_rows, path, None))]
+        return [Source(str(path), label, partial(_saved_rows, path, None, columns_of(config)))]
     files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith((".", "_")))
+    _refuse_packed(str(path), files)
     read = [f for f in files if file_kind(f) is not None]
     if not read:
         found = ", ".join(f.name for f in files[:5]) or "no files"
@@ -89,10 +107,10 @@ def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
             f"{path}: holds no file that is read (found {found}). Expected {FILE_KINDS} files directly in it, or a "
             "folder made by save_to_disk."
         )
-    return [_file_source(f) for f in read]
+    return [_file_source(f, config) for f in read]
 
 
-def _saved_rows(path: Path, split: str | None) -> Iterator[RawRow]:
+def _saved_rows(path: Path, split: str | None, columns: frozenset[str]) -> Iterator[RawRow]:
     """Rows of a `save_to_disk` folder; `split` is None for a single data set, which has none."""
     import datasets  # here: it takes most of a second, and most runs read files
 
@@ -103,7 +121,8 @@ def _saved_rows(path: Path, split: str | None) -> Iterator[RawRow]:
                 raise UserError(f"{path}: has no split {split!r}. Set data.split to one of: {', '.join(data)}.")
             data = data[split]
         refuse_extensions(data.data.schema, str(path))
-        yield from _numbered(data.with_format(None))
+        refuse_duplicates(data.data.schema, str(path))
+        yield from _numbered(data.with_format(None), columns)
     # A damaged folder shows as any of these, from its JSON files or from Arrow's.
     except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -123,7 +142,7 @@ def _hub_rows(config: DataConfig) -> Iterator[RawRow]:
     started = False
     try:
         data = datasets.load_dataset(config.path, split=config.split, revision=config.revision, streaming=True)
-        for raw in _numbered(data):
+        for raw in _numbered(data, columns_of(config)):
             started = True
             yield raw
     # Whatever HTTP client and file format stand behind it: there is no closed list of what they raise.
@@ -149,9 +168,9 @@ def _hub_message(config: DataConfig, error: Exception) -> str:
     )
 
 
-def _numbered(data: Any) -> Iterator[RawRow]:
+def _numbered(data: Any, columns: frozenset[str]) -> Iterator[RawRow]:
     # Only the columns that are used: others may be images that take long to decode.
-    known = [name for name in data.column_names or [] if name in COLUMNS]
+    known = [name for name in data.column_names or [] if name in columns]
     for row, values in enumerate(data.select_columns(known) if known else data):
         yield RawRow(row, values)
 
@@ -185,4 +204,15 @@ def _local_files(config: DataConfig) -> list[Path]:
 def check_source(config: DataConfig) -> None:
     """Raise `UserError` if `config` names a source that can't be read; reads nothing itself."""
     for part in config.parts():
+        check_columns(part)
         open_sources(part)
+
+
+def check_columns(config: DataConfig) -> None:
+    """Raise `UserError` if `config.columns` declares a column that is never read."""
+    for name, own in config.columns.items():
+        if name not in COLUMNS or not own.strip():
+            raise UserError(
+                f"data.columns={{{name}: {own}}}: expected a column that is read, and its name in the data. Those that "
+                f"are read: {', '.join(sorted(COLUMNS))}."
+            )

@@ -62,6 +62,8 @@ def _counts(stats: DataStats) -> Markup | None:
     if not stats.groups:
         return None
     note = f"Counted in {stats.groups:,} of {stats.of_groups:,} groups."
+    if stats.margins:
+        note += f" Of {stats.margins:,} with a margin, {stats.nonpositive_margins:,} have one of 0 or below."
     per_prompt, levels = stats.per_prompt.total(), stats.levels.total()
     return join(
         [

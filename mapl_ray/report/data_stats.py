@@ -29,6 +29,8 @@ class DataStats:
     groups: int = 0
     of_groups: int = 0  # that there are
     per_prompt: Counter[int] = field(default_factory=Counter)  # instructions of an instructed prompt
+    margins: int = 0  # groups whose pair has one
+    nonpositive_margins: int = 0  # of these, 0 or below
     levels: Counter[str] = field(default_factory=Counter)
     flags: dict[str, Counter[tuple[str, bool]]] = field(default_factory=dict)  # function -> (response, satisfied)
     words: dict[str, list[int]] = field(default_factory=lambda: {"prompt": [], "chosen": [], "rejected": []})
@@ -47,6 +49,8 @@ def data_stats(data_sets: list[tuple[Path, Manifest]]) -> DataStats:
 
 def _count(stats: DataStats, group: RelationGroup, keep: bool) -> None:
     stats.groups += 1
+    stats.margins += group.margin is not None
+    stats.nonpositive_margins += group.margin is not None and group.margin <= 0.0
     stats.per_prompt.update(len(instructions) for instructions in group.instructions[1:])
     stats.levels.update(relation.level.value for relation in group.relations)
     for cell in group.sequences:

@@ -24,7 +24,8 @@ def says(text: str) -> dict[str, str]:
 
 def parse(values: dict[str, Any], **config: Any) -> PreferencePair | Rejection:
     settings = DataConfig(**config)
-    return parse_row(values, detect_format(settings.format, [values], "f"), settings, "f", 7)
+    (found,) = parse_row(values, detect_format(settings, [values], "f"), settings, "f", 7)
+    return found
 
 
 def pair(values: dict[str, Any], **config: Any) -> PreferencePair:
@@ -211,18 +212,18 @@ def test_broken_transcripts(chosen: str, expected: str) -> None:
 def test_detection_tells_formats_apart_and_a_dirty_row_does_not_decide() -> None:
     lists = {"prompt": "Hi", "chosen": [says("a")], "rejected": [says("b")]}
     transcripts = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": None}
-    assert detect_format("auto", [ROW], "f") == "pairs"
-    assert detect_format("auto", [lists], "f") == "pairs"
-    assert detect_format("auto", [lists | {"score_chosen": 1, "score_rejected": 0}], "f") == "ultrafeedback"
-    assert detect_format("auto", [{"note": 1}, {"chosen": None, "rejected": None}, transcripts], "f") == "hh"
+    assert detect_format(DataConfig(), [ROW], "f") == "pairs"
+    assert detect_format(DataConfig(), [lists], "f") == "pairs"
+    assert detect_format(DataConfig(), [lists | {"score_chosen": 1, "score_rejected": 0}], "f") == "ultrafeedback"
+    assert detect_format(DataConfig(), [{"note": 1}, {"chosen": None, "rejected": None}, transcripts], "f") == "hh"
 
 
 def test_unknown_columns_are_named_with_the_expected_ones() -> None:
     with pytest.raises(UserError, match=r"^f: .*'query', 'good'.*Expected prompt \(or.*chosen, rejected.*Rename"):
-        detect_format("auto", [{"query": "a", "good": "b"}], "f")
+        detect_format(DataConfig(), [{"query": "a", "good": "b"}], "f")
     with pytest.raises(UserError, match=r"'prompt', 'chosen'.*data.format=hh.*transcripts"):
-        detect_format("hh", [ROW], "f")
+        detect_format(DataConfig(format="hh"), [ROW], "f")
     with pytest.raises(UserError, match=r"data\.format=ultrafeedback"):
-        detect_format("ultrafeedback", [ROW], "f")
+        detect_format(DataConfig(format="ultrafeedback"), [ROW], "f")
     with pytest.raises(UserError, match="'chosen', 'rejected'"):  # plain text and no prompt anywhere
-        detect_format("auto", [{"chosen": "a", "rejected": "b"}], "f")
+        detect_format(DataConfig(), [{"chosen": "a", "rejected": "b"}], "f")

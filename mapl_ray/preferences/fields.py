@@ -1,0 +1,146 @@
+"""Values of a raw row, field by field: text, numbers, ids, margins and judgements, each checked before it is used."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import unicodedata
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from mapl_ray.records import Judgement
+
+# Characters that are letters or symbols by category and show nothing: Hangul fillers and the blank Braille pattern.
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_EXACT_FLOATS = 2**53  # from here on, neighboring whole numbers are the same float
+
+
+class RowError(Exception):
+    """Why a row cannot be used; becomes the reason of its `Rejection`."""
+
+    def __init__(self, field: str, problem: str, expected: str, value: Any = None) -> None:
+        # repr escapes NUL and lone surrogates, so that the reason itself can always be written.
+        self._field, self._shown = field, "" if value is None else f"={_SHORT.repr(value)}"
+        self._rest = f": {problem}; expected {expected}"
+        super().__init__(self.reason({}))
+
+    def reason(self, names: Mapping[str, str]) -> str:
+        """The message, with the field by the name that the row itself has for it."""
+        field = self._field
+        head = field[: next((i for i, char in enumerate(field) if not (char.isalnum() or char == "_")), len(field))]
+        return names.get(head, head) + field[len(head) :] + self._shown + self._rest
+
+
+def text(field: str, value: Any) -> str:
+    """The value, if it is text that shows something. Raises `RowError` otherwise."""
+    if value is None:
+        raise RowError(field, "missing", "text")
+    if not isinstance(value, str):
+        raise RowError(field, f"a {type(value).__name__}", "text", value)
+    if not visible(value):
+        raise RowError(field, "empty", "text", value)
+    if "\0" in value:
+        raise RowError(field, "has a NUL character", "text without", value)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(field, f"has a lone surrogate at {error.start}", "text that is valid Unicode", value) from None
+    return value
+
+
+def visible(value: str) -> bool:
+    """Whether a text holds more than white space and characters that show nothing, such as U+200B."""
+    return any(not _shows_nothing(char) for char in value)
+
+
+def same_text(value: str) -> str:
+    """What two texts that look alike have in common: NFC, without invisible characters and white space at the ends."""
+    if not value.isascii():
+        value = "".join(char for char in unicodedata.normalize("NFC", value) if unicodedata.category(char) != "Cf")
+    return value.strip()
+
+
+def blank(value: Any) -> bool:
+    """Whether a value counts as none: null, NaN (so tables write a missing text), or text without a character."""
+    return value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value)
+
+
+def number(field: str, value: Any) -> float | None:
+    """A finite number; None where there is none. Raises `RowError` for anything else."""
+    if blank(value):
+        return None
+    try:
+        found = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.inf
+    if math.isinf(found):
+        raise RowError(field, "not a finite number", "a number or nothing", value)
+    return None if math.isnan(found) else found  # "nan" as text
+
+
+def own_id(values: Mapping[str, Any]) -> str:
+    """The row's own id as text, "" where it has none; 1.0 is `1`, as pandas writes integers beside a missing one."""
+    for name in ("pair_id", "id"):
+        value = values.get(name)
+        if blank(value):
+            continue
+        if isinstance(value, float | Decimal):
+            if not _is_whole(value):
+                raise RowError(name, "not a whole number below 2**53", "text or a whole number", value)
+            value = int(value)
+        if isinstance(value, int | uuid.UUID) and not isinstance(value, bool):
+            return str(value)
+        return text(name, value)
+    return ""
+
+
+def margin(values: Mapping[str, Any]) -> float | None:
+    """The row's `margin`, or `score_chosen` minus `score_rejected`; None where it has neither."""
+    found = number("margin", values.get("margin"))
+    if found is not None:
+        return found
+    high, low = (number(name, values.get(name)) for name in ("score_chosen", "score_rejected"))
+    return None if high is None or low is None else high - low
+
+
+def judgements(value: Any) -> tuple[Judgement, ...]:
+    """A judge's answers: a list of {name, chosen, rejected}. Raises `RowError` for what is not one."""
+    expected = "a list of {name, chosen, rejected}, p(yes) from 0 to 1"
+    if blank(value):
+        return ()
+    if not isinstance(value, list):
+        raise RowError("judgements", f"a {type(value).__name__}", expected, value)
+    found: dict[str, Judgement] = {}
+    for index, item in enumerate(value):
+        where = f"judgements[{index}]"
+        if not isinstance(item, Mapping):
+            raise RowError(where, f"a {type(item).__name__}", expected, item)
+        name = text(f"{where}.name", item.get("name"))
+        if name in found:
+            raise RowError(f"{where}.name", "judged already", "one judgement a function", name)
+        p = {side: number(f"{where}.{side}", item.get(side)) for side in ("chosen", "rejected")}
+        chosen, rejected = p["chosen"], p["rejected"]
+        if chosen is None or rejected is None or not (0.0 <= chosen <= 1.0 and 0.0 <= rejected <= 1.0):
+            raise RowError(where, "not two probabilities", expected, p)
+        found[name] = Judgement(name, chosen, rejected)
+    return tuple(found.values())
+
+
+def _is_whole(value: float | Decimal) -> bool:
+    if not math.isfinite(value) or value != int(value):
+        return False
+    return isinstance(value, Decimal) or abs(value) < _EXACT_FLOATS
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | Decimal) and value != value
+
+
+def _shows_nothing(char: str) -> bool:
+    return char.isspace() or char in _FILLERS or unicodedata.category(char) in ("Cf", "Cc")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60

@@ -1,0 +1,97 @@
+"""Conversations in the forms that data sets have them, as turns.
+
+A list of messages, one message alone, either of them written as text (JSON, or what Python prints), with `role` and
+`content` or with ShareGPT's `from` and `value`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mapl_ray.preferences.fields import RowError, text, visible
+from mapl_ray.records import Message
+
+Turns = tuple[Message, ...]
+
+ROLES = ("system", "user", "assistant")
+_SHARE_GPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_KEYS = ("role", "content", "from", "value")
+_EXPECTED = "a list of messages with role and content"
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a list of messages, one message, or either as text: not the text of a response."""
+    return isinstance(value, list | Mapping) or (isinstance(value, str) and _looks_written_out(value))
+
+
+def read_messages(field: str, value: Any) -> Turns:
+    """The turns of a conversation in any of its forms. Raises `RowError` for what is none."""
+    if value is None:
+        raise RowError(field, "missing", _EXPECTED)
+    if isinstance(value, str) and _looks_written_out(value):
+        value = _parsed(field, value)
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        raise RowError(field, f"a {type(value).__name__}", _EXPECTED, value)
+    turns = []
+    for index, message in enumerate(value):
+        where = f"{field}[{index}]"
+        if not isinstance(message, Mapping):
+            raise RowError(where, f"a {type(message).__name__}", "a message with role and content", message)
+        turn = _message(where, message)
+        if turn is not None:
+            turns.append(turn)
+    if not turns:
+        raise RowError(field, "empty", _EXPECTED, value)
+    return tuple(turns)
+
+
+def _message(where: str, message: Mapping[str, Any]) -> Message | None:
+    """One turn; None for a system message that says nothing."""
+    share_gpt = "from" in message and "role" not in message
+    role_key, content_key = ("from", "value") if share_gpt else ("role", "content")
+    given, content = message.get(role_key), message.get(content_key)
+    role = (_SHARE_GPT_ROLES.get(given) if isinstance(given, str) else None) if share_gpt else given
+    if role not in ROLES:
+        expected = "|".join(_SHARE_GPT_ROLES if share_gpt else ROLES)
+        raise RowError(f"{where}.{role_key}", "missing" if given is None else "unknown role", expected, given)
+    if role == "system" and (content is None or (isinstance(content, str) and not visible(content))):
+        return None
+    return Message(str(role), text(f"{where}.{content_key}", content))
+
+
+def _looks_written_out(value: str) -> bool:
+    """Whether a text is a message list as CSV files hold it: it begins like one, whatever comes then."""
+    rest = value[:400].lstrip()
+    if not rest.startswith(("[", "{")):
+        return False
+    rest = rest.removeprefix("[").lstrip()
+    if not rest.startswith("{"):
+        return False
+    rest = rest[1:].lstrip()
+    return any(rest.startswith(f"{quote}{key}{quote}") for quote in ('"', "'") for key in _KEYS) and _has_pair(value)
+
+
+def _has_pair(value: str) -> bool:
+    """Both keys of a message: a response may be JSON that has a `value` or a `role` of its own."""
+    has = {key: f'"{key}"' in value or f"'{key}'" in value for key in _KEYS}
+    return (has["role"] and has["content"]) or (has["from"] and has["value"])
+
+
+def _parsed(field: str, value: str) -> Any:
+    """What a text spells, in JSON or as Python prints it. Nothing is run: `ast.literal_eval` takes values alone."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(value.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    raise RowError(
+        field,
+        "looks like a message list written as text, and can't be parsed",
+        "JSON or a Python list (write it with json.dumps; what pandas writes of a Parquet file's lists is neither)",
+        value,
+    )

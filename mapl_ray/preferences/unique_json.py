@@ -1,0 +1,49 @@
+"""JSON in which every object has every key once; the standard library takes the last one and says nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class DuplicateKeyError(ValueError):
+    """An object that has a key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} occurs twice in an object; expected every key once. Remove one of the two")
+
+
+class _Twice(dict[str, Any]):
+    """An object that had a key twice, where the whole text is not to be given up for it."""
+
+    key: str = ""
+
+
+def load_json(text: str, keep: bool = False) -> Any:
+    """The value of a JSON text. Raises `DuplicateKeyError`; with `keep`, `duplicate_key` finds such objects later."""
+
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        if not keep:
+            raise DuplicateKeyError(twice)
+        marked = _Twice(found)
+        marked.key = twice
+        return marked
+
+    return json.loads(text, object_pairs_hook=as_object)
+
+
+def duplicate_key(value: Any) -> DuplicateKeyError | None:
+    """What `load_json(..., keep=True)` found in a value, however nested; None where every key was there once."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, _Twice):
+            return DuplicateKeyError(one.key)
+        if isinstance(one, dict | list):
+            left.extend(one.values() if isinstance(one, dict) else one)
+    return None
