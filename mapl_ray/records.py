@@ -118,7 +118,7 @@ class RelationGroup:
     pair_id: str
     prompts: tuple[tuple[Message, ...], ...]  # index 0 is the original prompt
     instructions: tuple[tuple[InstructionRecord, ...], ...]  # one tuple a prompt, empty for the original
-    responses: tuple[str, str]  # chosen, rejected
+    responses: tuple[str, ...]  # chosen, rejected; a row of an evaluation set may have more
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     source: str

@@ -10,7 +10,18 @@ from pydantic import Field, field_validator
 from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 
-SetFormat = Literal["auto", "pairs", "hh", "rewardbench", "rm-bench", "llmbar", "ifeval"]
+SetFormat = Literal[
+    "auto",
+    "pairs",
+    "hh",
+    "rewardbench",
+    "rm-bench",
+    "llmbar",
+    "ifeval",
+    "rewardbench-2",
+    "judgebench",
+    "if-rewardbench",
+]
 
 
 class EvaluationSet(Section):
@@ -19,6 +30,7 @@ class EvaluationSet(Section):
     TEXT_FIELD: ClassVar[str] = "path"  # a text in the place of a section is its path
     path: PathText  # file, folder, s3:// and the like, or hub name
     format: SetFormat = "auto"  # auto: by its columns
+    columns: dict[str, str] = Field(default_factory=dict)  # {prompt: Question}: the set's own names of columns
     split: str = "train"  # of a Hugging Face data set; files have none
     revision: str | None = None  # of a hub data set
     limit: int | None = Field(default=None, ge=1)  # take the first n rows

@@ -1,13 +1,13 @@
-"""Results on public sets: one table a set, by the set's own rules.
+"""Results on public sets: one table a set, by the set's own rules (`set_rules.py`).
 
-RewardBench (Lambert et al. 2024, arXiv 2403.13787): sections are means over their subsets weighted by rows, where
-math-prm weighs as much as all code together; the score is the mean of the sections. RM-Bench (Liu et al. 2024, arXiv
-2410.16184): m[i][j] is the share of rows whose chosen response of style i is above the rejected one of style j, styles
-rising from concise to formatted; hard is the mean above the diagonal, normal on it, easy below it.
+RM-Bench (Liu et al. 2024, arXiv 2410.16184) has a matrix: m[i][j] is the share of rows whose chosen response of style i
+is above the rejected one of style j, styles rising from concise to formatted; hard is the mean above the diagonal,
+normal on it, easy below it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -21,25 +21,22 @@ from mapl_ray.evaluation.follow_results import FollowResults, follow_results, pr
 from mapl_ray.evaluation.following import FollowRow, judge_responses
 from mapl_ray.evaluation.items import FloatArray, IntArray, Rewards, prompt_text
 from mapl_ray.evaluation.paired import Difference, difference
-from mapl_ray.evaluation.public_sets import NUM_STYLES, PublicSet, SetRow
+from mapl_ray.evaluation.public_sets import PublicSet
+from mapl_ray.evaluation.set_rows import NUM_STYLES, SetRow
+from mapl_ray.evaluation.set_rules import margins_of, row_right, score_of
 
 _SHOWN_REJECTIONS = 20
-_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Chat": ("alpacaeval-", "mt-bench-easy", "mt-bench-med"),
-    "Chat Hard": ("mt-bench-hard", "llmbar-"),
-    "Safety": ("refusals-", "xstest-", "donotanswer"),
-    "Reasoning": ("math-prm", "hep-"),
-}
 
 
 class PreferenceResults(TypedDict):
-    """One model on one set. Ties count as wrong; of RM-Bench a row counts the share of its nine comparisons."""
+    """One model on one set. What a row counts for, `row_right` says; ties are the share of relations at 0."""
 
     accuracy: Estimate
     ties: float
     by_subset: dict[str, Estimate]
-    sections: dict[str, float]  # RewardBench's; RM-Bench's domains
-    score: float | None  # mean of the sections
+    sections: dict[str, float]  # as the set's authors have them: RewardBench's, RM-Bench's domains, ...
+    score: float | None  # the set's own; None where it has none
+    details: dict[str, float]  # further numbers of the set's own
     matrix: list[list[float]]  # RM-Bench alone, else empty
     styles: dict[str, Estimate]  # hard, normal, easy
     calibration: Calibration
@@ -74,12 +71,16 @@ def preference_results(
 ) -> SetResults:
     """Measure every model on `rows`, those of the set that fit all models.
 
-    `rewards`: model -> a row -> one tuple (chosen, rejected) a group. `pairs` are (model, baseline) to be compared.
-    Raises `RunError` for rewards that are not finite.
+    `rewards`: model -> a row -> a group -> a reward for each of its sequences. `pairs` are (model, baseline) to be
+    compared. Raises `RunError` for rewards that are not finite.
     """
     prompt_N = _prompt_index(rows)
-    scores = {model: _scores(of_model, model, found.name) for model, of_model in rewards.items()}
-    right = {model: _right(values) for model, values in scores.items()}
+    for model, of_model in rewards.items():
+        _check_finite(of_model, model, found.name)
+    right = {
+        model: np.array([row_right(found.format, row, given) for row, given in zip(rows, of_model, strict=True)])
+        for model, of_model in rewards.items()
+    }
     comparisons = []
     for model, baseline in pairs:
         found_difference = difference(right[model], right[baseline], prompt_N, samples, seed)
@@ -90,8 +91,8 @@ def preference_results(
         counts=set_counts(found, len(rows)),
         rejections=shown_rejections(found),
         preference={
-            model: _measure(found, rows, values, right[model], prompt_N, samples, seed)
-            for model, values in scores.items()
+            model: _measure(found, rows, of_model, right[model], prompt_N, samples, seed)
+            for model, of_model in rewards.items()
             if len(rows)
         },
         following={},
@@ -151,7 +152,7 @@ def shown_rejections(found: PublicSet) -> list[dict[str, Any]]:
 def _measure(
     found: PublicSet,
     rows: Sequence[SetRow],
-    scores_NK2: npt.NDArray[np.float64],
+    rewards: Sequence[Rewards],
     right_N: FloatArray,
     prompt_N: IntArray,
     samples: int,
@@ -165,40 +166,34 @@ def _measure(
         value = estimate(right_N[subset_N == subset], prompt_N[subset_N == subset], samples, seed)
         if value is not None:
             by_subset[subset] = value
-    sections = _SECTION_RULES.get(found.format, lambda _: {})(by_subset)
-    margins_NK = scores_NK2[..., 0] - scores_NK2[..., 1]
-    styles = found.format == "rm-bench"
-    wins_NKK = _wins(scores_NK2)
+    own = score_of(found.format, rows, rewards, right_N, by_subset)
+    margins_R = np.array(
+        [margin for row, of_row in zip(rows, rewards, strict=True) for margin in margins_of(row, of_row)]
+    )
+    wins_NKK = _wins(rewards) if found.format == "rm-bench" else None
     return PreferenceResults(
         accuracy=accuracy,
-        ties=float((margins_NK == 0.0).mean()),
+        ties=float((margins_R == 0.0).mean()),
         by_subset=by_subset,
-        sections=sections,
-        score=float(np.mean([*sections.values()])) if sections else None,
-        matrix=wins_NKK.mean(axis=0).tolist() if styles else [],
-        styles=_styles(wins_NKK, prompt_N, samples, seed) if styles else {},
-        calibration=calibration(margins_NK.ravel()),
+        sections=own.sections,
+        score=own.score,
+        details=own.details,
+        matrix=[] if wins_NKK is None else wins_NKK.mean(axis=0).tolist(),
+        styles={} if wins_NKK is None else _styles(wins_NKK, prompt_N, samples, seed),
+        calibration=calibration(margins_R),
     )
 
 
-def _scores(rewards: Sequence[Rewards], model: str, name: str) -> npt.NDArray[np.float64]:
-    """Rewards [N, K, 2]: N rows, K styles (1 but for RM-Bench), chosen and rejected."""
-    scores_NK2 = np.array(rewards, dtype=np.float64)
-    if not np.isfinite(scores_NK2).all():
+def _check_finite(rewards: Sequence[Rewards], model: str, name: str) -> None:
+    if not all(math.isfinite(value) for of_row in rewards for of_group in of_row for value in of_group):
         raise RunError(f"model {model}, set {name}: the rewards are not finite.")
-    return scores_NK2.reshape(len(rewards), -1, 2)
 
 
-def _wins(scores_NK2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _wins(rewards: Sequence[Rewards]) -> npt.NDArray[np.float64]:
     """[N, K, K]: 1 where the chosen response of style i is above the rejected one of style j."""
+    scores_NK2 = np.array(rewards, dtype=np.float64)
     wins: npt.NDArray[np.float64] = (scores_NK2[:, :, None, 0] > scores_NK2[:, None, :, 1]).astype(np.float64)
     return wins
-
-
-def _right(scores_NK2: npt.NDArray[np.float64]) -> FloatArray:
-    """Share [N] of a row's comparisons that are right."""
-    right_N: FloatArray = _wins(scores_NK2).mean(axis=(1, 2)) if len(scores_NK2) else np.empty(0)
-    return right_N
 
 
 def _styles(wins_NKK: npt.NDArray[np.float64], prompt_N: IntArray, samples: int, seed: int) -> dict[str, Estimate]:
@@ -206,28 +201,6 @@ def _styles(wins_NKK: npt.NDArray[np.float64], prompt_N: IntArray, samples: int,
     cells = {"hard": column > row, "normal": column == row, "easy": column < row}
     found = {name: estimate(wins_NKK[:, mask].mean(axis=1), prompt_N, samples, seed) for name, mask in cells.items()}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _rewardbench_sections(by_subset: Mapping[str, Estimate]) -> dict[str, float]:
-    code = sum(value["count"] for subset, value in by_subset.items() if subset.startswith("hep-"))
-    sections = {}
-    for section, starts in _SECTIONS.items():
-        inside = {name: value for name, value in by_subset.items() if name.startswith(starts)}
-        weights = [code if name == "math-prm" and code else value["count"] for name, value in inside.items()]
-        if inside:
-            sections[section] = float(np.average([value["value"] for value in inside.values()], weights=weights))
-    return sections
-
-
-def _rm_bench_sections(by_subset: Mapping[str, Estimate]) -> dict[str, float]:
-    """Domains; the two sides of safety (`safety-refuse`, `safety-response`) count as one, half each."""
-    domains: dict[str, list[float]] = {}
-    for name, value in by_subset.items():
-        domains.setdefault(name.partition("-")[0], []).append(value["value"])
-    return {name: float(np.mean(values)) for name, values in domains.items()}
-
-
-_SECTION_RULES = {"rewardbench": _rewardbench_sections, "rm-bench": _rm_bench_sections}
 
 
 def _prompt_index(rows: Sequence[SetRow]) -> IntArray:

@@ -28,13 +28,17 @@ def set_table(of_set: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     models = of_set["preference"]
     styles = [name for name in _STYLES if any(name in results["styles"] for results in models.values())]
     sections = list(dict.fromkeys(name for results in models.values() for name in results["sections"]))
-    head = ["model", "accuracy", *styles, *(["score"] if sections else []), *sections, "ECE"]
+    has_tau = any("kendall_tau" in results.get("details", {}) for results in models.values())
+    tau = ["Kendall's tau"] if has_tau else []
+    head = ["model", "accuracy", *styles, *(["score"] if sections else []), *sections, *tau, "ECE"]
     rows = []
     for model, results in models.items():
         cells = [format_percent(results["accuracy"])]
         cells += [format_percent(results["styles"][name]) if name in results["styles"] else "-" for name in styles]
         if sections:
             cells += [_share(results["score"]), *(_share(results["sections"].get(name)) for name in sections)]
+        if has_tau:
+            cells.append(f"{results['details']['kendall_tau']:.3f}")
         rows.append([model, *cells, f"{results['calibration']['ece']:.3f}"])
     return head, rows
 

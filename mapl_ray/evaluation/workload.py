@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapl_ray.evaluation.items import Rewards
-from mapl_ray.evaluation.public_sets import PublicSet, SetRow
+from mapl_ray.evaluation.public_sets import PublicSet
+from mapl_ray.evaluation.set_rows import SetRow
 from mapl_ray.evaluation.variants import ScoredVariant, Variant
 from mapl_ray.records import Rejection, RelationGroup
 

@@ -30,7 +30,9 @@ _EXPECTED = "; or ".join(
 COLUMNS = frozenset(
     {"id", "pair_id", "system", "margin", "judgements"}.union(*(shape.columns for shape in SHAPES.values()))
     # Of evaluation sets (evaluation/public_sets.py):
-    | {"subset", "domain", "output_1", "output_2", "label", "key", "instruction_id_list", "kwargs"}
+    | {"subset", "domain", "output_1", "output_2", "label", "key", "instruction_id_list", "kwargs", "source"}
+    | {"num_correct", "num_incorrect", "num_rejected", "total_completions", "response_A", "response_B"}
+    | {"responses", "preference_graph", "instruction_type"}
 )
 
 
