@@ -23,27 +23,28 @@ _SURELY_FIRST = re.compile(
     r"\b(?:and|that|if|when|as|but|so|because|what|how|where|while|than|do|did|can|could|should|am|was|have|may) I\b"
     r"(?![.)])"
 )
-_LIKE_FIRST = re.compile(r"\b(?:i|im|mine|me|my|myself|ive|us|we|our)\b", re.IGNORECASE)
-_LIKE_PLURAL = re.compile(r"\b(?:we|our|ours|ourselves|ourself|us|let['\u2019]?s)\b", re.IGNORECASE)
-_LIKE_SECOND = re.compile(r"\b(?:you\w*|u|ya|ye|thou|thee|thy|y['\u2019]all)\b", re.IGNORECASE)
-_LIKE_THIRD = re.compile(r"\b(?:he|him|his|she|her|hers|himself|herself)\b", re.IGNORECASE)
+_LIKE_FIRST = ("im", "ive", "us", "we", "our")
+_LIKE_PLURAL = ("us", "ourself", "let", "lets")
+_LIKE_SECOND = ("u", "ya", "ye", "y", "thou", "thee", "thy", "youre", "youll", "youve", "yall")
+_LIKE_THIRD = ("himself", "herself")
 
 
-def _surely(words: tuple[str, ...], like: re.Pattern[str]) -> Callable[[Features], Verdict]:
+def _surely(words: tuple[str, ...], like: tuple[str, ...]) -> Callable[[Features], Verdict]:
     """There where one of the words stands by itself or in a contraction, arguable where something like it does."""
+    clear = re.compile(rf"(?<![\w'\u2019\-\\/.@])(?:{'|'.join(words)})(?![\w\-/@]|\.\w)")
 
     def surely(text: Features) -> Verdict:
-        if any(text.plain_counts[word] for word in words) or any(word in text.contracted for word in words):
-            return True
-        return None if like.search(text.text) else False
+        if _any_of(words, text):
+            return True if clear.search(text.text.casefold()) else None
+        return None if _any_of(like, text) else False
 
     return surely
 
 
 def _surely_first_person(text: Features) -> Verdict:
-    if _SURELY_FIRST.search(text.punctuated):
-        return True
-    return None if _LIKE_FIRST.search(text.text) else False
+    if _any_of(_FIRST_PERSON, text):
+        return True if _SURELY_FIRST.search(text.punctuated) else None
+    return None if _any_of(_LIKE_FIRST, text) else False
 
 
 # Not mapped to IFEval's forbidden words: its search ends a word at a combining mark, and finds "me" in "me\u0301".

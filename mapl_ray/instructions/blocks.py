@@ -34,7 +34,9 @@ _LIKE_NUMBERED = re.compile(
     + r"(?:[(\[]?\d{1,4}[.):\]\-\u2013](?!\d)|#\d|\d\ufe0f?\u20e3|\U0001f51f|[\u2460-\u24ff\u2776-\u2793]|"
     r"\(?[^\W\d_][.)](?=[ \t*_])|\(?[IVXLCivxlc]{1,6}[.)](?=[ \t*_])|[^\W\d_]{2,12}[ \t]#?\d{1,3}(?!\w))"
 )
-_INLINE_NUMBER = re.compile(r"(?<=[\s,;:])(?:\(?(?:\d{1,2}|[a-z])[.)]|[Ss]tep \d{1,2}:?)(?=\s)")
+_INLINE_NUMBER = re.compile(r"(?<=[\s,;:])(?:\(?(?:\d{1,2}[.)]|[a-z]\))|[Ss]tep \d{1,2}:?)(?=\s)")
+_MAY_NUMBER = re.compile(r"[\d.)]")
+_INNER_NUMBER = re.compile(r"\d[. :]")
 _HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
 _LIKE_HEADING = re.compile(_QUOTE + r"(?:#|<h[1-6])", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ ]{0,3}(?:={3,}|-{3,})[ \t]*")
@@ -121,14 +123,17 @@ def _outer(lines: list[str], item: re.Pattern[str]) -> int:
 
 def bullet_span(prose: list[str]) -> Span:
     """From the outer items with a usual sign to all that look like bullet points."""
-    most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line)) for line in prose)
-    return Span(_outer(prose, _BULLET), most)
+    marked = [line for line in prose if not line[:1].isalpha() or line[:2] in ("o ", "o\t")]
+    most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line)) for line in marked)
+    return Span(_outer(marked, _BULLET) if most else 0, most)
 
 
 def numbered_span(prose: list[str]) -> Span:
     """From the outer items with a plain number to all that look like numbering, within a line as well."""
-    like = sum(bool(_NUMBERED.match(line) or _LIKE_NUMBERED.match(line)) for line in prose)
-    return Span(_outer(prose, _PLAINLY_NUMBERED), like + sum(len(_INLINE_NUMBER.findall(line)) for line in prose))
+    marked = [line for line in prose if line and (not line[0].isalpha() or _MAY_NUMBER.search(line, 0, 20))]
+    most = sum(bool(_NUMBERED.match(line) or _LIKE_NUMBERED.match(line)) for line in marked)
+    inline = sum(len(_INLINE_NUMBER.findall(line)) for line in prose if ")" in line or _INNER_NUMBER.search(line))
+    return Span(_outer(marked, _PLAINLY_NUMBERED) if most else 0, most + inline)
 
 
 def headings(prose: list[str]) -> int:
@@ -138,6 +143,8 @@ def headings(prose: list[str]) -> int:
 
 def heading_span(prose: list[str]) -> Span:
     """From the headings to all lines that begin with `#`, are underlined or marked as a heading."""
+    if not any(sign in line for line in prose for sign in ("#", "<h", "<H", "---", "===")):
+        return Span(0, 0)
     like = sum(_LIKE_HEADING.match(line) is not None for line in prose)
     underlined = sum(not is_blank(above) and _UNDERLINE.fullmatch(line) is not None for above, line in pairwise(prose))
     return Span(headings(prose), like + underlined)

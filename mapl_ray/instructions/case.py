@@ -17,7 +17,8 @@ _ROMAN = re.compile(r"[IVXLCDM]+")
 
 def _capital_span(text: Features) -> Span:
     """Without Roman numerals and parts of compounds, to names such as U.S., B2B, MAX_SIZE and plurals of capitals."""
-    words = [word for token in text.text.split() if sum(map(str.isupper, word := stripped(token))) > 1]
+    pieces = [token for token in text.text.split() if token[1:] != token[1:].lower()]
+    words = [word for token in pieces if sum(map(str.isupper, word := stripped(token))) > 1]
     clear = sum(word.isupper() and word.isalpha() and not _ROMAN.fullmatch(word) for word in words)
     return Span.over(clear, len(words), rules.capital_words(text.words) + len(words) - clear)
 

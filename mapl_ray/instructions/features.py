@@ -22,7 +22,7 @@ T = TypeVar("T")
 _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
 # Letters alone, joined to nothing by an apostrophe or a hyphen.
 _PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
-_BEFORE_APOSTROPHE = re.compile(r"(?<![\w'\u2019\-])[^\W\d_]+(?=['\u2019](?:m|re|ve|ll|d|s)\b)")
+_BEFORE, _AFTER = "\"'([{*_\u201c\u2018", "\"')]}*_\u201d\u2019\u2026.,;:!?"  # what may stand around it
 _LONGEST_KEYWORD = 20
 # The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).
 _LIKE_ASCII = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
@@ -70,7 +70,12 @@ class Features:
     @cached_property
     def word_span(self) -> Span:
         """The number of words by all readings."""
-        return tokens.word_span(self.text)
+        return tokens.word_span(self.text, len(self.words))
+
+    @cached_property
+    def squeezed(self) -> str:
+        """The folded lines, with single spaces between what stands in them."""
+        return "\n".join([" ".join(line.split()) for line in rules.lines(fold(self.text))])
 
     @cached_property
     def unique_span(self) -> Span:
@@ -172,29 +177,37 @@ class Features:
 
     @cached_property
     def _plain_words(self) -> list[str]:
-        return _PLAIN_WORD.findall(self._composed)
+        found: list[str] = []
+        for piece in self._composed.split():
+            if piece.isalpha() or (piece := piece.rstrip(_AFTER).lstrip(_BEFORE)).isalpha():
+                found.append(piece)
+            else:
+                found.extend(_PLAIN_WORD.findall(piece))
+        return found
 
     @cached_property
     def plain_counts(self) -> Counter[str]:
         """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
-        return Counter("\n".join(self._plain_words).casefold().split("\n")) if self._plain_words else Counter()
-
-    @cached_property
-    def contracted(self) -> frozenset[str]:
-        """What stands before an apostrophe, folded: "you" of "you're"."""
-        return frozenset(_BEFORE_APOSTROPHE.findall(fold(self.text)))
+        return Counter(fold("\n".join(self._plain_words)).split("\n")) if self._plain_words else Counter()
 
     def word_presence(self, word: str) -> Verdict:
         """Whether the whole word occurs: None where only a compound with it, or another form of it, does."""
-        span = self.count_span(word)
-        return True if span.fewest else None if span.most else False
+        folded = fold(word)
+        if folded in self.plain_counts:
+            return True
+        counts = self.word_counts
+        if folded in counts or folded + "s" in counts or folded + "es" in counts:
+            return None
+        if folded[-1:] == "s" and (folded[:-1] in counts or folded.removesuffix("es") in counts):
+            return None
+        return False if self.ascii or not self.count_word(word) else None
 
     def count_span(self, word: str) -> Span:
         """How often the word occurs: by itself alone, to all its forms and all compounds with it."""
         folded = fold(word)
         counts = self.word_counts
-        forms = (folded + "s", folded + "es", folded.removesuffix("s"), folded.removesuffix("es"))
-        most = counts[folded] + sum(counts[form] for form in {*forms} if form != folded)
+        forms = {folded, folded + "s", folded + "es", folded.removesuffix("s"), folded.removesuffix("es")}
+        most = sum(counts[form] for form in forms)
         return Span.over(self.count_word(word), self.plain_counts[folded], most)
 
     def over_prose(self, name: str, span: Callable[[list[str]], Span]) -> Span:
@@ -226,6 +239,8 @@ class Features:
 
 def fold(text: str) -> str:
     """Normalised and case folded: how words are compared."""
+    if text.isascii():
+        return text.lower()
     return unicodedata.normalize("NFC", text).casefold()
 
 

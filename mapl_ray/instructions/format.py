@@ -34,6 +34,8 @@ def _bold_parts(text: Features) -> int:
 
 def _bold_span(text: Features) -> Span:
     """From `**bold**` by itself to everything that looks like the beginning or end of something bold."""
+    if not any(sign in text.text for sign in "*_<"):
+        return Span(0, 0)
     clear = sum(len(_CLEAR_BOLD.findall(_without_code(line))) for line in text.prose_lines if "**" in line)
     ends = sum(len(_LIKE_BOLD.findall(line)) for line in text.lines)
     return Span(clear, clear + ends - 2 * clear)

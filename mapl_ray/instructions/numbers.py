@@ -12,6 +12,7 @@ from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import marks
 
 _FAMILY = "numbers"
+_DIGIT_OF_ANY_SCRIPT = re.compile(r"\d")
 _DIGIT = re.compile(r"[0-9]")
 
 
@@ -21,10 +22,15 @@ def _number_span(text: Features) -> Span:
 
 
 def _numbers_by_readings(text: Features) -> Span:
-    unnumbered = [line[blocks.number_end(line) :] for line in text.lines]
-    clean = signs.prose("\n".join(line[blocks.number_end(line) :] for line in text.prose_lines))
+    if not _DIGIT_OF_ANY_SCRIPT.search(text.text):
+        return Span(0, 0)
+    every, clear = (_unnumbered(lines) for lines in (text.lines, text.prose_lines))
     numbering = text.over_prose("numbered", blocks.numbered_span).most - blocks.numbered_items(text.prose_lines)
-    return signs.number_span(unnumbered, numbering, clean)
+    return signs.number_span(every, numbering, signs.prose("\n".join(clear)))
+
+
+def _unnumbered(lines: list[str]) -> list[str]:
+    return [line[blocks.number_end(line) :] for line in lines if _DIGIT_OF_ANY_SCRIPT.search(line)]
 
 
 number_count = count_function(

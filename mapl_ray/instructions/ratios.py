@@ -27,11 +27,14 @@ def _ratio(part: Span, of: Span, times: int = 1) -> Span:
 
 
 def _words_per_sentence(text: Features) -> Span:
-    lists = [s.by(reading) for s in text.sentence_readings for reading in Reading]
-    lists += [s.finished for s in text.sentence_readings]
-    spans = [[word_span(piece) for piece in pieces] for pieces in lists if pieces]
-    averages = [(sum(s.fewest for s in of) // len(of), -(-sum(s.most for s in of) // len(of))) for of in spans]
-    return Span.over(*(Span(*average) for average in averages)) if averages else Span(0, 0)
+    averages = []
+    for sentences in text.sentence_readings:
+        surest, finished = sentences.by(Reading.SUREST), sentences.finished
+        number = Span.over(len(surest), len(sentences.by(Reading.FINEST)))
+        averages.append(_ratio(word_span("\n".join(surest)), number))
+        if 0 < len(finished) < len(surest):
+            averages.append(_ratio(word_span("\n".join(finished)), Span.over(len(finished))))
+    return Span.over(*averages)
 
 
 words_per_sentence = count_function(

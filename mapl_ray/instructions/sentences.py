@@ -25,7 +25,8 @@ def _over(text: Features, *spans: Callable[[Sentences], Span]) -> Span:
 
 
 def _longest(pieces: Sequence[str]) -> Span:
-    lengths = [word_span(piece) for piece in pieces] or [Span(0, 0)]
+    # The three of the most characters: the others are shorter by any reading, or nearly.
+    lengths = [word_span(piece) for piece in sorted(pieces, key=len)[-3:]] or [Span(0, 0)]
     return Span(max(length.fewest for length in lengths), max(length.most for length in lengths))
 
 

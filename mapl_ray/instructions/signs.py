@@ -17,13 +17,11 @@ _NO_PROSE = re.compile(
     r"`[^`\n]*+`|https?://\S++|www\.\S++|!?\[[^\[\]\n]*+\]\([^()\s]*+\)|&#?\w{1,8};|</?[a-zA-Z][^<>\n]{0,80}>|"
     r"\\[()\[\]]|\$[^$\n]{1,80}\$|[:;=8]['\-^]?[()DPp|](?!\w)"
 )
-_EMOTICON = re.compile(
-    r"(?<![\w/])[:;=8][\"'\-^]?[()DPpOo|/\\](?![\w/])|<3(?!\d)|[\u2190-\u21ff\u2460-\u24ff\u25a0-\u27bf]"
-)
+_EMOTICON = re.compile(r"[:;=][\"'\-^]?[()DPpOo|/\\](?![\w/])|<3(?!\d)|[\u2190-\u21ff\u2460-\u24ff\u25a0-\u27bf]")
 # Shown as pictures: by default, with the variation selector, as keycaps, and hearts, which are drawn in color anyway.
 _EMOJI = regex.compile(r"\p{Emoji_Presentation}|\p{Emoji}\ufe0f|[\u2763\u2764\u263a\u2639]")
 _LIKE_EMOJI = regex.compile(r"\p{Extended_Pictographic}|\u20e3")
-_DIGITS = re.compile(r"\d")
+_MAY_BE_NO_PROSE = re.compile(r"[`<$&\\=\]]|www|[:;]\S")
 _EVERY_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
 # By itself, money and units included; groups of digits as in a telephone number, dates and ranges are one to some.
 _CLEAR_NUMBER = re.compile(
@@ -41,17 +39,18 @@ _CLEAR_YEAR = re.compile(
 )
 _PERCENT = re.compile(r"\d\s?%(?!\w|\s?[\w(])|\d\s?per ?cent\b|\d%(?=\s[a-z(])", re.IGNORECASE)
 _LIKE_PERCENT = re.compile(r"\d\s?[%\u066a\uff05]|%\s?\d|\d\s?-?\s?per\s?-?cent|\d\s?pct\b", re.IGNORECASE)
-_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)", re.IGNORECASE)
-_CLEAR_LINK = re.compile(r"https?://\w|(?<![\w.])www\.\w|\]\((?:https?:|www\.|/|#|mailto:)", re.IGNORECASE)
+_LINK = re.compile(r"https?://\w|www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)", re.IGNORECASE)
+_CLEAR_LINK = re.compile(r"https?://\w|www\.\w|\]\((?:https?:|www\.|/|#|mailto:)", re.IGNORECASE)
 _ADDRESS = re.compile(
-    r"\w\.(?:com|org|net|edu|gov|io|co|uk|de|fr|eu|info|biz|ai|app|dev|me|tv|us|ca|au|in)\b|\w@\w|\w\.\w{2,6}/\w|<a\s|"
-    r"\b(?:ftp|file|mailto):|\]\(|\]:\s",
-    re.IGNORECASE,
+    r"\.(?:com|org|net|edu|gov|io|co|uk|de|fr|eu|info|biz|ai|app|dev|me|tv|us|ca|au|in)\b|@\w|\.[a-z]{2,6}/\w|<a\s|mailto:|"
+    r"\]\(|\]:\s|://"
 )
 
 
 def prose(text: str) -> str:
     """The text without what no mark punctuates."""
+    if not _MAY_BE_NO_PROSE.search(text):
+        return text
     return _NO_PROSE.sub(" ", text)
 
 
@@ -73,9 +72,9 @@ def surely_emoji(text: str) -> Verdict:
     return None if _EMOTICON.search(text) or (not text.isascii() and _LIKE_EMOJI.search(text)) else False
 
 
-def number_span(prose_lines: list[str], numbering: int, clean: str) -> Span:
+def number_span(lines: list[str], numbering: int, clean: str) -> Span:
     """From the numbers by themselves in the text's prose to every run of digits; `numbering`: list numbers."""
-    every = sum(len(_EVERY_NUMBER.findall(line)) for line in prose_lines if _DIGITS.search(line))
+    every = sum(len(_EVERY_NUMBER.findall(line)) for line in lines)
     return Span(max(0, len(_CLEAR_NUMBER.findall(clean)) - numbering), every)
 
 
@@ -88,13 +87,17 @@ def surely_digits(text: str) -> Verdict:
 
 def surely_year(text: str) -> Verdict:
     """True for a year in a clause that speaks of time; None for any other four digits."""
+    if not _FOUR_DIGITS.search(text):
+        return False
     if _CLEAR_YEAR.search(text):
         return True
-    return None if _FOUR_DIGITS.search(text) else False
+    return None
 
 
 def surely_percentage(text: str) -> Verdict:
     """None for a remainder in code, an address, or a sign of another script."""
+    if not any(sign in text for sign in ("%", "cent", "CENT", "pct", "\u066a", "\uff05")):
+        return False
     if _PERCENT.search(prose(text)):
         return True
     return None if _LIKE_PERCENT.search(text) else False
@@ -102,11 +105,15 @@ def surely_percentage(text: str) -> Verdict:
 
 def has_link(text: str) -> bool:
     """Whether there is a web address or a Markdown link."""
-    return _LINK.search(text) is not None
+    return _may_link(text) and _LINK.search(text) is not None
 
 
 def surely_link(text: str) -> Verdict:
     """None for an address without `http`, and for brackets that hold no address."""
-    if _CLEAR_LINK.search(text):
+    if _may_link(text) and _CLEAR_LINK.search(text):
         return True
-    return None if _LINK.search(text) or _ADDRESS.search(text) else False
+    return None if _ADDRESS.search(text.lower()) else False
+
+
+def _may_link(text: str) -> bool:
+    return "://" in text or "](" in text or "www." in text.lower()

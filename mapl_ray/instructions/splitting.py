@@ -85,12 +85,16 @@ class Sentences:
         return self._at(-1)
 
     def _at(self, place: int) -> list[str]:
-        lists = [self.by(reading) for reading in (Reading.DOCUMENTED, Reading.SUREST, Reading.FINEST)]
-        lists += [
-            self.finished,
-            [piece for block in self._blocks if not block.aside for piece in _cut(block, Reading.FINEST)],
-        ]
-        return [*dict.fromkeys(found[place] for found in lists if found)]
+        texts = [block for block in (self._blocks if place == 0 else reversed(self._blocks)) if not block.aside]
+        found = [_edge(texts, reading, place) for reading in (Reading.DOCUMENTED, Reading.SUREST, Reading.FINEST)]
+        every = self._blocks[:3] if place == 0 else self._blocks[-1:-4:-1]
+        found += [_edge(texts, Reading.SUREST, place, rest=False), _edge(every, Reading.FINEST, place)]
+        return [piece for piece in dict.fromkeys(found) if piece]
+
+
+def _edge(blocks_in_order: list[_Block], reading: Reading, place: int, rest: bool = True) -> str:
+    """The first piece, or the last, of the first of the blocks that has one."""
+    return next((pieces[place] for block in blocks_in_order if (pieces := _cut(block, reading, rest))), "")
 
 
 def _scan(prose: list[str]) -> list[_Block]:

@@ -7,6 +7,7 @@ their own, list numbers and numbers are words to some.
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 
 import regex
@@ -15,7 +16,6 @@ from mapl_ray.instructions import text as rules
 from mapl_ray.instructions.verdicts import Span
 
 _LETTERED = re.compile(r"[^\W\d_]\S*")
-_ASCII_LETTERED = re.compile(r"[A-Za-z]\S*")
 _WORDED = re.compile(r"\w\S*")
 # Scripts that put no spaces between words: a run of them is no word a person would name.
 UNSPACED = re.compile(
@@ -23,11 +23,16 @@ UNSPACED = re.compile(
     "\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
 _FEW_UNSPACED = 0.02  # of all characters that are no white space: a name or a term within another language
-_ALONE = regex.compile(r"(?<![\w'\u2019\-./@])[\p{L}\p{M}]++(?![\w'\u2019\-/@]|\.\w)")
-_JOINED = regex.compile(r"\w++(?:['\u2019\-./@]\w++)*+")
+_JOINED = re.compile(r"\w++(?:['\u2019\-./@]\w++)*+")
+# What is a character of its own to a computer alone: marks, joiners, selectors, skin tones, letters in parts.
+_INVISIBLE = re.compile(
+    "[\u00c0-\u024f\u0300-\u036f\u0590-\u109f\u1100-\u11ff\u1e00-\u1eff\u200b-\u200f\u2060\uac00-\ud7af"
+    "\ufe00-\ufe0f\U0001f1e6-\U0001f3ff]"
+)
 # What stands around a word: everything but letters and digits, and the signs of C++ and C#.
+_BEFORE = string.punctuation + "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u2013\u2014\u2026\u2022\u00bf\u00a1"
+_AFTER = _BEFORE.replace("+", "").replace("#", "")
 _EDGES = re.compile(r"^[\W_]+|(?:[^\w+#]|_)+\Z")
-_TAIL = 1000  # characters looked at for the last words
 
 
 def is_spaced(text: str) -> bool:
@@ -38,37 +43,55 @@ def is_spaced(text: str) -> bool:
     return unspaced <= _FEW_UNSPACED * (len(text) - len(text.split()) + 1)
 
 
-def word_span(text: str) -> Span:
-    """From the pieces between spaces that hold a letter to all runs, single signs and parts of names such as a_b."""
-    documented = len(rules.words(text))
-    fewest = len((_ASCII_LETTERED if text.isascii() else _LETTERED).findall(text))
-    signs = len(text.split()) - len(_WORDED.findall(text))
-    return Span.over(documented, fewest, documented + signs + text.count("_"))
+def word_span(text: str, documented: int | None = None) -> Span:
+    """From the pieces between spaces that hold a letter to all runs, single signs and parts of names such as a_b.
+
+    `documented` is the number of runs, where it is known.
+    """
+    pieces = text.split()
+    marked = [piece for piece in pieces if not piece.isalpha()]
+    others = "\n".join(marked)
+    clear = len(pieces) - len(marked)
+    runs = clear + len(rules.words(others)) if documented is None else documented
+    fewest = clear + len(_LETTERED.findall(others))
+    return Span(min(runs, fewest), runs + len(marked) - len(_WORDED.findall(others)) + others.count("_"))
 
 
 def unique_span(text: str, documented: int) -> Span:
     """The number of different words: of runs, and of pieces between spaces with and without numbers."""
-    pieces = {folded(word) for token in text.split() if (word := stripped(token))}
-    return Span.over(documented, len(pieces), sum(any(map(str.isalpha, piece)) for piece in pieces))
+    pieces = set(map(stripped, set(folded(text).split())))
+    pieces.discard("")
+    return Span.over(documented, len(pieces), len(_LETTERED.findall("\n".join(pieces))))
 
 
 def long_span(text: str, letters: int) -> Span:
     """Words of that many letters or more: letters alone, and with what hyphens, apostrophes and marks join."""
-    alone = sum(len(word) >= letters and word.isalpha() for word in _ALONE.findall(text))
-    joined = sum(len(word) >= letters for word in _JOINED.findall(text))
-    return Span.over(alone, joined, sum(len(word) >= letters for word in rules.words(text)))
+    pieces = [piece for piece in text.split() if len(piece) >= letters]
+    marked = [word for piece in pieces if not piece.isalpha() and len(word := stripped(piece)) >= letters]
+    clear = len(pieces) - sum(not piece.isalpha() for piece in pieces)
+    alone = clear + sum(word.isalpha() for word in marked)
+    runs = clear + sum(len(run) >= letters for run in rules.words("\n".join(marked)))
+    return Span.over(alone, runs, clear + len(marked))
 
 
 def longest_span(text: str) -> Span:
     """Letters of the longest word, alone or joined with others by hyphens and the like."""
-    alone = max(map(len, _ALONE.findall(text)), default=0)
-    joined = (sum(map(str.isalpha, word)) for word in _JOINED.findall(text))
-    return Span.over(alone, max(joined, default=0))
+    alone = joined = 0
+    for piece in sorted(set(text.split()), key=len, reverse=True):
+        if len(piece) <= alone:
+            break
+        word = stripped(piece)
+        if word.isalpha():
+            alone = max(alone, len(word))
+        for part in _JOINED.findall(word):
+            joined = max(joined, sum(map(str.isalpha, part)))
+    return Span.over(alone, joined)
 
 
 def stripped(token: str) -> str:
     """The token without the marks around it."""
-    return _EDGES.sub("", token)
+    inner = token.rstrip(_AFTER).lstrip(_BEFORE)
+    return inner if inner.isascii() else _EDGES.sub("", inner)
 
 
 def opening_readings(text: str, number: int) -> list[list[str]]:
@@ -85,9 +108,9 @@ def opening_readings(text: str, number: int) -> list[list[str]]:
 
 def closing_readings(text: str, number: int) -> list[list[str]]:
     """The last `number` words by several readings, documented first, lower-case."""
-    end = text[-_TAIL:]
+    end = text.rstrip()[-60 * (number + 2) :]
     tokens = [word for token in end.split() if (word := stripped(token))]
-    readings = [rules.last_words(text, number), tokens[-number:], rules.words(end)[-number:]]
+    readings = [rules.last_words(end, number), tokens[-number:], rules.words(end)[-number:]]
     if tokens and tokens[-1].isdigit():  # a footnote, a number
         readings += [tokens[-number - 1 : -1]]
     return [[folded(word) for word in words] for words in readings]
@@ -95,13 +118,15 @@ def closing_readings(text: str, number: int) -> list[list[str]]:
 
 def folded(word: str) -> str:
     """Normalised, case folded, with straight apostrophes: how words are compared."""
+    if word.isascii():
+        return word.lower()
     return unicodedata.normalize("NFC", word).casefold().replace("\u2019", "'").replace("\u02bc", "'")
 
 
 def character_span(text: str) -> Span:
     """From what a reader sees as one character, line breaks left out, to every code point of any normal form."""
     stripped_text = text.strip().replace("\r\n", "\n")
-    if stripped_text.isascii():
+    if stripped_text.isascii() or not _INVISIBLE.search(stripped_text):
         return Span(len(stripped_text) - stripped_text.count("\n"), len(stripped_text))
     seen = len(regex.findall(r"\X", stripped_text)) - stripped_text.count("\n")
     return Span.over(seen, len(stripped_text), len(unicodedata.normalize("NFD", stripped_text)))

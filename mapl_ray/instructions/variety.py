@@ -117,9 +117,8 @@ def _initials(text: Features) -> dict[str, int]:
 
 def _first_letters(text: Features) -> dict[str, int]:
     """The same of what stands between spaces, without the marks before it and on its letter."""
-    tokens = fold(text.text).split()
-    starts = (token[:1] if token[:1].isalnum() else stripped(token)[:1] for token in tokens)
-    return Counter(unicodedata.normalize("NFD", start)[:1] for start in starts if start)
+    starts = [token[0] if token[0].isalnum() else stripped(token)[:1] for token in fold(text.text).split()]
+    return Counter(starts if text.ascii else [unicodedata.normalize("NFD", start)[:1] for start in starts])
 
 
 def _initial_span(text: Features, letter: str) -> Span:

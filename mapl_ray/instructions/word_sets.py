@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from mapl_ray.instructions.builders import span_verdict, within_bound
 from mapl_ray.instructions.features import Features, fold
@@ -20,6 +18,7 @@ from mapl_ray.instructions.wordings import words
 
 _FAMILY = "keywords"
 _TRIES = 8
+_JOINERS = "_'\u2019-"  # what makes words parts of another
 
 
 def _present(text: Features, words: Sequence[str]) -> int:
@@ -143,7 +142,7 @@ def some_of_words(case: Case, rng: random.Random) -> Args | None:
 
 
 def _holds_phrase(text: Features, phrase: str) -> bool:
-    """Whether the words follow each other with nothing but white space between them, none of them part of another."""
+    """Whether the words follow each other in a line, with only spaces between them, and none is part of another."""
     return phrase_presence(text, phrase) is True
 
 
@@ -154,14 +153,15 @@ def phrase_presence(text: Features, phrase: str) -> Verdict:
     words = text.folded_words
     if not any(word == first and words[i : i + number] == sought for i, word in enumerate(words)):
         return False
-    return True if _phrase_pattern(" ".join(sought)).search(fold(text.text)) else None
-
-
-@lru_cache(maxsize=256)
-def _phrase_pattern(phrase: str) -> re.Pattern[str]:
-    between = r"[^\S\r\n]++(?:\r?\n[^\S\r\n]*+)?|\r?\n[^\S\r\n]*+"
-    words = rf"(?:{between})".join(map(re.escape, phrase.split()))
-    return re.compile(rf"(?<![\w'\u2019\-]){words}(?![\w'\u2019\-])")
+    squeezed, joined = text.squeezed, " ".join(sought)
+    place = squeezed.find(joined)
+    while place >= 0:
+        end = place + len(joined)
+        around = squeezed[max(0, place - 1) : place] + squeezed[end : end + 1]
+        if not any(sign.isalnum() or sign in _JOINERS for sign in around):
+            return True
+        place = squeezed.find(joined, place + 1)
+    return None
 
 
 def _phrases(text: Features, rng: random.Random) -> list[str]:
