@@ -25,7 +25,7 @@ from mapl_ray.instructions import (
     variety,
     word_sets,
 )
-from mapl_ray.instructions.compatibility import compatible
+from mapl_ray.instructions.compatibility import compatible, fit_together
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.soft import soft_function
@@ -44,6 +44,7 @@ __all__ = [
     "copying",
     "endings",
     "features_of",
+    "fit_together",
     "format",
     "instruction_function",
     "keywords",

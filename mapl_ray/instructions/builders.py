@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 import random
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from typing import TypeAlias
 
+from mapl_ray.instructions.claims import Bound, all_of, bounded, used
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
@@ -16,6 +18,11 @@ from mapl_ray.instructions.wordings.templates import CountWords, ExactWords, Use
 SpanOf: TypeAlias = Callable[[Features], Span]
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {"at least": operator.ge, "at most": operator.le}
+
+
+def count_name(name: str) -> str:
+    """The count that a function is about, by its name: `bullet_count` and `bullet_exact` are about bullets."""
+    return re.sub(r"_(?:count|exact|use)\Z", "", name)
 
 
 def within_bound(value: int, args: Args) -> bool:
@@ -47,7 +54,6 @@ def count_function(
     most: int | None = None,
     min_gap: int = 2,
     ifeval: Callable[[Args], IfEval | None] | None = None,
-    excludes: Iterable[str] = (),
     size: bool = False,
     sides: Sides = "two",
     spaced: bool = False,
@@ -68,16 +74,17 @@ def count_function(
                 return {"direction": direction, "n": n}
         return None
 
+    counted = quantity or count_name(name)
     return register(
         InstructionFunction(
             name=name,
             family=family,
-            quantity=quantity or name,
+            quantity=counted,
+            claims=lambda args: all_of(bounded(counted, args)),
             draw=draw,
             check=lambda text, args: within_bound(text.measure(name, value), args),
             phrasings=wordings.of,
             ifeval=ifeval,
-            excludes=frozenset(excludes),
             size=size,
             sides=sides,
             readings=lambda text, args: span_verdict(span_of(text), args),
@@ -95,7 +102,6 @@ def presence_function(
     surely: Callable[[Features], Verdict] | None = None,
     quantity: str | None = None,
     ifeval: Callable[[Args], IfEval | None] | None = None,
-    excludes: Iterable[str] = (),
     sides: Sides = "two",
     spaced: bool = False,
 ) -> InstructionFunction:
@@ -115,16 +121,17 @@ def presence_function(
             return None
         return {"use": sides.pop() if sides else rng.random() < 0.5}
 
+    counted = quantity or count_name(name)
     return register(
         InstructionFunction(
             name=name,
             family=family,
-            quantity=quantity or name,
+            quantity=counted,
+            claims=lambda args: all_of(used(counted, bool(args["use"]))),
             draw=draw,
             check=lambda text, args: text.measure(name, present) == bool(args["use"]),
             phrasings=wordings.of,
             ifeval=ifeval,
-            excludes=frozenset(excludes),
             sides=sides,
             readings=lambda text, args: wanted(seen(text), bool(args["use"])),
             spaced=spaced,
@@ -140,7 +147,6 @@ def exact_function(
     *,
     span: SpanOf | None = None,
     quantity: str | None = None,
-    excludes: Iterable[str] = (),
     size: bool = False,
     least: int = 1,
 ) -> InstructionFunction:
@@ -162,15 +168,16 @@ def exact_function(
         beside = [n for span, _ in spans for d in (1, 2, 3) for n in (span.fewest - d, span.most + d) if n >= least]
         return {"n": rng.choice(beside)}
 
+    counted = quantity or count_name(name)
     return register(
         InstructionFunction(
             name=name,
             family=family,
-            quantity=quantity or name,
+            quantity=counted,
+            claims=lambda args: all_of(Bound(counted, args["n"], args["n"])),
             draw=draw,
             check=lambda text, args: bool(text.measure(name, value) == args["n"]),
             phrasings=wordings.of,
-            excludes=frozenset(excludes),
             size=size,
             readings=lambda text, args: span_of(text).within(args["n"], args["n"]),
         )

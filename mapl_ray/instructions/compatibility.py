@@ -1,77 +1,155 @@
-"""Which instructions never meet in one prompt."""
+"""Which instructions can stand in one prompt: none excludes another, and none follows from the others.
+
+One rule over what the instructions claim (`claims.py`) and what follows from it (`laws.py`). It is strict: limits that
+only an odd text would keep together are taken for exclusive.
+"""
 
 from __future__ import annotations
 
-from mapl_ray.instructions.features import Features, fold
+from collections.abc import Iterable, Sequence
+from itertools import product
+from math import prod
+
+from mapl_ray.instructions.claims import Alternative, Bound, Claims
+from mapl_ray.instructions.features import fold
+from mapl_ray.instructions.laws import least, needs
 from mapl_ray.instructions.types import Instruction, lookup
 
-_EMPTY = Features("")
-_SHARES = "ratios"  # of a whole text: they say nothing of a few words in it
-# What is counted in a part is never more than in the whole: at most 90 words, and 120 at most in the first paragraph.
-_PARTS: dict[str, frozenset[str]] = {
-    "word_count": frozenset(
-        {"first_paragraph", "last_paragraph", "words_per_paragraph", "first_sentence", "last_sentence"}
-        | {"longest_sentence", "words_per_sentence", "unique_word_count", "long_word_count", "initial_count"}
-        | {"capital_word_count", "capitalized_word_count", "number_count", "sentence_count"}
-    ),
-    "longest_sentence": frozenset(("first_sentence", "last_sentence", "words_per_sentence")),
-    "sentence_count": frozenset(("question_count",)),
-    "line_count": frozenset(("paragraph_count", "bullet_count", "numbered_count", "heading_count")),
-    "character_count": frozenset(("longest_line",)),
-}
+_AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
+_MOST_CHOICES = 256  # ways to choose an alternative of every instruction; with more, the pairs decide alone
 
 
 def compatible(a: Instruction, b: Instruction) -> bool:
-    """Whether the two can stand in one prompt: neither redundant nor contradictory in themselves.
+    """Whether the two can stand in one prompt: some text meets both, and some meets either without the other.
 
-    Not together: the same quantity twice, quantities that exclude each other, a limit that follows from another, words
-    of which one holds the other, and words or a phrase that one asks for and the other rules out ("No, thanks" and no
-    commas).
-    Limits that pull against each other (many words, few sentences) may meet: whoever combines instructions keeps a
-    response that satisfies all of them.
+    Two instructions about one count never meet, nor do two that name the same word or one that holds the other.
     """
     f, g = lookup(a.name), lookup(b.name)
-    if f.name == g.name or f.quantity == g.quantity or g.quantity in f.excludes or f.quantity in g.excludes:
+    if f.name == g.name or f.quantity == g.quantity:
         return False
-    named_a, named_b = _named(a), _named(b)
-    if _implies(a, b) or _implies(b, a):
+    one, two = f.claims_of(a.args), g.claims_of(b.args)
+    if _share_a_count(one, two) or _share_a_word(a, b):
         return False
-    if any(one in two or two in one for one in _words(named_a) for two in _words(named_b)):
-        return False
-    return not (_rules_out(b, a, named_a) or _rules_out(a, b, named_b))
+    return _satisfiable((one, two)) and not _implies((one,), two) and not _implies((two,), one)
 
 
-def _implies(whole: Instruction, part: Instruction) -> bool:
-    """Whether one of the two follows from the other, for a count of the whole and one of a part of it."""
-    if part.name not in _PARTS.get(whole.name, ()):
+def fit(instructions: Sequence[Instruction]) -> bool:
+    """Whether all of them can stand in one prompt, for any two and all together."""
+    pairs = ((a, b) for i, b in enumerate(instructions) for a in instructions[:i])
+    return all(compatible(a, b) for a, b in pairs) and fit_together(instructions)
+
+
+def fit_together(instructions: Sequence[Instruction]) -> bool:
+    """Whether a text can meet all of three or more that are compatible by twos, and none follows from the others."""
+    if len(instructions) < 3:
+        return True
+    claims = [lookup(one.name).claims_of(one.args) for one in instructions]
+    if not _satisfiable(claims):
         return False
-    # Of two upper limits the larger one of the part says nothing new, of two lower ones the smaller one of the whole.
-    return bool(whole.args["direction"] == part.args["direction"] and part.args["n"] >= whole.args["n"])
+    return not any(_implies(claims[:i] + claims[i + 1 :], claims[i]) for i in range(len(claims)))
 
 
-def _named(instruction: Instruction) -> list[str]:
-    """The words and phrases that an instruction names."""
+def _share_a_count(one: Claims, two: Claims) -> bool:
+    counts = {bound.of for alternative in one for bound in alternative if bound.of != "capitals"}
+    return any(bound.of in counts for alternative in two for bound in alternative)
+
+
+def _share_a_word(a: Instruction, b: Instruction) -> bool:
+    one, two = _named_words(a), _named_words(b)
+    return any(word in other or other in word for word in one for other in two)
+
+
+def _named_words(instruction: Instruction) -> list[str]:
     args = instruction.args
-    return [*args.get("words", ()), *(args[key] for key in ("word", "phrase") if isinstance(args.get(key), str))]
-
-
-def _words(named: list[str]) -> list[str]:
-    """Those of a phrase one by one."""
+    named = [*args.get("words", ()), *(args[key] for key in ("word", "phrase") if isinstance(args.get(key), str))]
     return [fold(word) for text in named for word in text.split()]
 
 
-def _rules_out(limit: Instruction, wish: Instruction, named: list[str]) -> bool:
-    """Whether `limit`, which an empty text keeps, is broken by what `wish` asks for."""
-    if not named or limit.family == _SHARES or not _keeps(limit, _EMPTY):
-        return False
-    return any(not limit.check(Features(text)) for text in named if _needs(wish, text, named))
+def _satisfiable(claims: Sequence[Claims]) -> bool:
+    """Whether one alternative of each can hold, all of them at once."""
+    choices = prod(map(len, claims))
+    if choices == 1:
+        return _holds([bound for one in claims for bound in one[0]])
+    if choices > _MOST_CHOICES:
+        return True
+    return any(_holds([bound for part in chosen for bound in part]) for chosen in product(*claims))
 
 
-def _needs(wish: Instruction, text: str, named: list[str]) -> bool:
-    """Whether the wish fails without this one of the texts it names."""
-    return not _keeps(wish, Features(" ".join(other for other in named if other != text)))
+def _implies(claims: Sequence[Claims], claim: Claims) -> bool:
+    """Whether a text that meets all `claims` can't but meet `claim` as well."""
+    opposite = _opposite(claim)
+    return opposite is not None and not _satisfiable((*claims, opposite))
 
 
-def _keeps(instruction: Instruction, text: Features) -> bool:
-    # A function with a `validate` of its own can't be asked about any text.
-    return lookup(instruction.name).validate is None and instruction.check(text)
+def _opposite(claim: Claims) -> Claims | None:
+    """What holds where the claim does not; None for claims too involved to turn round."""
+    if len(claim) == 1:
+        return tuple(piece for bound in claim[0] for piece in _outside(bound))
+    if any(len(alternative) > 1 for alternative in claim):
+        return None
+    pieces = [_outside(alternative[0]) for alternative in claim]
+    return tuple(tuple(bound for part in chosen for bound in part) for chosen in product(*pieces))
+
+
+def _outside(bound: Bound) -> list[Alternative]:
+    pieces: list[Alternative] = []
+    if bound.low > 0:
+        pieces.append((Bound(bound.of, 0, bound.low - 1),))
+    if bound.high is not None:
+        pieces.append((Bound(bound.of, bound.high + 1),))
+    return pieces
+
+
+def _holds(bounds: Sequence[Bound]) -> bool:
+    lower = [bound for bound in bounds if bound.low > 0]
+    for of, _, high in bounds:
+        if high is not None and lower and _least_of(lower, of) > high:
+            return False
+    names = {bound.of for bound in bounds}
+    return (
+        (len(lower) < 2 or _one_thing_a_place(lower))
+        and (names.isdisjoint(_AVERAGES) or _averages_hold(bounds, lower))
+        and ("bullet" not in names or "numbered" not in names or _lists_hold(bounds, lower))
+    )
+
+
+def _least_of(lower: Iterable[Bound], of: str) -> int:
+    found = 0
+    for bound in lower:
+        found = max(found, least(bound.of, bound.low, of))
+    return found
+
+
+def _most_of(bounds: Iterable[Bound], of: str) -> int | None:
+    return min((bound.high for bound in bounds if bound.of == of and bound.high is not None), default=None)
+
+
+def _one_thing_a_place(lower: Sequence[Bound]) -> bool:
+    held: dict[str, str] = {}
+    for bound in lower:
+        if not bound.of.startswith("at:"):
+            continue
+        for name in needs(bound.of):
+            if name.startswith("at:"):
+                place, _, value = name.partition("=")
+                if held.setdefault(place, value) != value:
+                    return False
+    return True
+
+
+def _averages_hold(bounds: Sequence[Bound], lower: Sequence[Bound]) -> bool:
+    """Words are about the number of parts times the average of a part: half a word a part is what rounding leaves."""
+    for average, parts in _AVERAGES.items():
+        most_words, most_average, most_parts = (_most_of(bounds, of) for of in ("word", average, parts))
+        least_words, least_average, least_parts = (_least_of(lower, of) for of in ("word", average, parts))
+        if most_words is not None and least_average and least_parts * (least_average - 0.5) > most_words:
+            return False
+        if most_average is not None and most_parts is not None and most_parts * (most_average + 0.5) < least_words:
+            return False
+    return True
+
+
+def _lists_hold(bounds: Sequence[Bound], lower: Sequence[Bound]) -> bool:
+    """List items are bullets and numbered items, and nothing else."""
+    bullets, numbered = _most_of(bounds, "bullet"), _most_of(bounds, "numbered")
+    return bullets is None or numbered is None or _least_of(lower, "list") <= bullets + numbered

@@ -15,9 +15,10 @@ A function of your own, in your own module:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from mapl_ray.instructions.claims import Claims
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 from mapl_ray.instructions.verdicts import Verdict
@@ -33,7 +34,7 @@ def instruction_function(
     name: str | None = None,
     quantity: str | None = None,
     ifeval: Callable[[Args], IfEval | None] | None = None,
-    excludes: Iterable[str] = (),
+    claims: Callable[[Args], Claims] | None = None,
     size: bool = False,
     sides: Sides = "two",
     readings: Callable[[Features, Args], Verdict] | None = None,
@@ -57,7 +58,7 @@ def instruction_function(
                 check=check,
                 phrasings=phrasings,
                 ifeval=ifeval,
-                excludes=frozenset(excludes),
+                claims=claims,
                 size=size,
                 sides=sides,
                 readings=readings,

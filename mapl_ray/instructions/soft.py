@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from mapl_ray.errors import UserError
+from mapl_ray.instructions.claims import absent, all_of, used
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, InstructionFunction, register
 
@@ -24,7 +25,7 @@ def soft_function(
     avoid: Sequence[str],
     *,
     quantity: str | None = None,
-    excludes: Iterable[str] = (),
+    against: Iterable[str] = (),
 ) -> InstructionFunction:
     """Register a property that a judge tells; `use[i]` and `avoid[i]` are the two sides of one wording.
 
@@ -43,15 +44,19 @@ def soft_function(
             sides.add((p >= 0.5) == flag)
         return {"use": sides.pop(), "judged": judged} if len(sides) == 1 else None
 
+    counted = quantity or name
+    against = tuple(against)
     return register(
         InstructionFunction(
             name=name,
             family=family,
-            quantity=quantity or name,
+            quantity=counted,
             draw=draw,
             check=_check_of(name, question),
             phrasings=lambda args: use if args["use"] else avoid,
-            excludes=frozenset(excludes),
+            claims=lambda args: all_of(
+                used(counted, args["use"]), *(absent(other) for other in against if args["use"])
+            ),
             sides="soft",
             question=question,
             validate=_validate,

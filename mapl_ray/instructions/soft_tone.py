@@ -94,7 +94,7 @@ neutral_tone = soft_function(
         "Make sure not to remain neutral and unemotional.",
         "Please take a side or show emotion in your answer.",
     ),
-    excludes=("friendly_tone", "persuasive"),
+    against=("friendly_tone", "persuasive"),
 )
 
 persuasive = soft_function(

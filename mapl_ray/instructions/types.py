@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from mapl_ray.errors import UserError
+from mapl_ray.instructions.claims import Claims, all_of, present
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.phrasing import seen_wordings
 from mapl_ray.instructions.verdicts import Verdict
@@ -97,12 +98,13 @@ class InstructionFunction:
 
     name: str
     family: str
-    quantity: str  # what it restricts: no two instructions on one quantity meet in a prompt
+    quantity: str  # the count it restricts: no two instructions on one count meet in a prompt
     draw: Callable[[Case, random.Random], Args | None]
     check: Callable[[Features, Args], bool]  # the documented reading, and that of IFEval or IFBench where mapped
     phrasings: Callable[[Args], Sequence[str]]  # all wordings of these arguments, as many for any arguments
     ifeval: Callable[[Args], IfEval | None] | None = None
-    excludes: frozenset[str] = field(default_factory=frozenset)  # quantities it can't be combined with
+    # What the arguments say of which counts (`claims.py`); without it, nothing that concerns other instructions.
+    claims: Callable[[Args], Claims] | None = None
     size: bool = False  # a measure that grows with the text's length
     sides: Sides = "two"
     question: str | None = None  # soft functions: what a judge is asked of one response, to be answered yes or no
@@ -120,6 +122,10 @@ class InstructionFunction:
         if self.readings is None or self.readings(text, args) is documented:
             return documented
         return None
+
+    def claims_of(self, args: Args) -> Claims:
+        """What an instruction of these arguments claims of a response."""
+        return self.claims(args) if self.claims is not None else all_of(present(self.name))
 
     def validate_args(self, args: Args) -> None:
         """Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` for arguments that are not this function's.

@@ -63,3 +63,11 @@ OPENERS: tuple[str, ...] = _words(
 
 # Letters most answers hold many of, so that a count of them says something.
 COUNTED_LETTERS = "abcdefghiklmnoprstuvwy"
+
+# Words that speak of a person, by the count they belong to.
+PRONOUNS: dict[str, tuple[str, ...]] = {
+    "first_person": _words("i me my mine myself"),
+    "first_person_plural": _words("we our ours ourselves"),  # not "us": the USA would be one of us
+    "second_person": _words("you your yours yourself yourselves"),
+    "third_person": _words("he him his she her hers"),
+}

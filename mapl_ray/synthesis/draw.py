@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible
+from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible, fit_together
 from mapl_ray.synthesis.tally import Tally
 
 Condition = Literal["all", "any"]
@@ -99,12 +99,7 @@ class _Members:
 
 
 def _fits(function: InstructionFunction, chosen: Sequence[InstructionFunction]) -> bool:
-    return all(
-        function.quantity != other.quantity
-        and function.quantity not in other.excludes
-        and other.quantity not in function.excludes
-        for other in chosen
-    )
+    return all(function.quantity != other.quantity for other in chosen)
 
 
 def draw_contrast(
@@ -190,6 +185,6 @@ def _draw_slot(slot: _Slot, case: Case, beside: Sequence[Instruction], rng: rand
         instruction = slot.function.generate_for(case, rng, slot.wording, slot.seen_only)
         if instruction is None:
             return None
-        if all(compatible(instruction, other) for other in beside):
+        if all(compatible(instruction, other) for other in beside) and fit_together([*beside, instruction]):
             return instruction
     return None

@@ -1,0 +1,163 @@
+"""Find a text that meets some instructions and breaks others, by trying: real texts, and edits of them.
+
+Nothing here knows what an instruction means or which instructions fit together. A text is edited at random (with the
+words, marks and numbers that the arguments name, and with lists, headings, sentences, digits and so on) and kept where
+it comes closer to the wanted verdicts. What is found proves itself: the checkers were run on it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mapl_ray.instructions import Instruction
+from mapl_ray.instructions.features import Features
+
+Goal = tuple[Instruction, bool]
+Edit = Callable[[str, random.Random], str]
+
+STEPS = 400
+STARTS = 5
+FILLER = "We walked home slowly before noon and sat down near that old wall to rest our tired feet"
+PARTS = (
+    "- tea and bread", "* milk", "1. Wash it", "2. Dry it", "## A heading", "**bold**", "__bold__", "`code`",
+    "```\nrun it\n```", "[a page](https://example.org)", "| a | b |\n|---|---|\n| 1 | 2 |", "\U0001f642", "Is it so?",
+    "Stop!", "(an aside)", '"a quotation"', "a \u2013 b", "7", "1987", "40%", "a: b", "a; b", "a, b, c, d, e, f",
+    "I saw my own.", "You know yours.", "We have ours.", "He saw her.", "NASA USA", "caf\u00e9", "internationalization",
+    "zzz", "The end. The rest.", "P.S. It rains.", "<<Title>>", "[name] [place] [date]",
+)  # fmt: skip
+MARKS = ',;:!?()"\u201c\u201d\u2013\u2014*#`|_[]<>-\u2022.'
+
+
+def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | None:
+    """A text with the wanted verdict on every instruction, or None where none was found."""
+    best: list[tuple[int, str]] = []
+    for text in starts:
+        wrong = _wrong(text, goals)
+        if not wrong:
+            return text.text
+        best.append((wrong, text.text))
+    best.sort(key=lambda one: (one[0], len(one[1])))
+    rng = random.Random(seed)
+    words = [word for start in starts[:12] for word in re.findall(r"[A-Za-z]{2,}", start.text[:4000])]
+    edits = [*_general(), *_wordy(words), *(edit for instruction, _ in goals for edit in _own(instruction))]
+    for _, text in best[:STARTS]:
+        wrong = _wrong(Features(text), goals)
+        for _ in range(STEPS):
+            changed = rng.choice(edits)(text, rng)
+            if len(changed) > 20_000:
+                continue
+            now = _wrong(Features(changed), goals)
+            if not now:
+                return changed
+            if now <= wrong:
+                text, wrong = changed, now
+    return None
+
+
+def _wrong(text: Features, goals: Sequence[Goal]) -> int:
+    return sum(instruction.check(text) != wanted for instruction, wanted in goals)
+
+
+def _general() -> Iterator[Edit]:
+    for part in PARTS:
+        yield lambda text, rng, part=part: f"{text}\n{part}"
+        yield lambda text, rng, part=part: f"{text} {part}"
+        yield lambda text, rng, part=part: f"{part}\n\n{text}"
+    for mark in MARKS:
+        yield lambda text, rng, mark=mark: text.replace(mark, "")
+    for end in ".?!":
+        yield lambda text, rng, end=end: text.rstrip().rstrip(".?!") + end
+    yield lambda text, rng: f"{text} {_sentence(rng, rng.randint(3, 40))}"
+    yield lambda text, rng: f"{_sentence(rng, rng.randint(3, 40))} {text}"
+    yield lambda text, rng: f"{text}\n\n{_sentence(rng, rng.randint(3, 60))}"
+    yield lambda text, rng: f"{_sentence(rng, rng.randint(3, 60))}\n\n{text}"
+    yield lambda text, rng: " ".join(_sentence(rng, 5) for _ in range(rng.randint(1, 30)))
+    yield lambda text, rng: "\n\n".join(_sentence(rng, 5) for _ in range(rng.randint(1, 30)))
+    yield lambda text, rng: "\n".join(f"- {_sentence(rng, 3)}" for _ in range(rng.randint(1, 30)))
+    yield lambda text, rng: _sentence(rng, rng.randint(2, 120))
+    yield lambda text, rng: f"{text}\n{text}"
+    yield lambda text, rng: text[: len(text) // 2]
+    yield lambda text, rng: text[len(text) // 2 :]
+    yield lambda text, rng: " ".join(text.split())
+    yield lambda text, rng: re.sub(r"(?<=[.!?]) ", "\n\n", text)
+    yield lambda text, rng: re.sub(r"\n+", "\n", text)
+    yield lambda text, rng: re.sub(r"\n+", "\n\n", text)
+    yield lambda text, rng: re.sub(r"[.!?] ", " ", text)
+    yield lambda text, rng: re.sub(r"\d", "", text)
+    yield lambda text, rng: text.lower()
+    yield lambda text, rng: text.encode("ascii", "ignore").decode()
+    yield lambda text, rng: " ".join(dict.fromkeys(text.split()))
+    yield lambda text, rng: re.sub(r"(?i)\b(i|me|my|mine|we|us|our|ours|you|yours?|he|him|his|she|hers?)\b", "x", text)
+    yield lambda text, rng: "\n".join(line for line in text.split("\n") if rng.random() < 0.7)
+    yield lambda text, rng: " ".join(word for word in text.split(" ") if len(word) < rng.randint(4, 12))
+    yield lambda text, rng: f'"{text}"'
+    yield lambda text, rng: '{"a": 1}'
+
+
+def _wordy(words: list[str]) -> Iterator[Edit]:
+    """Edits with many different words, short or long."""
+    small = [*dict.fromkeys(word.lower() for word in words)] or [FILLER]
+    for pool in (small, [word for word in small if len(word) < 7], [word for word in small if len(word) > 6]):
+        for size in (8, 40, 150, 500):
+            for joint in (" ", ". ", "\n", "\n\n", "\n- "):
+                yield lambda text, rng, pool=pool, size=size, joint=joint: joint.join(_some(pool, size, rng))
+                yield lambda text, rng, pool=pool, size=size, joint=joint: joint.join((text, *_some(pool, size, rng)))
+    yield lambda text, rng: f"{text} {''.join(_some(small, 12, rng))}"
+    yield lambda text, rng: json.dumps(text)
+    yield lambda text, rng: json.dumps([*text.split("\n"), *_some(small, 20, rng)], indent=1)
+
+
+def _some(pool: list[str], size: int, rng: random.Random) -> list[str]:
+    return [word.capitalize() if rng.random() < 0.05 else word for word in rng.sample(pool, min(len(pool), size))]
+
+
+def _own(instruction: Instruction) -> Iterator[Edit]:
+    texts, numbers = _strings(instruction.args), [n for n in instruction.args.values() if isinstance(n, int)]
+    for own in texts:
+        for form in {own, own.lower(), own.capitalize()}:
+            yield lambda text, rng, form=form: f"{form} {text}"
+            yield lambda text, rng, form=form: f"{text} {form}"
+            yield lambda text, rng, form=form: f"{text.rstrip('.!? ')} {form}."
+            yield lambda text, rng, form=form: f"{text}\n\n{form} it is."
+            yield lambda text, rng, form=form: f"{form}. {text}"
+            yield lambda text, rng, form=form: _insert(text, form, rng.randint(0, 12))
+            yield lambda text, rng, form=form: f"{text} " + f"{form} " * rng.randint(1, 12)
+        yield lambda text, rng, own=own: re.sub(re.escape(own), "", text, flags=re.IGNORECASE)
+        yield lambda text, rng, own=own: re.sub(re.escape(own), "", text, count=1, flags=re.IGNORECASE)
+        for word in own.split():
+            yield lambda text, rng, word=word: re.sub(re.escape(word), "", text, flags=re.IGNORECASE)
+            yield lambda text, rng, word=word: f"{text} {word} it is"
+    for number in numbers:
+        if number <= 200:
+            for part in PARTS:
+                yield lambda text, rng, n=number, part=part: f"{text}\n" + "\n".join([part] * n)
+            yield lambda text, rng, n=number: f"{text} {_sentence(rng, n)}"
+            yield lambda text, rng, n=number: f"{text}\n\n" + "\n\n".join(_sentence(rng, 4) for _ in range(n))
+            yield lambda text, rng, n=number: f"{text}\n" + "\n".join(_sentence(rng, 2) for _ in range(n))
+            yield lambda text, rng, n=number: " ".join(text.split(" ")[: n + rng.randint(-3, 3)])
+            yield lambda text, rng, n=number: "\n".join(text.split("\n")[: n + rng.randint(-3, 3)])
+            for own in texts:
+                yield lambda text, rng, n=number, own=own: f"{text} " + f"{own}{own[:0] or ' '}" * n
+                yield lambda text, rng, n=number, own=own: f"{text} " + f"{own}a " * n
+                yield lambda text, rng, n=number, own=own: _insert(text, own, n - 1)
+
+
+def _strings(args: Any) -> list[str]:
+    if isinstance(args, str):
+        return [args] if len(args) < 100 else []
+    values = args.values() if isinstance(args, dict) else args if isinstance(args, list | tuple) else ()
+    return [text for value in values for text in _strings(value)]
+
+
+def _insert(text: str, own: str, place: int) -> str:
+    words = text.split(" ")
+    return " ".join([*words[:place], own, *words[place + 1 :]])
+
+
+def _sentence(rng: random.Random, words: int) -> str:
+    filler = FILLER.split()
+    return " ".join(rng.choice(filler) for _ in range(words)).capitalize() + "."
