@@ -8,13 +8,14 @@ from collections.abc import Callable
 from mapl_ray.instructions.builders import presence_function
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.verdicts import Verdict
+from mapl_ray.instructions.word_lists import PRONOUNS
 from mapl_ray.instructions.wordings import persons
 
 _FAMILY = "address"
-_FIRST_PERSON = ("i", "me", "my", "mine", "myself")
-_FIRST_PLURAL = ("we", "our", "ours", "ourselves")  # not "us": the USA would be one of us
-_SECOND_PERSON = ("you", "your", "yours", "yourself", "yourselves")
-_THIRD_PERSON = ("he", "him", "his", "she", "her", "hers")
+_FIRST_PERSON = PRONOUNS["first_person"]
+_FIRST_PLURAL = PRONOUNS["first_person_plural"]
+_SECOND_PERSON = PRONOUNS["second_person"]
+_THIRD_PERSON = PRONOUNS["third_person"]
 
 
 # Numerals ("World War I", "I."), "i.e.", a loop's "i", a mine of coal, the state ME: no person, or none to some.

@@ -30,6 +30,5 @@ capital_word_count = count_function(
     layout.CAPITAL_WORDS,
     span=_capital_span,
     spaced=True,
-    quantity="capital_words",
     size=True,
 )

@@ -33,12 +33,6 @@ def compatible(a: Instruction, b: Instruction) -> bool:
     return _satisfiable((one, two)) and not _implies((one,), two) and not _implies((two,), one)
 
 
-def fit(instructions: Sequence[Instruction]) -> bool:
-    """Whether all of them can stand in one prompt, for any two and all together."""
-    pairs = ((a, b) for i, b in enumerate(instructions) for a in instructions[:i])
-    return all(compatible(a, b) for a, b in pairs) and fit_together(instructions)
-
-
 def fit_together(instructions: Sequence[Instruction]) -> bool:
     """Whether a text can meet all of three or more that are compatible by twos, and none follows from the others."""
     if len(instructions) < 3:

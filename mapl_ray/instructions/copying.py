@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from mapl_ray.instructions.claims import absent, all_of, occurs, text_of
 from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import quoted
 from mapl_ray.instructions.register import instruction_function
@@ -16,6 +17,7 @@ _FAMILY = "copying"
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(*(occurs(args["word"]) if args["use"] else (absent(text_of(args["word"])),))),
     check=lambda text, args: (text.count_word(args["word"]) > 0) == bool(args["use"]),
     readings=lambda text, args: wanted(text.word_presence(args["word"]), bool(args["use"])),
     spaced=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from mapl_ray.instructions.claims import stands
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
@@ -50,6 +51,7 @@ def _ending(line: str, number: int) -> str | None:
 @instruction_function(
     family="start_end",
     quantity="ending",
+    claims=lambda args: stands("ending", args["phrase"]),
     check=lambda text, args: _holds(text, args["phrase"]),
     readings=lambda text, args: surely_ends_with(text, args["phrase"]),
     phrasings=lambda args: fill(places.EXACT_ENDING, phrase=quoted(args["phrase"])),

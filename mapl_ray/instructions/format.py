@@ -111,7 +111,6 @@ bold_count = count_function(
     _bold_parts,
     layout.BOLD_COUNT,
     span=_bold_span,
-    quantity="bold_use",
     size=True,
 )
 
@@ -121,7 +120,6 @@ heading_count = count_function(
     lambda text: blocks.headings(text.prose_lines),
     layout.HEADING_COUNT,
     span=_headings_span,
-    quantity="heading_use",
     size=True,
 )
 
@@ -155,15 +153,4 @@ markdown_use = presence_function(
     _has_markdown,
     layout.MARKDOWN_USE,
     surely=_surely_markdown,
-    excludes=(
-        "bold_use",
-        "heading_use",
-        "code_block_use",
-        "inline_code_use",
-        "link_use",
-        "table_use",
-        "bullets",
-        "numbered_items",
-        "list_use",
-    ),
 )

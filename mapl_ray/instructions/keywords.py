@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 from mapl_ray.instructions.builders import span_verdict, within_bound
+from mapl_ray.instructions.claims import absent, all_of, bounded, occurs, text_of
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import fill, quoted
@@ -56,6 +57,7 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(*occurs(args["word"])),
     check=lambda text, args: text.count_word(args["word"]) > 0,
     readings=lambda text, args: text.word_presence(args["word"]),
     spaced=True,
@@ -69,6 +71,7 @@ def include_word(case: Case, rng: random.Random) -> Args | None:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(absent(text_of(args["word"]))),
     check=lambda text, args: text.count_word(args["word"]) == 0,
     readings=lambda text, args: opposite(text.word_presence(args["word"])),
     spaced=True,
@@ -83,6 +86,7 @@ def forbid_word(case: Case, rng: random.Random) -> Args | None:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(bounded(text_of(args["word"]), args)),
     check=lambda text, args: within_bound(text.count_word(args["word"]), args),
     readings=lambda text, args: span_verdict(text.count_span(args["word"]), args),
     spaced=True,

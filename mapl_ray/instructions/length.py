@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from mapl_ray.instructions.builders import count_function
+from mapl_ray.instructions.claims import Bound, all_of
 from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.phrasing import fill
 from mapl_ray.instructions.register import instruction_function
@@ -37,7 +38,6 @@ word_count = count_function(
     amounts.WORD_COUNT,
     span=lambda text: text.word_span,
     spaced=True,
-    quantity=_QUANTITY,
     ifeval=_ifeval_words,
     size=True,
     least=5,
@@ -49,7 +49,6 @@ character_count = count_function(
     lambda text: text.num_characters,
     amounts.CHARACTER_COUNT,
     span=lambda text: character_span(text.text),
-    quantity=_QUANTITY,
     min_gap=20,
     size=True,
     least=50,
@@ -58,7 +57,8 @@ character_count = count_function(
 
 @instruction_function(
     family=_FAMILY,
-    quantity=_QUANTITY,
+    quantity="word",
+    claims=lambda args: all_of(Bound("word", args["low"], args["high"])),
     check=lambda text, args: bool(args["low"] <= len(text.words) <= args["high"]),
     phrasings=lambda args: fill(amounts.WORD_COUNT_BETWEEN, **args),
     ifeval=_ifbench_range,

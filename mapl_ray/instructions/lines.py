@@ -29,7 +29,6 @@ line_count = count_function(
     _number,
     amounts.LINE_COUNT,
     span=_line_span,
-    quantity="lines",
     size=True,
     least=2,
 )
@@ -40,6 +39,5 @@ line_exact = exact_function(
     _number,
     amounts.LINE_EXACT,
     span=_line_span,
-    quantity="lines",
     size=True,
 )

@@ -16,7 +16,6 @@ bullet_count = count_function(
     lambda text: blocks.bullet_items(text.prose_lines),
     layout.BULLET_COUNT,
     span=lambda text: text.over_prose("bullets", blocks.bullet_span),
-    quantity="bullets",
     size=True,
 )
 
@@ -26,7 +25,6 @@ bullet_exact = exact_function(
     lambda text: blocks.bullet_items(text.prose_lines),
     layout.BULLET_EXACT,
     span=lambda text: text.over_prose("bullets", blocks.bullet_span),
-    quantity="bullets",
     size=True,
     least=0,
 )
@@ -37,8 +35,6 @@ numbered_count = count_function(
     lambda text: blocks.numbered_items(text.prose_lines),
     layout.NUMBERED_COUNT,
     span=lambda text: text.over_prose("numbered", blocks.numbered_span),
-    quantity="numbered_items",
-    excludes=("digits",),
     size=True,
 )
 
@@ -58,5 +54,4 @@ list_use = presence_function(
     lambda text: blocks.bullet_items(text.prose_lines) + blocks.numbered_items(text.prose_lines) > 0,
     layout.LIST_USE,
     surely=_surely_listed,
-    excludes=("bullets", "numbered_items"),
 )

@@ -39,7 +39,6 @@ number_count = count_function(
     lambda text: rules.numbers(text.lines),
     marks.NUMBER_COUNT,
     span=_number_span,
-    quantity="digits",
     size=True,
 )
 
@@ -49,7 +48,6 @@ number_exact = exact_function(
     lambda text: rules.numbers(text.lines),
     marks.NUMBER_EXACT,
     span=_number_span,
-    quantity="digits",
     size=True,
     least=0,
 )
@@ -60,7 +58,6 @@ digit_use = presence_function(
     lambda text: _DIGIT.search(text.text) is not None,
     marks.DIGIT_USE,
     surely=lambda text: signs.surely_digits(text.text),
-    quantity="digits",
 )
 
 _YEAR = re.compile(r"(?<![\w.,])(?:1[0-9]|20)[0-9]{2}(?![\w%]|[.,][0-9])")
@@ -72,7 +69,6 @@ year_use = presence_function(
     lambda text: _YEAR.search(text.text) is not None,
     marks.YEAR_USE,
     surely=lambda text: signs.surely_year(text.text),
-    excludes=("digits",),
 )
 
 percentage_use = presence_function(
@@ -81,5 +77,4 @@ percentage_use = presence_function(
     lambda text: _PERCENT.search(text.text) is not None,
     marks.PERCENTAGE_USE,
     surely=lambda text: signs.surely_percentage(text.text),
-    excludes=("digits",),
 )

@@ -1,4 +1,4 @@
-"""What ordinary text only ever violates. Few, for a prompt that asks for one of them tells much by itself."""
+"""What ordinary text does not do: it is asked for where it shall be violated, and ruled out where it shall not."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+from mapl_ray.instructions.claims import Claims, absent, all_of, present
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
-from mapl_ray.instructions.verdicts import Span, Verdict
+from mapl_ray.instructions.verdicts import Span, Verdict, wanted
 from mapl_ray.instructions.wordings import persons
+from mapl_ray.instructions.wordings.templates import UseWords
 
 _TITLE = re.compile(r"^[ \t#*_]*<<[ \t]*[^\W_][^<>\n]*>>[ \t*_]*$", re.MULTILINE)
 _STREAM = re.compile(r"\b(?:cin|cout|cerr|std)\b|;[ \t]*$|<<[ \t]*\d", re.MULTILINE)
@@ -19,18 +21,29 @@ _PLACEHOLDER = re.compile(r"(?<![\w\\\])])\[[ \t]*[^\W\d_][^\W_][^\[\]\n=\\^+*/{
 _QUOTES = frozenset("\"\u201c\u201d\u201e\u00ab\u00bb'\u2018\u2019")
 
 
-def _one_sided(
+def _unusual(
     name: str,
     family: str,
     holds: Callable[[Features], bool],
     surely: Callable[[Features], Verdict],
-    wordings: Sequence[str],
+    wordings: UseWords,
     *,
     ifeval: IfEval | None = None,
-    excludes: Sequence[str] = (),
+    rules_out: Sequence[str] = (),
 ) -> InstructionFunction:
+    """Register what ordinary text does not do: it violates "do it" and satisfies "do not do it".
+
+    Argument: `use`, a bool, true where it is not given. `rules_out` are counts that are 0 where it is done.
+    """
+
     def draw(case: Case, rng: random.Random) -> Args | None:
-        return {} if all(surely(text) is flag for text, flag in case.flags) else None
+        sides = {wanted(surely(text), flag) for text, flag in case.flags}
+        if len(sides) > 1 or None in sides:
+            return None
+        return {"use": sides.pop() if sides else rng.random() < 0.5}
+
+    def claims(args: Args) -> Claims:
+        return all_of(present(name), *map(absent, rules_out)) if args.get("use", True) else all_of(absent(name))
 
     return register(
         InstructionFunction(
@@ -38,12 +51,11 @@ def _one_sided(
             family=family,
             quantity=name,
             draw=draw,
-            check=lambda text, args: holds(text),
-            readings=lambda text, args: surely(text),
-            phrasings=lambda args: wordings,
-            ifeval=None if ifeval is None else lambda args: ifeval,
-            excludes=frozenset(excludes),
-            sides="one",
+            check=lambda text, args: holds(text) == bool(args.get("use", True)),
+            readings=lambda text, args: wanted(surely(text), bool(args.get("use", True))),
+            phrasings=wordings.of,
+            ifeval=None if ifeval is None else lambda args: ifeval if args.get("use", True) else None,
+            claims=claims,
         )
     )
 
@@ -122,62 +134,48 @@ def _placeholders(text: Features) -> int:
     return found
 
 
-all_small_letters = _one_sided(
+all_small_letters = _unusual(
     "all_small_letters",
     "case",
     _is_small,
     _is_small,
-    persons.SMALL_LETTERS.use,
-    excludes=("capital_words", "opening"),
+    persons.SMALL_LETTERS,
+    rules_out=("capitals",),
 )
 
-json_only = _one_sided(
+json_only = _unusual(
     "json_only",
     "format",
     _is_json,
     _surely_json,
-    persons.JSON_ONLY.use,
-    excludes=(
-        "opening",
-        "ending",
-        "last_paragraph_start",
-        "nth_word",
-        "in_quotation_marks",
-        "bullets",
-        "numbered_items",
-        "list_use",
-        "bold_use",
-        "heading_use",
-        "table_use",
-        "code_block_use",
-        "markdown_use",
-    ),
+    persons.JSON_ONLY,
+    rules_out=("prose", "markdown", "in_quotation_marks", "paragraph"),
 )
 
-marked_title = _one_sided(
+marked_title = _unusual(
     "marked_title",
     "format",
     _has_title,
     _surely_titled,
-    persons.MARKED_TITLE.use,
+    persons.MARKED_TITLE,
     ifeval=("detectable_format:title", {}),
 )
 
-placeholders = _one_sided(
+placeholders = _unusual(
     "placeholders",
     "format",
     lambda text: _placeholders(text) >= 3,
     _surely_placed,
-    persons.PLACEHOLDERS.use,
+    persons.PLACEHOLDERS,
     ifeval=("detectable_content:number_placeholders", {"num_placeholders": 3}),
 )
 
-in_quotation_marks = _one_sided(
+in_quotation_marks = _unusual(
     "in_quotation_marks",
     "punctuation",
     _in_quotes,
     _surely_in_quotes,
-    persons.IN_QUOTATION_MARKS.use,
+    persons.IN_QUOTATION_MARKS,
     ifeval=("startend:quotation", {}),
-    excludes=("ending", "quotation_mark"),
+    rules_out=("ending",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from mapl_ray.instructions.claims import stands
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
@@ -34,6 +35,7 @@ def _surely_at(text: Features, place: int, word: str) -> Verdict:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: stands(f"word_{args['n']}", args["word"]),
     check=lambda text, args: _is_at(text, args["n"], args["word"]),
     readings=lambda text, args: _surely_at(text, args["n"], args["word"]),
     spaced=True,

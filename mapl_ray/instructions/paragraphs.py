@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mapl_ray.instructions import blocks
 from mapl_ray.instructions.builders import count_function, exact_function
+from mapl_ray.instructions.claims import stands
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
@@ -72,7 +73,6 @@ paragraph_exact = exact_function(
     lambda text: len(text.paragraphs),
     amounts.PARAGRAPH_EXACT,
     span=lambda text: text.paragraph_span,
-    quantity="paragraph_count",
     size=True,
 )
 
@@ -94,11 +94,11 @@ def _surely_starts(text: Features, args: Args) -> Verdict:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: stands("last_paragraph_start", args["word"]),
     check=lambda text, args: _last_starts(text, args["word"]),
     readings=_surely_starts,
     spaced=True,
     phrasings=lambda args: fill(places.LAST_PARAGRAPH_START, word=quoted(args["word"])),
-    excludes=("opening",),
 )
 def last_paragraph_start(case: Case, rng: random.Random) -> Args | None:
     """The first word of the last paragraph."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from mapl_ray.instructions.claims import absent, all_of, at, occurs, present, used
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
@@ -62,6 +63,7 @@ def _flag(case: Case, text: Features) -> bool:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(used(f"in:first_sentence={fold(args['word'])}", args["use"])),
     check=lambda text, args: (_first(text)[0].count_word(args["word"]) > 0) == bool(args["use"]),
     readings=lambda text, args: wanted(_in_part(_first, text, args["word"]), bool(args["use"])),
     spaced=True,
@@ -74,6 +76,7 @@ def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(used(f"in:last_sentence={fold(args['word'])}", args["use"])),
     check=lambda text, args: (_last(text)[0].count_word(args["word"]) > 0) == bool(args["use"]),
     readings=lambda text, args: wanted(_in_part(_last, text, args["word"]), bool(args["use"])),
     spaced=True,
@@ -110,6 +113,11 @@ def _surely_in_order(text: Features, args: Args) -> Verdict:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(
+        present(f"order:{fold(args['words'][0])}<{fold(args['words'][1])}"),
+        *(bound for word in args["words"] for bound in occurs(word)),
+        absent(at("first_word", args["words"][1])),
+    ),
     check=_in_order,
     readings=_surely_in_order,
     spaced=True,

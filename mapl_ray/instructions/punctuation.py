@@ -75,7 +75,6 @@ def _mark_function(
         _contains(signs),
         wordings,
         surely=lambda text: span(text).at_least(1),
-        quantity=name.removesuffix("_use"),
         ifeval=ifeval,
     )
 
@@ -86,7 +85,6 @@ comma_count = count_function(
     lambda text: text.text.count(","),
     marks.COMMA_COUNT,
     span=_COMMAS,
-    quantity="comma",
     ifeval=_ifeval_commas,
     size=True,
 )
@@ -106,7 +104,6 @@ colon_count = count_function(
     lambda text: text.text.count(":") + text.text.count("\uff1a"),
     marks.COLON_COUNT,
     span=_COLONS,
-    quantity="colon",
     size=True,
 )
 
@@ -116,7 +113,6 @@ question_mark_count = count_function(
     lambda text: sum(map(text.text.count, _QUESTION_MARKS)),
     marks.QUESTION_MARK_COUNT,
     span=_QUESTIONS,
-    quantity="question_mark",
     size=True,
 )
 
@@ -126,6 +122,5 @@ exclamation_mark_count = count_function(
     lambda text: text.text.count("!") + text.text.count("\uff01"),
     marks.EXCLAMATION_MARK_COUNT,
     span=_EXCLAMATIONS,
-    quantity="exclamation_mark",
     size=True,
 )

@@ -44,7 +44,6 @@ words_per_sentence = count_function(
     amounts.WORDS_PER_SENTENCE,
     span=_words_per_sentence,
     spaced=True,
-    quantity="words_per_sentence",
     least=4,
     size=True,
 )
@@ -56,7 +55,6 @@ words_per_paragraph = count_function(
     amounts.WORDS_PER_PARAGRAPH,
     span=lambda text: _ratio(text.word_span, text.paragraph_span),
     spaced=True,
-    quantity="words_per_paragraph",
     least=5,
     size=True,
 )
@@ -68,7 +66,6 @@ long_word_share = count_function(
     words.LONG_WORD_SHARE,
     span=lambda text: _ratio(long_span(text.text, 7), text.word_span, 100),
     spaced=True,
-    quantity="long_words",
     least=4,
     most=_MOST_PERCENT,
 )

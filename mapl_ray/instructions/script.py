@@ -13,7 +13,8 @@ ascii_use = presence_function(
     _FAMILY,
     lambda text: text.ascii,
     persons.ASCII_USE,
-    excludes=("emoji_use", "dash"),
+    quantity="beyond_ascii",
+    absence=True,
 )
 
 emoji_use = presence_function(

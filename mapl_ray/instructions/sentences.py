@@ -88,7 +88,6 @@ question_count = count_function(
     lambda text: sum(map(asks, text.sentences)),
     marks.QUESTION_COUNT,
     span=lambda text: _over(text, lambda s: Span.over(sum(map(asks, s.finished)), len(_QUESTIONS.findall(text.text)))),
-    excludes=("question_mark",),
     size=True,
 )
 

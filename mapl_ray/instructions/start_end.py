@@ -7,6 +7,7 @@ import re
 import unicodedata
 from functools import partial
 
+from mapl_ray.instructions.claims import absent, all_of, at, stands, used
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
@@ -96,7 +97,7 @@ def _surely_ends(text: Features, mark: str) -> Verdict:
 @instruction_function(
     family=_FAMILY,
     quantity="opening",
-    excludes=("first_person_use", "second_person_use"),
+    claims=lambda args: stands("first_word", args["word"]),
     check=lambda text, args: _is_word(text.first_word, args["word"]),
     readings=lambda text, args: _surely_first(text, args["word"]),
     spaced=True,
@@ -112,7 +113,7 @@ def first_word(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     quantity="opening",
-    excludes=("first_person_use", "second_person_use"),
+    claims=lambda args: all_of(absent(at("first_word", args["word"]))),
     check=lambda text, args: not _is_word(text.first_word, args["word"]),
     readings=lambda text, args: opposite(_surely_first(text, args["word"])),
     spaced=True,
@@ -139,6 +140,7 @@ def _starts_with(text: Features, letter: str) -> bool:
 @instruction_function(
     family=_FAMILY,
     quantity="opening",
+    claims=lambda args: stands("first_letter", args["letter"]),
     check=lambda text, args: _starts_with(text, args["letter"]),
     readings=_surely_starts_with,
     phrasings=lambda args: fill(places.FIRST_LETTER, letter=quoted(args["letter"])),
@@ -160,6 +162,7 @@ def first_letter(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     quantity="ending",
+    claims=lambda args: stands("last_word", args["word"]),
     check=lambda text, args: _is_word(text.last_word, args["word"]),
     readings=lambda text, args: _surely_last(text, args["word"]),
     spaced=True,
@@ -178,7 +181,7 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
 @instruction_function(
     family=_FAMILY,
     quantity="ending",
-    excludes=("question_mark", "exclamation_mark"),
+    claims=lambda args: all_of(used(at("ending_mark", args["mark"]), not args["negated"])),
     check=lambda text, args: (text.ending_mark == args["mark"]) != bool(args["negated"]),
     readings=lambda text, args: wanted(_surely_ends(text, args["mark"]), not args["negated"]),
     phrasings=lambda args: places.ENDING_MARK.of({"use": not args["negated"]}, mark=_MARKS[args["mark"]]),
@@ -201,6 +204,7 @@ def _last_words(text: Features, number: int) -> list[str]:
 @instruction_function(
     family=_FAMILY,
     quantity="ending",
+    claims=lambda args: stands("ending", args["phrase"]),
     check=lambda text, args: _last_words(text, len(args["phrase"].split())) == fold(args["phrase"]).split(),
     readings=lambda text, args: _surely_last(text, args["phrase"]),
     spaced=True,

@@ -8,6 +8,7 @@ from collections import Counter
 from string import ascii_lowercase
 
 from mapl_ray.instructions.builders import count_function, span_verdict, within_bound
+from mapl_ray.instructions.claims import all_of, bounded
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.ifeval import at_bound
 from mapl_ray.instructions.phrasing import quoted
@@ -28,7 +29,6 @@ unique_word_count = count_function(
     words.UNIQUE_WORDS,
     span=lambda text: text.unique_span,
     spaced=True,
-    quantity="unique_words",
     size=True,
     least=5,
 )
@@ -71,6 +71,7 @@ def _letter_forms(text: Features) -> tuple[str, str]:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(bounded(f"letter:{args['letter']}", args)),
     check=lambda text, args: within_bound(text.lower.count(args["letter"]), args),
     readings=lambda text, args: span_verdict(_letter_span(text, args["letter"]), args),
     phrasings=lambda args: words.LETTER_COUNT.of(args, letter=quoted(args["letter"])),
@@ -95,7 +96,6 @@ long_word_count = count_function(
     words.LONG_WORDS,
     span=lambda text: long_span(text.text, 10),
     spaced=True,
-    quantity="long_words",
     size=True,
 )
 
@@ -128,6 +128,7 @@ def _initial_span(text: Features, letter: str) -> Span:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(bounded(f"initial:{args['letter']}", args)),
     check=lambda text, args: within_bound(text.measure("initials", _initials).get(args["letter"], 0), args),
     readings=lambda text, args: span_verdict(_initial_span(text, args["letter"]), args),
     spaced=True,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from mapl_ray.instructions.builders import span_verdict, within_bound
+from mapl_ray.instructions.claims import absent, all_of, any_of, number_of_words, occurs, present, text_of
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.ifeval import forbidden_words
 from mapl_ray.instructions.phrasing import listed, quoted
@@ -84,6 +85,11 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: (
+        all_of(*(bound for word in args["words"] for bound in occurs(word)))
+        if args["use"]
+        else any_of(absent(text_of(word)) for word in args["words"])
+    ),
     check=lambda text, args: (_present(text, args["words"]) == len(args["words"])) == bool(args["use"]),
     readings=lambda text, args: wanted(_all_of(text, args["words"]), bool(args["use"])),
     spaced=True,
@@ -96,6 +102,11 @@ def all_of_words(case: Case, rng: random.Random) -> Args | None:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: (
+        any_of(present(text_of(word)) for word in args["words"])
+        if args["use"]
+        else all_of(*(absent(text_of(word)) for word in args["words"]))
+    ),
     check=lambda text, args: (_present(text, args["words"]) > 0) == bool(args["use"]),
     readings=lambda text, args: wanted(_any_of(text, args["words"]), bool(args["use"])),
     spaced=True,
@@ -119,6 +130,7 @@ def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> 
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: number_of_words(args["words"], args),
     check=lambda text, args: within_bound(_present(text, args["words"]), args),
     readings=lambda text, args: span_verdict(_span(text, args["words"]), args),
     spaced=True,
@@ -178,6 +190,7 @@ def _phrases(text: Features, rng: random.Random) -> list[str]:
 
 @instruction_function(
     family=_FAMILY,
+    claims=lambda args: all_of(*(occurs(args["phrase"]) if args["use"] else (absent(text_of(args["phrase"])),))),
     check=lambda text, args: _holds_phrase(text, args["phrase"]) == bool(args["use"]),
     readings=lambda text, args: wanted(phrase_presence(text, args["phrase"]), bool(args["use"])),
     spaced=True,

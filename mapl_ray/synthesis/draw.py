@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible, fit_together
+from mapl_ray.instructions.weights import family_weight, weight_of
 from mapl_ray.synthesis.tally import Tally
 
 Condition = Literal["all", "any"]
@@ -49,11 +50,11 @@ class _Slot:
 
 
 def weighted_families(functions: Sequence[InstructionFunction], weights: Mapping[str, float]) -> Families:
-    """The functions by family, in an order that depends on names alone; 1 where no weight is given."""
+    """The functions by family, in an order that depends on names alone; `weights` multiply the families' own."""
     families: dict[str, list[InstructionFunction]] = {}
     for function in sorted(functions, key=lambda function: function.name):
         families.setdefault(function.family, []).append(function)
-    return [(weights.get(family, 1.0), members) for family, members in sorted(families.items())]
+    return [(family_weight(family) * weights.get(family, 1.0), members) for family, members in sorted(families.items())]
 
 
 def draw_functions(families: Families, k: int, rng: random.Random) -> list[InstructionFunction]:
@@ -61,10 +62,8 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
 
     Families come in proportion to their weights, without repetition. Fewer than k where no more fit together.
     """
-    # The order of exponential waiting times is the order of weighted draws without replacement; for equal weights
-    # any random numbers do.
-    equal = len({weight for weight, _ in families}) == 1
-    order = sorted((rng.random() if equal else rng.expovariate(w), i) for i, (w, _) in enumerate(families))
+    # The order of exponential waiting times is the order of weighted draws without replacement.
+    order = sorted((rng.expovariate(weight), i) for i, (weight, _) in enumerate(families))
     queue = [_Members(families[index][1], rng) for _, index in order]
     chosen: list[InstructionFunction] = []
     # One of every family before any family gives a second.
@@ -81,7 +80,7 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
 
 
 class _Members:
-    """A family's functions in random order, shuffled when they are first asked for: most never are."""
+    """A family's functions in random order by weight, drawn when they are first asked for: most never are."""
 
     def __init__(self, functions: Sequence[InstructionFunction], rng: random.Random) -> None:
         self._functions, self._rng = functions, rng
@@ -90,7 +89,8 @@ class _Members:
     def next_fitting(self, chosen: Sequence[InstructionFunction]) -> InstructionFunction | None:
         """The next that can stand with the chosen ones; those before it, which can't, are dropped for good."""
         if self._left is None:
-            self._left = self._rng.sample(self._functions, len(self._functions))
+            waiting = [(self._rng.expovariate(weight_of(one.name)), i) for i, one in enumerate(self._functions)]
+            self._left = [self._functions[i] for _, i in sorted(waiting, reverse=True)]
         while self._left:
             function = self._left.pop()
             if _fits(function, chosen):

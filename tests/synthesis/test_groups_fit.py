@@ -1,78 +1,94 @@
-"""Instructions of one prompt fit together: over thousands of prompts of real pairs, and not by `compatible` alone."""
+"""Instructions of one prompt fit together: for every prompt drawn, texts are found that prove it (`witness.py`)."""
 
-from itertools import combinations
+import importlib.util
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 
 from mapl_ray.config import DataConfig, SynthesisConfig
-from mapl_ray.instructions import REGISTRY, Instruction, compatible
-from mapl_ray.instructions.features import fold
+from mapl_ray.instructions import REGISTRY, Features, Instruction, compatible, fit_together
 from mapl_ray.preferences import read_pairs
 from mapl_ray.records import PreferencePair, RelationGroup
 from mapl_ray.synthesis import synthesize
 
-FILES = ("alpaca_eval_pairs.jsonl.gz", "hh_harmless_base_test.jsonl.gz")
-PAIRS = 500  # of a file
-# What an instruction asks for word by word, and what it forbids altogether; written down here once more.
-WANTED = {
-    "include_word": "word", "all_of_words": "words", "word_order": "words", "first_word": "word", "last_word": "word",
-    "nth_word": "word", "last_paragraph_start": "word", "exact_phrase": "phrase", "ending_phrase": "phrase",
-    "exact_ending": "phrase", "first_sentence_word": "word", "last_sentence_word": "word", "prompt_word": "word",
-}  # fmt: skip
-FORBIDDEN = {"forbid_word": "word", "any_of_words": "words", "exact_phrase": "phrase", "prompt_word": "word"}
-MARKS = {
-    "comma_use": ",", "exclamation_mark_use": "!", "question_mark_use": "?", "colon_use": ":", "semicolon_use": ";",
-    "quotation_mark_use": '"\u201c\u201d', "dash_use": "\u2013\u2014", "digit_use": "0123456789",
-}  # fmt: skip
+FILES = ("alpaca_eval_pairs.jsonl.gz", "hh_harmless_base_test.jsonl.gz", "pandalm_human.jsonl.gz")
 
 
-def _texts(instruction: Instruction, keys: dict[str, str]) -> list[str]:
-    value = instruction.args[keys[instruction.name]]
-    return [fold(one) for one in ([value] if isinstance(value, str) else value)]
+class Drawn(NamedTuple):
+    """A prompt's instructions, and texts to start from: the pair's own responses first."""
+
+    instructions: list[Instruction]
+    starts: list[Features]
 
 
-def wanted(instructions: list[Instruction]) -> list[str]:
-    asking = [i for i in instructions if i.name in WANTED and i.args.get("use", True)]
-    return [text for i in asking for text in _texts(i, WANTED)]
+@pytest.fixture(scope="module")
+def witness() -> ModuleType:
+    """The search, which shares no code with `compatible`."""
+    spec = importlib.util.spec_from_file_location("witness", Path(__file__).with_name("witness.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def forbidden(instructions: list[Instruction]) -> list[str]:
-    barring = [i for i in instructions if i.name in FORBIDDEN and not i.args.get("use", False)]
-    return [text for i in barring for text in _texts(i, FORBIDDEN)]
-
-
-def prompts_of(path: Path, condition: str) -> list[tuple[list[Instruction], str]]:
-    """(instructions, the response they were written for) of every instructed prompt."""
-    found = [pair for pair in read_pairs(DataConfig(path=str(path))) if isinstance(pair, PreferencePair)]
-    config = SynthesisConfig.model_validate({"condition": condition, "min_instructions": 2, "max_instructions": 5})
-    groups = [synthesize(pair, config, 3) for pair in found[:: len(found) // PAIRS]]
-    return [
-        ([Instruction.from_record(record) for record in group.instructions[prompt]], group.responses[prompt - 1])
-        for group in groups
-        if isinstance(group, RelationGroup)
-        for prompt in (1, 2)
+def drawn_prompts(shared_data: Path, number: int, seed: int) -> Iterator[Drawn]:
+    """As many prompts, of both conditions and all three data sets, with two to five instructions each."""
+    pairs = [
+        pair
+        for file in FILES
+        for pair in read_pairs(DataConfig(path=str(shared_data / file)))
+        if isinstance(pair, PreferencePair)
     ]
+    rng = random.Random(seed)
+    others = [Features(text) for pair in rng.sample(pairs, 30) for text in (pair.chosen, pair.rejected[:600])]
+    made = 0
+    while made < number:
+        pair, condition = rng.choice(pairs), rng.choice(("all", "any"))
+        config = SynthesisConfig.model_validate({"condition": condition, "min_instructions": 2, "max_instructions": 5})
+        group = synthesize(pair, config, rng.getrandbits(32))
+        if not isinstance(group, RelationGroup):
+            continue
+        own = [Features(pair.chosen), Features(pair.rejected)]
+        for records in group.instructions[1:]:
+            made += 1
+            yield Drawn([Instruction.from_record(record) for record in records], [*own, *rng.sample(others, 40)])
 
 
-@pytest.mark.parametrize("condition", ["all", "any"])
-@pytest.mark.parametrize("file", FILES)
-def test_instructions_of_one_prompt_fit(file: str, condition: str, shared_data: Path) -> None:
-    prompts = prompts_of(shared_data / file, condition)
-    assert len(prompts) >= 1.8 * PAIRS
-    assert sum(bool(wanted(instructions)) for instructions, _ in prompts) >= 100
-    for instructions, response in prompts:
-        for a, b in combinations(instructions, 2):
-            f, g = REGISTRY[a.name], REGISTRY[b.name]
-            assert f.quantity != g.quantity, (a, b)
-            assert f.quantity not in g.excludes, (a, b)
-            assert g.quantity not in f.excludes, (a, b)
-        avoided = [MARKS[i.name] for i in instructions if i.name in MARKS and not i.args["use"]]
-        for text in wanted(instructions):
-            assert not any(barred in text for barred in forbidden(instructions)), instructions
-            assert not any(mark in text for marks in avoided for mark in marks), instructions
-        verdicts = [instruction.check(response) for instruction in instructions]
-        assert all(verdicts) if condition == "all" else any(verdicts)
+def unfit(prompts: Iterator[Drawn], witness: ModuleType) -> list[tuple[str, list[str]]]:
+    """Prompts that no text was found to meet, and pairs of which no text was found to meet one alone."""
+    found = []
+    for number, (instructions, starts) in enumerate(prompts):
+        texts = [one.text for one in instructions]
+        if witness.find([(one, True) for one in instructions], starts, number) is None:
+            found.append(("no text meets all", texts))
+        for a in instructions:
+            for b in instructions:
+                if a is not b and witness.find([(a, True), (b, False)], starts, number) is None:
+                    found.append(("the first implies the second", [a.text, b.text]))
+    return found
+
+
+def test_instructions_of_one_prompt_fit(shared_data: Path, witness: ModuleType) -> None:
+    assert unfit(drawn_prompts(shared_data, 400, 1), witness) == []
+
+
+@pytest.mark.long
+def test_instructions_of_40000_prompts_fit(shared_data: Path, witness: ModuleType) -> None:
+    assert unfit(drawn_prompts(shared_data, 40_000, 2), witness) == []
+
+
+def test_the_search_finds_none_where_there_is_none(witness: ModuleType) -> None:
+    starts = [Features("We met at noon, and talked."), Features("- one\n- two\n- three")]
+    include, forbid = _instruction("include_word", word="river"), _instruction("forbid_word", word="river")
+    assert witness.find([(include, True), (forbid, True)], starts, 0) is None
+    bullets, lists = _instruction("bullet_count", direction="at least", n=3), _instruction("list_use", use=True)
+    assert witness.find([(bullets, True), (lists, False)], starts, 0) is None
+    assert witness.find([(bullets, False), (lists, True)], starts, 0) is not None
 
 
 def _instruction(name: str, **args: object) -> Instruction:
@@ -83,8 +99,10 @@ def _instruction(name: str, **args: object) -> Instruction:
     ("one", "other"),
     [
         (("exact_ending", {"phrase": "right, my friend!"}), ("comma_use", {"use": False})),
+        (("exact_ending", {"phrase": "right, my friend!"}), ("comma_use", {"use": True})),
         (("exact_ending", {"phrase": "right, my friend!"}), ("first_person_use", {"use": False})),
         (("include_word", {"word": "photosynthesis"}), ("longest_word", {"direction": "at most", "n": 8})),
+        (("forbid_word", {"word": "photosynthesis"}), ("longest_word", {"direction": "at most", "n": 8})),
         (("include_word", {"word": "caf\u00e9"}), ("ascii_use", {"use": True})),
         (("all_of_words", {"words": ["river", "stone"], "use": True}), ("forbid_word", {"word": "stone"})),
         (("exact_phrase", {"phrase": "old stone", "use": True}), ("any_of_words", {"words": ["stone"], "use": False})),
@@ -92,6 +110,28 @@ def _instruction(name: str, **args: object) -> Instruction:
         (("exact_ending", {"phrase": "in 40 days."}), ("number_exact", {"n": 0})),
         (("word_count", {"direction": "at most", "n": 90}), ("first_paragraph", {"direction": "at most", "n": 120})),
         (("word_count", {"direction": "at least", "n": 50}), ("last_sentence", {"direction": "at least", "n": 60})),
+        (("word_count", {"direction": "at most", "n": 9}), ("line_count", {"direction": "at least", "n": 12})),
+        (("bullet_exact", {"n": 3}), ("bullet_count", {"direction": "at most", "n": 5})),
+        (("list_use", {"use": True}), ("numbered_count", {"direction": "at least", "n": 3})),
+        (("digit_use", {"use": False}), ("year_use", {"use": True})),
+        (("digit_use", {"use": False}), ("numbered_count", {"direction": "at least", "n": 3})),
+        (("markdown_use", {"use": False}), ("bold_count", {"direction": "at least", "n": 2})),
+        (("first_letter", {"letter": "A"}), ("first_word_not", {"word": "Paris"})),
+        (("first_word", {"word": "Paris"}), ("letter_count", {"letter": "p", "direction": "at least", "n": 1})),
+        (("first_word", {"word": "I"}), ("first_person_use", {"use": False})),
+        (("last_word", {"word": "metro"}), ("exact_ending", {"phrase": "Take the metro."})),
+        (("ending_mark", {"mark": "?", "negated": False}), ("question_mark_use", {"use": False})),
+        (("exact_ending", {"phrase": "Is it so?"}), ("ending_mark", {"mark": ".", "negated": False})),
+        (("ascii_use", {"use": True}), ("emoji_use", {"use": True})),
+        (("ascii_use", {"use": True}), ("dash_use", {"use": False})),
+        (("json_only", {}), ("heading_use", {"use": False})),
+        (("all_small_letters", {}), ("capital_word_count", {"direction": "at least", "n": 2})),
+        (("in_quotation_marks", {}), ("quotation_mark_use", {"use": False})),
+        (("word_order", {"words": ["river", "stone"]}), ("first_word", {"word": "stone"})),
+        (("question_count", {"direction": "at least", "n": 4}), ("sentence_count", {"direction": "at most", "n": 2})),
+        (("prompt_word", {"word": "river", "use": False}), ("exact_phrase", {"phrase": "old river", "use": True})),
+        (("number_exact", {"n": 2}), ("number_count", {"direction": "at least", "n": 1})),
+        (("character_count", {"direction": "at most", "n": 90}), ("word_count", {"direction": "at least", "n": 60})),
     ],
 )
 def test_never_together(one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]]) -> None:
@@ -103,17 +143,54 @@ def test_never_together(one: tuple[str, dict[str, object]], other: tuple[str, di
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (("exact_ending", {"phrase": "right, my friend!"}), ("comma_use", {"use": True})),
         (("exact_ending", {"phrase": "right, my friend!"}), ("comma_count", {"direction": "at most", "n": 4})),
         (("any_of_words", {"words": ["photosynthesis", "leaf"], "use": True}),
          ("longest_word", {"direction": "at most", "n": 8})),  # a leaf will do
-        (("forbid_word", {"word": "photosynthesis"}), ("longest_word", {"direction": "at most", "n": 8})),
         (("word_count", {"direction": "at most", "n": 90}), ("first_paragraph", {"direction": "at most", "n": 40})),
         (("word_count", {"direction": "at most", "n": 90}), ("first_paragraph", {"direction": "at least", "n": 40})),
         (("include_word", {"word": "photosynthesis"}), ("long_word_share", {"direction": "at most", "n": 30})),
+        (("list_use", {"use": True}), ("bullet_count", {"direction": "at most", "n": 5})),
+        (("word_count", {"direction": "at least", "n": 90}), ("sentence_count", {"direction": "at most", "n": 5})),
+        (("digit_use", {"use": True}), ("year_use", {"use": False})),
+        (("ending_mark", {"mark": "?", "negated": True}), ("question_mark_use", {"use": True})),
     ],
 )  # fmt: skip
 def test_may_meet(one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]]) -> None:
     a, b = _instruction(one[0], **one[1]), _instruction(other[0], **other[1])
     assert compatible(a, b)
     assert compatible(b, a)
+
+
+@pytest.mark.parametrize(
+    ("three", "together"),
+    [
+        (
+            [
+                ("list_use", {"use": True}),
+                ("bullet_exact", {"n": 0}),
+                ("numbered_count", {"direction": "at most", "n": 0}),
+            ],
+            False,
+        ),
+        (
+            [
+                ("word_count", {"direction": "at least", "n": 200}),
+                ("sentence_count", {"direction": "at most", "n": 5}),
+                ("words_per_sentence", {"direction": "at most", "n": 10}),
+            ],
+            False,
+        ),
+        (
+            [
+                ("word_count", {"direction": "at least", "n": 100}),
+                ("sentence_count", {"direction": "at most", "n": 20}),
+                ("words_per_sentence", {"direction": "at most", "n": 10}),
+            ],
+            True,
+        ),
+    ],
+)
+def test_what_only_three_rule_out(three: list[tuple[str, dict[str, object]]], together: bool) -> None:
+    instructions = [_instruction(name, **args) for name, args in three]
+    assert all(compatible(a, b) for i, a in enumerate(instructions) for b in instructions[:i])
+    assert fit_together(instructions) == together

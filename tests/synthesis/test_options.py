@@ -46,13 +46,14 @@ def test_k_weights_that_are_none(value: dict[int, float]) -> None:
         SynthesisConfig.model_validate({"k_weights": value})
 
 
-@pytest.mark.parametrize(("k_weights", "multiple"), [(None, 1.8), ({1: 1.0}, 2.4), ({3: 1.0, 5: 1.0}, 1.6)])
+@pytest.mark.parametrize(("k_weights", "multiple"), [(None, 2.4), ({1: 1.0}, 3.2), ({3: 1.0, 5: 1.0}, 2.2)])
 def test_no_family_dominates(pairs: list[PreferencePair], k_weights: dict[int, float] | None, multiple: float) -> None:
     assert len(pairs) >= 500
     families = families_of(groups_of(pairs, SynthesisConfig(k_weights=k_weights)))
     share = sum(families.values()) / len(families)
     # What separates two responses often (words, lengths) is rejected less often than what seldom does. Alone in a
-    # prompt it has to separate them, beside others it need not.
+    # prompt it has to separate them, beside others it need not. Families that users ask for more weigh up to twice as
+    # much as one of weight 1.
     assert max(families.values()) <= multiple * share, families
 
 
@@ -157,7 +158,7 @@ def test_a_doctored_soft_group() -> None:
     other = replace(group, responses=(group.responses[0], "never seen"))
     assert any("never judged" in problem for problem in verify_group(other))
     swapped = replace(group, responses=(group.responses[1], group.responses[0]))
-    assert any("the checkers say" in problem for problem in verify_group(swapped))
+    assert any("the verdicts are" in problem for problem in verify_group(swapped))
 
 
 def test_a_judgement_of_something_else_is_a_reason() -> None:
