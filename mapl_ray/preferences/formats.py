@@ -58,7 +58,7 @@ def detect_format(config: DataConfig, rows: Iterable[Mapping[str, Any]], where: 
     raise UserError(
         f"{where}: no preference pairs in columns {', '.join(map(repr, found)) or 'none'}"
         f"{'' if config.format == 'auto' else f' (data.format={config.format})'}. Expected {expected}. "
-        f"{_other_case(found)}Rename the columns, declare them (data.columns.prompt=...), or set data.format."
+        f"{_hint(found)}Rename the columns, declare them (data.columns.prompt=...), or set data.format."
     )
 
 
@@ -104,8 +104,13 @@ def _readable_id(values: Mapping[str, Any]) -> str:
         return ""
 
 
-def _other_case(found: Iterable[str]) -> str:
-    """A hint where columns differ from the known ones in case alone."""
+def _hint(found: Iterable[str]) -> str:
+    """What to do about columns of a known kind that holds no pairs, or that differ from the known ones in case."""
+    names = {*found}
+    if names >= {"prompt", "response", "helpfulness"}:
+        return "These rows rate one response each: of HelpSteer2, take the files in its folder preference/. "
+    if names >= {"prompt", "completion", "label"}:
+        return "These rows judge one completion each (as for KTO), and have no second one to prefer it to. "
     known = {column.casefold(): column for shape in SHAPES.values() for column in shape.columns}
     own = {known[name.casefold()]: name for name in found if name.casefold() in known and name not in known.values()}
     return f"data.columns={own} declares those in another case. ".replace("'", "") if own else ""

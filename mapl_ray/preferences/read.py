@@ -17,6 +17,7 @@ from mapl_ray.preferences.mix import apply_weight
 from mapl_ray.preferences.sources import Source, check_columns, open_sources
 from mapl_ray.records import PreferencePair, Rejection
 
+Results = list[PreferencePair | Rejection]
 MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below
 DETECTION_ROWS = 100  # rows looked at to tell the format: single dirty rows at the start must not decide it
 
@@ -31,14 +32,15 @@ def read_pairs(config: DataConfig, seed: int = 0) -> Iterator[PreferencePair | R
     parts = config.parts()
     for part in parts:
         check_columns(part)
-    streams = [islice(_read(open_sources(part), part), config.limit) for part in parts]
+    streams = [chain.from_iterable(islice(_read(open_sources(part), part), config.limit)) for part in parts]
     if not config.mix:
         return streams[0]
     weighted = [apply_weight(rows, source, seed) for rows, source in zip(streams, config.mix, strict=True)]
     return chain.from_iterable(weighted)
 
 
-def _read(sources: list[Source], config: DataConfig) -> Iterator[PreferencePair | Rejection]:
+def _read(sources: list[Source], config: DataConfig) -> Iterator[Results]:
+    """What each row gives, row by row."""
     empty = True
     for source in sources:
         for result in _read_source(source, config):
@@ -48,7 +50,7 @@ def _read(sources: list[Source], config: DataConfig) -> Iterator[PreferencePair 
         raise UserError(f"data.path={config.path!r}: holds no rows. Expected at least one preference pair.")
 
 
-def _read_source(source: Source, config: DataConfig) -> Iterator[PreferencePair | Rejection]:
+def _read_source(source: Source, config: DataConfig) -> Iterator[Results]:
     rows = source.rows()
     head: list[RawRow] = []
     parsed = []
@@ -68,11 +70,11 @@ def _read_source(source: Source, config: DataConfig) -> Iterator[PreferencePair 
     data_format = detect_format(config, [declared(values, config, source.name) for values in parsed], source.name)
     for raw in chain(head, rows):
         if raw.values is None:
-            yield Rejection(source.label, raw.row, "", STAGE, raw.problem)
+            yield [Rejection(source.label, raw.row, "", STAGE, raw.problem)]
             continue
         values = declared(raw.values, config, source.name)
-        for found in parse_row(values, data_format, config, source.label, raw.row):
-            yield _with_margin(found, config, raw.row)
+        found = parse_row(values, data_format, config, source.label, raw.row)
+        yield [_with_margin(one, config, raw.row) for one in found]
 
 
 def _with_margin(found: PreferencePair | Rejection, config: DataConfig, row: int) -> PreferencePair | Rejection:

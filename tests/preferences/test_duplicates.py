@@ -31,6 +31,8 @@ def firsts(config: DataConfig, *pairs: PreferencePair) -> list[str | None]:
 
 
 def test_exact_ones_are_the_same_once_normalised() -> None:
+    composed, decomposed = pair("e", chosen="Caf\u00e9."), pair("f", chosen="Cafe\u0301.")
+    assert firsts(DataConfig(), composed, decomposed) == [None, "e"]
     same = pair("b", "  WHY?", "Because\u00a0it is so.", "No  idea.\n")
     other_answer, exchanged = pair("c", chosen="Because."), pair("d", chosen="No idea.", rejected="Because it is so.")
     given = (pair("a"), same, other_answer, exchanged)

@@ -2,12 +2,14 @@
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mapl_ray.config import DataConfig, MixSource
 from mapl_ray.errors import UserError
+from mapl_ray.preferences import read_pairs
 from mapl_ray.preferences.formats import detect_format, parse_row
 from mapl_ray.records import Message, PreferencePair, Rejection
 
@@ -171,6 +173,25 @@ def test_ranked_lists_give_the_pairs_of_the_declared_rule(rule: str, expected: l
     assert {one.prompt for one in found} == {(USER,)}
     assert len({one.pair_id for one in found}) == len(found)
     assert found[0].pair_id.startswith("n1:1>")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"prompt": ASK, "response": GOOD, "helpfulness": 4}, "rate one response each: of HelpSteer2, take the files"),
+        ({"prompt": ASK, "completion": GOOD, "label": True}, "judge one completion each"),
+    ],
+)
+def test_rows_of_one_response_are_refused_with_what_to_do(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        results(values)
+
+
+def test_a_limit_counts_rows_not_the_pairs_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(NECTAR | {"id": n}) + "\n" for n in range(3)))
+    found = list(read_pairs(DataConfig(path=str(path), ranked_pairs="all", limit=2)))
+    assert [one.pair_id.split(":")[0] for one in found] == ["0"] * 5 + ["1"] * 5
 
 
 def test_ranked_lists_need_a_rule_and_differing_ranks() -> None:
