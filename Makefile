@@ -12,18 +12,24 @@ export PYTHON
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-.PHONY: demo test test-long test-multihost reliability evidence lint install clean
+.PHONY: demo test test-long test-multihost reliability evidence lint install install-dev clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
-	.ci/install $(VENV)
+	@.ci/install $(VENV) cpu
 	@touch $@
 
+$(VENV)/.installed-dev: pyproject.toml constraints.txt .ci/install
+	@.ci/install $(VENV) cpu,dev
+	@touch $(VENV)/.installed $@
+
 install: $(VENV)/.installed
+
+install-dev: $(VENV)/.installed-dev
 
 demo: install
 	$(OFFLINE) $(RUN)/mapl demo $(ARGS)
 
-lint: install
+lint: install-dev
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
@@ -31,17 +37,17 @@ lint: install
 test: lint
 	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
-test-long: install
+test-long: install-dev
 	$(OFFLINE) $(RUN)/python -m pytest -m long $(ARGS)
 
-test-multihost: install
+test-multihost: install-dev
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)
 
-reliability: install
+reliability: install-dev
 	$(OFFLINE) $(RUN)/python -m benchmarks.reliability --output docs/reliability.md $(ARGS)
 
 # One thread: the models are too small for more.
-evidence: install
+evidence: install-dev
 	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -W ignore -m benchmarks.evidence --data $(EVIDENCE_DATA) \
 	  --output runs/evidence --doc docs/evidence.md $(ARGS)
 

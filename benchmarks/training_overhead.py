@@ -89,7 +89,7 @@ def under_ray(config: RunConfig, method: Method, model: Path) -> tuple[Steps, fl
 
 def in_this_process(config: RunConfig, method: Method, model: Path) -> tuple[Steps, float]:
     """The same without Ray."""
-    from mapl_ray.training import train
+    from mapl_ray.training.loop import train
 
     clock, began = watch(), time.perf_counter()
     train(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mapl_ray.config import Override, RunConfig, load_config
 from mapl_ray.errors import RunError, UserError, no_space
+from mapl_ray.progress import WAITING_SECONDS, progress, tracked
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {
@@ -134,43 +135,46 @@ def _evaluated(args: argparse.Namespace) -> list[Override]:
 
 def _stage(args: argparse.Namespace) -> int:
     config = _config(args)
-    # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
-    from mapl_ray.distributed import pipeline
-    from mapl_ray.distributed.resources import ALL_STAGES
+    with progress(f"mapl {args.command}", silence=WAITING_SECONDS):
+        # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
+        from mapl_ray.distributed import pipeline
+        from mapl_ray.distributed.resources import ALL_STAGES
 
-    if args.command == "report":  # reads files alone
-        pipeline.report(config)
-        return 0
-    stages = ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
-    with pipeline.session(config, stages):
-        {
-            "synthesize": pipeline.synthesize,
-            "score": pipeline.score,
-            "tune": pipeline.tune,
-            "evaluate": pipeline.evaluate,
-            "pipeline": pipeline.run,
-            "demo": pipeline.run,
-        }[args.command](config)
+        if args.command == "report":  # reads files alone
+            pipeline.report(config)
+            return 0
+        stages = ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
+        with pipeline.session(config, stages):
+            {
+                "synthesize": pipeline.synthesize,
+                "score": pipeline.score,
+                "tune": pipeline.tune,
+                "evaluate": pipeline.evaluate,
+                "pipeline": pipeline.run,
+                "demo": pipeline.run,
+            }[args.command](config)
     return 0
 
 
 def _train(args: argparse.Namespace) -> int:
     config = _config(args)
-    from mapl_ray.distributed import pipeline
+    with progress(f"mapl train {args.method}", silence=WAITING_SECONDS):
+        from mapl_ray.distributed import pipeline
 
-    with pipeline.session(config, (f"train {args.method}",)):
-        pipeline.train(config, args.method, baseline=args.baseline)
+        with pipeline.session(config, (f"train {args.method}",)):
+            pipeline.train(config, args.method, baseline=args.baseline)
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
     config = _config(args)
     from mapl_ray.records import RelationGroup
-    from mapl_ray.shards import iter_rows
+    from mapl_ray.shards import iter_rows, read_manifest
     from mapl_ray.synthesis import write_export
 
     directory = config.data_dir / "groups" / args.split
-    groups = (RelationGroup.from_row(row) for row in iter_rows(directory))
+    total = read_manifest(directory, verify=False).rows
+    groups = (RelationGroup.from_row(row) for row in tracked(iter_rows(directory), "export", "groups", total))
     rows = write_export(groups, args.format, Path(args.output), args.prompts)
     print(f"{rows} {args.format} rows -> {args.output}")
     return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
 from mapl_ray.distributed.evaluate import model_name, run_evaluation
@@ -14,20 +14,22 @@ from mapl_ray.distributed.resources import check_one, check_stage, with_pair_sco
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.synthesize import run_synthesis
-from mapl_ray.distributed.train import run_training
+from mapl_ray.distributed.train_in_turn import Training, run_in_turn
 from mapl_ray.distributed.tune import run_tune
 from mapl_ray.distributed.watch import watched
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import results_table
+from mapl_ray.progress import WAITING_SECONDS, progress
 from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import write_json
+from mapl_ray.training import TrainResult
 
 
 @contextmanager
 def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
     """Ray for the stages named, after checking that each of them fits what is there."""
     check_inputs(config, stages)
-    with ray_session(config.cluster, trains=any(stage.startswith(("train", "tune")) for stage in stages)):
+    with ray_session(config.cluster, searches="tune" in stages):
         resources = available_resources()
         for stage in with_pair_scoring(stages, config):
             check_stage(stage, config, resources)
@@ -39,10 +41,7 @@ def run(config: RunConfig) -> None:
     started = time.monotonic()
     synthesize(config)
     score(config)
-    for method in METHODS:
-        train(config, method, baseline=False)
-        if config.evaluation.baseline:
-            train(config, method, baseline=True)
+    train_all(config)
     tune(config)
     evaluate(config)
     report(config)
@@ -69,18 +68,34 @@ def score(config: RunConfig) -> None:
 
 def train(config: RunConfig, method: Method, *, baseline: bool) -> None:
     """One model, in `run_dir/rm`, `rm-baseline`, `dpo` or `dpo-baseline`."""
+    _train(config, [_training(config, method, baseline)])
+
+
+def train_all(config: RunConfig) -> None:
+    """Reward model and policy, each with its plain baseline where one is wanted."""
+    kinds = (False, True) if config.evaluation.baseline else (False,)
+    _train(config, [_training(config, method, baseline) for method in METHODS for baseline in kinds])
+
+
+def _training(config: RunConfig, method: Method, baseline: bool) -> Training:
     name = model_name(method, baseline)
-    with _stage(f"train {name}"):
-        result = run_training(
-            config,
-            method,
-            train_config=training_of(config, method, baseline),
-            model_path=resolve_model(config),
-            output=config.run_dir / name,
-        )
-        accuracies = {key.rsplit("/", 1)[-1]: value for key, value in result.metrics.items() if "accuracies" in key}
-        shown = ", ".join(f"{level} {value:.3f}" for level, value in accuracies.items())
-        print(f"  {result.steps} steps; accuracy: {shown}; model: {result.model_dir}", flush=True)
+    settings = training_of(config, method, baseline)
+    return Training(name, method, settings, resolve_model(config), config.run_dir / name)
+
+
+def _train(config: RunConfig, trainings: Sequence[Training]) -> None:
+    with ExitStack() as stage:
+
+        def begin(training: Training) -> None:
+            stage.enter_context(_stage(f"train {training.name}"))
+
+        def end(training: Training, result: TrainResult) -> None:
+            accuracies = {key.rsplit("/", 1)[-1]: value for key, value in result.metrics.items() if "accuracies" in key}
+            shown = ", ".join(f"{level} {value:.3f}" for level, value in accuracies.items())
+            print(f"  {result.steps} steps; accuracy: {shown}; model: {result.model_dir}", flush=True)
+            stage.close()
+
+        run_in_turn(config, trainings, begin, end)
 
 
 def tune(config: RunConfig) -> None:
@@ -131,7 +146,8 @@ def _nodes_watched(stage: str, config: RunConfig) -> Iterator[None]:
 def _stage(name: str) -> Iterator[None]:
     print(f"== {name}", flush=True)
     started = time.monotonic()
-    yield
+    with progress(name, silence=WAITING_SECONDS):
+        yield
     print(f"   {name}: {time.monotonic() - started:.0f} s", flush=True)
 
 

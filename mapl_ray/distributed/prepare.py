@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import build_tiny, check_model_directory
@@ -25,6 +23,7 @@ from mapl_ray.preferences import (
     read_pairs,
     source_identity,
 )
+from mapl_ray.progress import progress, tracked
 from mapl_ray.records import PAIR_SCHEMA, PreferencePair, Rejection, canonical_json
 from mapl_ray.shards import (
     Manifest,
@@ -53,11 +52,13 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     there = {split: finished(folder / split, fingerprint) for split in SPLITS}
     if all(there.values()):
         return {split: manifest for split, manifest in there.items() if manifest is not None}
-    contamination = Contamination.load(config.data)  # before the hours that reading may take
+    with progress("read benchmarks"):  # before the hours that reading may take
+        contamination = Contamination.load(config.data)
     with Spill(folder / ".spill") as spill, RejectionFile(folder / ".spill" / "rejected.jsonl") as rejected:
         counts = _read(config, spill, rejected)
         writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}
-        for pair in _kept(spill.sorted(), Duplicates(config.data), contamination, rejected):
+        pairs = tracked(spill.sorted(), "look for duplicates and benchmark prompts", "pairs", sum(counts.values()))
+        for pair in _kept(pairs, Duplicates(config.data), contamination, rejected):
             writers[_split_of(pair, config)].add(pair)
         if not writers["train"].rows:
             raise UserError(
@@ -91,7 +92,7 @@ def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str,
     """Fill `spill` and `rejected` from the source; the number of pairs of either split. Raises `UserError` for none."""
     counts = dict.fromkeys(SPLITS, 0)
     with_margin = nonpositive = 0
-    for item in tqdm(read_pairs(config.data, config.seed), desc="  read", unit="row", mininterval=5.0, delay=5.0):
+    for item in tracked(read_pairs(config.data, config.seed), "read", "rows"):
         if isinstance(item, Rejection):
             rejected.add(item)
             low = item.stage == MARGIN_STAGE

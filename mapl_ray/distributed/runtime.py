@@ -7,8 +7,9 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,7 +20,9 @@ from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.token_file import ensure_token_file
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.errors import UserError
+from mapl_ray.progress import WAITING_SECONDS, progress
 
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
 # Of workers: what the libraries say about themselves would bury a run's own lines.
 _QUIET = {
@@ -27,11 +30,18 @@ _QUIET = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
-# Ports for Prometheus ask for no token and listen on every interface; Ray starts no server on port -1.
-_NO_METRICS = {
+# Of a private cluster, which is one machine and lives as long as the command.
+_PRIVATE = {
+    # Reports on usage would leave the machine.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ports for Prometheus ask for no token and listen on every interface; Ray starts no server on port -1.
     "RAY_enable_metrics_collection": "false",
     "AUTOSCALER_METRIC_PORT": "-1",
     "DASHBOARD_METRIC_PORT": "-1",
+    # Nobody takes the one node away. The watcher is a process more for every training, and Ray logs an error about it.
+    WATCHER: "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late the end of a training is noticed; Ray's own is 2 s
 }
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
@@ -44,10 +54,10 @@ _LOG_LEVELS = {
 
 
 @contextmanager
-def ray_session(config: ClusterConfig, *, trains: bool = True) -> Iterator[None]:
+def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[None]:
     """Connect, and disconnect at the end; a session that is there already is used and left as it is.
 
-    What a private cluster lets other machines reach asks for a token; it has a dashboard where it `trains`. Raises
+    What a private cluster lets other machines reach asks for a token; it has a dashboard where it `searches`. Raises
     `UserError` for a cluster that can't be reached, and where the environment has Ray unpickle what stands in files.
     """
     for switch in (name for name in _UNPICKLING if os.environ.get(name, "0") != "0"):
@@ -55,13 +65,22 @@ def ray_session(config: ClusterConfig, *, trains: bool = True) -> Iterator[None]
     if ray.is_initialized():
         yield
         return
-    _connect(config, trains)
-    try:
-        head = head_problem(ray.get_runtime_context().gcs_address)
-        with _sigterm_interrupts(), watched(head, HEAD_SECONDS):
-            yield
-    finally:
-        ray.shutdown()
+    port = _free_port()  # of the dashboard
+    own = {} if config.address else _private_environment(port)
+    with _environment({**own, **({} if sys.stdout.isatty() else {"RAY_COLOR_PREFIX": "0"})}):
+        with progress("start Ray", silence=WAITING_SECONDS):
+            _connect(config, searches, port)
+        try:
+            head = head_problem(ray.get_runtime_context().gcs_address)
+            with _sigterm_interrupts(), watched(head, HEAD_SECONDS):
+                yield
+        finally:
+            ray.shutdown()
+
+
+def preemption_watched() -> bool:
+    """Whether Ray Train tells workers that their node is about to be taken away."""
+    return os.environ.get(WATCHER, "1") != "0"
 
 
 @contextmanager
@@ -93,35 +112,52 @@ def available_resources() -> Resources:
     return Resources(tuple(nodes))
 
 
-def _connect(config: ClusterConfig, trains: bool) -> None:
-    environment = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
-    environment |= _QUIET
+def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
     for noisy, level in _LOG_LEVELS.items():
         logging.getLogger(noisy).setLevel(level)
-    options = {"log_to_driver": True, "logging_level": logging.WARNING, "runtime_env": {"env_vars": environment}}
+    options = {"log_to_driver": True, "logging_level": logging.WARNING}
     if config.address is None:
-        # Reports on usage would leave the machine; a private cluster asks nobody and tells nobody.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        for name, value in _NO_METRICS.items():
-            os.environ.setdefault(name, value)
         ensure_token_file()
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Nothing else asks it, and its eight processes take seconds of two cores to start.
-        # Its port is told to all workers: where two clusters run on a machine, Ray would not know whom to ask.
-        port = _free_port()
-        environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        dashboard = {"include_dashboard": trains, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+        dashboard = {"include_dashboard": searches, "dashboard_host": "127.0.0.1", "dashboard_port": port}
         ray.init(address="local", num_cpus=config.num_cpus, **dashboard, **options)
         return
+    environment = {name: os.environ[name] for name in _FORWARDED if name in os.environ} | _QUIET
     try:
-        ray.init(address=config.address, **options)
+        ray.init(address=config.address, runtime_env={"env_vars": environment}, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"cluster.address={config.address!r}: no Ray cluster could be reached: {reason}. Start one with "
             "`ray start --head`, name another, or leave the address out to run on this machine."
         ) from None
+
+
+def _private_environment(port: int) -> dict[str, str]:
+    """What a private cluster's processes inherit from this one; what the user has set of `_PRIVATE` stays.
+
+    Inherited and not a runtime environment of the job: for one of those Ray starts every worker when it is wanted, and
+    the workers that it has started in advance are of no use.
+    """
+    unset = {name: value for name, value in _PRIVATE.items() if name not in os.environ}
+    # Where two clusters run on a machine, workers would not know which dashboard to ask.
+    return {**unset, **_QUIET, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment with `values`, as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _free_port() -> int:

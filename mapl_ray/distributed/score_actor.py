@@ -18,6 +18,7 @@ import ray.data
 from mapl_ray.config import ScoringConfig
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.progress import progress
 from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, score_part
 from mapl_ray.shards import write_part
@@ -99,7 +100,7 @@ class ScoreShard:
     def __init__(
         self, stages: list[Stage], column: Column, options: dict[str, Any], batch_groups: int, run: str
     ) -> None:
-        self._stages, self._batch_groups, self._run = stages, batch_groups, run
+        self._stages, self._column, self._batch_groups, self._run = stages, column, batch_groups, run
         self._engine = EngineTurn()
         self._scorer, self._error = start_scorer(column, options)
 
@@ -110,7 +111,8 @@ class ScoreShard:
         stage, index, mark = self._stages[int(row["stage"])], int(row["index"]), row["fingerprint"]
         groups = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
         journal = Journal(stage.target / f"part-{index:05d}.journal", mark, len(groups), self._batch_groups, self._run)
-        outcomes = score_part(groups, self._scorer, journal, self._engine)
+        with progress(f"{self._column} of part {index}", len(groups), "groups") as work:
+            outcomes = score_part(groups, self._scorer, journal, self._engine, work.advance)
         named = list(zip(groups, outcomes, strict=True))
         write_part(
             stage.target,

@@ -30,6 +30,7 @@ from mapl_ray.distributed.shard_tasks import (
 )
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import model_identity
+from mapl_ray.progress import progress
 from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions
 from mapl_ray.scoring.judge import ORDERS, TEMPLATE, judge_pairs, judge_questions
@@ -175,13 +176,15 @@ class ScorePairs:
         stage, index = self._stages[int(row["stage"])], int(row["index"])
         pairs = _read_pairs(stage.source, index)
         rows, rejections = [], []
-        for start in range(0, len(pairs), self._batch_pairs):
-            batch = pairs[start : start + self._batch_pairs]
-            for pair, score in zip(batch, self._scores(batch), strict=True):
-                if isinstance(score, Rejection):
-                    rejections.append(score)
-                else:
-                    rows.append({"pair_id": pair.pair_id, **score})
+        with progress(f"{self._kind} of part {index}", len(pairs), "pairs") as work:
+            for start in range(0, len(pairs), self._batch_pairs):
+                batch = pairs[start : start + self._batch_pairs]
+                for pair, score in zip(batch, self._scores(batch), strict=True):
+                    if isinstance(score, Rejection):
+                        rejections.append(score)
+                    else:
+                        rows.append({"pair_id": pair.pair_id, **score})
+                work.advance(len(batch))
         write_part(stage.target, index, rows, rejections, _SCHEMAS[self._kind], row["fingerprint"])
         return {"error": ""}
 

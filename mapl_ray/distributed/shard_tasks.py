@@ -16,10 +16,11 @@ from typing import Any, ParamSpec
 import pyarrow as pa
 import ray
 import ray.data
-from tqdm import tqdm
 
+from mapl_ray.distributed.ray_notice import notice_given
 from mapl_ray.errors import RunError, UserError, first_line, no_space
 from mapl_ray.group_columns import groups_to_table
+from mapl_ray.progress import WAITING_SECONDS, tracked
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import (
     Manifest,
@@ -87,6 +88,7 @@ def run_stages(
         if there is None:  # a stale target must not be taken for this one
             (stage.target / "manifest.json").unlink(missing_ok=True)
     if items:
+        notice_given()
         with warnings.catch_warnings():
             # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -128,10 +130,9 @@ def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:
 
 
 def _watched(results: ray.data.Dataset, name: str, total: int) -> list[str]:
-    """Errors of the result rows as they come, with a bar of our own: Ray Data's shows blocks and resources."""
+    """Errors of the result rows as they come, with progress of our own: Ray Data's shows blocks and resources."""
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = tqdm(results.iter_rows(), desc=f"  {name}", total=total, unit="part", disable=total <= 2)
-    return [row["error"] for row in rows]
+    return [row["error"] for row in tracked(results.iter_rows(), name, "parts", total, WAITING_SECONDS)]
 
 
 def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from mapl_ray.config import SynthesisConfig
 from mapl_ray.distributed.shard_tasks import Stage, errors_as_rows, rows_of_part, write_results
 from mapl_ray.errors import UserError
+from mapl_ray.progress import tracked
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair
 from mapl_ray.synthesis import Tally, module_digests, synthesize_all
 
@@ -34,7 +35,8 @@ class SynthesizeShard:
 
 
 def _make_part(row: dict[str, Any], stage: Stage, config: SynthesisConfig, seed: int) -> dict[str, Any]:
-    pairs, tally = map(PreferencePair.from_row, rows_of_part(stage.source, int(row["index"]))), Tally()
+    rows, tally = rows_of_part(stage.source, int(row["index"])), Tally()
+    pairs = map(PreferencePair.from_row, tracked(rows, stage.name, "pairs", len(rows)))
     results = [result for pair in pairs for result in synthesize_all(pair, config, seed, tally)]
     return write_results(stage, row, results, GROUP_SCHEMA, tally.to_json())
 

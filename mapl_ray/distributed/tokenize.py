@@ -16,6 +16,7 @@ from mapl_ray.distributed.prepare import SPLITS
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages
 from mapl_ray.distributed.train import data_dirs
 from mapl_ray.models import load_tokenizer, model_identity
+from mapl_ray.progress import tracked
 from mapl_ray.records import TOKEN_SCHEMA, RelationGroup
 from mapl_ray.shards import fingerprint_of, write_part
 
@@ -48,7 +49,7 @@ def _tokenize(row: Mapping[str, Any], stages: list[Stage], model_path: str, revi
     stage, index = stages[int(row["stage"])], int(row["index"])
     tokenizer = _tokenizer(model_path, revision)
     groups = (RelationGroup.from_row(one) for one in rows_of_part(stage.source, index))
-    found = [TokenIds.of(group, tokenizer).to_row(group.pair_id) for group in groups]
+    found = [TokenIds.of(group, tokenizer).to_row(group.pair_id) for group in tracked(groups, "tokenize", "groups")]
     table = pa.Table.from_pylist(found, schema=TOKEN_SCHEMA)
     write_part(stage.target, index, table, [], TOKEN_SCHEMA, row["fingerprint"])
     return {"error": ""}

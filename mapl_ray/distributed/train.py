@@ -10,17 +10,19 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray.train
-from ray.train.torch import TorchTrainer
 
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
+from mapl_ray.distributed.lean_trainer import LeanTrainer, LeanTrialTrainer
+from mapl_ray.distributed.runtime import preemption_watched
 from mapl_ray.distributed.torch_network import NodeNetwork
 from mapl_ray.errors import RunError, UserError, no_space
+from mapl_ray.progress import progress
 from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.tuning import values_of
 
@@ -40,25 +42,21 @@ def run_training(
     Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
     """
     from mapl_ray.distributed.elastic import train_elastically
-    from mapl_ray.models import model_identity
-    from mapl_ray.training import check_sizes, finished_result, inlined, run_fingerprint, sigterm_watch
+    from mapl_ray.training import finished_result, sigterm_watch
 
-    train_config = inlined(train_config)
-    check_sizes(train_config)
-    manifest = read_manifest(data_dirs(config)[0])
-    fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
-    if (result := finished_result(output, fingerprint)) is not None:
-        print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
+    spec = checked_spec(config, method, train_config, model_path, output)
+    if (result := finished_of(spec)) is not None:
+        say_skipped(result, output)
         return result
+    train_config, fingerprint = TrainConfig.model_validate(spec["train"]), spec["fingerprint"]
     output.mkdir(parents=True, exist_ok=True)
-    spec = worker_spec(config, method, train_config, model_path, output, fingerprint)
     storage, name = config.run_dir / "ray", f"{output.name}-{spec['token']}"
 
     def attempt(number: int, workers: int) -> None:
         one = train_config.model_copy(update={"num_workers": workers, "max_failures": 0})
         make_trainer(spec, one, storage=storage, name=f"{name}-{number}").fit()
 
-    with sigterm_watch() as terminated, _stop_file(spec, terminated):
+    with sigterm_watch() as terminated, stop_files([spec], terminated):
         try:
             if train_config.min_workers is None:
                 make_trainer(spec, train_config, storage=storage, name=name).fit()
@@ -78,15 +76,48 @@ def run_training(
                     raise failure_of(spec, RunError(""))
         except ray.train.TrainingFailedError as error:
             raise failure_of(spec, error) from None
-    result = finished_result(output, fingerprint)
-    if result is None and terminated():
+    return result_of(spec, terminated())
+
+
+def checked_spec(
+    config: RunConfig, method: Method, train_config: TrainConfig, model_path: str, output: Path
+) -> dict[str, Any]:
+    """What workers need to train into `output`, with the run's fingerprint. Raises `UserError` for a config that
+    can't be trained."""
+    from mapl_ray.models import model_identity
+    from mapl_ray.training import check_sizes, inlined, run_fingerprint
+
+    train_config = inlined(train_config)
+    check_sizes(train_config)
+    manifest = read_manifest(data_dirs(config)[0])
+    fingerprint = run_fingerprint(train_config, method, model_identity(model_path, config.model.revision), manifest)
+    return worker_spec(config, method, train_config, model_path, output, fingerprint)
+
+
+def finished_of(spec: dict[str, Any]) -> TrainResult | None:
+    """The result of this very run if it is there."""
+    from mapl_ray.training import finished_result
+
+    return finished_result(Path(spec["output"]), spec["fingerprint"])
+
+
+def result_of(spec: dict[str, Any], terminated: bool) -> TrainResult:
+    """The result once the workers have left. Raises `KeyboardInterrupt` where they were told to, else `RunError`, if
+    there is none."""
+    result = finished_of(spec)
+    if result is None and terminated:
         raise KeyboardInterrupt  # the workers left a checkpoint: the same command goes on from it
     if result is None:
         raise RunError(
-            f"{output}: training ended without a result there. On a cluster, output_dir must be on storage that all "
-            "nodes share."
+            f"{spec['output']}: training ended without a result there. On a cluster, output_dir must be on storage "
+            "that all nodes share."
         )
     return result
+
+
+def say_skipped(result: TrainResult, output: Path) -> None:
+    """Of a training that an earlier start has finished."""
+    print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
 
 
 def data_dirs(config: RunConfig) -> tuple[Path, Path | None]:
@@ -131,12 +162,13 @@ def make_trainer(
     *,
     storage: Path,
     name: str,
-    callbacks: list[ray.train.UserCallback] | None = None,
+    trial_callback: ray.train.UserCallback | None = None,
     worker: Callable[[dict[str, Any]], None] | None = None,
-) -> TorchTrainer:
+) -> LeanTrainer:
     """A Ray Train trainer of `train.num_workers` ranks. Checkpoints are ours, below `output`; Ray keeps its own state
-    below `storage`. `worker` stands in for `train_worker`, which it is to call."""
-    return TorchTrainer(
+    below `storage`. `trial_callback` is that of a search's trial; `worker` stands in for `train_worker`, which it is to
+    call."""
+    return (LeanTrainer if trial_callback is None else LeanTrialTrainer)(
         worker or train_worker,
         train_loop_config=spec,
         torch_config=NodeNetwork(backend="nccl" if train.gpus_per_worker else "gloo"),
@@ -156,14 +188,20 @@ def make_trainer(
                 max_preemption_failures=-1 if train.min_workers is None else 0,
             ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            callbacks=callbacks or [],
+            callbacks=[] if trial_callback is None else [trial_callback],
         ),
     )
 
 
 def train_worker(spec: dict[str, Any]) -> None:
     """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver tells the user."""
-    from mapl_ray.training import train
+    first = ray.train.get_context().get_world_rank() == 0
+    with progress(f"train {spec['method']}") if first else nullcontext():
+        _train_rank(spec)
+
+
+def _train_rank(spec: dict[str, Any]) -> None:
+    from mapl_ray.training.loop import train
 
     # Ray Train repeats every report that is made to it, through a logger named by its file's path.
     logging.getLogger().setLevel(logging.WARNING)
@@ -220,11 +258,12 @@ def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
     """
     from mapl_ray.training import Wish
 
-    saved, elastic = False, spec["train"]["min_workers"] is not None
+    saved, elastic, watched = False, spec["train"]["min_workers"] is not None, preemption_watched()
 
     def wishes() -> Wish:
         nonlocal saved
-        leaving = ray.train.get_preemption_info() is not None  # a collective: every rank asks before every step
+        # A collective: every rank asks before every step.
+        leaving = watched and ray.train.get_preemption_info() is not None
         save, saved = leaving and not saved, saved or leaving
         if _mark(spec, "stop").exists() or (leaving and elastic):
             return Wish.STOP
@@ -234,14 +273,15 @@ def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
 
 
 @contextmanager
-def _stop_file(spec: dict[str, Any], terminated: Callable[[], bool]) -> Iterator[None]:
+def stop_files(specs: Sequence[dict[str, Any]], terminated: Callable[[], bool]) -> Iterator[None]:
     """Hands a SIGTERM of the driver on to the workers, wherever they are, through the storage they share."""
     done = threading.Event()
 
     def hand_on() -> None:
         while not done.wait(0.5):
             if terminated():
-                _mark(spec, "stop").touch()
+                for spec in specs:
+                    _mark(spec, "stop").touch()
                 return
 
     watcher = threading.Thread(target=hand_on, daemon=True)
@@ -251,7 +291,8 @@ def _stop_file(spec: dict[str, Any], terminated: Callable[[], bool]) -> Iterator
     finally:
         done.set()
         watcher.join()
-        _mark(spec, "stop").unlink(missing_ok=True)
+        for spec in specs:
+            _mark(spec, "stop").unlink(missing_ok=True)
 
 
 def _mark(spec: dict[str, Any], what: str) -> Path:

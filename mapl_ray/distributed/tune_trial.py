@@ -77,7 +77,8 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])
     folder.mkdir(parents=True, exist_ok=True)
     spec = shared.of_trial(given, train)
-    trainer = make_trainer(spec, train, storage=folder / "ray", name=spec["token"], callbacks=[TuneReportCallback()])
+    report = TuneReportCallback()
+    trainer = make_trainer(spec, train, storage=folder / "ray", name=spec["token"], trial_callback=report)
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:

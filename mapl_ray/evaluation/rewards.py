@@ -13,6 +13,7 @@ from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.evaluation.workload import Fits
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.objective import dpo_rewards
+from mapl_ray.progress import progress
 from mapl_ray.records import Rejection, RelationGroup
 from mapl_ray.scoring import tokenizer_identity
 
@@ -88,12 +89,14 @@ def _scored(
     )
     module.to(device).eval()
     encoded = [_encoded(group, tokenizer, max_sequence_tokens) for group in groups]
-    for start in range(0, len(encoded), micro_batch_size):
-        some = encoded[start : start + micro_batch_size]
-        batch = collate(some, "padded", tokenizer.pad_token_id).to(device)
-        with torch.no_grad():
-            scores_S = module(batch)
-        yield some, batch, scores_S
+    with progress(f"evaluate {model.name}", len(encoded), "groups") as work:
+        for start in range(0, len(encoded), micro_batch_size):
+            some = encoded[start : start + micro_batch_size]
+            batch = collate(some, "padded", tokenizer.pad_token_id).to(device)
+            with torch.no_grad():
+                scores_S = module(batch)
+            yield some, batch, scores_S
+            work.advance(len(some))
 
 
 def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) -> EncodedGroup:

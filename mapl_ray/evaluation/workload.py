@@ -9,6 +9,7 @@ from mapl_ray.evaluation.items import Rewards
 from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.evaluation.set_rows import SetRow
 from mapl_ray.evaluation.variants import ScoredVariant, Variant
+from mapl_ray.progress import tracked
 from mapl_ray.records import Rejection, RelationGroup
 
 Fits = Callable[[RelationGroup], Rejection | None]  # why a group is too long for a model, or None
@@ -70,7 +71,7 @@ def make_workload(
     fits: Fits,
 ) -> Workload:
     """Leave out what is too long; `make` makes the variants of the groups that are left, None: none are wanted."""
-    checked = [(group, fits(group)) for group in groups]
+    checked = [(group, fits(group)) for group in tracked(groups, "tokenize", "groups", len(groups))]
     held_out = [group for group, too_long in checked if too_long is None]
     variants = {kind: _fitting(variant, fits) for kind, variant in (make(held_out) if make else {}).items()}
     return Workload(

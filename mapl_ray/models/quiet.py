@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging as python_logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from transformers.utils import logging
+
+# DeepSpeed, which transformers loads where it is installed, would look for a GPU, warn about it, and fail.
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 @contextmanager
@@ -20,3 +27,12 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def quiet_peft() -> None:
+    """Drop one warning: bitsandbytes, which peft imports, looks for a faster CPU kernel that no model here needs."""
+    python_logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_no_kernel_hint)
+
+
+def _is_no_kernel_hint(record: python_logging.LogRecord) -> bool:
+    return "kernels-community" not in str(record.msg)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from mapl_ray.errors import RunError
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models import load_tokenizer
+from mapl_ray.progress import CountingBar, progress
 from mapl_ray.scoring.judge import find_answers, p_yes
 from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
 from mapl_ray.scoring.options import EngineOptions
@@ -64,7 +67,9 @@ class Generator(LogprobScorer):
             )
             for ids in token_ids
         ]
-        outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=False, lora_request=self._adapter)
+        with progress("generate", len(token_ids), "responses") as work:
+            shown = partial(CountingBar, work)
+            outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=shown, lora_request=self._adapter)
         return [(out.outputs[0].text, out.outputs[0].finish_reason == "length") for out in outputs]
 
 
@@ -169,6 +174,11 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"], read
     if options.gpus == 0:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_cache_gib)
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # actors share the cores
+    with progress(f"start vLLM with {Path(options.model).name}"):
+        return _started(options, runner, reads_cache)
+
+
+def _started(options: EngineOptions, runner: Literal["generate", "pooling"], reads_cache: bool) -> Any:
     from vllm import LLM
 
     model = str(local_directory(options.model, weights=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
@@ -33,8 +33,10 @@ def score_part(
     scorer: Scorer,
     journal: Journal,
     engine: AbstractContextManager[object] | None = None,
+    on_scored: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
     """The outcome of every group, batch by batch as `journal` tells; `engine` is held from the first to the last.
+    `on_scored` is called after every batch with its number of groups.
 
     Not batch by batch: two threads that take turns end together, and then read and tokenize together, while the engine
     has nothing to do.
@@ -55,6 +57,8 @@ def score_part(
                 journal.fail(span, reason)
                 raise BrokenEngineError(reason) from error
             journal.end(span, outcomes)
+            if on_scored is not None:
+                on_scored(len(outcomes))
     return journal.outcomes()
 
 

@@ -1,8 +1,10 @@
-"""Training of reward models and DPO policies: one readable step and loop, without ray."""
+"""Training of reward models and DPO policies: one readable step and loop, without ray.
+
+`train` itself is in `mapl_ray.training.loop`, which loads DeepSpeed; what is here does not, and serves a driver.
+"""
 
 from mapl_ray.training.engine_config import check_sizes, inlined
 from mapl_ray.training.loggers import check_loggers
-from mapl_ray.training.loop import train
 from mapl_ray.training.lora import check_quantize
 from mapl_ray.training.result import TrainResult, finished_result, run_fingerprint
 from mapl_ray.training.stop import Wish, sigterm_watch
@@ -17,5 +19,4 @@ __all__ = [
     "inlined",
     "run_fingerprint",
     "sigterm_watch",
-    "train",
 ]

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from transformers import get_scheduler
 
 from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.progress import progress
 from mapl_ray.training.engine_config import engine_config, parameter_groups
+from mapl_ray.training.schedule import lr_schedule
 
 # DeepSpeed would otherwise look for a GPU on its import and fail without one.
 if not torch.cuda.is_available():
@@ -34,7 +35,6 @@ from deepspeed.checkpoint import ds_to_universal
 
 T = TypeVar("T")
 _TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
-_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 class NonFiniteGradientError(Exception):
@@ -62,7 +62,7 @@ class Engine:
         optimizer = _optimizer(module, config)
 
         def schedule(of: torch.optim.Optimizer) -> Any:
-            return get_scheduler(_SCHEDULES[config.schedule], of, warmup_steps, total_steps)
+            return lr_schedule(config.schedule, of, warmup_steps, total_steps)
 
         self._engine, *_ = deepspeed.initialize(
             model=module,
@@ -190,7 +190,8 @@ class Engine:
             self._load(directory)
             return
         merged = directory.with_name(f"universal-{directory.name}")
-        self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+        with progress("merge the checkpoint's shards") if self.rank == 0 else contextlib.nullcontext():
+            self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
         optimizer = self._engine.basic_optimizer
         decay = [group["weight_decay"] for group in optimizer.param_groups]
         self._engine._config.load_universal_checkpoint = True

@@ -15,6 +15,7 @@ from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
 from mapl_ray.models.tree_attention import row_budget
 from mapl_ray.objective import Objective
+from mapl_ray.progress import tracked
 from mapl_ray.training.best import Best, read_best
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, frozen_forward, world_size
 from mapl_ray.training.engine_config import inlined
@@ -268,7 +269,8 @@ def _keep_best(run: Run, progress: Progress) -> None:
 
 def _evaluate(trainer: Trainer, held_out: Feed) -> dict[str, float]:
     with closing(held_out.held_out()) as batches:
-        return trainer.evaluate(batches)
+        first = trainer.engine.rank == 0
+        return trainer.evaluate(tracked(batches, "held-out groups", "batches") if first else batches)
 
 
 def _one_step(run: Run, progress: Progress, work_of_steps: Iterator[Work]) -> dict[str, float]:

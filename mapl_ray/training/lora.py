@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 
 from mapl_ray.config import LoraConfig, Method, TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.models import quiet_transformers
+from mapl_ray.models import quiet_peft, quiet_transformers
 from mapl_ray.optional import require
 
 
@@ -30,6 +29,7 @@ def with_adapter(model: Any, lora: LoraConfig, method: Method, seed: int) -> Any
 
     The adapters depend on the seed alone, so that every rank draws the same.
     """
+    peft = _peft()
     settings = peft.LoraConfig(
         task_type="SEQ_CLS" if method == "rm" else "CAUSAL_LM",
         r=lora.r,
@@ -68,5 +68,14 @@ def save_adapter(wrapped: Any, state_dict: dict[str, torch.Tensor], directory: P
 
 def merged(base: Any, adapter: Path) -> Any:
     """The base model, freshly loaded, with the adapters of a directory added into its weights."""
+    peft = _peft()
     with quiet_transformers():
         return peft.PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+
+
+def _peft() -> Any:
+    """peft, imported where adapters are used: it loads bitsandbytes, and takes seconds of every rank's start."""
+    quiet_peft()
+    import peft
+
+    return peft

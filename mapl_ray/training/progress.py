@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TextIO
 
 from tqdm import tqdm
 
+from mapl_ray.progress import SILENCE_SECONDS, progress
 from mapl_ray.records import LEVEL_FAMILIES
 
 
@@ -18,6 +20,9 @@ class ProgressDisplay:
     def __init__(self, total_steps: int, done: int, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._total, self._first, self._began = total_steps, done, time.monotonic()
+        self._shown = self._began
+        self._waiting = ExitStack()  # for lines during steps that take long
+        self._activity = self._waiting.enter_context(progress("train"))
         self._bar = (
             tqdm(total=total_steps, initial=done, desc="  train", unit="step", file=self._stream, dynamic_ncols=True)
             if self._stream.isatty()
@@ -25,21 +30,25 @@ class ProgressDisplay:
         )
 
     def update(self, step: int, metrics: Mapping[str, float], show: bool) -> None:
-        """After `step` steps; `show` leaves a line that stays."""
+        """After `step` steps; `show` leaves a line that stays, as do some seconds without one in a log."""
+        self._activity.what = f"step {step + 1}/{self._total}"
         if self._bar is not None:
             self._bar.set_postfix_str(_speed(metrics), refresh=False)
             self._bar.update(step - self._bar.n)
-        if show:
+        now = time.monotonic()
+        if show or (self._bar is None and now - self._shown > SILENCE_SECONDS):
             line = f"  step {step}/{self._total}  {line_of(metrics)}"
             if self._bar is not None:
                 self._bar.write(line, file=self._stream)
             else:
                 print(f"{line}{self._left(step)}", file=self._stream, flush=True)
+            self._shown = now
 
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+        self._waiting.close()
 
     def _left(self, step: int) -> str:
         if step >= self._total or step <= self._first:

@@ -1,9 +1,11 @@
 """Every stage, one after another, with the real Ray, vLLM and DeepSpeed: what it leaves, and what a rerun does."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,12 +46,43 @@ def mapl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The run directory of a finished pipeline, and what it printed."""
+    """The run directory of a finished pipeline, and what it printed to both streams."""
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     done = mapl(folder, "pipeline", "--config", "config.yaml")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder / "runs" / "whole", done.stdout
+    return folder / "runs" / "whole", done.stdout + done.stderr
+
+
+# What makes a newcomer believe that something went wrong.
+ALARMS = (" E ", "WARNING", "Warning:", "Failed to", "Traceback")
+MOST_LINES = 120
+
+
+def test_the_log_raises_no_false_alarm(whole: tuple[Path, str]) -> None:
+    _, printed = whole
+    assert not [line for line in printed.splitlines() if any(alarm in line for alarm in ALARMS)]
+
+
+@pytest.mark.long
+def test_the_demo_is_short_and_never_silent(tmp_path: Path) -> None:
+    """The demo itself, from its first second: what a newcomer sees, and when."""
+    times, lines = [time.monotonic()], []
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", "mapl_ray.cli", "demo"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            times.append(time.monotonic())
+            lines.append(line)
+    log = "".join(lines)
+    assert process.returncode == 0, log
+    assert not [line for line in lines if any(alarm in line for alarm in ALARMS)], log
+    assert len(lines) <= MOST_LINES, log
+    # Ten seconds are promised; a machine with other work may be late with a line.
+    assert max(after - before for before, after in itertools.pairwise(times)) < 20, log
 
 
 def test_all_rows_are_accounted_for(whole: tuple[Path, str]) -> None:

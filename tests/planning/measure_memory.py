@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from mapl_ray.config import ModelConfig, TrainConfig
-from mapl_ray.training import train
+from mapl_ray.training.loop import train
 
 
 def status(key: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mapl_ray.config import ModelConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.training import train
+from mapl_ray.training.loop import train
 
 
 def run(spec: dict[str, Any]) -> None:

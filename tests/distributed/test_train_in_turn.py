@@ -1,0 +1,94 @@
+"""Several trainings on the same workers: what they leave, what is skipped, and where one fails or is told to stop."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mapl_ray.config import RunConfig
+from mapl_ray.distributed.train import run_training
+from mapl_ray.distributed.train_in_turn import Training, run_in_turn
+from mapl_ray.errors import RunError
+from mapl_ray.training import TrainResult
+
+pytestmark = pytest.mark.ray
+STEPS = 4
+Make = Callable[..., RunConfig]
+
+
+def training(config: RunConfig, name: str, **train: Any) -> Training:
+    settings = config.training("rm").model_copy(update=train)
+    return Training(name, "rm", settings, config.model.name_or_path, config.run_dir / name)
+
+
+def in_turn(config: RunConfig, *trainings: Training) -> list[str]:
+    """What was begun and ended, in order."""
+    seen: list[str] = []
+
+    def end(one: Training, result: TrainResult) -> None:
+        assert result.steps == one.config.max_steps
+        seen.append(f"end {one.name}")
+
+    try:
+        run_in_turn(config, trainings, lambda one: seen.append(f"begin {one.name}"), end)
+    except (RunError, KeyboardInterrupt) as error:
+        seen.append(type(error).__name__)
+    return seen
+
+
+def rows(config: RunConfig, name: str) -> list[dict[str, float]]:
+    """The metrics of every step, without what depends on the machine."""
+    path = config.run_dir / name / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    timed = ("second", "memory", "flops", "mfu")
+    return [{key: value for key, value in line.items() if not any(word in key for word in timed)} for line in lines]
+
+
+def test_one_after_the_other(local_ray: None, run_to_train: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    """The second one's loss is not finite: the first stays, and is skipped once the second is mended."""
+    config = run_to_train(max_steps=STEPS)
+    first, broken, mended = (training(config, "a"), training(config, "b", learning_rate=1e30), training(config, "b"))
+    assert in_turn(config, first, broken) == ["begin a", "end a", "begin b", "RunError"]
+    assert (first.output / "model" / "config.json").is_file()
+    assert not (broken.output / "result.json").exists()
+    written = (first.output / "result.json").stat().st_mtime_ns
+    capfd.readouterr()
+    assert in_turn(config, first, mended) == ["begin a", "end a", "begin b", "end b"]
+    assert (first.output / "result.json").stat().st_mtime_ns == written
+    assert capfd.readouterr().out.count("skipped") == 1
+
+
+@pytest.mark.long
+def test_as_each_alone(local_ray: None, run_to_train: Make) -> None:
+    """An earlier training in the same process changes no number of a later one."""
+    config = run_to_train(max_steps=STEPS, num_workers=2, zero_stage=3)
+    one = training(config, "alone", zero_stage=2)
+    run_training(config, "rm", train_config=one.config, model_path=one.model_path, output=one.output)
+    in_turn(config, training(config, "before"), training(config, "after", zero_stage=2))
+    assert rows(config, "after") == rows(config, "alone")
+    assert len(rows(config, "after")) == STEPS
+
+
+@pytest.mark.long
+def test_sigterm_in_the_first_goes_on_there(local_ray: None, run_to_train: Make) -> None:
+    config = run_to_train(max_steps=60, checkpoint_every_steps=999)
+    trainings = (training(config, "a"), training(config, "b", max_steps=STEPS))
+
+    def terminate() -> None:
+        deadline = time.monotonic() + 120
+        while len(rows(config, "a")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    assert in_turn(config, *trainings) == ["begin a", "KeyboardInterrupt"]
+    done = len(rows(config, "a"))
+    assert 3 <= done < 60
+    assert not (config.run_dir / "b" / "metrics.jsonl").exists()
+    assert in_turn(config, *trainings) == ["begin a", "end a", "begin b", "end b"]
+    assert json.loads((config.run_dir / "a" / "result.json").read_text())["resumed_step"] == done
