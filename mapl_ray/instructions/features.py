@@ -23,6 +23,7 @@ _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
 # Letters alone, joined to nothing by an apostrophe or a hyphen.
 _PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
 _BEFORE, _AFTER = "\"'([{*_\u201c\u2018", "\"')]}*_\u201d\u2019\u2026.,;:!?"  # what may stand around it
+_APART = ',;:!?()[]{}*~`|<>=+%^"'  # what parts words as a space does
 _LONGEST_KEYWORD = 20
 # The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).
 _LIKE_ASCII = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
@@ -50,6 +51,11 @@ class Features:
         return self.text.lower()
 
     @cached_property
+    def folded(self) -> str:
+        """Normalised and case folded."""
+        return fold(self.text)
+
+    @cached_property
     def num_characters(self) -> int:
         text = self.text.strip().replace("\r\n", "\n")
         return len(text if self.ascii else unicodedata.normalize("NFC", text))
@@ -75,7 +81,7 @@ class Features:
     @cached_property
     def squeezed(self) -> str:
         """The folded lines, with single spaces between what stands in them."""
-        return "\n".join([" ".join(line.split()) for line in rules.lines(fold(self.text))])
+        return "\n".join([" ".join(line.split()) for line in rules.lines(self.folded)])
 
     @cached_property
     def unique_span(self) -> Span:
@@ -141,9 +147,7 @@ class Features:
     @cached_property
     def folded_words(self) -> list[str]:
         """Words normalised and case folded, in order."""
-        if not self.ascii:
-            return rules.words(fold(self.text))
-        return "\n".join(self.words).lower().split("\n") if self.words else []
+        return rules.words(self.folded)
 
     @cached_property
     def word_counts(self) -> Counter[str]:
@@ -178,7 +182,8 @@ class Features:
     @cached_property
     def _plain_words(self) -> list[str]:
         found: list[str] = []
-        for piece in self._composed.split():
+        text = rules.parted(self.text, _APART) if self.ascii else self._composed
+        for piece in text.split():
             if piece.isalpha() or (piece := piece.rstrip(_AFTER).lstrip(_BEFORE)).isalpha():
                 found.append(piece)
             else:
@@ -188,11 +193,13 @@ class Features:
     @cached_property
     def plain_counts(self) -> Counter[str]:
         """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
-        return Counter(fold("\n".join(self._plain_words)).split("\n")) if self._plain_words else Counter()
+        return Counter(fold(" ".join(self._plain_words)).split())
 
     def word_presence(self, word: str) -> Verdict:
         """Whether the whole word occurs: None where only a compound with it, or another form of it, does."""
         folded = fold(word)
+        if self.ascii and folded.removesuffix("s").removesuffix("e") not in self.folded:
+            return False
         if folded in self.plain_counts:
             return True
         counts = self.word_counts

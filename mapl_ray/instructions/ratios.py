@@ -5,6 +5,7 @@ from __future__ import annotations
 from mapl_ray.instructions.builders import count_function
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.splitting import Reading
+from mapl_ray.instructions.text import words as words_of
 from mapl_ray.instructions.tokens import long_span, word_span
 from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import amounts, words
@@ -40,7 +41,7 @@ def _words_per_sentence(text: Features) -> Span:
 words_per_sentence = count_function(
     "words_per_sentence",
     _FAMILY,
-    lambda text: _average(sum(text.sentence_lengths), len(text.sentence_lengths)),
+    lambda text: _average(len(words_of("\n".join(text.sentences))), len(text.sentences)),
     amounts.WORDS_PER_SENTENCE,
     span=_words_per_sentence,
     spaced=True,

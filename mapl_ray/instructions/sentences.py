@@ -10,6 +10,7 @@ from mapl_ray.instructions.builders import count_function, presence_function
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.splitting import Reading, Sentences
 from mapl_ray.instructions.text import first_word
+from mapl_ray.instructions.text import words as words_of
 from mapl_ray.instructions.tokens import word_span
 from mapl_ray.instructions.verdicts import Span, Verdict, agreed
 from mapl_ray.instructions.wordings import amounts, layout, marks
@@ -63,7 +64,7 @@ longest_sentence = count_function(
 first_sentence = count_function(
     "first_sentence",
     _FAMILY,
-    lambda text: text.sentence_lengths[0] if text.sentence_lengths else 0,
+    lambda text: len(words_of(text.sentences[0])) if text.sentences else 0,
     amounts.FIRST_SENTENCE,
     span=lambda text: _over(text, lambda sentences: _joint(sentences.first)),
     spaced=True,
@@ -74,7 +75,7 @@ first_sentence = count_function(
 last_sentence = count_function(
     "last_sentence",
     _FAMILY,
-    lambda text: text.sentence_lengths[-1] if text.sentence_lengths else 0,
+    lambda text: len(words_of(text.sentences[-1])) if text.sentences else 0,
     amounts.LAST_SENTENCE,
     span=lambda text: _over(text, lambda sentences: _joint(sentences.last)),
     spaced=True,

@@ -35,6 +35,7 @@ enormous, any script) in linear time and never raise.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import islice
 
 import regex
@@ -43,7 +44,8 @@ from mapl_ray.instructions.blocks import number_end
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _WORD = regex.compile(r"\w+")  # `re` breaks a word at a combining mark: it would cut Hindi to pieces
-_ASCII_WORD = re.compile(r"\w+", re.ASCII)  # the same for ASCII text, in half the time
+# ASCII signs that are part of no word, as spaces: the same for ASCII text, in a fifth of the time.
+_NO_WORD = "".join(chr(sign) for sign in range(128) if not (chr(sign).isalnum() or chr(sign) == "_"))
 _SEARCHED_WORD = re.compile(r"\w+")
 _SPELLED = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*+")
 _BOLD = re.compile(r"\*\*(?=[^\s*])[^*\n]*+\*\*|(?<!\w)__(?=[^\s_])[^_\n]*+__(?!\w)")
@@ -53,9 +55,21 @@ _TAIL = 1000  # characters looked at for the last words
 _CLOSERS = " \t\r\n\f\v\u00a0\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~"
 
 
+@lru_cache(maxsize=8)
+def _to_spaces(signs: str) -> bytes:
+    return bytes.maketrans(signs.encode("ascii"), b" " * len(signs))
+
+
+def parted(ascii_text: str, signs: str) -> str:
+    """ASCII text with spaces for the ASCII signs; through bytes, which takes a third of the time."""
+    return ascii_text.encode("ascii").translate(_to_spaces(signs)).decode("ascii")
+
+
 def words(text: str) -> list[str]:
     """All words, in order."""
-    found: list[str] = _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(text)
+    if text.isascii():
+        return parted(text, _NO_WORD).split()
+    found: list[str] = _WORD.findall(text)
     return found
 
 
