@@ -1,6 +1,6 @@
 # make demo       set up, then run the whole pipeline on the shipped sample (CPU, offline)
 # make test       set up, then lint, type-check and test
-# make test-long        searches, elastic training and kills at length; FlexAttention of every family; peaks of memory (minutes)
+# make test-long        what takes minutes: searches, elastic training, kills, clusters of several nodes, every family's FlexAttention
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
 # make reliability      do every fault of docs/reliability.md to the real system, and write that page (an hour)
 # make evidence         the experiment of docs/evidence.md (about an hour of one core; it can be interrupted)
@@ -10,6 +10,8 @@ RUN := $(VENV)/bin
 export PYTHON
 # Tests and the demo never ask a hub, and DeepSpeed must not look for a GPU on a CPU machine.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Two processes; tests/schedule.py divides the files.
+TWO := -n 2 --dist loadscope
 EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
 .PHONY: demo test test-long test-multihost reliability evidence lint install install-dev clean
@@ -35,10 +37,10 @@ lint: install-dev
 	$(RUN)/mypy
 
 test: lint
-	$(OFFLINE) $(RUN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	$(OFFLINE) $(RUN)/python -m pytest $(TWO) $(ARGS)
 
 test-long: install-dev
-	$(OFFLINE) $(RUN)/python -m pytest -m long $(ARGS)
+	$(OFFLINE) $(RUN)/python -m pytest -m long $(TWO) $(ARGS)
 
 test-multihost: install-dev
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)

@@ -57,6 +57,7 @@ def test_without_a_command_it_says_how_to_use_it(script: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()

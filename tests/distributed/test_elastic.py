@@ -24,7 +24,7 @@ from mapl_ray.distributed.train import run_training
 from mapl_ray.shards import iter_rows, read_manifest
 from mapl_ray.training.checkpoint import committed
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 STEPS, EVERY = 80, 4
 SYSTEM = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
@@ -155,7 +155,6 @@ def rows_of(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
 
 
-@pytest.mark.long
 def test_training_shrinks_and_grows_with_the_nodes(
     cluster: Cluster, training: RunConfig, undisturbed: Callable[[], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.score_actor import engine_pool
 from mapl_ray.models import load_reward_model
 from mapl_ray.records import GROUP_SCHEMA, RelationGroup
-from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
+from mapl_ray.shards import Manifest, commit, iter_rows, read_manifest, write_part
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm]
 PARTS, GROUPS, BATCH = 3, 40, 8
@@ -86,29 +86,55 @@ def test_a_pool_grows_while_parts_wait(local_ray: None) -> None:
     assert len({row["process"] for row in shards.map(Part, compute=pool, num_cpus=1).take_all()}) == 2
 
 
-def test_what_goes_wrong_changes_no_score(
-    local_ray: None,
-    poisoned_model: Path,
-    tokenizer: Any,
-    grid_groups: Any,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    groups: list[RelationGroup] = [replace(group, ref_logps=None) for group in grid_groups(PARTS * GROUPS + 2)]
-    train, (sound, other) = groups[:-2], groups[-2:]
-    undisturbed = config_of(tmp_path / "undisturbed", poisoned_model)
-    write_groups(undisturbed, train, [sound])
-    expected = run_scoring(undisturbed)
-    assert expected["train"].rows == len(train)
+Undisturbed = tuple[RunConfig, dict[str, Manifest], list[RelationGroup]]
 
-    # The same train split with its engine killed, and a held-out split with a group that breaks engines.
-    broken = config_of(tmp_path / "broken", poisoned_model)
-    write_groups(broken, train, [sound, replace(other, responses=(f"a {POISON} in the garden", other.responses[1]))])
-    scores, killed = broken.data_dir / "scores", list[int]()
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    local_ray: None, poisoned_model: Path, grid_groups: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    """A run whose scoring nothing disturbed, its manifests, and its groups: the last one is not in it."""
+    groups: list[RelationGroup] = [replace(group, ref_logps=None) for group in grid_groups(PARTS * GROUPS + 2)]
+    config = config_of(tmp_path_factory.mktemp("undisturbed"), poisoned_model)
+    write_groups(config, groups[:-2], groups[-2:-1])
+    found = run_scoring(config)
+    assert (found["train"].rows, found["eval"].rows) == (PARTS * GROUPS, 1)
+    return config, found, groups
+
+
+def test_a_killed_engine_changes_no_score(
+    undisturbed: Undisturbed, poisoned_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, expected, groups = undisturbed
+    config = config_of(tmp_path, poisoned_model)
+    write_groups(config, groups[:-2], groups[-2:-1])
+    scores, killed = config.data_dir / "scores", list[int]()
     watcher = threading.Thread(target=kill_engine_once(scores / "ref_logps" / "train", killed), daemon=True)
     watcher.start()
-    found = run_scoring(broken)
+    found = run_scoring(config)
     assert len(killed) == 1
+    for split in ("train", "eval"):
+        assert found[split].content_hash == expected[split].content_hash
+    assert not list(config.data_dir.rglob("*.journal"))
+
+    # Again: nothing to do, no engine.
+    before = times(config.data_dir)
+    capsys.readouterr()
+    assert run_scoring(config) == found
+    said = capsys.readouterr().out
+    assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
+    assert times(config.data_dir) == before
+
+
+@pytest.mark.long
+def test_a_group_that_breaks_engines_is_set_aside_and_another_scorer_adds_its_column(
+    undisturbed: Undisturbed, poisoned_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    calm, expected, groups = undisturbed
+    train, (sound, other) = groups[:-2], groups[-2:]
+    broken = config_of(tmp_path / "broken", poisoned_model)
+    write_groups(broken, train, [sound, replace(other, responses=(f"a {POISON} in the garden", other.responses[1]))])
+    scores, found = broken.data_dir / "scores", run_scoring(broken)
     assert found["train"].content_hash == expected["train"].content_hash
     assert (found["eval"].rows, found["eval"].rejected) == (1, 1)
     rejected = (broken.data_dir / "scored" / "eval" / "rejected-00000.jsonl").read_text()
@@ -116,18 +142,11 @@ def test_what_goes_wrong_changes_no_score(
     assert '"stage":"score"' in rejected
     assert "broke on this group at 2 tries" in rejected
     (row,) = iter_rows(broken.data_dir / "scored" / "eval")
-    (same,) = iter_rows(undisturbed.data_dir / "scored" / "eval")
+    (same,) = iter_rows(calm.data_dir / "scored" / "eval")
     assert row["pair_id"] == same["pair_id"]
+    # Its batch was halved, so float32 sums of some 25 tokens go in another order.
     torch.testing.assert_close(torch.tensor(row["ref_logps"]), torch.tensor(same["ref_logps"]), rtol=0, atol=1e-4)
-    assert not list(broken.data_dir.rglob("*.journal"))
-
-    # Again: nothing to do, no engine.
     before = times(broken.data_dir)
-    capsys.readouterr()
-    assert run_scoring(broken) == found
-    said = capsys.readouterr().out
-    assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
-    assert times(broken.data_dir) == before
 
     # A second scorer adds its column. It reads with its own tokenizer and has a row for every token.
     reward = load_reward_model(poisoned_model, "float32", seed=1)

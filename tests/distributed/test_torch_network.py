@@ -46,6 +46,7 @@ def says_its_interface(folder: dict[str, str]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_ranks_have_it_before_they_connect(local_ray: None, tmp_path: Path) -> None:
     """Under Ray Train: the group of processes exists when the loop begins, and takes what it finds at its start."""
     TorchTrainer(

@@ -1,7 +1,7 @@
 """Three hosts with a Ray cluster over them, and a fourth that has no part in it.
 
-Tests are skipped, with the reason, where no hosts can be made. `make test` runs a quick part; what is marked
-`multihost_whole` runs where `-m` names that marker (`make test-multihost`).
+Tests are skipped, with the reason, where no hosts can be made. `make test` tries the hosts alone, `make test-long` runs
+what is marked `long` on the cluster, and `make test-multihost` all of it.
 """
 
 from collections.abc import Iterator, Sequence

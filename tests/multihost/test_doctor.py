@@ -18,6 +18,7 @@ def endpoints(host: Host) -> list[str]:
     return [f"{words[0]} {words[2]}" for line in said if (words := line.split(maxsplit=2))[1:2] == ["endpoints"]]
 
 
+@pytest.mark.long
 def test_with_a_token_every_port_asks_for_it(cluster: RayCluster, groups: Path) -> None:
     found = endpoints(cluster.hosts[0])
     assert [line for line in found if not line.startswith("ok ")] == []

@@ -42,6 +42,7 @@ def check(ports: Sequence[Port], name: str) -> None:
     assert documented(name) == table(ports), f"{DOCS}, below `<!-- ports: {name} -->`, should have\n{rows}"
 
 
+@pytest.mark.long
 def test_of_the_launchers_file(cluster: RayCluster, groups: Path, stranger: Host) -> None:
     # After a run, so that workers are there as well.
     check([port for host in cluster.hosts for port in scan(host, stranger)], "ray-launcher.yaml")

@@ -13,7 +13,7 @@ from mapl_ray.shards import commit, finished_part, read_manifest
 from tests.multihost.cluster import PYTHON, RayCluster
 from tests.multihost.host import Host
 
-pytestmark = [pytest.mark.ray, pytest.mark.multihost]
+pytestmark = [pytest.mark.ray, pytest.mark.multihost, pytest.mark.long]
 _CONNECT = "import sys, ray; ray.init(sys.argv[1], logging_level='error'); print('let in')"
 
 
