@@ -69,6 +69,7 @@ def training(run_to_train: Callable[..., RunConfig]) -> RunConfig:
     return run_to_train(max_steps=STEPS, gradient_accumulation_steps=2, checkpoint_every_steps=999)
 
 
+@pytest.mark.long
 def test_sigterm_in_the_middle_of_training_loses_no_step(local_ray: None, training: RunConfig) -> None:
     """To the driver, once three steps are done: a checkpoint after the step at hand, and nothing after it."""
     output = training.run_dir / "rm"
