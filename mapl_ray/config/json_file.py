@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.config.unique_json import DuplicateKeyError, load_json
 from mapl_ray.errors import UserError
 
 
 def read_json_object(path: str | Path, named: str) -> dict[str, Any]:
     """The object in a file; `named` is how the user gave it. Raises `UserError` for a file that is no JSON object."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = load_json(Path(path).read_text(encoding="utf-8"))
+    except DuplicateKeyError as error:
+        raise UserError(f"{named}: {error}.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{named}: not a readable JSON file: {error}.") from None
     if not isinstance(values, dict):

@@ -49,8 +49,8 @@ def detect_format(config: DataConfig, rows: Iterable[Mapping[str, Any]], where: 
             if shape.fits(values) or (config.format == name and shape.fits_declared(values)):
                 if name in RANKED and config.ranked_pairs is None:
                     raise UserError(
-                        f"{where}: holds ranked lists of answers ({name}), and data.ranked_pairs says not which "
-                        "pairs to make of one. Set it to best_worst, adjacent or all."
+                        f"{where}: holds ranked lists of answers ({name}), and data.ranked_pairs is not set. Set it to "
+                        "the pairs to make of a list: best_worst, adjacent or all."
                     )
                 return name
         found.update(dict.fromkeys(values))
@@ -113,7 +113,7 @@ def _hint(found: Iterable[str]) -> str:
         return "These rows judge one completion each (as for KTO), and have no second one to prefer it to. "
     known = {column.casefold(): column for shape in SHAPES.values() for column in shape.columns}
     own = {known[name.casefold()]: name for name in found if name.casefold() in known and name not in known.values()}
-    return f"data.columns={own} declares those in another case. ".replace("'", "") if own else ""
+    return f"Columns are case-sensitive: data.columns={own} declares these. ".replace("'", "") if own else ""
 
 
 def _conversation(values: Mapping[str, Any], data_format: PairFormat) -> tuple[Turns, str, str]:

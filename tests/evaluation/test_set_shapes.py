@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapl_ray.config import EvaluationSet
+from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.evaluation.public_sets import PublicSet, read_set
+from mapl_ray.evaluation.rewards import reference_logps
 from mapl_ray.evaluation.set_results import SetResults, preference_results
 from mapl_ray.evaluation.set_rows import set_format
 from mapl_ray.evaluation.set_rules import kendall_tau_b, ties_rule
@@ -234,6 +236,17 @@ def test_if_rewardbench_is_a_graph_of_pairs_by_instruction_type(tmp_path: Path) 
     assert one["details"] == {"kendall_tau": pytest.approx(0.5)}
     assert set_table(results)[0] == ["model", "accuracy", "score", "Multi_Turn", "Single_Turn", "Kendall's tau", "ECE"]
     assert kendall_tau_b([1.0, 1.0, -1.0, 0.0]) == pytest.approx(1 / math.sqrt(12))
+
+
+def test_a_row_of_several_responses_is_scored_as_each_of_them_alone(tmp_path: Path, tiny_model: Path) -> None:
+    policy = Checkpoint("policy", str(tiny_model), None, "dpo")
+    (row, tied) = read(tmp_path, [FACT, TIED]).rows
+    pairs = [{"prompt": one["prompt"], "chosen": text, "rejected": "x"} for one in (FACT, TIED)
+             for text in (*one["chosen"], *one["rejected"])]  # fmt: skip
+    alone = [one.groups[0] for one in read(tmp_path, pairs).rows]
+    together = reference_logps([*row.groups, *tied.groups], policy, micro_batch_size=2, max_sequence_tokens=256)
+    single = reference_logps(alone, policy, micro_batch_size=1, max_sequence_tokens=256)
+    assert [value for of_group in together for value in of_group] == pytest.approx([chosen for chosen, _ in single])
 
 
 def test_columns_of_a_set_may_be_declared(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapl_ray.config import DataConfig
+from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import Contamination, check_source, read_pairs
 from mapl_ray.records import PreferencePair, Rejection
@@ -187,6 +188,12 @@ def test_shapes_stream_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(tie, Rejection)
     assert isinstance(last, PreferencePair)
     assert (first.pair_id, first.chosen, tie.pair_id, last.chosen) == ("0", "a", "1", "b")
+
+
+def test_a_key_twice_in_a_json_file_of_settings(tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2, "stage": 3}}')
+    with pytest.raises(UserError, match=r"^--file: the key 'stage' occurs twice in an object"):
+        read_json_object(tmp_path / "ds.json", "--file")
 
 
 def test_margins_of_0_and_below_are_kept_or_dropped_as_declared(tmp_path: Path) -> None:
