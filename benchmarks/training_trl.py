@@ -109,7 +109,7 @@ def against_trl(
             "callbacks": [turns],
         }
         if learner.method == "rm":
-            model = load_reward_model(directory, dtype)
+            model = load_reward_model(directory, dtype, seed=0)
             trainer = RewardTrainer(model, RewardConfig(folder, **options), **rest)
         else:
             config = DPOConfig(folder, beta=BETA, precompute_ref_log_probs=True, **options)

@@ -38,10 +38,13 @@ LEVEL_FAMILIES: tuple[str, ...] = ("pref", "intra", "inter")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: `role` is `system`, `user` or `assistant`."""
+    """One turn of a conversation: `role` is `system`, `user`, `assistant` or `tool`."""
 
     role: str
     content: str
+    tool_calls: str | None = None  # of the assistant: a JSON list, as chat templates take them
+    tool_call_id: str | None = None  # of a tool's result: the call it is of
+    name: str | None = None  # of the tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,16 @@ class PreferencePair:
             "source": self.source,
             "margin": self.margin,
             "judgements": [asdict(judgement) for judgement in self.judgements],
+            "tool_fields": tool_fields(self.prompt),
         }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> PreferencePair:
         """The inverse of `to_row`."""
         judgements = tuple(Judgement(**judgement) for judgement in row["judgements"])
-        return cls(**{**row, "prompt": messages_from_rows(row["prompt"]), "judgements": judgements})
+        plain = {name: value for name, value in row.items() if name != "tool_fields"}
+        prompt = messages_from_rows(row["prompt"], row.get("tool_fields"))
+        return cls(**{**plain, "prompt": prompt, "judgements": judgements})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,11 @@ class RelationGroup:
     ref_logps: tuple[float, ...] | None = None  # one a sequence, after scoring
     rewards: tuple[float, ...] | None = None  # one a sequence, after scoring
 
+    @property
+    def tool_fields(self) -> str | None:
+        """`tool_fields` of the original prompt: the others differ from it in the text of one user turn."""
+        return tool_fields(self.prompts[0]) if self.prompts else None
+
     def to_row(self) -> dict[str, Any]:
         """A plain row in `GROUP_SCHEMA`."""
         return {
@@ -147,6 +158,7 @@ class RelationGroup:
             "margin": self.margin,
             "ref_logps": None if self.ref_logps is None else list(self.ref_logps),
             "rewards": None if self.rewards is None else list(self.rewards),
+            "tool_fields": self.tool_fields,
         }
 
     @classmethod
@@ -156,7 +168,7 @@ class RelationGroup:
         ref_logps, rewards = row.get("ref_logps"), row.get("rewards")
         return cls(
             pair_id=row["pair_id"],
-            prompts=tuple(messages_from_rows(prompt) for prompt in row["prompts"]),
+            prompts=tuple(messages_from_rows(prompt, row.get("tool_fields")) for prompt in row["prompts"]),
             instructions=tuple(
                 tuple(InstructionRecord(i["name"], i["text"], json.loads(i["args"])) for i in instructions)
                 for instructions in row["instructions"]
@@ -193,14 +205,39 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
+def message_fields(message: Message) -> dict[str, Any]:
+    """A message as chat templates take it; fields that it does not have are not there."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls is not None:
+        fields["tool_calls"] = json.loads(message.tool_calls)
+    return fields | {name: value for name in _TEXT_FIELDS if (value := getattr(message, name)) is not None}
+
+
 def messages_to_rows(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    """Messages as the plain dictionaries that chat templates and Arrow take."""
+    """Roles and contents, which the column of messages holds; `tool_fields` has the rest."""
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
-def messages_from_rows(rows: list[Mapping[str, str]]) -> tuple[Message, ...]:
-    """The inverse of `messages_to_rows`."""
-    return tuple(Message(row["role"], row["content"]) for row in rows)
+def tool_fields(messages: tuple[Message, ...]) -> str | None:
+    """What messages hold beside role and content: a JSON list with an object a message; None where none has any."""
+    fields = [{name: value for name, value in message_fields(m).items() if name not in _PLAIN} for m in messages]
+    return canonical_json(fields) if any(fields) else None
+
+
+def messages_from_rows(rows: list[Mapping[str, str]], fields: str | None = None) -> tuple[Message, ...]:
+    """The inverse of `messages_to_rows` and, of the same messages, `tool_fields`."""
+    if fields is None:
+        return tuple(Message(row["role"], row["content"]) for row in rows)
+    messages = []
+    for row, more in zip(rows, json.loads(fields), strict=True):
+        if "tool_calls" in more:
+            more["tool_calls"] = canonical_json(more["tool_calls"])
+        messages.append(Message(row["role"], row["content"], **more))
+    return tuple(messages)
+
+
+_PLAIN = ("role", "content")
+_TEXT_FIELDS = ("tool_call_id", "name")
 
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -216,6 +253,7 @@ PAIR_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("margin", pa.float64()),
         ("judgements", _JUDGEMENTS),
+        ("tool_fields", pa.string()),
     ]
 )
 
@@ -242,6 +280,7 @@ GROUP_SCHEMA = pa.schema(
         ("margin", pa.float64()),
         ("ref_logps", pa.list_(pa.float32())),
         ("rewards", pa.list_(pa.float32())),
+        ("tool_fields", pa.string()),
     ]
 )
 

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import fs
 
 from mapl_ray.config import TinyModelConfig
-from mapl_ray.models import build_tiny, load_tokenizer
+from mapl_ray.models import build_tiny, load_reward_model, load_tokenizer
 from mapl_ray.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
 from tests.shared_ray import SharedRay
 
@@ -143,6 +143,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TinyModelConfig(vocab_size=400, hidden_size=64, num_layers=2, num_heads=2, max_position_embeddings=512)
     texts = [" ".join(WORDS), *(text for i in range(20) for text in grid_group(i).responses)]
     return build_tiny(tmp_path_factory.mktemp("models") / "tiny", texts, config, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_reward_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` with a scalar head, as `mapl train rm` leaves one."""
+    from mapl_ray.training.export import export_model  # DeepSpeed takes seconds
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-rm"
+    export_model(
+        load_reward_model(tiny_model, "float32", seed=7), load_tokenizer(tiny_model), None, folder, "A test's."
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,40 @@
 
 from mapl_ray.batches.collate import Batch, collate
 from mapl_ray.batches.encode import (
+    ENCODING,
+    RENDER,
     EncodedGroup,
     TokenIds,
     encode_group,
     encode_prompt,
+    end_of_turn,
     of_levels,
+    read_at,
     without_relations,
 )
 from mapl_ray.batches.pack import pack
 from mapl_ray.batches.relations import RelationBatch
+from mapl_ray.batches.render import CURE, RenderError, render
 from mapl_ray.batches.tree import PrefixTree, build_tree
 
 __all__ = [
+    "CURE",
+    "ENCODING",
+    "RENDER",
     "Batch",
     "EncodedGroup",
     "PrefixTree",
     "RelationBatch",
+    "RenderError",
     "TokenIds",
     "build_tree",
     "collate",
     "encode_group",
     "encode_prompt",
+    "end_of_turn",
     "of_levels",
     "pack",
+    "read_at",
+    "render",
     "without_relations",
 ]

@@ -45,6 +45,8 @@ def run_evaluation(config: RunConfig) -> Results:
     load_modules(config.synthesis.modules)  # the families of the user's own functions
     groups, digests = _held_out(config, alone=not sets)
     work = _workload(config, models, groups, sets)
+    for one in sets:  # again: a model's chat template may have rejected more
+        write_rejections(config.run_dir / "evaluation" / f"{one.name}-rejected.jsonl", one.rejected)
     scored = work.split(_all_rewards(config, models, work.groups()))
     answers = answer_prompts(config, [m for m in models if m.method == "dpo"], [s for s in sets if s.following])
     names = [model.name for model in models]
@@ -54,7 +56,11 @@ def run_evaluation(config: RunConfig) -> Results:
         seed=config.seed,
         data={**digests, **{f"set {one.name}": one.digest for one in sets}},
         chat_templates={name: tokenizer.chat_template for name, tokenizer in tokenizers.items()},
-        counts={"held-out groups": len(work.held_out), "held-out groups left out as too long": len(work.too_long)},
+        counts={
+            "held-out groups": len(work.held_out),
+            "held-out groups left out as too long": len(work.left_out) - work.refused,
+            "held-out groups left out by a chat template": work.refused,
+        },
     )
     return evaluate_models(
         work.held_out,
@@ -117,7 +123,8 @@ def _workload(
         length_check(models, limit),
     )
     if groups and not work.held_out:
-        raise UserError(f"every held-out group is longer than train.max_sequence_tokens={limit}. Raise it.")
+        first = work.left_out[0]
+        raise UserError(f"no held-out group can be evaluated. {first.pair_id}: {first.reason}.")
     return work
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from mapl_ray.batches import encode_prompt
+from mapl_ray.batches import CURE, RenderError, encode_prompt
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.resources import check_stage
 from mapl_ray.distributed.runtime import available_resources
@@ -76,7 +76,10 @@ def answer_prompts(
 
 def _prompts(policy: Checkpoint, sets: Sequence[PublicSet]) -> list[list[tuple[int, ...]]]:
     tokenizer = load_tokenizer(policy.path, policy.revision)
-    return [[encode_prompt((Message("user", row.prompt),), tokenizer) for row in one.following] for one in sets]
+    try:
+        return [[encode_prompt((Message("user", row.prompt),), tokenizer) for row in one.following] for one in sets]
+    except RenderError as error:
+        raise UserError(f"policy {policy.name}: {error}. {CURE}.") from None
 
 
 def _kept(items: Sequence[Any], flags: Sequence[bool]) -> list[Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mapl_ray.config import Method, RunConfig
+from mapl_ray.distributed.templates import check_templates
 from mapl_ray.distributed.tune_optuna import check_optuna
 from mapl_ray.errors import UserError
-from mapl_ray.evaluation.checkpoints import named_checkpoints
+from mapl_ray.evaluation.checkpoints import named_checkpoints, split_revision
 from mapl_ray.evaluation.public_sets import read_set
-from mapl_ray.models import check_model_directory
+from mapl_ray.models import Kind, check_model_directory, load_tokenizer, verify_adapter, verify_base, verify_model
 from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
-from mapl_ray.scoring.judge import judge_questions
+from mapl_ray.scoring.judge import judge_prompts, judge_questions
 from mapl_ray.synthesis import select_functions
 from mapl_ray.training import check_loggers, check_quantize, check_sizes
 
@@ -38,12 +40,21 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
             check_loggers(train.loggers)
             check_sizes(train)
             check_quantize(train)
+            if config.model.name_or_path != "tiny":
+                verify_base(config.model.name_or_path, method, config.model.revision, "model.name_or_path=")
     if "tune" in stages and config.tune.search == "optuna":
         check_optuna()
     if "evaluate" in stages:
-        named_checkpoints(config.evaluation.models)
+        for model in named_checkpoints(config.evaluation.models):
+            kind: Kind = "reward model" if model.method == "rm" else "policy"
+            verify_model(model.path, kind, model.revision, "evaluation.models: ")
+        if config.evaluation.reference is not None:
+            path, revision = split_revision(config.evaluation.reference)
+            verify_model(path, "policy", revision, "evaluation.reference=")
         for name, one in config.evaluation.sets.items():
             read_set(name, one)
+    for stage in stages:
+        check_templates(config, stage)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
         # Training can do without them (`train.reference`); hours later evaluation can't.
         raise UserError("DPO needs ref_logps to be evaluated by, and scoring.ref_logps=false. Set it to true.")
@@ -57,16 +68,39 @@ def _check_scoring(config: RunConfig) -> None:
     check_engine(config)
     if scoring.lora is not None:
         check_lora(scoring.lora, scoring.gpus_per_engine)
+    if scoring.reward_model is not None:
+        verify_model(scoring.reward_model, "reward model", scoring.reward_model_revision, "scoring.reward_model=")
+    if scoring.ref_model is not None:
+        verify_model(scoring.ref_model, "policy", scoring.ref_model_revision, "scoring.ref_model=")
+    elif scoring.ref_logps:
+        _verify_policy(config)
+    base = scoring.ref_model or model.name_or_path
+    if scoring.lora is not None and Path(base).is_dir():
+        verify_adapter(Path(scoring.lora).expanduser(), base)
     if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny one is built of data not yet read
         check_same_tokenizer(scoring.ref_model, model.name_or_path, scoring.ref_model_revision, model.revision)
 
 
 def _check_pair_scoring(config: RunConfig) -> None:
-    judge = config.scoring.judge
+    judge, rewards = config.scoring.judge, config.scoring.pair_reward_model
     if judge.model is not None:
         judge_questions(config.synthesis, judge.functions)
-    for model in (judge.model, config.scoring.pair_reward_model):
+    for model in (judge.model, rewards):
         if model not in (None, "policy"):
             check_model_directory(str(model))
     if config.scoring.scores_pairs:
         check_engine(config)
+    if judge.model == "policy":
+        _verify_policy(config)
+    elif judge.model is not None:
+        verify_model(judge.model, "policy", judge.revision, "scoring.judge.model=")
+        if Path(judge.model).is_dir():
+            judge_prompts("A response.", ["Is it formal?"], load_tokenizer(judge.model))
+    if rewards is not None:
+        verify_model(rewards, "reward model", None, "scoring.pair_reward_model=")
+
+
+def _verify_policy(config: RunConfig) -> None:
+    model = config.model
+    if model.name_or_path != "tiny":
+        verify_model(model.name_or_path, "policy", model.revision, "model.name_or_path=")

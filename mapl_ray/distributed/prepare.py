@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.config import RunConfig
+from mapl_ray.distributed.templates import template_check, template_digest
 from mapl_ray.errors import UserError
 from mapl_ray.models import build_tiny, check_model_directory
 from mapl_ray.preferences import (
@@ -92,7 +93,7 @@ def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str,
     """Fill `spill` and `rejected` from the source; the number of pairs of either split. Raises `UserError` for none."""
     counts = dict.fromkeys(SPLITS, 0)
     with_margin = nonpositive = 0
-    for item in tracked(read_pairs(config.data, config.seed), "read", "rows"):
+    for item in tracked(read_pairs(config.data, config.seed, template_check(config)), "read", "rows"):
         if isinstance(item, Rejection):
             rejected.add(item)
             low = item.stage == MARGIN_STAGE
@@ -189,6 +190,7 @@ def _fingerprint(config: RunConfig) -> str:
             "seed": config.seed,
             "rows_per_shard": config.synthesis.rows_per_shard,
             "columns": PAIR_SCHEMA.names,
+            "chat template": template_digest(config),
         }
     )
 

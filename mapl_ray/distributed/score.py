@@ -11,11 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mapl_ray.batches import ENCODING
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.join_scores import join_scores
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.score_actor import on_engines
 from mapl_ray.distributed.shard_tasks import Stage, run_stages
+from mapl_ray.distributed.templates import check_templates
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, model_identity
 from mapl_ray.scoring import Column, EngineOptions, check_engine, check_lora, check_same_tokenizer
@@ -38,6 +40,7 @@ class ColumnScorer:
             "model": model_identity(options.model, options.revision),
             "dtype": options.dtype,
             "max_model_len": options.max_model_len,
+            "encoding": ENCODING,
         }
         return fingerprint_of(values | ({"lora": model_identity(options.lora)} if options.lora else {}))
 
@@ -48,6 +51,7 @@ def run_scoring(config: RunConfig) -> dict[str, Manifest]:
     Raises `UserError` where nothing is asked for, and for models, adapters and lengths that can't be right.
     """
     scorers = column_scorers(config)
+    check_templates(config, "score")
     made = [(scorer.column, _run_engines(config, scorer)) for scorer in scorers]
     stages = [
         Stage(

@@ -67,15 +67,17 @@ def engine_pool(shards: ray.data.Dataset, scoring: ScoringConfig) -> ray.data.Ac
     )
 
 
-def start_scorer(kind: Literal["ref_logps", "rewards", "judgements"], options: dict[str, Any]) -> tuple[Any, str]:
-    """The scorer of that kind, or why there is none: as an exception Ray would start the actor again, for ever."""
+def start_scorer(
+    kind: Literal["ref_logps", "rewards", "judgements"], options: dict[str, Any]
+) -> tuple[Any, UserError | RunError | None]:
+    """The scorer of that kind, or why there is none: raised here, it would have Ray start the actor again, for ever."""
     from mapl_ray.scoring.engine import JudgeScorer, LogprobScorer, RewardScorer
 
     made = {"ref_logps": LogprobScorer, "rewards": RewardScorer, "judgements": JudgeScorer}[kind]
     try:
-        return made(EngineOptions(**options)), ""
+        return made(EngineOptions(**options)), None
     except (UserError, RunError) as error:
-        return None, str(error)
+        return None, error
 
 
 class EngineTurn:
@@ -106,8 +108,8 @@ class ScoreShard:
 
     @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if self._error:
-            return {"error": self._error}
+        if self._error is not None:
+            raise self._error
         stage, index, mark = self._stages[int(row["stage"])], int(row["index"]), row["fingerprint"]
         groups = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
         journal = Journal(stage.target / f"part-{index:05d}.journal", mark, len(groups), self._batch_groups, self._run)

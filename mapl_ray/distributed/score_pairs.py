@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import ray.data
 
+from mapl_ray.batches import ENCODING
 from mapl_ray.config import PairMarginConfig, RunConfig, ScoringConfig
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.score_actor import start_scorer
@@ -28,14 +29,14 @@ from mapl_ray.distributed.shard_tasks import (
     run_stages,
     write_results,
 )
-from mapl_ray.errors import RunError, UserError
-from mapl_ray.models import model_identity
+from mapl_ray.errors import RunError, UserError, first_line
+from mapl_ray.models import check_rendering, model_identity
 from mapl_ray.progress import progress
 from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions
 from mapl_ray.scoring.judge import ORDERS, TEMPLATE, judge_pairs, judge_questions
-from mapl_ray.scoring.pair_rewards import Rewards, score_pairs, with_scores
-from mapl_ray.shards import Manifest, fingerprint_of, read_manifest, write_part
+from mapl_ray.scoring.pair_rewards import Rewards, pair_group, score_pairs, with_scores
+from mapl_ray.shards import Manifest, fingerprint_of, iter_rows, read_manifest, write_part
 
 Kind = Literal["judgements", "rewards"]
 _ID = PAIR_SCHEMA.field("pair_id")
@@ -59,6 +60,8 @@ def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
         questions = judge_questions(config.synthesis, scoring.judge.functions)
         scores["judgements"] = _run_engines(config, "judgements", _options(config, model, revision), questions)
     if scoring.pair_reward_model is not None:
+        pairs = (pair_group(PreferencePair.from_row(row)) for row in iter_rows(config.data_dir / "pairs" / "train"))
+        check_rendering(pairs, scoring.pair_reward_model, None, "scoring.pair_reward_model=")
         scores["rewards"] = _run_engines(config, "rewards", _options(config, scoring.pair_reward_model, None), {})
     stages = [
         Stage(
@@ -108,6 +111,7 @@ def _run_engines(
             "model": model_identity(options.model, options.revision),
             "dtype": options.dtype,
             "max_model_len": options.max_model_len,
+            "encoding": ENCODING,
             **({"questions": questions, "template": TEMPLATE, "orders": ORDERS} if kind == "judgements" else {}),
         }
     )
@@ -171,15 +175,15 @@ class ScorePairs:
 
     @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if self._error:
-            return {"error": self._error}
+        if self._error is not None:
+            raise self._error
         stage, index = self._stages[int(row["stage"])], int(row["index"])
         pairs = _read_pairs(stage.source, index)
         rows, rejections = [], []
         with progress(f"{self._kind} of part {index}", len(pairs), "pairs") as work:
             for start in range(0, len(pairs), self._batch_pairs):
                 batch = pairs[start : start + self._batch_pairs]
-                for pair, score in zip(batch, self._scores(batch), strict=True):
+                for pair, score in zip(batch, self._guarded(batch), strict=True):
                     if isinstance(score, Rejection):
                         rejections.append(score)
                     else:
@@ -187,6 +191,18 @@ class ScorePairs:
                 work.advance(len(batch))
         write_part(stage.target, index, rows, rejections, _SCHEMAS[self._kind], row["fingerprint"])
         return {"error": ""}
+
+    def _guarded(self, batch: Sequence[PreferencePair]) -> list[dict[str, Any] | Rejection]:
+        """As `_scores`; an error of the engine names the pairs, for what it holds then is unknown."""
+        try:
+            return self._scores(batch)
+        except (UserError, RunError):
+            raise
+        except Exception as error:
+            raise RunError(
+                f"the engine failed on pairs {batch[0].pair_id} to {batch[-1].pair_id}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
 
     def _scores(self, pairs: Sequence[PreferencePair]) -> list[dict[str, Any] | Rejection]:
         """The columns of every pair."""

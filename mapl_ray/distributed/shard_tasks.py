@@ -73,8 +73,9 @@ def run_stages(
     """Bring the targets up to date in one go; returns each one's manifest and the number of parts that were made.
 
     `compute` maps a data set of `{"stage", "index", "fingerprint"}` rows (`stage` an index into `stages`) to one of
-    `{"error"}` rows, having written the parts; all stages share its actors, which may take long to start.
-    Raises `RunError` for a part that could not be made; the finished ones stay and are taken over next time.
+    `errors_as_rows` rows, having written the parts; all stages share its actors, which may take long to start.
+    Raises `RunError` for a part that could not be made (`UserError` for a user's mistake); the finished ones stay and
+    are taken over next time.
     """
     whole = [finished(stage.target, stage.fingerprint) for stage in stages]
     wanted = [{} if there else stage.wanted() for stage, there in zip(stages, whole, strict=True)]
@@ -94,7 +95,7 @@ def run_stages(
             warnings.simplefilter("ignore", DeprecationWarning)
             results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
         try:
-            errors = [error for error in _watched(results, stages[0].name, len(items)) if error]
+            rows = _watched(results, stages[0].name, len(items))
         except ray.exceptions.RayError as error:
             # A process that died once too often; an error in a task has a cause of its own, and goes on.
             if isinstance(error, ray.exceptions.RayTaskError):
@@ -103,8 +104,9 @@ def run_stages(
                 f"{stages[0].name}: workers died again and again: {first_line(error)} Finished parts are kept; "
                 f"not made: {_not_made(stages, items)}. A row that kills its worker is in one of them."
             ) from None
-        if errors:
-            raise RunError(f"{stages[0].name}: {errors[0]}")
+        for row in (row for row in rows if row["error"]):
+            text = f"{stages[0].name}: {row['error']}"
+            raise UserError(text) if row.get("mistake") else RunError(text)
     return [
         (there or _committed(stage, marks), sum(item["stage"] == number for item in items))
         for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
@@ -129,23 +131,26 @@ def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:
     return commit(stage.target, stage.name, stage.fingerprint, [part for part in parts.values() if part is not None])
 
 
-def _watched(results: ray.data.Dataset, name: str, total: int) -> list[str]:
-    """Errors of the result rows as they come, with progress of our own: Ray Data's shows blocks and resources."""
+def _watched(results: ray.data.Dataset, name: str, total: int) -> list[dict[str, Any]]:
+    """The result rows as they come, with progress of our own: Ray Data's shows blocks and resources."""
     ray.data.DataContext.get_current().enable_progress_bars = False
-    return [row["error"] for row in tracked(results.iter_rows(), name, "parts", total, WAITING_SECONDS)]
+    return list(tracked(results.iter_rows(), name, "parts", total, WAITING_SECONDS))
 
 
 def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:
-    """A mistake, a full disk, a folder that is not there come back as a row: an exception would show as a traceback."""
+    """A mistake, a full disk, a folder that is not there come back as a row: an exception would show as a traceback.
+
+    Rows have `error`, "" where there is none, and `mistake`: whether it is the user's.
+    """
 
     @wraps(work)
     def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> dict[str, Any]:
         try:
-            return work(*args, **kwargs)
+            return {**work(*args, **kwargs), "mistake": False}
         except (UserError, RunError) as error:
-            return {"error": str(error)}
+            return {"error": str(error), "mistake": isinstance(error, UserError)}
         except OSError as error:
-            return {"error": no_space(error) or f"{type(error).__name__}: {error}"}
+            return {"error": no_space(error) or f"{type(error).__name__}: {error}", "mistake": False}
 
     return told
 

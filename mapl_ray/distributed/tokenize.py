@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from mapl_ray.batches import TokenIds
+from mapl_ray.batches import ENCODING, RenderError, TokenIds
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.prepare import SPLITS
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages
@@ -27,7 +27,9 @@ def run_tokenization(config: RunConfig, model_path: str) -> Path:
     A folder a model: another run on the same data must not put other ids under the trials of this one.
     """
     revision = config.model.revision
-    recipe = fingerprint_of({"model": model_identity(model_path, revision), "columns": TOKEN_SCHEMA.names})
+    recipe = fingerprint_of(
+        {"model": model_identity(model_path, revision), "columns": TOKEN_SCHEMA.names, "encoding": ENCODING}
+    )
     folder = config.data_dir / "tokens" / recipe[:16]
     held_out = data_dirs(config)[1]
     sources = dict(zip(SPLITS, (data_dirs(config)[0], held_out), strict=True))
@@ -49,10 +51,18 @@ def _tokenize(row: Mapping[str, Any], stages: list[Stage], model_path: str, revi
     stage, index = stages[int(row["stage"])], int(row["index"])
     tokenizer = _tokenizer(model_path, revision)
     groups = (RelationGroup.from_row(one) for one in rows_of_part(stage.source, index))
-    found = [TokenIds.of(group, tokenizer).to_row(group.pair_id) for group in tracked(groups, "tokenize", "groups")]
+    found = [_ids(group, tokenizer).to_row(group.pair_id) for group in tracked(groups, "tokenize", "groups")]
     table = pa.Table.from_pylist(found, schema=TOKEN_SCHEMA)
     write_part(stage.target, index, table, [], TOKEN_SCHEMA, row["fingerprint"])
     return {"error": ""}
+
+
+def _ids(group: RelationGroup, tokenizer: Any) -> TokenIds:
+    """None at all where the chat template does not take the group: whoever trains on it says why."""
+    try:
+        return TokenIds.of(group, tokenizer)
+    except RenderError:
+        return TokenIds((), ())
 
 
 @lru_cache(maxsize=1)

@@ -8,14 +8,19 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mapl_ray.config import RunConfig
 from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
 from mapl_ray.doctor.memory import check_memory
+from mapl_ray.doctor.templates import check_chat_templates
 from mapl_ray.doctor.token_file import check_token_file
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri
+
+if TYPE_CHECKING:
+    from mapl_ray.models import Kind
 
 _PACKAGES = ("torch", "transformers", "ray", "deepspeed", "datasets", "pyarrow")
 _MIN_FREE_GIB = 5.0
@@ -27,6 +32,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
     if config is not None:
         findings += [Finding("ok", "config", f"run {config.name}: every key and value is valid"), *_paths(config)]
         findings += [*check_memory(config), *_resources(config), *_engines(config)]
+        findings += check_chat_templates(config)
     return findings
 
 
@@ -125,23 +131,26 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
     for benchmark in config.data.benchmarks:
         yield _benchmark(benchmark)
     model = _source("model", "model.name_or_path", config.model.name_or_path, ("tiny",))
-    yield _whole(model, config.model.name_or_path)
+    yield _whole(model, config.model.name_or_path, "policy" if config.scoring.ref_logps else None)
     judge = config.scoring.judge.model
     if judge == "policy":
         yield Finding("ok", "judge", "the policy itself (model.name_or_path): as large as it, and as biased")
-    for what, key, value in (
-        ("judge", "scoring.judge.model", judge),
-        ("reference", "scoring.ref_model", config.scoring.ref_model),
-        ("rewards", "scoring.reward_model", config.scoring.reward_model),
-        ("pair rewards", "scoring.pair_reward_model", config.scoring.pair_reward_model),
-    ):
+    models: tuple[tuple[str, str, str | None, Kind | None], ...] = (
+        ("judge", "scoring.judge.model", judge, "policy"),
+        ("reference", "scoring.ref_model", config.scoring.ref_model, "policy"),
+        ("rewards", "scoring.reward_model", config.scoring.reward_model, "reward model"),
+        ("pair rewards", "scoring.pair_reward_model", config.scoring.pair_reward_model, "reward model"),
+        ("reference", "evaluation.reference", config.evaluation.reference, "policy"),
+        *(("evaluated", "evaluation.models", name, None) for name in config.evaluation.models),
+    )
+    for what, key, value, kind in models:
         if value not in (None, "policy"):
-            yield _whole(_source(what, key, str(value), ()), str(value))
+            yield _whole(_source(what, key, str(value), ()), str(value), kind)
 
 
-def _whole(found: Finding, name: str) -> Finding:
-    """The finding about a model, or what its directory lacks, or holds and must not."""
-    from mapl_ray.models import check_model_directory  # torch takes seconds
+def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
+    """The finding about a model, or what its directory lacks, or holds and must not; None: of either kind."""
+    from mapl_ray.models import check_model_directory, kind_of, verify_model  # torch takes seconds
 
     folder = Path(name)
     if folder.is_dir():
@@ -153,6 +162,8 @@ def _whole(found: Finding, name: str) -> Finding:
     if found.level == "ok":
         try:
             check_model_directory(name)
+            if folder.is_dir():
+                verify_model(name, kind or kind_of(name))
         except UserError as error:
             return Finding("fail", found.what, str(error), "name another model, or mend this one")
     return found

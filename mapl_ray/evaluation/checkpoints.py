@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from mapl_ray.config import Method
-from mapl_ray.errors import UserError
-from mapl_ray.models import check_model_directory
-
-_HEADS: dict[str, Method] = {"ForSequenceClassification": "rm", "ForCausalLM": "dpo", "LMHeadModel": "dpo"}
+from mapl_ray.models import check_model_directory, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +45,7 @@ def split_revision(given: str) -> tuple[str, str | None]:
 
 def _method(path: str, revision: str | None) -> Method:
     check_model_directory(path)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: the model could not be loaded: {reason}") from None
-    architectures = config.architectures or []
-    for one in architectures:
-        for ending, method in _HEADS.items():
-            if one.endswith(ending):
-                if method == "rm" and config.num_labels != 1:
-                    raise UserError(f"{path}: a classifier of {config.num_labels} labels. A reward model has one.")
-                return method
-    raise UserError(
-        f"{path}: neither a reward model (...ForSequenceClassification) nor a policy (...ForCausalLM), but "
-        f"{', '.join(architectures) or 'of no architecture that its config.json names'}."
-    )
+    return "rm" if kind_of(path, revision) == "reward model" else "dpo"
 
 
 def _names(paths: Sequence[str]) -> list[str]:

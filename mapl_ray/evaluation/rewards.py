@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
+from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, read_at
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.evaluation.workload import Fits
@@ -59,20 +60,21 @@ def reference_logps(
 
 
 def length_check(models: Sequence[Checkpoint], max_sequence_tokens: int) -> Fits:
-    """Tells of a group whether it is too long for any of the models: all are measured on the same groups."""
+    """Why a group can't be given to one of the models, too long or refused by its chat template: all are measured on
+    the same groups."""
     tokenizers: dict[str, Any] = {}
     for model in models:
         tokenizer = load_tokenizer(model.path, model.revision)
         tokenizers.setdefault(str(tokenizer_identity(tokenizer)), tokenizer)
 
-    def too_long(group: RelationGroup) -> Rejection | None:
+    def refused(group: RelationGroup) -> Rejection | None:
         for tokenizer in tokenizers.values():
             encoded = encode_group(group, tokenizer, max_sequence_tokens)
             if isinstance(encoded, Rejection):
                 return encoded
         return None
 
-    return too_long
+    return refused
 
 
 def _scored(
@@ -89,6 +91,8 @@ def _scored(
     )
     module.to(device).eval()
     encoded = [_encoded(group, tokenizer, max_sequence_tokens) for group in groups]
+    if model.method == "rm":
+        encoded = [_as_trained(group, module.model.config.pad_token_id) for group in encoded]
     with progress(f"evaluate {model.name}", len(encoded), "groups") as work:
         for start in range(0, len(encoded), micro_batch_size):
             some = encoded[start : start + micro_batch_size]
@@ -104,3 +108,8 @@ def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) 
     if isinstance(encoded, Rejection):
         raise UserError(f"group {encoded.pair_id}: {encoded.reason}")
     return encoded
+
+
+def _as_trained(group: EncodedGroup, pad_token_id: int | None) -> EncodedGroup:
+    """With responses that end at the token which the reward model was trained to be read at."""
+    return replace(group, response_ids=tuple(tuple(read_at(ids, pad_token_id)) for ids in group.response_ids))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mapl_ray.batches import RENDER
+from mapl_ray.errors import UserError
 from mapl_ray.evaluation.items import Rewards
 from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.evaluation.set_rows import SetRow
@@ -12,7 +14,7 @@ from mapl_ray.evaluation.variants import ScoredVariant, Variant
 from mapl_ray.progress import tracked
 from mapl_ray.records import Rejection, RelationGroup
 
-Fits = Callable[[RelationGroup], Rejection | None]  # why a group is too long for a model, or None
+Fits = Callable[[RelationGroup], Rejection | None]  # why a model can't take a group, or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,14 @@ class Workload:
     """What fits every model, so that all are measured on the same; and what does not."""
 
     held_out: list[RelationGroup]
-    too_long: list[Rejection]  # of the held-out groups
+    left_out: list[Rejection]  # of the held-out groups: too long, or refused by a chat template
     variants: dict[str, Variant]
     rows: dict[str, list[SetRow]]  # of every set
+
+    @property
+    def refused(self) -> int:
+        """Held-out groups that a chat template does not take."""
+        return sum(one.stage == RENDER for one in self.left_out)
 
     def groups(self) -> list[RelationGroup]:
         """All of them, in the order in which `split` takes their rewards."""
@@ -70,13 +77,16 @@ def make_workload(
     sets: Sequence[PublicSet],
     fits: Fits,
 ) -> Workload:
-    """Leave out what is too long; `make` makes the variants of the groups that are left, None: none are wanted."""
+    """Leave out what some model can't take; `make` makes the variants of the groups that are left, None: none are
+    wanted. Rows of a set that a chat template refuses become rejections of the set."""
+    for one in sets:
+        _reject_refused(one, fits)
     checked = [(group, fits(group)) for group in tracked(groups, "tokenize", "groups", len(groups))]
-    held_out = [group for group, too_long in checked if too_long is None]
+    held_out = [group for group, why in checked if why is None]
     variants = {kind: _fitting(variant, fits) for kind, variant in (make(held_out) if make else {}).items()}
     return Workload(
         held_out=held_out,
-        too_long=[too_long for _, too_long in checked if too_long is not None],
+        left_out=[why for _, why in checked if why is not None],
         variants={kind: variant for kind, variant in variants.items() if variant.groups},
         rows={
             one.name: [row for row in one.rows if all(fits(group) is None for group in row.groups)]
@@ -84,6 +94,20 @@ def make_workload(
             if one.rows
         },
     )
+
+
+def _reject_refused(found: PublicSet, fits: Fits) -> None:
+    kept, read = [], len(found.rejected)
+    for row in found.rows:
+        reasons = [why for group in row.groups if (why := fits(group)) is not None and why.stage == RENDER]
+        if reasons:
+            found.rejected.append(replace(reasons[0], stage="evaluate"))
+        else:
+            kept.append(row)
+    if found.rows and not kept:
+        first = found.rejected[read]
+        raise UserError(f"evaluation.sets.{found.name}: no row can be used. {first.pair_id}: {first.reason}.")
+    found.rows = kept
 
 
 def _fitting(variant: Variant, fits: Fits) -> Variant:

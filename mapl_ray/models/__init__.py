@@ -1,17 +1,33 @@
 """Policies and reward models: loading, tree attention, and one forward pass a method."""
 
+from mapl_ray.models.adapters import verify_adapter, with_saved_adapter
 from mapl_ray.models.forward import PolicyLogps, RewardScores
 from mapl_ray.models.identity import model_identity
-from mapl_ray.models.load import check_model_directory, load_policy, load_reward_model, load_tokenizer
+from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
+from mapl_ray.models.load import (
+    check_model_directory,
+    check_weights_fit,
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+)
 from mapl_ray.models.quiet import quiet_peft, quiet_transformers
+from mapl_ray.models.template_check import TemplateCheck, check_rendering
 from mapl_ray.models.tiny import build_tiny
 from mapl_ray.models.tree_support import prepare_for_trees
+from mapl_ray.models.verify import verify_base, verify_model
 
 __all__ = [
+    "Kind",
     "PolicyLogps",
     "RewardScores",
+    "TemplateCheck",
     "build_tiny",
+    "check_kind",
     "check_model_directory",
+    "check_rendering",
+    "check_weights_fit",
+    "kind_of",
     "load_policy",
     "load_reward_model",
     "load_tokenizer",
@@ -19,4 +35,9 @@ __all__ = [
     "prepare_for_trees",
     "quiet_peft",
     "quiet_transformers",
+    "read_config",
+    "verify_adapter",
+    "verify_base",
+    "verify_model",
+    "with_saved_adapter",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,8 +17,10 @@ from transformers import (
 
 from mapl_ray.errors import UserError
 from mapl_ray.model_copies import local_directory
+from mapl_ray.models.kinds import Kind, check_kind, read_config
 from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.models.tree_attention import attention_implementation
+from mapl_ray.models.weight_names import check_loaded
 from mapl_ray.models.weights import check_weights
 
 Dtype = Literal["float32", "bfloat16"]
@@ -46,8 +49,15 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
 def load_policy(
     path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu", four_bit: bool = False
 ) -> Any:
-    """A causal language model for DPO. Raises `UserError` where it can't be loaded as it is."""
-    return _load(AutoModelForCausalLM, path, dtype, revision, device, four_bit)
+    """A causal language model for DPO. Raises `UserError` where it can't be loaded as it is, weight by weight."""
+    model, info = _load(AutoModelForCausalLM, path, dtype, revision, device, four_bit)
+    check_loaded(path, info)
+    return model
+
+
+def load_policy_shapes(path: str | Path, revision: str | None = None) -> Any:
+    """The policy on the meta device: every name and shape, no values. Raises as `load_policy` does."""
+    return load_policy(path, "float32", revision, "meta")
 
 
 def load_reward_model(
@@ -55,18 +65,38 @@ def load_reward_model(
     dtype: Dtype,
     revision: str | None = None,
     device: str = "cpu",
-    seed: int = 0,
+    seed: int | None = None,
     four_bit: bool = False,
 ) -> Any:
-    """A model with a scalar head (`num_labels=1`); a fresh one, drawn from `seed`, where the checkpoint has none."""
+    """A model with a scalar head (`num_labels=1`).
+
+    `seed`: where the checkpoint has no head, as training begins, draw one from it; `model.fresh_head` says whether that
+    was done. Without a seed such a checkpoint is refused. Raises `UserError` where the model can't be loaded as it is,
+    weight by weight, and for a classifier of several labels.
+    """
+    labels = read_config(path, revision)
+    if any(name.endswith("ForSequenceClassification") for name in labels.architectures or []):
+        check_kind(path, "reward model", revision)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _load(AutoModelForSequenceClassification, path, dtype, revision, device, four_bit, num_labels=1)
+        torch.manual_seed(seed or 0)
+        model, info = _load(AutoModelForSequenceClassification, path, dtype, revision, device, four_bit, num_labels=1)
     if not isinstance(getattr(model, "score", None), torch.nn.Module):
         raise UserError(
             f"{path}: {type(model).__name__} has no head `score`. Use a decoder family (Llama, Qwen, Mistral)."
         )
+    model.fresh_head = check_loaded(path, info, fresh_head=seed is not None)
     return model
+
+
+def check_weights_fit(path: str | Path, kind: Kind, revision: str | None = None, fresh_head: bool = False) -> None:
+    """Compare the weights with the model as loading does, without reading any: names and shapes alone.
+
+    Raises `UserError` as the loaders do.
+    """
+    auto = AutoModelForSequenceClassification if kind == "reward model" else AutoModelForCausalLM
+    options = {"num_labels": 1} if kind == "reward model" else {}
+    _, info = _load(auto, path, "float32", revision, "meta", False, **options)
+    check_loaded(path, info, fresh_head=fresh_head)
 
 
 def check_model_directory(path: str | Path) -> None:
@@ -89,13 +119,14 @@ def check_model_directory(path: str | Path) -> None:
 
 def _load(
     auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
+    """The model and transformers' loading info."""
     check_model_directory(path)
     folder = local_directory(path, weights=True)
     try:
         with quiet_transformers():
             return _from_pretrained(auto, folder, dtype, revision, device, four_bit, options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(path, "model", error) from None
 
 
@@ -107,11 +138,11 @@ def _from_pretrained(
     device: str,
     four_bit: bool,
     options: dict[str, Any],
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
     config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
 
-    def load(implementation: str) -> Any:
-        return auto.from_pretrained(
+    def load(implementation: str) -> tuple[Any, dict[str, Any]]:
+        model, info = auto.from_pretrained(
             str(path),
             config=config,
             revision=revision,
@@ -119,8 +150,12 @@ def _from_pretrained(
             attn_implementation=implementation,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # else an error that names none of them; `check_loaded` does
+            **({"device_map": "meta"} if device == "meta" else {}),
             **({"quantization_config": _four_bit(dtype)} if four_bit else {}),
         )
+        return model, info
 
     try:
         model = load(attention_implementation(device, config))

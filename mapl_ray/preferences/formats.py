@@ -18,7 +18,7 @@ from mapl_ray.preferences.fields import RowError, blank, judgements, margin, own
 from mapl_ray.preferences.messages import Turns, is_conversation, read_messages
 from mapl_ray.preferences.rendered import Dialect, read_rendered, read_transcript, refuse_marks, without_end
 from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RANKED, SHAPES, RawPair
-from mapl_ray.records import Message, PreferencePair, Rejection, canonical_json, messages_to_rows
+from mapl_ray.records import Message, PreferencePair, Rejection, canonical_json, messages_to_rows, tool_fields
 
 STAGE = "read"
 # Of a prompt that both responses repeat: they may well begin with the same one or two words by themselves.
@@ -93,7 +93,8 @@ def parse_pair(
 
 def content_id(prompt: Turns, chosen: str, rejected: str) -> str:
     """A stable id from the content alone: the same pair has the same id in every file and on every machine."""
-    content = canonical_json([messages_to_rows(prompt), chosen, rejected])
+    tools = tool_fields(prompt)
+    content = canonical_json([messages_to_rows(prompt), chosen, rejected, *([] if tools is None else [tools])])
     return f"sha256-{hashlib.sha256(content.encode()).hexdigest()[:20]}"
 
 
@@ -157,6 +158,9 @@ def _side(values: Mapping[str, Any], side: str, data_format: PairFormat, dialect
                 refuse_marks(side, response, prompt=False, dialect=dialect)
                 response = response.strip()
             turns = (Message("assistant", text(side, response)),)
+    if turns[-1].tool_calls is not None:
+        problem = "a tool call as the response, which instructions say nothing of"
+        raise RowError(f"{side}[-1].tool_calls", problem, "text as the last turn", turns[-1].tool_calls)
     if turns[-1].role != "assistant":
         raise RowError(f"{side}[-1].role", "not the assistant's turn", "an assistant turn last", turns[-1].role)
     return turns
@@ -215,8 +219,11 @@ def _with_system(prompt: Turns, values: Mapping[str, Any]) -> Turns:
 
 
 def _check(prompt: Turns, chosen: str, rejected: str, config: DataConfig) -> None:
-    if prompt[-1].role != "user":
-        raise RowError("prompt", f"ends with a turn of {prompt[-1].role}", "a user turn last", prompt[-1].content)
+    if not any(turn.role == "user" for turn in prompt):
+        raise RowError("prompt", "no user turn", "at least one", prompt[-1].content)
+    if prompt[-1].role not in ("user", "tool"):
+        expected = "a user turn last, or a tool's result"
+        raise RowError("prompt", f"ends with a turn of {prompt[-1].role}", expected, prompt[-1].content)
     size = sum(len(message.content) for message in prompt)
     if size > config.max_prompt_chars:
         limit = f"at most {config.max_prompt_chars} (data.max_prompt_chars)"
@@ -229,8 +236,8 @@ def _check(prompt: Turns, chosen: str, rejected: str, config: DataConfig) -> Non
         raise RowError("rejected", "the same as chosen", "two different responses", rejected)
 
 
-def _compared(turns: Turns) -> list[tuple[str, str]]:
-    return [(message.role, same_text(message.content)) for message in turns]
+def _compared(turns: Turns) -> list[tuple[str, str, str | None]]:
+    return [(message.role, same_text(message.content), message.tool_calls) for message in turns]
 
 
 def _without_system(turns: Turns) -> Turns:

@@ -1,7 +1,7 @@
 """Conversations in the forms that data sets have them, as turns.
 
 A list of messages, one message alone, either of them written as text (JSON, or what Python prints), with `role` and
-`content` or with ShareGPT's `from` and `value`.
+`content` or with ShareGPT's `from` and `value`; tool calls and their results as in `tool_turns.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mapl_ray.preferences.fields import RowError, text, visible
+from mapl_ray.preferences.tool_turns import tool_call_turn, tool_result
 from mapl_ray.records import Message
 
 Turns = tuple[Message, ...]
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 _SHARE_GPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _KEYS = ("role", "content", "from", "value")
 _EXPECTED = "a list of messages with role and content"
@@ -59,6 +60,10 @@ def _message(where: str, message: Mapping[str, Any]) -> Message | None:
     if role not in ROLES:
         expected = "|".join(_SHARE_GPT_ROLES if share_gpt else ROLES)
         raise RowError(f"{where}.{role_key}", "missing" if given is None else "unknown role", expected, given)
+    if role == "assistant" and message.get("tool_calls"):
+        return tool_call_turn(where, message)
+    if role == "tool":
+        return tool_result(where, message)
     if role == "system" and (content is None or (isinstance(content, str) and not visible(content))):
         return None
     return Message(str(role), text(f"{where}.{content_key}", content))

@@ -5,7 +5,7 @@ A row that ranks several answers gives one of them a pair that `data.ranked_pair
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -19,38 +19,43 @@ from mapl_ray.records import PreferencePair, Rejection
 
 Results = list[PreferencePair | Rejection]
 MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below
+Refused = Callable[[PreferencePair], str | None]
 DETECTION_ROWS = 100  # rows looked at to tell the format: single dirty rows at the start must not decide it
 
 
-def read_pairs(config: DataConfig, seed: int = 0) -> Iterator[PreferencePair | Rejection]:
+def read_pairs(
+    config: DataConfig, seed: int = 0, refused: Refused | None = None
+) -> Iterator[PreferencePair | Rejection]:
     """The rows of `config.path`, in source order; `config.limit` takes the first n of them, good or bad.
 
     Of several sources (`config.mix`) one after another, each weighted (`mix.py`, drawn by `seed`): then there may be
-    more pairs than rows. Raises `UserError` for what concerns a source as a whole, at once (no such file) or while it
-    is read (empty, truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
+    more pairs than rows. `refused` says why a pair can't be used, or None: its row is rejected with that reason.
+    Raises `UserError` for what concerns a source as a whole, at once (no such file) or while it is read (empty,
+    truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
     """
     parts = config.parts()
     for part in parts:
         check_columns(part)
-    streams = [chain.from_iterable(islice(_read(open_sources(part), part), config.limit)) for part in parts]
+    streams = [chain.from_iterable(islice(_read(open_sources(part), part, refused), config.limit)) for part in parts]
     if not config.mix:
         return streams[0]
     weighted = [apply_weight(rows, source, seed) for rows, source in zip(streams, config.mix, strict=True)]
     return chain.from_iterable(weighted)
 
 
-def _read(sources: list[Source], config: DataConfig) -> Iterator[Results]:
+def _read(sources: list[Source], config: DataConfig, refused: Refused | None) -> Iterator[Results]:
     """What each row gives, row by row."""
     empty = True
     for source in sources:
-        for result in _read_source(source, config):
+        for row, results in _read_source(source, config):
             empty = False
-            yield result
+            yield [_taken(one, refused, source.label, row) for one in results]
     if empty:
         raise UserError(f"data.path={config.path!r}: holds no rows. Expected at least one preference pair.")
 
 
-def _read_source(source: Source, config: DataConfig) -> Iterator[Results]:
+def _read_source(source: Source, config: DataConfig) -> Iterator[tuple[int, Results]]:
+    """Row by row, with its number."""
     rows = source.rows()
     head: list[RawRow] = []
     parsed = []
@@ -70,11 +75,18 @@ def _read_source(source: Source, config: DataConfig) -> Iterator[Results]:
     data_format = detect_format(config, [declared(values, config, source.name) for values in parsed], source.name)
     for raw in chain(head, rows):
         if raw.values is None:
-            yield [Rejection(source.label, raw.row, "", STAGE, raw.problem)]
+            yield raw.row, [Rejection(source.label, raw.row, "", STAGE, raw.problem)]
             continue
         values = declared(raw.values, config, source.name)
         found = parse_row(values, data_format, config, source.label, raw.row)
-        yield [_with_margin(one, config, raw.row) for one in found]
+        yield raw.row, [_with_margin(one, config, raw.row) for one in found]
+
+
+def _taken(
+    found: PreferencePair | Rejection, refused: Refused | None, source: str, row: int
+) -> PreferencePair | Rejection:
+    reason = refused(found) if refused is not None and isinstance(found, PreferencePair) else None
+    return found if reason is None else Rejection(source, row, found.pair_id, STAGE, reason)
 
 
 def _with_margin(found: PreferencePair | Rejection, config: DataConfig, row: int) -> PreferencePair | Rejection:

@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mapl_ray.errors import RunError
+from mapl_ray.batches import end_of_turn, read_at
+from mapl_ray.errors import RunError, first_line
 from mapl_ray.model_copies import local_directory
-from mapl_ray.models import load_tokenizer
+from mapl_ray.models import load_tokenizer, read_config, verify_adapter, verify_model
 from mapl_ray.progress import CountingBar, progress
 from mapl_ray.scoring.judge import find_answers, p_yes
 from mapl_ray.scoring.lora import LORA_RANKS, lora_rank
 from mapl_ray.scoring.options import EngineOptions
+from mapl_ray.scoring.protocol import Scorer
 
 CPU_BLOCK_TOKENS = 32
 
@@ -30,12 +32,14 @@ class LogprobScorer:
     reads_cache = False
 
     def __init__(self, options: EngineOptions) -> None:
-        """Raises `UserError` for a model without tokenizer, `RunError` where the engine does not start."""
+        """Raises `UserError` for a model without tokenizer, of another kind, or with other weights than its config
+        says; `RunError` where the engine does not start, or fails on a single token."""
         self.tokenizer = load_tokenizer(options.model, options.revision)
         # vLLM always generates: one token more than is scored.
         self.max_tokens = options.max_model_len - 1
         self._engine = _engine(options, "generate", self.reads_cache)
         self._adapter = _adapter(options)
+        try_engine(self, options.model)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
         """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled."""
@@ -63,7 +67,7 @@ class Generator(LogprobScorer):
             SamplingParams(
                 max_tokens=min(max_new_tokens, self.max_tokens + 1 - len(ids)),
                 temperature=0.0,
-                stop_token_ids=[self.tokenizer.eos_token_id],
+                stop_token_ids=[self.tokenizer.eos_token_id, end_of_turn(self.tokenizer)],
             )
             for ids in token_ids
         ]
@@ -77,20 +81,23 @@ class RewardScorer:
     """r(x, y) of a sequence classification model with one label: the raw logit of the last token."""
 
     def __init__(self, options: EngineOptions) -> None:
-        """Raises `UserError` for a model without tokenizer, `RunError` where the engine does not start."""
+        """Raises as `LogprobScorer` does."""
         self.tokenizer = load_tokenizer(options.model, options.revision)
         self.max_tokens = options.max_model_len
+        self._pad_token_id = read_config(options.model, options.revision).pad_token_id
         self.cached_tokens = 0  # of the last batch: read from the prefix cache instead of computed
         self._engine = _engine(options, "pooling", reads_cache=True)
+        try_engine(self, options.model)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One logit a sequence; `starts` does not matter here."""
+        """One logit a sequence, read where the model was trained (`batches.read_at`); `starts` does not matter here."""
         from vllm import PoolingParams
 
         # What a batch finds in the cache is its own, whichever batches this engine had before: the same scores again.
         self._engine.reset_prefix_cache()
         pooling = PoolingParams(use_activation=False)  # a sigmoid would squash the reward
-        outputs = self._engine.classify(_prompts(token_ids), pooling_params=pooling, use_tqdm=False)
+        read = [read_at(ids, self._pad_token_id) for ids in token_ids]
+        outputs = self._engine.classify(_prompts(read), pooling_params=pooling, use_tqdm=False)
         self.cached_tokens = sum(out.num_cached_tokens or 0 for out in outputs)
         return [float(out.outputs.probs[0]) for out in outputs]
 
@@ -102,8 +109,8 @@ class JudgeScorer(LogprobScorer):
 
     def __init__(self, options: EngineOptions) -> None:
         """Raises as `LogprobScorer` does."""
+        self.answers = find_answers(load_tokenizer(options.model, options.revision))
         super().__init__(options)
-        self.answers = find_answers(self.tokenizer)
         self.max_tokens -= self.answers.longest - 1  # what follows a prompt where answers are scored as strings
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
@@ -129,6 +136,22 @@ class JudgeScorer(LogprobScorer):
         answers = (*self.answers.yes, *self.answers.no)
         whole = [[*prompt, *answer] for prompt in token_ids for answer in answers]
         return super().score(whole, [len(prompt) for prompt in token_ids for _ in answers])
+
+
+def try_engine(scorer: Scorer, model: str) -> None:
+    """Score one token, so that what every batch would give is the run's error before any group is at stake.
+
+    Every engine is tried when it starts, one that is started again after a failure too: where the failure was the
+    engine's and not a group's, it ends the run here. Raises `RunError` with the engine's own words.
+    """
+    token = scorer.tokenizer.eos_token_id
+    try:
+        scorer.score([[token, token]], [1])
+    except Exception as error:
+        raise RunError(
+            f"{model}: the engine fails on a single token, so on every batch: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _adapter(options: EngineOptions) -> Any:
@@ -179,9 +202,12 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"], read
 
 
 def _started(options: EngineOptions, runner: Literal["generate", "pooling"], reads_cache: bool) -> Any:
+    model = str(local_directory(options.model, weights=True))
+    verify_model(model, "policy" if runner == "generate" else "reward model", options.revision, elsewhere=True)
+    if options.lora is not None:
+        verify_adapter(Path(options.lora), model, options.revision)
     from vllm import LLM
 
-    model = str(local_directory(options.model, weights=True))
     try:
         return LLM(
             model=model,

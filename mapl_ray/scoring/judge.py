@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mapl_ray.batches import encode_prompt
+from mapl_ray.batches import RenderError, encode_prompt
 from mapl_ray.config import SynthesisConfig
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import lookup
@@ -110,9 +110,15 @@ def judge_questions(config: SynthesisConfig, names: Sequence[str] | None) -> dic
 
 
 def judge_prompts(response: str, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of every question in both orders, `[question 0, order 0], [question 0, order 1], ...`."""
+    """Token ids of every question in both orders, `[question 0, order 0], [question 0, order 1], ...`.
+
+    Raises `UserError` where the judge's chat template does not take one user turn.
+    """
     texts = (TEMPLATE.format(response=response, question=q, order=order) for q in questions for order in ORDERS)
-    return [encode_prompt((Message("user", text),), tokenizer) for text in texts]
+    try:
+        return [encode_prompt((Message("user", text),), tokenizer) for text in texts]
+    except RenderError as error:
+        raise UserError(f"scoring.judge.model: {error}. Name another judge.") from None
 
 
 def judge_pairs(

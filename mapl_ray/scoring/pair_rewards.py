@@ -17,7 +17,7 @@ Rewards = tuple[float, float]  # r(x, chosen), r(x, rejected)
 def score_pairs(pairs: Sequence[PreferencePair], scorer: Scorer) -> list[Rewards | Rejection]:
     """Rewards of both responses, or why there are none: too long, or not finite."""
     results: list[Rewards | Rejection] = []
-    for scored in score_groups([_as_group(pair) for pair in pairs], scorer, "rewards"):
+    for scored in score_groups([pair_group(pair) for pair in pairs], scorer, "rewards"):
         if isinstance(scored, Rejection):
             results.append(scored)
         else:
@@ -49,7 +49,8 @@ def with_scores(
     return replace(pair, margin=margin) if config.fill_margin else pair
 
 
-def _as_group(pair: PreferencePair) -> RelationGroup:
+def pair_group(pair: PreferencePair) -> RelationGroup:
+    """The pair as a group of one prompt and two sequences."""
     return RelationGroup(
         pair_id=pair.pair_id,
         prompts=(pair.prompt,),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.errors import UserError
-from mapl_ray.records import Level, Relation, RelationGroup, messages_to_rows
+from mapl_ray.records import Level, Message, Relation, RelationGroup, message_fields
 from mapl_ray.shards import write_atomically
 
 ExportFormat: TypeAlias = Literal["intra", "inter", "trl", "openrlhf"]
@@ -36,7 +36,7 @@ def export_schema(format: ExportFormat, prompts: Prompts = "explicit") -> pa.Sch
 
 
 def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "explicit") -> Iterator[dict[str, Any]]:
-    """The rows of one group; prompts and responses are lists of `{role, content}`.
+    """The rows of one group; prompts and responses are lists of `{role, content}`, tool calls and results beside them.
 
     * intra: `prompt_preferred`, `prompt_dispreferred`, `response`
     * inter: `prompt`, `prompt_original`, `chosen`, `rejected`, `kind`: under `prompt` the gap between chosen and
@@ -77,15 +77,15 @@ def _row(group: RelationGroup, relation: Relation, format: ExportFormat) -> dict
     if format == "intra" and relation.level is Level.INTRA:
         winner, loser = group.sequences[relation.preferred[0]], group.sequences[relation.dispreferred[0]]
         return {
-            "prompt_preferred": messages_to_rows(group.prompts[winner.prompt]),
-            "prompt_dispreferred": messages_to_rows(group.prompts[loser.prompt]),
+            "prompt_preferred": _messages(group.prompts[winner.prompt]),
+            "prompt_dispreferred": _messages(group.prompts[loser.prompt]),
             "response": _answer(group.responses[winner.response]),
         }
     if not inter or format == "intra":
         return None
     index = max(group.sequences[i].prompt for i in relation.preferred)  # the instructed one; the original is 0
     if format == "inter":
-        original = {"prompt_original": messages_to_rows(group.prompts[0])}
+        original = {"prompt_original": _messages(group.prompts[0])}
         return {**_pair(group, index), **original, "kind": relation.level.value}
     exchanged = relation.level is Level.INTER_NARROWING
     return {**_pair(group, index, exchanged), "kind": relation.level.value}
@@ -94,10 +94,15 @@ def _row(group: RelationGroup, relation: Relation, format: ExportFormat) -> dict
 def _pair(group: RelationGroup, prompt: int, exchanged: bool = False) -> dict[str, Any]:
     better, worse = reversed(group.responses) if exchanged else group.responses
     return {
-        "prompt": messages_to_rows(group.prompts[prompt]),
+        "prompt": _messages(group.prompts[prompt]),
         "chosen": _answer(better),
         "rejected": _answer(worse),
     }
+
+
+def _messages(prompt: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """With tool calls and results, as chat templates take them."""
+    return [message_fields(message) for message in prompt]
 
 
 def _answer(response: str) -> list[dict[str, str]]:
@@ -116,11 +121,22 @@ def write_export(
     writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if path.suffix not in writers:
         raise UserError(f"{path}: the file's name must end with .jsonl or .parquet.")
+    if path.suffix == ".parquet":
+        groups = map(_without_tools, groups)
     rows = (row for group in groups for row in export_rows(group, format, prompts))
     schema = export_schema(format, prompts)
     written: list[int] = []
     write_atomically(path, lambda aside: written.append(writers[path.suffix](rows, schema, aside)))
     return written[0]
+
+
+def _without_tools(group: RelationGroup) -> RelationGroup:
+    if group.tool_fields is not None:
+        raise UserError(
+            f"pair {group.pair_id}: its prompt has tool calls, and the columns of a Parquet export hold role and "
+            "content alone. Write a .jsonl file."
+        )
+    return group
 
 
 def _write_jsonl(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> int:

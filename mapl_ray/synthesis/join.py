@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import Instruction
@@ -37,7 +38,7 @@ def join_prompt(prompt: tuple[Message, ...], instructions: Sequence[Instruction]
         raise UserError("a prompt without a user turn: there is nothing to join instructions with.")
     texts = [instruction.text for instruction in instructions]
     block = f"\n\n{_block(texts, layout)}" if texts else ""
-    joined = Message(prompt[turn].role, prompt[turn].content + block)
+    joined = replace(prompt[turn], content=prompt[turn].content + block)
     return (*prompt[:turn], joined, *prompt[turn + 1 :])
 
 
@@ -60,7 +61,7 @@ def rejoin_prompt(
             raise UserError(f"a prompt without its instruction {text!r} in its place.")
         pieces += [content[place:found], other]
         place = found + len(text)
-    changed = Message(joined[turn].role, "".join([*pieces, content[place:]]))
+    changed = replace(joined[turn], content="".join([*pieces, content[place:]]))
     return (*joined[:turn], changed, *joined[turn + 1 :])
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels, without_relations
+from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, of_levels, without_relations
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
 from mapl_ray.models.tree_attention import FLEX_BLOCK
+from mapl_ray.records import Rejection
 from mapl_ray.training.balance import shares
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.plan import StepPlan
@@ -133,4 +134,6 @@ class Feed:
             if encoded.groups:
                 return without_relations(encoded.groups[0])
         limit = self.config.max_sequence_tokens
-        raise RunError(f"{self.table.directory}: every group is longer than train.max_sequence_tokens={limit}.")
+        first = encode_group(self.table[index], self.tokenizer, limit, self.config.truncate_prompt)
+        why = first.reason if isinstance(first, Rejection) else "its ref_logps are of whole prompts, and it is cut"
+        raise RunError(f"{self.table.directory}: no group can be trained on. {self.table[index].pair_id}: {why}.")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapl_ray.batches import EncodedGroup, TokenIds, encode_group
+from mapl_ray.batches import RENDER, EncodedGroup, TokenIds, encode_group
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
@@ -95,7 +95,8 @@ def _tokens(directory: Path) -> pa.Table:
     return pa.concat_tables([TOKEN_SCHEMA.empty_table(), *_parts(directory, read_manifest(directory), TOKEN_SCHEMA)])
 
 
-REASONS = ("too_long", "ref_logps_of_whole_prompt", "prompt_truncated")  # the last one is cut, not left out
+# The last one is cut, not left out.
+REASONS = ("too_long", "refused_by_template", "ref_logps_of_whole_prompt", "prompt_truncated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class Encoded:
 def encode_all(
     table: GroupTable, indices: list[int], tokenizer: Any, config: TrainConfig, takes_ref_logps: bool = False
 ) -> Encoded:
-    """Encode some groups of the table; what is too long is left out or cut, as `train.truncate_prompt` says.
+    """Encode some groups of the table; what is too long is left out or cut, as `train.truncate_prompt` says, and what
+    the chat template does not take is left out.
 
     A cut group is left out where the data's `ref_logps` are taken: they are of the whole prompts.
     """
@@ -119,7 +121,7 @@ def encode_all(
         ids = table.token_ids(index)
         group = encode_group(table[index], tokenizer, config.max_sequence_tokens, config.truncate_prompt, ids)
         if isinstance(group, Rejection):
-            counts["too_long"] += 1
+            counts["refused_by_template" if group.stage == RENDER else "too_long"] += 1
         elif group.truncated and takes_ref_logps:
             counts["ref_logps_of_whole_prompt"] += 1
         else:

@@ -125,6 +125,8 @@ def train(
     asked, config = config, at_size(config, world_size())
     flops = FlopCounter.of(trained.module.model)
     engine = Engine(trained.module, config, plan.total_steps)
+    if engine.rank == 0 and getattr(trained.module.model, "fresh_head", False):
+        print(f"  reward head: {model_path} has none; a fresh one is drawn (train.seed={config.seed})", flush=True)
     reference = _reference(kind, config, source, trained, engine)
     facts = CardFacts(
         method=method,
@@ -159,6 +161,8 @@ def train(
     with sigterm_watch() as terminated:
         progress = _steps(run, on_report, stop_after, lambda: _wish(terminated, wishes))
     counts = run.trainer.counts_of_all_ranks(progress.counts)
+    if engine.rank == 0 and (refused := counts["refused_by_template"]):
+        print(f"  {refused} groups left out: the chat template does not take them (mapl doctor names one)", flush=True)
     result = TrainResult(
         method=method,
         fingerprint=fingerprint,

@@ -14,7 +14,7 @@ import torch
 
 from mapl_ray.config import LoraConfig, Method, TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.models import quiet_peft, quiet_transformers
+from mapl_ray.models import quiet_peft, quiet_transformers, with_saved_adapter
 from mapl_ray.optional import require
 
 
@@ -67,10 +67,11 @@ def save_adapter(wrapped: Any, state_dict: dict[str, torch.Tensor], directory: P
 
 
 def merged(base: Any, adapter: Path) -> Any:
-    """The base model, freshly loaded, with the adapters of a directory added into its weights."""
-    peft = _peft()
-    with quiet_transformers():
-        return peft.PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    """The base model, freshly loaded, with the adapters of a directory added into its weights.
+
+    Raises `UserError` where adapter and model do not fit, weight by weight.
+    """
+    return with_saved_adapter(base, adapter).merge_and_unload()
 
 
 def _peft() -> Any:

@@ -22,7 +22,7 @@ def encoded(groups: list[Any], tokenizer: Any) -> list[EncodedGroup]:
 
 def module_of(method: str, path: Path) -> torch.nn.Module:
     return (
-        RewardScores(load_reward_model(path, "float32"))
+        RewardScores(load_reward_model(path, "float32", seed=0))
         if method == "rm"
         else PolicyLogps(load_policy(path, "float32"))
     )

@@ -98,16 +98,22 @@ def test_a_model_of_googles_store(tiny_model: Path, google_store: Any, cache: Pa
     assert names(cache) == names(tiny_model)
 
 
-def test_scoring_takes_it_and_counts_what_it_needs(tiny_model: Path, object_store: Any, cache: Path) -> None:
+def test_scoring_takes_it_and_counts_what_it_needs(
+    tiny_model: Path, tiny_reward_model: Path, object_store: Any, cache: Path
+) -> None:
     uri = object_store.upload(tiny_model, "models/counted")
-    config = config_of(uri, reward_model=uri)
+    rewards = object_store.upload(tiny_reward_model, "models/counted-rm")
+    config = config_of(uri, reward_model=rewards)
     # Nobody has asked the server yet, and counting does not.
-    assert [(needs.model, needs.weights) for needs in engine_needs(config)] == [(uri, None)]
+    assert [(needs.model, needs.weights) for needs in engine_needs(config)] == [(uri, None), (rewards, None)]
     check_inputs(config, ("score",))
-    (here,), (local,) = engine_needs(config), engine_needs(config_of(tiny_model))
+    (here, _), (local,) = engine_needs(config), engine_needs(config_of(tiny_model))
     assert (here.weights, here.kv_token, here.longest) == (local.weights, local.kv_token, local.longest)
-    assert demand_of("score", config).memory_gib == demand_of("score", config_of(tiny_model)).memory_gib > 2
-    assert [scorer.options.model for scorer in column_scorers(config)] == [uri, uri]  # every node makes its own copy
+    assert demand_of("score", config_of(uri)).memory_gib == demand_of("score", config_of(tiny_model)).memory_gib > 2
+    assert [scorer.options.model for scorer in column_scorers(config)] == [
+        uri,
+        rewards,
+    ]  # every node makes its own copy
     with pytest.raises(UserError, match=r"max_model_len=4096: s3://.* takes 512 tokens"):
         check_inputs(config_of(uri, max_model_len=4096), ("score",))
 

@@ -159,7 +159,7 @@ def test_ids_are_kept_or_follow_from_the_content_alone() -> None:
         ({"id": "a\ud800"}, r"id='a\ud800': has a lone surrogate"),
         ({"id": ["a"]}, "id=['a']: a list; expected text"),
         ({"prompt": [ASK, REPLY]}, "prompt='Hello': ends with a turn of assistant; expected a user turn last"),
-        ({"prompt": [{"role": "tool", "content": "x"}]}, "prompt[0].role='tool': unknown role"),
+        ({"prompt": [{"role": "critic", "content": "x"}]}, "prompt[0].role='critic': unknown role"),
         ({"prompt": [{"role": ["x"], "content": "x"}]}, "prompt[0].role=['x']: unknown role"),
         ({"prompt": [{"role": "user", "content": None}]}, "prompt[0].content: missing"),
         ({"prompt": [ASK, "And?"]}, "prompt[1]='And?': a str; expected a message"),

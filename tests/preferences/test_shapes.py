@@ -124,7 +124,7 @@ def test_helpsteers_turns_and_a_system_message_beside_sharegpt() -> None:
         (HELPSTEER_3 | {"overall_preference": -100}, "overall_preference=-100: no preference"),
         (HELPSTEER_2 | {"preference_strength": None}, "preference_strength: no preference"),
         (HELPSTEER_3 | {"response1": ""}, "response1='': empty"),
-        (HELPSTEER_3 | {"context": [{"role": "tool", "content": "x"}]}, "context[0].role='tool': unknown role"),
+        (HELPSTEER_3 | {"context": [{"role": "critic", "content": "x"}]}, "context[0].role='critic': unknown role"),
         ({"messages": TALK, "rejected_response": BAD}, "messages[-1].role='user': not the assistant's turn"),
         ({"messages": CHOSEN, "rejected_response": "  "}, "rejected_response='  ': empty"),
         (

@@ -17,9 +17,11 @@ from tokenizers.processors import TemplateProcessing
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, encode_prompt
 from mapl_ray.config import ModelConfig, ScoringConfig
+from mapl_ray.errors import RunError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
 from mapl_ray.records import Message, Rejection, RelationGroup
 from mapl_ray.scoring import EngineOptions, score_groups
+from mapl_ray.scoring.engine import try_engine
 from mapl_ray.training.export import export_model
 
 SCORE = """
@@ -27,6 +29,7 @@ import json, sys
 from mapl_ray.models import load_tokenizer
 from mapl_ray.records import RelationGroup
 from mapl_ray.scoring import EngineOptions, score_groups
+from mapl_ray.scoring.engine import try_engine
 from mapl_ray.scoring.engine import Generator, RewardScorer
 spec = json.load(open(sys.argv[1]))
 scorer = {"ref_logps": Generator, "rewards": RewardScorer}[spec["column"]](EngineOptions(**spec["options"]))
@@ -207,3 +210,13 @@ def test_not_finite_is_rejected(tokenizer: Any, grid_groups: Any) -> None:
     assert isinstance(first, RelationGroup)
     assert isinstance(second, Rejection)
     assert "finite" in second.reason
+
+
+def test_an_engine_that_fails_on_one_token_ends_the_run(tokenizer: Any) -> None:
+    class Broken(ConstantScorer):
+        def score(self, token_ids: Prompts, starts: Sequence[int]) -> list[float]:
+            raise ValueError("this model does not support classify\nlong story")
+
+    try_engine(ConstantScorer(tokenizer), "org/rm")
+    with pytest.raises(RunError, match="org/rm: the engine fails on a single token, so on every batch: ValueError: th"):
+        try_engine(Broken(tokenizer), "org/rm")

@@ -76,7 +76,9 @@ def test_columns_models_and_revisions(tiny_model: Path) -> None:
     assert longer.recipe != logps.recipe
 
 
-def test_another_tokenizer_is_refused_before_the_run(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_another_tokenizer_is_refused_before_the_run(
+    tiny_model: Path, tiny_reward_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     import copy
     import shutil
 
@@ -89,7 +91,9 @@ def test_another_tokenizer_is_refused_before_the_run(tiny_model: Path, tokenizer
     with pytest.raises(UserError, match="they differ in chat template"):
         column_scorers(config(tiny_model, ref_model=str(other)))
     # Rewards are of the text: their model reads it with its own tokenizer.
-    check_inputs(config(tiny_model, reward_model=str(other)), ("score",))
+    rewards = shutil.copytree(tiny_reward_model, tmp_path / "rewards")
+    changed.save_pretrained(rewards)
+    check_inputs(config(tiny_model, reward_model=str(rewards)), ("score",))
 
 
 def test_an_adapter_that_vllm_does_not_take_is_refused(tmp_path: Path) -> None:

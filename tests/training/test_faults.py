@@ -26,7 +26,7 @@ STAGES = (0, 1, 2, 3)
 def exploding(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model of ordinary rewards whose gradient overflows: the head is huge, the norm before it tiny."""
     folder = tmp_path_factory.mktemp("models") / "exploding"
-    model = load_reward_model(tiny_model, "float32")
+    model = load_reward_model(tiny_model, "float32", seed=0)
     with torch.no_grad():
         model.model.norm.weight.fill_(1e-38)
         model.score.weight.copy_(model.score.weight.sign() * 2e38)

@@ -1,0 +1,73 @@
+"""Chat templates against the groups that are there: a run whose model takes none of them ends before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mapl_ray.config import RunConfig
+from mapl_ray.errors import UserError
+from mapl_ray.evaluation.checkpoints import named_checkpoints
+from mapl_ray.models import TemplateCheck, check_rendering, load_tokenizer
+from mapl_ray.records import RelationGroup
+from mapl_ray.shards import fingerprint_of, iter_rows
+
+Named = tuple[str, str, str | None]  # where a model is named, its path, its revision
+
+
+def check_templates(config: RunConfig, stage: str) -> None:
+    """Try the first groups with every model that the stage renders for; nothing where there are no groups yet.
+
+    Raises `UserError` where a template takes none of them. What it takes in part is rejected group by group.
+    """
+    folder = _groups(config)
+    if folder is not None:
+        for what, path, revision in _models(config, stage):
+            check_rendering(map(RelationGroup.from_row, iter_rows(folder)), path, revision, what)
+
+
+def template_check(config: RunConfig) -> TemplateCheck | None:
+    """What is asked of every pair that is read; None for a tiny model, whose template takes all, and for one whose
+    tokenizer can't be had from here, which is printed."""
+    name = config.model.name_or_path
+    if name == "tiny":
+        return None
+    try:
+        return TemplateCheck(load_tokenizer(name, config.model.revision))
+    except UserError as error:
+        print(f"  model.name_or_path={name}: its chat template is not tried on the pairs: {error}", flush=True)
+        return None
+
+
+def template_digest(config: RunConfig) -> str | None:
+    """What of the model decides which pairs are read; None where `template_check` is."""
+    try:
+        name = config.model.name_or_path
+        return None if name == "tiny" else fingerprint_of(load_tokenizer(name, config.model.revision).chat_template)
+    except UserError:
+        return None
+
+
+def _groups(config: RunConfig) -> Path | None:
+    folders = [config.data_dir / kind / "train" for kind in ("scored", "groups")]
+    return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
+
+
+def _models(config: RunConfig, stage: str) -> list[Named]:
+    scoring = config.scoring
+    named: list[tuple[str, str | None, str | None]] = []
+    if stage == "score":
+        if scoring.ref_logps:
+            ref = (scoring.ref_model, scoring.ref_model_revision)
+            named.append(("scoring.ref_model=", *ref) if ref[0] else _policy(config))
+        named.append(("scoring.reward_model=", scoring.reward_model, scoring.reward_model_revision))
+    elif stage.startswith("train") or stage == "tune":
+        named.append(_policy(config))
+    elif stage == "evaluate":
+        named += [
+            ("evaluation.models: ", one.path, one.revision) for one in named_checkpoints(config.evaluation.models)
+        ]
+    return [(what, path, revision) for what, path, revision in named if path is not None and path != "tiny"]
+
+
+def _policy(config: RunConfig) -> tuple[str, str | None, str | None]:
+    return "model.name_or_path=", config.model.name_or_path, config.model.revision

@@ -1,0 +1,71 @@
+"""What a model is, from its config.json alone: a reward model, a policy, or something to begin training with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoConfig
+
+from mapl_ray.errors import UserError, first_line
+from mapl_ray.model_copies import local_directory
+from mapl_ray.models.quiet import quiet_transformers
+
+Kind = Literal["reward model", "policy"]
+_HEADS: dict[str, Kind] = {
+    "ForSequenceClassification": "reward model",
+    "ForCausalLM": "policy",
+    "LMHeadModel": "policy",
+    "ForConditionalGeneration": "policy",
+}
+
+
+def read_config(path: str | Path, revision: str | None = None) -> Any:
+    """The transformers config of a directory, a URI (its small files are copied) or a hub name.
+
+    Raises `UserError` where it can't be read.
+    """
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(
+                str(local_directory(path, weights=False)), revision=revision, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: config.json can't be loaded: {first_line(error)}") from None
+
+
+def kind_of(path: str | Path, revision: str | None = None, what: str = "") -> Kind:
+    """Reward model or policy, by the architecture that config.json names; `what` is where the model is named, as in
+    `scoring.reward_model=`.
+
+    Raises `UserError` for another architecture, for none, and for a classifier whose number of labels is not 1: which
+    logit would be the reward is not known.
+    """
+    config = read_config(path, revision)
+    architectures = config.architectures or []
+    for name in architectures:
+        for ending, kind in _HEADS.items():
+            if name.endswith(ending):
+                if kind == "reward model" and config.num_labels != 1:
+                    labels = ", ".join(f"{number}: {label}" for number, label in sorted(config.id2label.items())[:4])
+                    raise UserError(
+                        f"{what}{path}: config.json: num_labels={config.num_labels} ({labels}): a classifier, not a "
+                        "reward model; expected num_labels=1. Name a reward model with one label."
+                    )
+                return kind
+    raise UserError(
+        f"{what}{path}: neither a reward model (...ForSequenceClassification) nor a policy (...ForCausalLM), but "
+        f"{', '.join(architectures) or 'of no architecture that its config.json names'}."
+    )
+
+
+def check_kind(path: str | Path, wanted: Kind, revision: str | None = None, what: str = "") -> None:
+    """Raise `UserError` where the model is not of the kind wanted, naming its architecture, and as `kind_of` does."""
+    if kind_of(path, revision, what) == wanted:
+        return
+    found = ", ".join(read_config(path, revision).architectures or [])
+    expected = {
+        "reward model": "...ForSequenceClassification with num_labels=1. Train one (mapl train rm), or name another",
+        "policy": "...ForCausalLM. Name a causal language model",
+    }[wanted]
+    raise UserError(f"{what}{path}: not a {wanted}: config.json: architectures={found}; expected {expected}.")

@@ -1,0 +1,77 @@
+"""Whether a model's chat template takes the conversations of the data: tried before anything is trained or scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.batches import RENDER, encode_group
+from mapl_ray.errors import UserError
+from mapl_ray.models.load import load_tokenizer
+from mapl_ray.records import Level, PreferencePair, Rejection, Relation, RelationGroup, Sequence
+
+GROUPS_TRIED = 64  # templates refuse by the order of turns, which the first groups show
+_INSTRUCTION = "Write at least 7 words."  # stands for what synthesis adds
+_NO_LIMIT = 2**62
+
+
+class TemplateCheck:
+    """Why the chat template does not take a pair; a kind of conversation that it has taken is not tried again.
+
+    A kind is the order of turns: that is what templates refuse. What they make of a single text, whoever tokenizes the
+    group looks at.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._taken: set[tuple[tuple[str, bool], ...]] = set()
+
+    def __call__(self, pair: PreferencePair) -> str | None:
+        """The reason, with the cure; None where x, x with an instruction and both answers are rendered whole."""
+        kind = tuple((message.role, message.tool_calls is not None) for message in pair.prompt)
+        if kind in self._taken:
+            return None
+        found = encode_group(_as_group(pair), self._tokenizer, _NO_LIMIT)
+        if isinstance(found, Rejection):
+            return found.reason
+        self._taken.add(kind)
+        return None
+
+
+def check_rendering(
+    groups: Iterable[RelationGroup], path: str | Path, revision: str | None = None, what: str = ""
+) -> None:
+    """Try the first groups. Raises `UserError`, with the template's words and the cure, where none of them is taken.
+
+    `what` is where the model is named, as in `scoring.reward_model=`.
+    """
+    tokenizer, tried = load_tokenizer(path, revision), 0
+    refused: Rejection | None = None
+    for group in islice(groups, GROUPS_TRIED):
+        found = encode_group(group, tokenizer, _NO_LIMIT)
+        if not isinstance(found, Rejection) or found.stage != RENDER:
+            return
+        tried, refused = tried + 1, refused or found
+    if refused is not None:
+        raise UserError(f"{what}{path}: none of {tried} groups tried: {refused.pair_id}: {refused.reason}.")
+
+
+def _as_group(pair: PreferencePair) -> RelationGroup:
+    last = max((index for index, message in enumerate(pair.prompt) if message.role == "user"), default=None)
+    prompts = [pair.prompt]
+    if last is not None:
+        turn = pair.prompt[last]
+        asked = replace(turn, content=f"{turn.content}\n\n{_INSTRUCTION}")
+        prompts.append((*pair.prompt[:last], asked, *pair.prompt[last + 1 :]))
+    return RelationGroup(
+        pair_id=pair.pair_id,
+        prompts=tuple(prompts),
+        instructions=tuple(() for _ in prompts),
+        responses=(pair.chosen, pair.rejected),
+        sequences=(Sequence(0, 0, ()), Sequence(0, 1, ())),
+        relations=(Relation(Level.PREF, (0,), (1,)),),
+        source=pair.source,
+    )

@@ -1,0 +1,76 @@
+"""All that can be said of a model before a cluster or an engine starts: its kind, labels, tokenizer and weights.
+
+Weights are compared by names and shapes, which are in the files' headers; those behind a URI or on a hub when they are
+loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mapl_ray.errors import UserError
+from mapl_ray.model_copies import local_directory
+from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
+from mapl_ray.models.load import check_model_directory, check_weights_fit, load_tokenizer
+from mapl_ray.preferences import is_uri
+
+
+def verify_model(
+    path: str | Path, wanted: Kind, revision: str | None = None, what: str = "", elsewhere: bool = False
+) -> None:
+    """Check a model that is used as it is: scoring, evaluation, references, judges.
+
+    `what` is where it is named, as in `scoring.reward_model=`; `elsewhere`: compare the weights of a hub's model too,
+    which downloads them. Raises `UserError` for another kind of model, several
+    labels, a tokenizer with ids that the model has no embedding of, and weights that are missing, extra or misnamed.
+    A hub name whose config can't be had from here passes: whatever loads it looks again.
+    """
+    if not _is_reachable(path, revision):
+        return
+    check_kind(path, wanted, revision, what)
+    _check_tokenizer(path, revision, what)
+    if elsewhere or Path(path).is_dir():
+        check_weights_fit(path, wanted, revision)
+
+
+def verify_base(path: str | Path, method: str, revision: str | None = None, what: str = "") -> None:
+    """Check the model that training begins with: for `dpo` a policy; for `rm` a policy, whose head is drawn, or a
+    reward model of one label. Raises and passes as `verify_model` does."""
+    if method == "dpo":
+        verify_model(path, "policy", revision, what)
+        return
+    if not _is_reachable(path, revision):
+        return
+    if any(name.endswith("ForSequenceClassification") for name in read_config(path, revision).architectures or []):
+        kind_of(path, revision, what)  # refuses several labels
+    _check_tokenizer(path, revision, what)
+    if Path(path).is_dir():
+        check_weights_fit(path, "reward model", revision, fresh_head=True)
+
+
+def check_token_ids(tokenizer: Any, config: Any, path: str | Path) -> None:
+    """Raise `UserError` where special tokens of the tokenizer have ids that the model has no embedding of."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    for name in ("bos", "eos", "pad"):
+        number = getattr(tokenizer, f"{name}_token_id")
+        if size is not None and number is not None and number >= size:
+            raise UserError(
+                f"{path}: the tokenizer's {name}_token {getattr(tokenizer, f'{name}_token')!r} has id {number}, and "
+                f"config.json has vocab_size={size}: it is another model's tokenizer. Save the model's own beside it."
+            )
+
+
+def _is_reachable(path: str | Path, revision: str | None) -> bool:
+    check_model_directory(path)
+    if is_uri(str(path)) or Path(local_directory(path, weights=False)).is_dir():
+        return True
+    try:
+        read_config(path, revision)
+    except UserError:
+        return False
+    return True
+
+
+def _check_tokenizer(path: str | Path, revision: str | None, what: str) -> None:
+    check_token_ids(load_tokenizer(path, revision), read_config(path, revision), f"{what}{path}")

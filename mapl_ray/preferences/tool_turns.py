@@ -1,0 +1,64 @@
+"""Tool calls and tool results of a conversation, as chat templates of transformers take them.
+
+{"role": "assistant", "content": "" or text, "tool_calls": [{"id": ..., "function": {"name": ..., "arguments": {}}}]}
+{"role": "tool", "content": text, "tool_call_id": ..., "name": ...}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mapl_ray.preferences.fields import RowError
+from mapl_ray.records import Message, canonical_json
+
+_CALLS = "a list of {id, type, function: {name, arguments}}"
+
+
+def tool_call_turn(where: str, message: Mapping[str, Any]) -> Message:
+    """An assistant's turn that calls tools, with or without text. Raises `RowError` for calls of another shape."""
+    content = message.get("content")
+    if content is not None and not isinstance(content, str):
+        raise RowError(f"{where}.content", f"a {type(content).__name__}", "text or nothing beside tool_calls", content)
+    given = _parsed(message["tool_calls"])
+    if not isinstance(given, list):
+        raise RowError(f"{where}.tool_calls", f"a {type(given).__name__}", _CALLS, given)
+    calls = [_call(f"{where}.tool_calls[{index}]", call) for index, call in enumerate(given)]
+    return Message("assistant", content or "", tool_calls=canonical_json(calls))
+
+
+def tool_result(where: str, message: Mapping[str, Any]) -> Message:
+    """A tool's answer: text, or any JSON, which becomes text. Raises `RowError` where there is none."""
+    content = message.get("content")
+    if content is None:
+        raise RowError(f"{where}.content", "missing", "the tool's result")
+    text = content if isinstance(content, str) else canonical_json(content)
+    named = {name: message.get(name) for name in ("tool_call_id", "name")}
+    for name, value in named.items():
+        if value is not None and not isinstance(value, str):
+            raise RowError(f"{where}.{name}", f"a {type(value).__name__}", "text", value)
+    return Message("tool", text, **named)
+
+
+def _call(where: str, call: Any) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise RowError(where, "not a call", "{id, type, function: {name, arguments}}", call)
+    arguments = _parsed(function.get("arguments") or {})  # OpenAI's are JSON text, which templates would escape
+    if not isinstance(arguments, Mapping):
+        raise RowError(f"{where}.arguments", "not an object", "an object, or its JSON text", function.get("arguments"))
+    # Tables fill the keys that other rows have with nothing.
+    plain = {name: value for name, value in arguments.items() if value is not None}
+    made: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": plain}}
+    return made if call.get("id") is None else {"id": str(call["id"]), **made}
+
+
+def _parsed(value: Any) -> Any:
+    """JSON text as what it says; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
