@@ -2,6 +2,7 @@
 
 from mapl_ray.instructions import (
     address,
+    benchmark_forms,
     case,
     copying,
     endings,
@@ -39,6 +40,7 @@ __all__ = [
     "Instruction",
     "InstructionFunction",
     "address",
+    "benchmark_forms",
     "case",
     "compatible",
     "copying",

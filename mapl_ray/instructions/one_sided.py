@@ -21,7 +21,7 @@ _PLACEHOLDER = re.compile(r"(?<![\w\\\])])\[[ \t]*[^\W\d_][^\W_][^\[\]\n=\\^+*/{
 _QUOTES = frozenset("\"\u201c\u201d\u201e\u00ab\u00bb'\u2018\u2019")
 
 
-def _unusual(
+def unusual_function(
     name: str,
     family: str,
     holds: Callable[[Features], bool],
@@ -30,10 +30,12 @@ def _unusual(
     *,
     ifeval: IfEval | None = None,
     rules_out: Sequence[str] = (),
+    counts: Sequence[str] = (),
 ) -> InstructionFunction:
     """Register what ordinary text does not do: it violates "do it" and satisfies "do not do it".
 
-    Argument: `use`, a bool, true where it is not given. `rules_out` are counts that are 0 where it is done.
+    Argument: `use`, a bool, true where it is not given. `rules_out` are counts that are 0 where it is done,
+    `counts` such that are 1.
     """
 
     def draw(case: Case, rng: random.Random) -> Args | None:
@@ -43,7 +45,11 @@ def _unusual(
         return {"use": sides.pop() if sides else rng.random() < 0.5}
 
     def claims(args: Args) -> Claims:
-        return all_of(present(name), *map(absent, rules_out)) if args.get("use", True) else all_of(absent(name))
+        return (
+            all_of(present(name), *map(present, counts), *map(absent, rules_out))
+            if args.get("use", True)
+            else all_of(absent(name))
+        )
 
     return register(
         InstructionFunction(
@@ -134,7 +140,7 @@ def _placeholders(text: Features) -> int:
     return found
 
 
-all_small_letters = _unusual(
+all_small_letters = unusual_function(
     "all_small_letters",
     "case",
     _is_small,
@@ -143,7 +149,7 @@ all_small_letters = _unusual(
     rules_out=("capitals",),
 )
 
-json_only = _unusual(
+json_only = unusual_function(
     "json_only",
     "format",
     _is_json,
@@ -152,7 +158,7 @@ json_only = _unusual(
     rules_out=("prose", "markdown", "in_quotation_marks", "paragraph"),
 )
 
-marked_title = _unusual(
+marked_title = unusual_function(
     "marked_title",
     "format",
     _has_title,
@@ -161,7 +167,7 @@ marked_title = _unusual(
     ifeval=("detectable_format:title", {}),
 )
 
-placeholders = _unusual(
+placeholders = unusual_function(
     "placeholders",
     "format",
     lambda text: _placeholders(text) >= 3,
@@ -170,7 +176,7 @@ placeholders = _unusual(
     ifeval=("detectable_content:number_placeholders", {"num_placeholders": 3}),
 )
 
-in_quotation_marks = _unusual(
+in_quotation_marks = unusual_function(
     "in_quotation_marks",
     "punctuation",
     _in_quotes,

@@ -33,7 +33,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType({
     # length, paragraphs, lines
     "word_count": 3.0, "word_count_between": 1.5, "character_count": 0.6, "paragraph_count": 1.5,
     "paragraph_exact": 2.0,
-    "first_paragraph": 0.4, "last_paragraph": 0.4, "last_paragraph_start": 0.8,
+    "first_paragraph": 0.4, "last_paragraph": 0.4, "last_paragraph_start": 0.3,
     # sentences
     "sentence_count": 4.0, "longest_sentence": 0.8, "first_sentence": 0.4, "last_sentence": 0.4,
     "repeated_start_use": 0.3,
@@ -50,6 +50,8 @@ WEIGHTS: Mapping[str, float] = MappingProxyType({
     "exact_ending": 2.0, "first_word_not": 0.5, "first_letter": 0.5,
     # what ordinary text does not do
     "all_small_letters": 0.5, "json_only": 0.3, "marked_title": 0.3, "placeholders": 0.3, "in_quotation_marks": 0.4,
+    "postscript_use": 0.4, "two_responses_use": 0.2, "section_use": 0.2, "all_capitals_use": 0.3, "english_use": 0.6,
+    "request_repeated": 0.6, "pronoun_count": 0.3,
 })  # fmt: skip
 
 

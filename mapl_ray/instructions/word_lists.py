@@ -71,3 +71,16 @@ PRONOUNS: dict[str, tuple[str, ...]] = {
     "second_person": _words("you your yours yourself yourselves"),
     "third_person": _words("he him his she her hers"),
 }
+
+# Words of which about every second one of an English text is; few of them are words of another language.
+ENGLISH_WORDS: frozenset[str] = STOP_WORDS | frozenset(
+    _words("of to a in is it on as be or at i we an by if do so he my no")
+)
+
+PERSONAL: frozenset[str] = frozenset(_words("i me you he him she her it we us they them"))
+POSSESSIVE: frozenset[str] = frozenset(
+    _words(
+        "my mine myself your yours yourself yourselves his himself hers herself its itself our ours ourselves their "
+        "theirs themselves"
+    )
+)

@@ -41,7 +41,7 @@ def test_the_tables_are_fresh(generator: ModuleType) -> None:
     assert generator.filled(PAGE) == PAGE, "run python docs/instruction_tables.py"
 
 
-def test_every_kind_of_ifeval_is_told_of(generator: ModuleType) -> None:
+def test_every_kind_of_ifeval_is_told_of(generator: ModuleType, checkers: ModuleType) -> None:
     mapped: dict[str, set[str]] = {}
     for function in REGISTRY.values():
         for kind in generator.ifeval_ids(function):
@@ -51,8 +51,13 @@ def test_every_kind_of_ifeval_is_told_of(generator: ModuleType) -> None:
     assert len(told) == 25 + len(ifbench)
     assert {kind: names for kind, names in told.items() if names} == mapped
     for row in (*ifeval, *ifbench):
-        assert row[1] or row[2], row
-        assert {name for name in re.findall(r"`(\w+)`", row[2]) if "_" in name} <= set(REGISTRY), row
+        same = set(re.findall(r"`(\w+)`", row[2]))
+        assert same <= set(REGISTRY), row
+        assert same or row[3], row  # a function, or the reason why there is none
+        assert all(REGISTRY[name].sides == "two" for name in same), row
+    assert sum(bool(row[2]) for row in ifeval) >= 24
+    ids = {row[0].strip("`") for row in ifeval}
+    assert ids == set(checkers.INSTRUCTION_DICT)
 
 
 def test_the_example_works() -> None:

@@ -45,7 +45,7 @@ def drawn_prompts(shared_data: Path, number: int, seed: int) -> Iterator[Drawn]:
         if isinstance(pair, PreferencePair)
     ]
     rng = random.Random(seed)
-    others = [Features(text) for pair in rng.sample(pairs, 30) for text in (pair.chosen, pair.rejected[:600])]
+    others = [Features(text) for pair in rng.sample(pairs, 30) for text in (pair.chosen[:2000], pair.rejected[:400])]
     made = 0
     while made < number:
         pair, condition = rng.choice(pairs), rng.choice(("all", "any"))

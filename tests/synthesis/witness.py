@@ -19,8 +19,9 @@ from mapl_ray.instructions.features import Features
 Goal = tuple[Instruction, bool]
 Edit = Callable[[str, random.Random], str]
 
-STEPS = 400
-STARTS = 5
+STEPS = (40, 200, 1500)
+STARTS = 6
+MAX_CHARS = 12_000
 FILLER = "We walked home slowly before noon and sat down near that old wall to rest our tired feet"
 PARTS = (
     "- tea and bread", "* milk", "1. Wash it", "2. Dry it", "## A heading", "**bold**", "__bold__", "`code`",
@@ -34,27 +35,36 @@ MARKS = ',;:!?()"\u201c\u201d\u2013\u2014*#`|_[]<>-\u2022.'
 
 def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | None:
     """A text with the wanted verdict on every instruction, or None where none was found."""
-    best: list[tuple[int, str]] = []
-    for text in starts:
-        wrong = _wrong(text, goals)
+    best: list[tuple[int, int, str]] = []
+    for start in starts:
+        wrong = _wrong(start, goals)
         if not wrong:
-            return text.text
-        best.append((wrong, text.text))
-    best.sort(key=lambda one: (one[0], len(one[1])))
-    rng = random.Random(seed)
+            return start.text
+        best.append((wrong, len(start.text), start.text))
+    best.sort()
     words = [word for start in starts[:12] for word in re.findall(r"[A-Za-z]{2,}", start.text[:4000])]
-    edits = [*_general(), *_wordy(words), *(edit for instruction, _ in goals for edit in _own(instruction))]
-    for _, text in best[:STARTS]:
-        wrong = _wrong(Features(text), goals)
-        for _ in range(STEPS):
-            changed = rng.choice(edits)(text, rng)
-            if len(changed) > 20_000:
-                continue
-            now = _wrong(Features(changed), goals)
-            if not now:
-                return changed
-            if now <= wrong:
-                text, wrong = changed, now
+    general = [*_general(), *_wordy(words)]
+    own = [edit for instruction, _ in goals for edit in _own(instruction)]
+    rng = random.Random(seed)
+    for steps in STEPS:  # most are found soon; a hard one is tried for longer
+        for wrong, _, text in best[:STARTS]:
+            if (found := _climb(text, wrong, goals, (general, own or general), steps, rng)) is not None:
+                return found
+    return None
+
+
+def _climb(
+    text: str, wrong: int, goals: Sequence[Goal], edits: tuple[list[Edit], list[Edit]], steps: int, rng: random.Random
+) -> str | None:
+    for _ in range(steps):
+        changed = rng.choice(edits[rng.random() < 0.6])(text, rng)
+        if len(changed) > MAX_CHARS:
+            continue
+        now = _wrong(Features(changed), goals)
+        if not now:
+            return changed
+        if now <= wrong:
+            text, wrong = changed, now
     return None
 
 
@@ -102,7 +112,7 @@ def _wordy(words: list[str]) -> Iterator[Edit]:
     """Edits with many different words, short or long."""
     small = [*dict.fromkeys(word.lower() for word in words)] or [FILLER]
     for pool in (small, [word for word in small if len(word) < 7], [word for word in small if len(word) > 6]):
-        for size in (8, 40, 150, 500):
+        for size in (8, 40, 150, 600):
             for joint in (" ", ". ", "\n", "\n\n", "\n- "):
                 yield lambda text, rng, pool=pool, size=size, joint=joint: joint.join(_some(pool, size, rng))
                 yield lambda text, rng, pool=pool, size=size, joint=joint: joint.join((text, *_some(pool, size, rng)))
@@ -134,9 +144,9 @@ def _own(instruction: Instruction) -> Iterator[Edit]:
     for number in numbers:
         if number <= 200:
             for part in PARTS:
-                yield lambda text, rng, n=number, part=part: f"{text}\n" + "\n".join([part] * n)
+                yield lambda text, rng, n=number, part=part: f"{text}\n" + "\n".join([part] * rng.randint(n, n + 2))
             yield lambda text, rng, n=number: f"{text} {_sentence(rng, n)}"
-            yield lambda text, rng, n=number: f"{text}\n\n" + "\n\n".join(_sentence(rng, 4) for _ in range(n))
+            yield lambda text, rng, n=number: f"{text}\n\n" + "\n\n".join(_sentence(rng, 4) for _ in range(n + 1))
             yield lambda text, rng, n=number: f"{text}\n" + "\n".join(_sentence(rng, 2) for _ in range(n))
             yield lambda text, rng, n=number: " ".join(text.split(" ")[: n + rng.randint(-3, 3)])
             yield lambda text, rng, n=number: "\n".join(text.split("\n")[: n + rng.randint(-3, 3)])

@@ -146,7 +146,7 @@ PARAGRAPH_EXACT = ExactWords(
         "There should be {n} {things}, no more and no fewer; a blank line starts a new paragraph.",
         "The response must consist of exactly {n} {things}, where a blank line starts a new one.",
         "Structure your answer as exactly {n} {things}; a blank line marks a new paragraph.",
-        "I want exactly {n} {things} in your answer, counting paragraphs by blank lines.",
+        "I want exactly {n} {things} in your answer; a blank line starts a new paragraph.",
     ),
     none=_NO_TEXT,
     nouns=("paragraph", "paragraphs"),

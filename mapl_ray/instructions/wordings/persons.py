@@ -85,7 +85,7 @@ SMALL_LETTERS = UseWords(
         "Do not use lowercase letters only.",
         "Make sure there are some capital letters in your answer.",
         "The response must not be in all lowercase letters.",
-        "Please use capital letters where they belong.",
+        "Please do not leave out all capital letters.",
     ),
 )
 

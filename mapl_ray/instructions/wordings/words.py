@@ -18,14 +18,14 @@ FORBID_WORD = (
     "Avoid the word {word} in your answer.",
     "Make sure the word {word} does not appear in your answer.",
     "The response must not include the word {word}.",
-    "Please never mention the word {word}.",
+    "Please do not mention the word {word}.",
 )
 
 PROMPT_WORD = UseWords(
     use=(
         "Use the word {word} from my message in your answer.",
         "Your response should contain the word {word}, as my message does.",
-        "Pick up the word {word} from my question at least once.",
+        "Reuse the word {word} from my question at least once.",
         "Make sure the word {word} from this request appears in your answer.",
         "The response must repeat the word {word} from this request.",
         "Mention the word {word}, which I used above.",
@@ -33,7 +33,7 @@ PROMPT_WORD = UseWords(
     avoid=(
         "Do not use the word {word} from my message in your answer.",
         "Your response should not contain the word {word}, although my message does.",
-        "Do not pick up the word {word} from my question.",
+        "Do not reuse the word {word} from my question.",
         "Make sure the word {word} from this request does not appear in your answer.",
         "The response must not repeat the word {word} from this request.",
         "Do not mention the word {word}, which I used above.",
@@ -79,11 +79,11 @@ ALL_OF_WORDS = UseWords(
     ),
     avoid=(
         "Do not use all of these words in one answer: {words}.",
-        "Your response should leave out at least one of the words {words}.",
+        "Your response should not contain all of the words {words}.",
         "Do not use every one of the words {words} in your answer.",
         "Make sure the words {words} do not all appear in your answer.",
-        "The response must be missing at least one of the keywords {words}.",
-        "Please skip at least one of the following words: {words}.",
+        "The response must not include all of the keywords {words}.",
+        "Please leave out at least one of the following words: {words}.",
     ),
 )
 

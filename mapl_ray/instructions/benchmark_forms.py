@@ -1,0 +1,154 @@
+"""Forms that IFEval and IFBench ask for: a postscript, two responses, sections, all capitals, English, the request."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from mapl_ray.instructions.builders import count_function, presence_function
+from mapl_ray.instructions.claims import absent, all_of, occurs, present
+from mapl_ray.instructions.features import Features, fold
+from mapl_ray.instructions.one_sided import unusual_function
+from mapl_ray.instructions.register import instruction_function
+from mapl_ray.instructions.types import Args, Case
+from mapl_ray.instructions.verdicts import Span, Verdict, wanted
+from mapl_ray.instructions.word_lists import ENGLISH_WORDS, PERSONAL, POSSESSIVE
+from mapl_ray.instructions.wordings import forms
+
+_POSTSCRIPT = re.compile(r"^[ \t>*_]*P\.[ \t]?(?:P\.[ \t]?)?S\b", re.MULTILINE)
+_LIKE_POSTSCRIPT = re.compile(r"\bp\.?[ \t]?s\b|postscript", re.IGNORECASE)
+_ASTERISKS = re.compile(r"^[ \t]*\*{6}[ \t]*$", re.MULTILINE)
+_SECTION = re.compile(r"^[ \t#*_]*(?:section|SECTION|Section)[ \t]+(?:\d+|[IVX]+|[A-Z])\b", re.MULTILINE)
+_MAX_REQUEST = 500  # characters: a longer request is not repeated, and it is stored with the instruction
+_LEAST_WORDS = 5  # fewer tell no language
+
+
+def _postscript(text: Features) -> Verdict:
+    if _POSTSCRIPT.search(text.text):
+        return True
+    return None if _LIKE_POSTSCRIPT.search(text.text) else False
+
+
+postscript_use = unusual_function(
+    "postscript_use",
+    "start_end",
+    lambda text: _POSTSCRIPT.search(text.text) is not None,
+    _postscript,
+    forms.POSTSCRIPT,
+    counts=("postscript",),
+)
+
+
+def _two(text: Features) -> Verdict:
+    parts = _ASTERISKS.split(text.text)
+    if len(parts) == 2 and all(part.strip() for part in parts):
+        return True
+    return None if "***" in text.text else False
+
+
+two_responses_use = unusual_function(
+    "two_responses_use", "format", lambda text: _two(text) is True, _two, forms.TWO_RESPONSES, counts=("two_responses",)
+)
+
+
+def _sections(text: Features) -> Verdict:
+    found = len(_SECTION.findall(text.text))
+    if found > 1:
+        return True
+    return None if found or "section" in text.lower else False
+
+
+section_use = unusual_function(
+    "section_use",
+    "format",
+    lambda text: len(_SECTION.findall(text.text)) > 1,
+    _sections,
+    forms.SECTIONS,
+    counts=("section",),
+)
+
+
+def _all_capitals(text: Features) -> Verdict:
+    small = sum(sign.islower() for sign in text.text)
+    if not small:
+        return True if sum(sign.isupper() for sign in text.text) > 1 else None
+    return False if small > 3 else None
+
+
+all_capitals_use = unusual_function(
+    "all_capitals_use",
+    "case",
+    lambda text: text.text.isupper(),
+    _all_capitals,
+    forms.ALL_CAPITALS,
+    counts=("all_capitals",),
+)
+
+
+def _english_share(text: Features) -> float:
+    words = text.folded_words
+    return sum(word in ENGLISH_WORDS for word in words) / len(words) if words else 0.0
+
+
+def _english(text: Features) -> Verdict:
+    """Told by the share of the commonest English words, which no other language has."""
+    if len(text.words) < _LEAST_WORDS:
+        return None
+    letters = sum(sign.isalpha() for sign in text.text)
+    plain = sum(sign.isalpha() and sign.isascii() for sign in text.text)
+    share = _english_share(text)
+    if share >= 0.3 and plain >= 0.97 * letters:
+        return True
+    return False if share < 0.03 and len(text.words) > 11 else None
+
+
+english_use = presence_function(
+    "english_use", "script", lambda text: _english_share(text) >= 0.2, forms.ENGLISH, surely=_english
+)
+
+
+def _pronouns(text: Features) -> int:
+    return sum(word in PERSONAL or word in POSSESSIVE for word in text.folded_words)
+
+
+pronoun_count = count_function(
+    "pronoun_count",
+    "address",
+    _pronouns,
+    forms.PRONOUNS,
+    span=lambda text: Span(sum(word in PERSONAL for word in text.folded_words), _pronouns(text)),
+    spaced=True,
+    size=True,
+)
+
+
+def _request(text: Features) -> str:
+    return " ".join(fold(text.text).split())
+
+
+def _repeats(text: Features, request: str) -> Verdict:
+    wanted_start = " ".join(fold(request).split())
+    if _request(text).startswith(wanted_start):
+        return True
+    # Two words alike may be chance; a start that is half the request is a repetition to some.
+    return None if _request(text)[:12] == wanted_start[:12] or wanted_start[:40] in _request(text) else False
+
+
+@instruction_function(
+    family="copying",
+    claims=lambda args: (
+        all_of(present("request_repeated"), absent("opening"), *occurs(args["prompt"]))
+        if args["use"]
+        else all_of(absent("request_repeated"))
+    ),
+    check=lambda text, args: (_repeats(text, args["prompt"]) is True) == bool(args["use"]),
+    readings=lambda text, args: wanted(_repeats(text, args["prompt"]), bool(args["use"])),
+    phrasings=lambda args: forms.REQUEST_REPEATED.of(args),
+)
+def request_repeated(case: Case, rng: random.Random) -> Args | None:
+    """Whether the response begins with the request, word for word."""
+    if case.prompt is None or not 8 <= len(case.prompt.text.strip()) <= _MAX_REQUEST:
+        return None
+    request = case.prompt.text.strip()
+    sides = {wanted(_repeats(text, request), flag) for text, flag in case.flags}
+    return {"prompt": request, "use": sides.pop()} if len(sides) == 1 and None not in sides else None
