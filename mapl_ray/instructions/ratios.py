@@ -33,7 +33,9 @@ def _words_per_sentence(text: Features) -> Span:
         surest, finished = sentences.by(Reading.SUREST), sentences.finished
         number = Span.over(len(surest), len(sentences.by(Reading.FINEST)))
         averages.append(_ratio(word_span("\n".join(surest)), number))
-        if 0 < len(finished) < len(surest):
+        if not finished:  # fragments without an end mark are no sentences to some
+            averages.append(Span(0, 0))
+        elif len(finished) < len(surest):
             averages.append(_ratio(word_span("\n".join(finished)), Span.over(len(finished))))
     return Span.over(*averages)
 

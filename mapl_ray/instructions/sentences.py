@@ -55,7 +55,7 @@ longest_sentence = count_function(
     _FAMILY,
     lambda text: max(text.sentence_lengths, default=0),
     amounts.LONGEST_SENTENCE,
-    span=lambda text: _over(text, *(lambda s, r=r: _longest(s.by(r)) for r in Reading)),
+    span=lambda text: _over(text, *(lambda s, r=r: _longest(s.by(r)) for r in Reading), lambda s: _longest(s.finished)),
     spaced=True,
     size=True,
     least=5,

@@ -39,7 +39,7 @@ _CLEAR_YEAR = re.compile(
 )
 _PERCENT = re.compile(r"\d\s?%(?!\w|\s?[\w(])|\d\s?per ?cent\b|\d%(?=\s[a-z(])", re.IGNORECASE)
 _LIKE_PERCENT = re.compile(r"\d\s?[%\u066a\uff05]|%\s?\d|\d\s?-?\s?per\s?-?cent|\d\s?pct\b", re.IGNORECASE)
-_LINK = re.compile(r"https?://\w|www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,1000}\)", re.IGNORECASE)
+_LINK = re.compile(r"https?://\w|www\.\w|\[[^\[\]\n]+\]\([^)\s]{1,300}\)", re.IGNORECASE)
 _CLEAR_LINK = re.compile(r"https?://\w|www\.\w|\]\((?:https?:|www\.|/|#|mailto:)", re.IGNORECASE)
 _ADDRESS = re.compile(
     r"\.(?:com|org|net|edu|gov|io|co|uk|de|fr|eu|info|biz|ai|app|dev|me|tv|us|ca|au|in)\b|@\w|\.[a-z]{2,6}/\w|<a\s|mailto:|"

@@ -32,6 +32,12 @@ _ABBREVIATIONS = re.compile(
     r"w\.r\.t|n\.b|p\.s)",
     re.IGNORECASE,
 )
+# Words that are no abbreviation, although they are short.
+_SHORT_WORDS = frozenset(
+    word
+    for words in ("am an as at be by do go he hi if in is it me", "my of oh ok on or so to tv up us we uk eu ai")
+    for word in words.split()
+)
 _CLOSING = re.compile(r"[\"'\u201d\u2019\u00bb)\]*_]")
 
 
@@ -168,10 +174,8 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
     if mark.startswith(("..", "\u2026")):
         return Reading.DOCUMENTED
     # `"Stop!" John said.`, and initials, numbers and short forms that no list names.
-    unsure = follows and (
-        _CLOSING.search(mark) or (mark[0] == "." and (len(token) < 3 or "." in token or token.isdigit()))
-    )
-    return Reading.DOCUMENTED if unsure else Reading.SUREST
+    short = mark[0] == "." and ("." in token or (len(token) < 3 and token.lower() not in _SHORT_WORDS))
+    return Reading.DOCUMENTED if follows and (short or _CLOSING.search(mark)) else Reading.SUREST
 
 
 def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:

@@ -1,22 +1,26 @@
 """The counting rules: what a word, sentence, paragraph, list item, number ... of a response is.
 
-Every checker of the function set counts by these functions and by nothing else. All of them take any string (empty,
-enormous, any script) in linear time and never raise.
+These are the documented readings, by which `check` counts; `blocks.py`, `splitting.py`, `tokens.py` and `signs.py` hold
+the others. All of them take any string (empty, enormous, any script) in linear time and never raise.
 
 | thing | rule |
 |---|---|
 | word | a run of letters (with their marks), digits and underscores, as IFEval counts: "don't" is two words, |
 | | "well-known" two, "3.5" two |
 | spelled word | letters and digits, joined by inner apostrophes and hyphens ("don't" is one): first and last words |
-| character | every code point, spaces and line breaks too, of the text without leading and trailing white space |
+| character | every code point of the composed form (NFC), spaces and line breaks too, of the text without white space |
+| | at its ends |
 | line | ends at `\\n`, `\\r\\n` or `\\r`; only lines that hold something other than white space count |
-| paragraph | a block of lines between blank lines |
-| code block | from a line that starts with three backticks or tildes to the next such line, or to the end |
+| paragraph | a block of lines between blank lines; a horizontal rule is none |
+| code block | from a line of three or more backticks or tildes to a line of as many of the same sign, or to the |
+| | end; a line that closes its own backticks is inline code |
 | sentence | ends at `.`, `!`, `?` or an ellipsis, with closing quotes, before white space and no small letter, or at |
-| | the end of a block or list item; never at an abbreviation ("Dr."), an initial or a decimal; headings and |
-| | code are none |
-| bullet item | a line of `-`, `*`, `+` or `•`, white space, text, at any indent, outside code blocks |
-| numbered item | a line of `1.`, `1)` or `Step 1`, then text, at any indent, outside code blocks |
+| | the end of a block or list item; never at an abbreviation ("Dr."), an initial or a decimal; headings, rows of |
+| | tables and code are none |
+| bullet item | a line of `-`, `*`, `+`, `•` or another bullet sign, white space, text, at any indent, in quotes too, |
+| | outside code blocks |
+| numbered item | a line of `1.`, `1)`, `(1)` or `Step 1`, in bold or a heading too, then text, at any indent, outside |
+| | code blocks |
 | heading | a line of one to six `#`, white space, text, outside code blocks |
 | bold part | `**text**` or `__text__` within one line, outside code blocks |
 | number | digits, with inner points and commas ("1,000" is one), at the start of a word; list numbers do not count |
@@ -26,8 +30,8 @@ enormous, any script) in linear time and never raise.
 | inline code | text between two single backticks of one line, outside code blocks |
 | year | four digits from 1000 to 2099, part of no longer number, word or percentage |
 | percentage | a digit, then `%`, "percent" or "per cent" |
-| emoji | a pictograph, a symbol of the blocks U+2600 to U+27BF, or a flag; no digit or sign with a variant |
-| question | a sentence that ends with a question mark; closing quotes and brackets may follow |
+| emoji | a character shown as a picture by default or by a variation selector (U+FE0F), and hearts |
+| question | a sentence that ends with a question mark; an exclamation mark, closing quotes and brackets may follow |
 | average, share | of words, rounded to a whole number; a threshold's margin covers what that leaves open |
 | ending | the words, or with their marks the characters, before trailing white space (and double quotes) |
 """
