@@ -1,4 +1,4 @@
-"""Write the generated tables of docs/instructions.md: all functions, and the counting rules.
+"""Write the generated tables of docs/instructions.md: all functions, the counting rules, and what is drawn how often.
 
     python docs/instruction_tables.py
 
@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from instruction_demand import demand
 
 from mapl_ray.instructions import REGISTRY, Instruction, InstructionFunction
 from mapl_ray.instructions import text as rules
@@ -25,9 +29,9 @@ _RESPONSES = (
 _SEEDS = 60
 
 
-def tables() -> dict[str, str]:
+def tables(page: str) -> dict[str, str]:
     """Name of a generated part of the page -> its Markdown."""
-    return {"functions": _functions(), "counting": _counting()}
+    return {"functions": _functions(), "counting": _counting(), "demand": demand(page)}
 
 
 def ifeval_ids(function: InstructionFunction) -> set[str]:
@@ -38,7 +42,7 @@ def ifeval_ids(function: InstructionFunction) -> set[str]:
 
 def filled(page: str) -> str:
     """The page with its generated parts renewed."""
-    for name, table in tables().items():
+    for name, table in tables(page).items():
         part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         page = part.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", page)
     return page

@@ -19,13 +19,14 @@ from mapl_ray.instructions.features import Features
 Goal = tuple[Instruction, bool]
 Edit = Callable[[str, random.Random], str]
 
-STEPS = (40, 200, 1500)
-STARTS = 6
-MAX_CHARS = 12_000
+# Rounds: tries from each start, starts, the longest text. Short texts are quick, and most that is wanted is in them.
+ROUNDS = ((60, 4, 300), (150, 5, 1500), (600, 6, 5000), (1500, 6, 12_000))
+EMPTY, SHORT = Features(""), Features("It rains.")
 FILLER = "We walked home slowly before noon and sat down near that old wall to rest our tired feet"
+TOKENS = [a + b for a in "bcdfghjklmnpqrst" for b in "aeiou"] + [a + b for a in "aeiou" for b in "bcdgklmnprstz"]
 PARTS = (
     "- tea and bread", "* milk", "1. Wash it", "2. Dry it", "## A heading", "**bold**", "__bold__", "`code`",
-    "```\nrun it\n```", "[a page](https://example.org)", "| a | b |\n|---|---|\n| 1 | 2 |", "\U0001f642", "Is it so?",
+    "```\nrun it\n```", "[a page](https://example.org)", "| a | b |\n|---|---|\n| c | d |", "\U0001f642", "Is it so?",
     "Stop!", "(an aside)", '"a quotation"', "a \u2013 b", "7", "1987", "40%", "a: b", "a; b", "a, b, c, d, e, f",
     "I saw my own.", "You know yours.", "We have ours.", "He saw her.", "NASA USA", "caf\u00e9", "internationalization",
     "zzz", "The end. The rest.", "P.S. It rains.", "<<Title>>", "[name] [place] [date]",
@@ -36,7 +37,7 @@ MARKS = ',;:!?()"\u201c\u201d\u2013\u2014*#`|_[]<>-\u2022.'
 def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | None:
     """A text with the wanted verdict on every instruction, or None where none was found."""
     best: list[tuple[int, int, str]] = []
-    for start in starts:
+    for start in (*starts, EMPTY, SHORT):
         wrong = _wrong(start, goals)
         if not wrong:
             return start.text
@@ -46,19 +47,26 @@ def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | 
     general = [*_general(), *_wordy(words)]
     own = [edit for instruction, _ in goals for edit in _own(instruction)]
     rng = random.Random(seed)
-    for steps in STEPS:  # most are found soon; a hard one is tried for longer
-        for wrong, _, text in best[:STARTS]:
-            if (found := _climb(text, wrong, goals, (general, own or general), steps, rng)) is not None:
+    edits = general, own or general
+    for steps, number, longest in ROUNDS:  # a hard one is tried for longer
+        for wrong, _, text in [one for one in best if one[1] <= longest][:number]:
+            if (found := _climb(text, wrong, goals, edits, steps, longest, rng)) is not None:
                 return found
     return None
 
 
 def _climb(
-    text: str, wrong: int, goals: Sequence[Goal], edits: tuple[list[Edit], list[Edit]], steps: int, rng: random.Random
+    text: str,
+    wrong: int,
+    goals: Sequence[Goal],
+    edits: tuple[list[Edit], list[Edit]],
+    steps: int,
+    longest: int,
+    rng: random.Random,
 ) -> str | None:
     for _ in range(steps):
         changed = rng.choice(edits[rng.random() < 0.6])(text, rng)
-        if len(changed) > MAX_CHARS:
+        if len(changed) > longest:
             continue
         now = _wrong(Features(changed), goals)
         if not now:
@@ -117,6 +125,9 @@ def _wordy(words: list[str]) -> Iterator[Edit]:
                 yield lambda text, rng, pool=pool, size=size, joint=joint: joint.join(_some(pool, size, rng))
                 yield lambda text, rng, pool=pool, size=size, joint=joint: joint.join((text, *_some(pool, size, rng)))
     yield lambda text, rng: f"{text} {''.join(_some(small, 12, rng))}"
+    for size in (12, 40, 130):
+        yield lambda text, rng, size=size: " ".join(rng.sample(TOKENS, size))
+        yield lambda text, rng, size=size: f"{text} {' '.join(rng.sample(TOKENS, size))}"
     yield lambda text, rng: json.dumps(text)
     yield lambda text, rng: json.dumps([*text.split("\n"), *_some(small, 20, rng)], indent=1)
 
