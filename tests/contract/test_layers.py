@@ -110,6 +110,17 @@ def test_layers_load_without_what_they_may_not_know() -> None:
     assert set(loaded) == set(ORDER)
 
 
+def test_help_and_mistakes_of_a_config_load_no_heavy_library() -> None:
+    code = (
+        "import contextlib, sys\nfrom mapl_ray.cli import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(['--help'])\n"
+        "assert main(['train', 'rm', 'train.zero_stage=9']) == 2\n"
+        f"print(*sorted({{'torch', 'transformers', *{HEAVY}}} & {{*sys.modules}}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, ""), done.stderr
+
+
 def test_files_are_small() -> None:
     large = {str(f.relative_to(PACKAGE)): n for f in files() if (n := len(f.read_text().splitlines())) > 400}
     assert large == {}
