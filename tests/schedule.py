@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def files_with(fixture: str) -> tuple[str, ...]:
+    """Test files, as in node ids, in which a test or fixture asks for the fixture."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return tuple(str(f.relative_to(ROOT)) for f in files if f"{fixture}: None" in f.read_text(encoding="utf-8"))
+
+
 # Files that share a session's fixture: a Ray cluster, ranks that train, a cluster over hosts. Each group is run by one
 # process, in the order of collection.
-GROUPS = {
-    "ray": (
-        "tests/distributed/test_evaluate_stage.py",
-        "tests/distributed/test_runtime.py",
-        "tests/distributed/test_score_pairs.py",
-        "tests/distributed/test_scoring_stage.py",
-        "tests/distributed/test_synthesis_stage.py",
-        "tests/distributed/test_torch_network.py",
-        "tests/test_mistakes.py",
-    ),
-    "ranks": ("tests/training/",),
-    "hosts": ("tests/multihost/",),
-}
+GROUPS = {"ray": files_with("local_ray"), "ranks": ("tests/training/",), "hosts": ("tests/multihost/",)}
 # Longest first, so that both processes end at about the same time; the other files follow, those of many tests first.
 LONGEST = ("ray", "ranks", "tests/distributed/test_pipeline.py", "tests/scoring/", "hosts", "tests/distributed/")
 
