@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import ray
 
@@ -19,13 +20,15 @@ _STDERR = 2
 
 
 @cache
-def notice_given() -> None:
-    """Have Ray give its notice now, unseen: about an actor that does nothing and leaves."""
+def notice_given() -> Any:
+    """Have Ray give its notice now, unseen: about an actor that does nothing, and is returned.
+
+    It is kept as long as the process: Ray logs an error about an actor that is dropped while it starts.
+    """
     actor_class = ray.remote(num_cpus=0, max_restarts=1)(_Nobody)
     argument = ray.put(None)
     with _stderr_closed():
-        actor = actor_class.remote(argument)
-    actor.__ray_terminate__.remote()
+        return actor_class.remote(argument)
 
 
 class _Nobody:
