@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 import unicodedata
 import uuid
@@ -14,6 +15,8 @@ from mapl_ray.records import Judgement
 
 # Characters that are letters or symbols by category and show nothing: Hangul fillers and the blank Braille pattern.
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+# What texts may hold unseen: soft hyphen, zero-width characters, marks of direction, byte order mark.
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _EXACT_FLOATS = 2**53  # from here on, neighboring whole numbers are the same float
 
 
@@ -57,9 +60,7 @@ def visible(value: str) -> bool:
 
 def same_text(value: str) -> str:
     """What two texts that look alike have in common: NFC, without invisible characters and white space at the ends."""
-    if not value.isascii():
-        value = "".join(char for char in unicodedata.normalize("NFC", value) if unicodedata.category(char) != "Cf")
-    return value.strip()
+    return value.strip() if value.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", value)).strip()
 
 
 def blank(value: Any) -> bool:

@@ -9,8 +9,7 @@ tokens of chat templates (`<|im_start|>`) are never plain text. Every pattern he
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mapl_ray.preferences.fields import RowError, text, visible
 from mapl_ray.records import Message
@@ -31,10 +30,12 @@ _TOKEN = re.compile(
     r"<\|[A-Za-z_]{1,40}\|>|<\uff5c[^\uff5c\n]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT)\]"
     r"|<</?SYS>>|<extra_id_[01]>"
 )
+_TOKEN_LITERALS = ("<|", "<\uff5c", "_of_turn>", "INST]", "SYSTEM_PROMPT]", "SYS>>", "<extra_id_")
 # The last line of a prompt that waits for the assistant's turn.
 _WAITING = re.compile(
     r"###\s{0,3}(?:Response|Assistant|Answer|Output)\s?:|(?:Assistant|ASSISTANT|AI|Bot)\s?:|.{0,4000}[ .>]ASSISTANT:"
 )
+_EXPECTED = "plain text, or a conversation that is rendered whole in a dialect that docs/data.md lists"
 _ALPACA_BEGINS = "Below is an instruction that describes a task"
 
 
@@ -44,24 +45,28 @@ class Dialect:
 
     name: str
     opener: re.Pattern[str]
+    literals: tuple[str, ...]  # a text without any of them has no opener: looked for first, since that is faster
     is_words: bool = False  # the mark is plain words, which ordinary text may hold
     begins_with_user: bool = False  # the first turn has no mark: it is the user's
-    roles: Mapping[str, str] = field(default_factory=lambda: _ROLES)
 
 
 DIALECTS = (
-    Dialect("ChatML", re.compile(r"<\|im_start\|>(\w{1,30})(?:\n|<\|im_sep\|>)")),
-    Dialect("Llama 3", re.compile(r"<\|start_header_id\|>(\w{1,30})<\|end_header_id\|>")),
-    Dialect("Llama 4", re.compile(r"<\|header_start\|>(\w{1,30})<\|header_end\|>")),
-    Dialect("Gemma", re.compile(r"<start_of_turn>(\w{1,30})\n")),
-    Dialect("Zephyr, Phi-3", re.compile(r"<\|(system|user|assistant)\|>")),
-    Dialect("HelpSteer", re.compile(r"<extra_id_[01]>(System|User|Assistant)\n"), begins_with_user=True),
-    Dialect("HH", re.compile(r"(?:\A\n{0,2}|\n\n)(Human|Assistant):"), is_words=True),
-    Dialect("### Human", re.compile(r"(?:\A|\n)### (Human|User|Assistant|System):"), is_words=True),
+    Dialect("ChatML", re.compile(r"<\|im_start\|>(\w{1,30})(?:\n|<\|im_sep\|>)"), ("<|im_start|>",)),
+    Dialect("Llama 3", re.compile(r"<\|start_header_id\|>(\w{1,30})<\|end_header_id\|>"), ("<|start_header_id|>",)),
+    Dialect("Llama 4", re.compile(r"<\|header_start\|>(\w{1,30})<\|header_end\|>"), ("<|header_start|>",)),
+    Dialect("Gemma", re.compile(r"<start_of_turn>(\w{1,30})\n"), ("<start_of_turn>",)),
+    Dialect("Zephyr, Phi-3", re.compile(r"<\|(system|user|assistant)\|>"), ("<|system|>", "<|user|>", "<|assistant|>")),
+    Dialect(
+        "HelpSteer", re.compile(r"<extra_id_[01]>(System|User|Assistant)\n"), ("<extra_id_",), begins_with_user=True
+    ),
+    Dialect("HH", re.compile(r"(?:\A\n{0,2}|\n\n)(Human|Assistant):"), ("Human:", "Assistant:"), is_words=True),
+    Dialect("### Human", re.compile(r"(?:\A|\n)### (Human|User|Assistant|System):"), ("### ",), is_words=True),
 )
 _HH = next(dialect for dialect in DIALECTS if dialect.name == "HH")
-_LLAMA_2 = Dialect("Llama 2, Mistral", re.compile(r"\[(/?INST)\]"))
-_ALPACA = Dialect("Alpaca", re.compile(r"(?:\A|\n)### (Instruction|Input|Response):"), is_words=True)
+_LLAMA_2 = Dialect("Llama 2, Mistral", re.compile(r"\[(/?INST)\]"), ("[INST]",))
+_ALPACA = Dialect("Alpaca", re.compile(r"(?:\A|\n)### (Instruction|Input|Response):"), ("### Response:",), True)
+# A text without any of them has no marker.
+_ALL_LITERALS = (*_TOKEN_LITERALS, "[INST]", "### ", "Human:", "Assistant:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +83,18 @@ def read_rendered(field_: str, value: str, prompt: bool) -> Rendered | None:
     `prompt`: whether it is a prompt, which may end where the assistant's turn begins. Raises `RowError`, naming the
     mark, for a text that looks rendered and can't be parsed.
     """
+    if not _has_any(_ALL_LITERALS, value):
+        if prompt:
+            _refuse_waiting(field_, value)
+        return None
     given = _without_begin(value)
     for dialect in DIALECTS:
-        if (first := dialect.opener.search(given)) is None:
+        if not _has_any(dialect.literals, given) or (first := dialect.opener.search(given)) is None:
             continue
         at_head = dialect.begins_with_user or not given[: first.start()].strip()
         if at_head and (not dialect.is_words or _is_transcript(given, first, dialect)):
             return Rendered(_turns(field_, given, dialect, prompt), dialect)
-    if _LLAMA_2.opener.match(given.lstrip()):
+    if given.lstrip().startswith("[INST]"):
         return Rendered(_llama_2_turns(field_, given, prompt), _LLAMA_2)
     sections = _alpaca_sections(given, prompt)
     if sections is not None:
@@ -105,6 +114,8 @@ def read_transcript(field_: str, value: str) -> tuple[Message, ...]:
 
 def without_end(value: str) -> str:
     """A text without the marks that end a turn (`<|im_end|>`, `</s>`); as it is where it has none."""
+    if not value.rstrip().endswith(">"):
+        return value
     # `<s>...</s>` is also how HTML strikes text out.
     marks = [mark for mark in _END if mark != "</s>" or "<s>" not in value]
     kept = end = len(value)
@@ -119,16 +130,23 @@ def without_end(value: str) -> str:
 
 def refuse_marks(field_: str, value: str, prompt: bool, dialect: Dialect | None = None) -> None:
     """Raise `RowError` for a text with a mark that only a chat template writes, or one of `dialect`."""
-    expected = "plain text, or a conversation that is rendered whole in a dialect that docs/data.md lists"
-    found = _TOKEN.search(value) or (dialect.opener.search(value) if dialect is not None else None)
+    found = _TOKEN.search(value) if _has_any(_TOKEN_LITERALS, value) else None
+    if found is None and dialect is not None:
+        found = dialect.opener.search(value)
     if found is not None:
-        raise RowError(field_, f"looks rendered: has the marker {found[0].strip()!r}", expected, value)
+        raise RowError(field_, f"looks rendered: has the marker {found[0].strip()!r}", _EXPECTED, value)
+    if prompt:
+        _refuse_waiting(field_, value)
+
+
+def _refuse_waiting(field_: str, value: str) -> None:
+    """Raise `RowError` for a prompt that ends where an assistant's turn begins."""
     last = value.rstrip()[-4100:].rpartition("\n")[2].strip()
-    if prompt and _WAITING.fullmatch(last):
+    if _WAITING.fullmatch(last):
         mark = last.rpartition(" ")[2] if last.endswith("ASSISTANT:") else last
-        raise RowError(field_, f"looks rendered: ends with the marker {mark!r}", expected, value)
-    if prompt and value.lstrip().startswith("Instruct:") and last == "Output:":
-        raise RowError(field_, "looks rendered: ends with the marker 'Output:'", expected, value)
+        raise RowError(field_, f"looks rendered: ends with the marker {mark!r}", _EXPECTED, value)
+    if value.lstrip().startswith("Instruct:") and last == "Output:":
+        raise RowError(field_, "looks rendered: ends with the marker 'Output:'", _EXPECTED, value)
 
 
 def _is_transcript(given: str, first: re.Match[str], dialect: Dialect) -> bool:
@@ -142,7 +160,7 @@ def _turns(field_: str, given: str, dialect: Dialect, prompt: bool) -> tuple[Mes
     pieces = [("user", before)] if before.strip() else []
     for index, opener in enumerate(openers):
         end = openers[index + 1].start() if index + 1 < len(openers) else len(given)
-        role = dialect.roles.get(opener[1])
+        role = _ROLES.get(opener[1])
         if role is None:
             raise RowError(field_, f"rendered ({dialect.name}): unknown role {opener[1]!r}", "system|user|assistant")
         pieces.append((role, given[opener.end() : end]))
@@ -168,6 +186,8 @@ def _llama_2_turns(field_: str, given: str, prompt: bool) -> tuple[Message, ...]
 
 def _alpaca_sections(given: str, prompt: bool) -> tuple[str, list[tuple[str, str]]] | None:
     """The text before the first `###` section and the sections by name; None for a text that is not Alpaca's."""
+    if not _has_any(_ALPACA.literals, given):
+        return None
     parts = _ALPACA.opener.split(given)
     sections = list(zip(parts[1::2], parts[2::2], strict=True))
     names = [name for name, _ in sections]
@@ -206,6 +226,10 @@ def _messages(field_: str, pieces: list[tuple[str, str]], dialect: Dialect, prom
     if not messages:
         raise RowError(field_, f"rendered ({dialect.name}) and without a turn", "a conversation")
     return tuple(messages)
+
+
+def _has_any(literals: tuple[str, ...], value: str) -> bool:
+    return any(literal in value for literal in literals)
 
 
 def _without_begin(value: str) -> str:
