@@ -15,7 +15,7 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
-from mapl_ray.errors import UserError
+from mapl_ray.errors import UserError, first_line
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.kinds import Kind, check_kind, read_config
 from mapl_ray.models.quiet import quiet_transformers
@@ -37,7 +37,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     folder = local_directory(path, weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the libraries raise whatever a damaged file makes them do
         raise _unloadable(path, "tokenizer", error) from None
     if tokenizer.eos_token_id is None:
         raise UserError(f"{path}: the tokenizer has no EOS token; responses could not be told to end.")
@@ -191,7 +191,7 @@ def _differentiable(model: Any) -> Any:
 
 
 def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0]
+    reason = first_line(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
     return UserError(f"{path}: the {what} could not be loaded: {reason}")
 
 
