@@ -46,9 +46,10 @@ class Learner:
     """A model with its optimizer, and one step in any way."""
 
     def __init__(self, method: str, directory: Path, device: str, dtype: Any, pad_token_id: int) -> None:
+        head = {"seed": 0} if method == "rm" else {}  # of a fresh one
         load = load_reward_model if method == "rm" else load_policy
         self.method, self.device, self.dtype, self.pad = method, device, dtype, pad_token_id
-        self.model = load(directory, dtype, device=device).to(device)
+        self.model = load(directory, dtype, device=device, **head).to(device)
         self.model.config.use_cache = False
         self.plain = self.model.config._attn_implementation
         prepare_for_trees(self.model)
