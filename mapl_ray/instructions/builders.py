@@ -37,9 +37,13 @@ def span_verdict(span: Span, args: Args) -> Verdict:
 
 def _spans(name: str, value: Callable[[Features], int], span: Callable[[Features], Span] | None) -> SpanOf:
     """The span of a text under all readings, the documented one among them, computed once a text."""
-    if span is None:
-        return lambda text: text.measure(f"{name} span", lambda text: Span.over(text.measure(name, value)))
-    return lambda text: text.measure(f"{name} span", lambda text: Span.over(text.measure(name, value), span(text)))
+    key = f"{name} span"
+
+    def of(text: Features) -> Span:
+        documented = text.measure(name, value)
+        return Span.over(documented) if span is None else Span.over(documented, span(text))
+
+    return lambda text: text.measure(key, of)
 
 
 def count_function(
@@ -112,9 +116,14 @@ def presence_function(
     says whether the thing is there for every reader: None where that is arguable; without it, readers agree.
     """
 
-    def seen(text: Features) -> Verdict:
+    key = f"{name} seen"
+
+    def of(text: Features) -> Verdict:
         there = text.measure(name, present)
-        return there if surely is None or text.measure(f"{name} surely", surely) is there else None
+        return there if surely is None or surely(text) is there else None
+
+    def seen(text: Features) -> Verdict:
+        return text.measure(key, of)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
         sides = {wanted(seen(text), flag) for text, flag in case.flags}
