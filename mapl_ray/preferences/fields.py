@@ -55,7 +55,7 @@ def text(field: str, value: Any) -> str:
 
 def visible(value: str) -> bool:
     """Whether a text holds more than white space and characters that show nothing, such as U+200B."""
-    return any(not _shows_nothing(char) for char in value)
+    return "!" <= value[:1] <= "~" or any(not _shows_nothing(char) for char in value)
 
 
 def same_text(value: str) -> str:

@@ -229,7 +229,7 @@ def _messages(field_: str, pieces: list[tuple[str, str]], dialect: Dialect, prom
 
 
 def _has_any(literals: tuple[str, ...], value: str) -> bool:
-    return any(literal in value for literal in literals)
+    return any(map(value.__contains__, literals))
 
 
 def _without_begin(value: str) -> str:
