@@ -161,7 +161,7 @@ def _train(args: argparse.Namespace) -> int:
     with progress(f"mapl train {args.method}", silence=WAITING_SECONDS):
         from mapl_ray.distributed import pipeline
 
-        with pipeline.session(config, (f"train {args.method}",)):
+        with pipeline.session(config, (f"train {args.method}",), baseline=args.baseline):
             pipeline.train(config, args.method, baseline=args.baseline)
     return 0
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -29,6 +31,8 @@ from mapl_ray.errors import UserError
 from mapl_ray.records import SCHEMA_VERSION, Rejection, RelationGroup, canonical_json
 
 MANIFEST = "manifest.json"
+# Names of this module's files, whole and being written; others in the folder are somebody else's.
+_OURS = re.compile(r"\.?((part|notes)-\d{5,}\.json|part-\d{5,}\.parquet|rejected-\d{5,}\.jsonl)(\.[0-9a-f]{12}\.tmp)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,35 @@ def fingerprint_of(value: Any) -> str:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, fsync it, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # pods share process ids
     try:
         write(aside)
         with aside.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(aside, path)
+        sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a file is lost in a power cut if the rename that named it is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have all files below a folder, and their names, on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -166,10 +191,9 @@ def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part])
     keep = {name for p in ordered for name in (p.file, _entry_path(directory, p.index).name)}
     keep |= {_notes_path(directory, p.index).name for p in ordered}
     keep |= {f"rejected-{p.index:05d}.jsonl" for p in ordered if p.rejected}
-    for pattern in ("part-*", "rejected-*", "notes-*", ".*.tmp"):
-        for stale in directory.glob(pattern):
-            if stale.name not in keep:
-                stale.unlink()
+    for stale in directory.iterdir():
+        if _OURS.fullmatch(stale.name) and stale.name not in keep:
+            stale.unlink()
     write_json(directory / MANIFEST, asdict(manifest))
     return manifest
 

@@ -19,6 +19,13 @@ WORKERS_LINE = re.compile(r"(\x1b\[\d+m)?\(")  # Ray shows it at any time: the c
 PAIR = {"prompt": "Why is the sky blue?", "chosen": "Sunlight scatters in the air.", "rejected": "It just is."}
 
 
+def give_groups(folder: Path, groups: list[RelationGroup]) -> Path:
+    """A finished data set of one part; the part's file."""
+    part = write_part(folder, 0, [group.to_row() for group in groups], [], GROUP_SCHEMA, "f")
+    commit(folder, "synthesize", "f", [part])
+    return folder / part.file
+
+
 @pytest.fixture
 def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Told:
     """`told(words...)` runs a command that must end with 2 and returns its one line."""
@@ -77,10 +84,7 @@ def test_half_written_parquet(local_ray: None, told: Told, tmp_path: Path) -> No
 
 
 def test_half_written_groups(told: Told, tmp_path: Path, grid_groups: Callable[[int], list[RelationGroup]]) -> None:
-    folder = tmp_path / "runs" / "given" / "groups" / "train"
-    part = write_part(folder, 0, [group.to_row() for group in grid_groups(3)], [], GROUP_SCHEMA, "f")
-    commit(folder, "synthesize", "f", [part])
-    file = folder / part.file
+    file = give_groups(tmp_path / "runs" / "given" / "groups" / "train", grid_groups(3))
     file.write_bytes(file.read_bytes()[:200])
     message = told("export", "--format", "trl", "--output", str(tmp_path / "out.jsonl"), "data_run=given")
     assert str(file) in message
@@ -110,15 +114,24 @@ def test_an_option_of_the_other_method(told: Told) -> None:
 
 
 @pytest.mark.ray
-def test_more_workers_than_the_cluster_holds(local_ray: None, told: Told) -> None:
-    message = told("train", "rm", "train.num_workers=64")
+def test_more_workers_than_the_cluster_holds(
+    local_ray: None, told: Told, tmp_path: Path, grid_groups: Callable[[int], list[RelationGroup]]
+) -> None:
+    for split in ("train", "eval"):
+        give_groups(tmp_path / "runs" / "given" / "groups" / split, grid_groups(3))
+    message = told("train", "rm", "train.num_workers=64", "data_run=given")
     assert "train rm wants 64 x (1 CPU + 0 GPU)" in message
     assert f"{CPUS} CPU" in message
     assert "Lower train.num_workers" in message
 
 
-def test_nothing_to_train_on(told: Told) -> None:
-    assert "does not exist. Run the stage that makes it" in told("export", "--format", "trl", "--output", "x.jsonl")
+@pytest.mark.parametrize("command", ["export --format trl --output x.jsonl", "score", "train rm", "train dpo", "tune"])
+def test_nothing_to_work_on(told: Told, command: str) -> None:
+    assert "does not exist. Run the stage that makes it" in told(*command.split())
+
+
+def test_no_trained_model_to_evaluate(told: Told) -> None:
+    assert "no trained model to evaluate. Run `mapl train rm`" in told("evaluate")
 
 
 def test_no_trained_model_to_report_on(told: Told) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mapl_ray.errors import UserError
 from mapl_ray.records import PAIR_SCHEMA, Rejection
-from mapl_ray.shards import commit, finished, finished_part, read_manifest, read_part, write_part
+from mapl_ray.shards import MANIFEST, commit, finished, finished_part, read_manifest, read_part, write_part
 
 
 def row(pair_id: str) -> dict[str, object]:
@@ -76,3 +76,18 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="surrogates not allowed"):
         write_part(tmp_path, 0, [row("\ud800")], [], PAIR_SCHEMA, "f")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_commit_removes_its_own_names_alone(tmp_path: Path) -> None:
+    ours = [
+        "part-00001.parquet", "part-00001.json", "notes-00001.json", "rejected-00001.jsonl", "part-123456.parquet",
+        ".part-00000.parquet.0123456789ab.tmp",
+    ]  # fmt: skip
+    others = [
+        "part-time.csv", "part-1.parquet", "part-00001.parquet.bak", "notes-of-mine.md", "rejected-by-hand.jsonl",
+        ".mine.tmp", ".part-00000.parquet.tmp",
+    ]  # fmt: skip
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("x")
+    commit(tmp_path, "prepare", "f", [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, MANIFEST])

@@ -18,7 +18,7 @@ from benchmarks.reliability.runs import (
     training_words,
     undisturbed_training,
 )
-from mapl_ray.training.checkpoint import checkpoint_path, writing_path
+from mapl_ray.training.checkpoint import checkpoint_path
 
 WORKER = "RayTrainWorker"
 
@@ -40,7 +40,7 @@ def in_mid_checkpoint(scene: Scene) -> Outcome:
     def moment(run: Path, command: Command) -> bool:
         folder, step = run / "rm" / "checkpoints", scene.rng.randrange(2 * INTERVAL, STEPS, INTERVAL)
         killed_in.append(checkpoint_path(folder, step))
-        return wait_until(writing_path(folder, step).exists, command)
+        return wait_until(lambda: any(folder.glob(f"writing-{checkpoint_path(folder, step).name}-*")), command)
 
     def after(outcome: Outcome) -> None:
         outcome.check("the checkpoint at hand was not whole yet", not killed_in[-1].exists())

@@ -23,7 +23,7 @@ from mapl_ray.evaluation.set_results import SetResults, following_results, prefe
 from mapl_ray.evaluation.variants import make_variants
 from mapl_ray.evaluation.workload import ScoredWorkload, Workload, make_workload
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.models import load_tokenizer
+from mapl_ray.models import load_tokenizer, model_identity
 from mapl_ray.records import RelationGroup
 from mapl_ray.scoring import check_same_tokenizer
 from mapl_ray.shards import read_groups, read_manifest, write_rejections
@@ -52,15 +52,17 @@ def run_evaluation(config: RunConfig) -> Results:
     names = [model.name for model in models]
     pairs = pairs_with_the_first(names) if given else baseline_pairs(names)
     tokenizers = {model.name: load_tokenizer(model.path, model.revision) for model in models}
+    data = {**digests, **{f"set {one.name}": one.digest for one in sets}}
     provenance = collect_provenance(
         seed=config.seed,
-        data={**digests, **{f"set {one.name}": one.digest for one in sets}},
+        data=data,
         chat_templates={name: tokenizer.chat_template for name, tokenizer in tokenizers.items()},
         counts={
             "held-out groups": len(work.held_out),
             "held-out groups left out as too long": len(work.left_out) - work.refused,
             "held-out groups left out by a chat template": work.refused,
         },
+        settings={"data": data, **_settings(config, models)},
     )
     return evaluate_models(
         work.held_out,
@@ -75,6 +77,15 @@ def run_evaluation(config: RunConfig) -> Results:
         variants=scored.variants,
         sets={one.name: _set_results(config, one, work, scored, answers.get(one.name, {}), pairs) for one in sets},
     )
+
+
+def _settings(config: RunConfig, models: Sequence[Checkpoint]) -> dict[str, Any]:
+    """All but the data that decides the numbers."""
+    return {
+        "seed": config.seed,
+        "models": {model.name: model_identity(model.path, model.revision) for model in models},
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"cpus", "gpus", "micro_batch_size"}),
+    }
 
 
 def model_name(method: Method, baseline: bool) -> str:

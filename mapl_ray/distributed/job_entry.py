@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-# Set by Ray for the entry point of every job, however it was submitted.
-_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+from mapl_ray.distributed.worker_environment import in_a_job
 
 
 def job_arguments(arguments: Sequence[str]) -> list[str]:
@@ -16,6 +14,6 @@ def job_arguments(arguments: Sequence[str]) -> list[str]:
     machine. An address that the user gives as an override stays. Outside a job nothing changes.
     """
     given = any(argument.startswith("cluster.address=") for argument in arguments)
-    if _IN_A_JOB not in os.environ or given:
+    if given or not in_a_job():
         return list(arguments)
     return [*arguments, "cluster.address=auto"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
+from mapl_ray.aside import set_aside
+from mapl_ray.config import Method, RunConfig
 from mapl_ray.distributed.evaluate import model_name, run_evaluation
 from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.resources import check_one, check_stage, with_pair_scoring
+from mapl_ray.distributed.run_folder import check_run_folder, leases, training_of
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.synthesize import run_synthesis
@@ -18,7 +22,7 @@ from mapl_ray.distributed.train_in_turn import Training, run_in_turn
 from mapl_ray.distributed.tune import run_tune
 from mapl_ray.distributed.watch import watched
 from mapl_ray.errors import UserError
-from mapl_ray.evaluation import results_table
+from mapl_ray.evaluation import Results, results_table
 from mapl_ray.progress import WAITING_SECONDS, progress
 from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import write_json
@@ -26,14 +30,16 @@ from mapl_ray.training import TrainResult
 
 
 @contextmanager
-def session(config: RunConfig, stages: tuple[str, ...]) -> Iterator[None]:
-    """Ray for the stages named, after checking that each of them fits what is there."""
+def session(config: RunConfig, stages: tuple[str, ...], *, baseline: bool = False) -> Iterator[None]:
+    """Ray for the stages named, after checking that each of them fits what is there; `baseline` is of `train`."""
     check_inputs(config, stages)
-    with ray_session(config.cluster, searches="tune" in stages):
-        resources = available_resources()
-        for stage in with_pair_scoring(stages, config):
-            check_stage(stage, config, resources)
-        yield
+    with leases(config, stages, baseline=baseline):
+        check_run_folder(config, stages, baseline=baseline)
+        with ray_session(config.cluster, searches="tune" in stages):
+            resources = available_resources()
+            for stage in with_pair_scoring(stages, config):
+                check_stage(stage, config, resources)
+            yield
 
 
 def run(config: RunConfig) -> None:
@@ -108,6 +114,7 @@ def evaluate(config: RunConfig) -> None:
     """Measure models on the held-out groups and public sets; `run_dir/evaluation.json` and tables."""
     with _stage("evaluate"):
         results = run_evaluation(config)
+        _keep_other(config.run_dir / "evaluation.json", results)
         write_json(config.run_dir / "evaluation.json", results)
         print(results_table(results), flush=True)
 
@@ -120,11 +127,17 @@ def report(config: RunConfig) -> None:
             print(f"  {build_data_report(config.data_dir)}", flush=True)
 
 
-def training_of(config: RunConfig, method: Method, baseline: bool) -> TrainConfig:
-    """The method's training section; the baseline differs by its loss weights alone."""
-    section = config.training(method)
-    plain = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
-    return section.model_copy(update={"weights": plain}) if baseline else section
+def _keep_other(path: Path, results: Results) -> None:
+    """Set an `evaluation.json` of other models, data or settings aside; one of the same is replaced."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["provenance"]["settings"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError):
+        before = None
+    now = results["provenance"]
+    if now is None or before != now["settings"]:
+        set_aside(path, "of other models, data or settings")
 
 
 @contextmanager

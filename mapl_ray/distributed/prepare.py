@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.aside import set_aside, set_parts_aside
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.templates import template_check, template_digest
-from mapl_ray.errors import UserError
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import build_tiny, check_model_directory
 from mapl_ray.preferences import (
     MARGIN_STAGE,
@@ -34,10 +35,12 @@ from mapl_ray.shards import (
     finished,
     iter_rows,
     read_manifest,
+    write_atomically,
     write_part,
 )
 
 SPLITS = ("train", "eval")
+_BUILD_SECONDS = 600.0  # at the most, to build a tiny model
 
 
 def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
@@ -53,10 +56,13 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     there = {split: finished(folder / split, fingerprint) for split in SPLITS}
     if all(there.values()):
         return {split: manifest for split, manifest in there.items() if manifest is not None}
+    for split in SPLITS:
+        set_parts_aside(folder / split, fingerprint, {fingerprint})
     with progress("read benchmarks"):  # before the hours that reading may take
         contamination = Contamination.load(config.data)
     with Spill(folder / ".spill") as spill, RejectionFile(folder / ".spill" / "rejected.jsonl") as rejected:
         counts = _read(config, spill, rejected)
+        total = sum(counts.values()) + rejected.count
         writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}
         pairs = tracked(spill.sorted(), "look for duplicates and benchmark prompts", "pairs", sum(counts.values()))
         for pair in _kept(pairs, Duplicates(config.data), contamination, rejected):
@@ -66,6 +72,8 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
                 f"data.path={config.data.path!r}: no pair is left to train on: {writers['eval'].rows} were held out, "
                 f"{rejected.count} rows rejected. Lower data.eval_fraction, or look at data.benchmarks."
             )
+        if (now := sum(writer.rows for writer in writers.values()) + rejected.count) != total:
+            raise RunError(f"{folder}: {now} of {total} rows came back. Does another run work there? Run it again.")
         return {split: writers[split].finish(rejected.read() if split == "train" else ()) for split in reversed(SPLITS)}
 
 
@@ -82,11 +90,20 @@ def resolve_model(config: RunConfig) -> str:
         "tiny": config.model.tiny.model_dump(mode="json"),
         "seed": config.seed,
     }
-    if not (directory.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == canonical_json(identity)):
-        shutil.rmtree(directory, ignore_errors=True)
-        build_tiny(directory, _texts(pairs), config.model.tiny, config.seed)
-        mark.write_text(canonical_json(identity), encoding="utf-8")
+    text = canonical_json(identity)
+    if not _is_marked(directory, mark, text):
+        # Stages that run side by side may all need it first.
+        with lease(lease_path(config.data_dir, "model"), patience_seconds=_BUILD_SECONDS):
+            if not _is_marked(directory, mark, text):
+                if directory.is_dir():
+                    set_aside(directory)
+                build_tiny(directory, _texts(pairs), config.model.tiny, config.seed)
+                write_atomically(mark, lambda aside: aside.write_text(text, encoding="utf-8"))
     return str(directory)
+
+
+def _is_marked(directory: Path, mark: Path, text: str) -> bool:
+    return directory.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == text
 
 
 def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str, int]:

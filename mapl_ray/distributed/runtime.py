@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import ray
 
@@ -19,17 +20,11 @@ from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.token_file import ensure_token_file
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
-from mapl_ray.errors import UserError
+from mapl_ray.distributed.worker_environment import QUIET, worker_environment
+from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.progress import WAITING_SECONDS, progress
 
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-_FORWARDED = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
-# Of workers: what the libraries say about themselves would bury a run's own lines.
-_QUIET = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it shows every line of a worker twice
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
-}
 # Of a private cluster, which is one machine and lives as long as the command.
 _PRIVATE = {
     # Reports on usage would leave the machine.
@@ -121,28 +116,36 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Nothing else asks it, and its eight processes take seconds of two cores to start.
         dashboard = {"include_dashboard": searches, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-        ray.init(address="local", num_cpus=config.num_cpus, **dashboard, **options)
+        try:
+            ray.init(address="local", num_cpus=config.num_cpus, **dashboard, **options)
+        except Exception as error:  # Ray raises it bare where its processes do not come up in time
+            raise RunError(f"Ray could not be started on this machine: {str(error).strip()}") from None
         return
-    environment = {name: os.environ[name] for name in _FORWARDED if name in os.environ} | _QUIET
+    _join(config.address, options)
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    """Connect to a cluster that runs. Raises `UserError` with what Ray said where that fails."""
     try:
-        ray.init(address=config.address, runtime_env={"env_vars": environment}, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        ray.init(address=address, runtime_env={"env_vars": worker_environment()}, **options)
+    except ConnectionError as error:
         raise UserError(
-            f"cluster.address={config.address!r}: no Ray cluster could be reached: {reason}. Start one with "
+            f"cluster.address={address!r}: no Ray cluster could be reached: {first_line(error)} Start one with "
             "`ray start --head`, name another, or leave the address out to run on this machine."
         ) from None
+    except (ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise UserError(f"cluster.address={address!r}: Ray refused to connect: {str(error).strip()}") from None
 
 
 def _private_environment(port: int) -> dict[str, str]:
-    """What a private cluster's processes inherit from this one; what the user has set of `_PRIVATE` stays.
+    """What a private cluster's processes inherit from this one; what the user has set stays, but for the address.
 
     Inherited and not a runtime environment of the job: for one of those Ray starts every worker when it is wanted, and
     the workers that it has started in advance are of no use.
     """
-    unset = {name: value for name, value in _PRIVATE.items() if name not in os.environ}
+    unset = {name: value for name, value in (_PRIVATE | QUIET).items() if name not in os.environ}
     # Where two clusters run on a machine, workers would not know which dashboard to ask.
-    return {**unset, **_QUIET, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
+    return {**unset, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
 
 
 @contextmanager

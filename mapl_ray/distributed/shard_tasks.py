@@ -17,6 +17,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from mapl_ray.aside import set_parts_aside
 from mapl_ray.distributed.ray_notice import notice_given
 from mapl_ray.errors import RunError, UserError, first_line, no_space
 from mapl_ray.group_columns import groups_to_table
@@ -48,6 +49,8 @@ class Stage:
     target: Path
     recipe: str  # fingerprint of everything but the source that decides the content
     beside: tuple[Path, ...] = ()  # data sets made of the source, part by part, that the target takes in too
+    results_per_row: int = 1  # rows and rejections of the target for each row of the source
+    cache: bool = False  # what it makes is nobody's result: of other settings or data it is overwritten
 
     @property
     def fingerprint(self) -> str:
@@ -79,6 +82,9 @@ def run_stages(
     """
     whole = [finished(stage.target, stage.fingerprint) for stage in stages]
     wanted = [{} if there else stage.wanted() for stage, there in zip(stages, whole, strict=True)]
+    for stage, there, marks in zip(stages, whole, wanted, strict=True):
+        if there is None and not stage.cache:
+            set_parts_aside(stage.target, stage.fingerprint, marks.values())
     items = [
         {"stage": number, "index": index, "fingerprint": mark}
         for number, (stage, marks) in enumerate(zip(stages, wanted, strict=True))
@@ -86,7 +92,7 @@ def run_stages(
         if finished_part(stage.target, index, mark) is None
     ]
     for stage, there in zip(stages, whole, strict=True):
-        if there is None:  # a stale target must not be taken for this one
+        if there is None:  # a damaged target must not be taken for a whole one
             (stage.target / "manifest.json").unlink(missing_ok=True)
     if items:
         notice_given()
@@ -108,7 +114,7 @@ def run_stages(
             text = f"{stages[0].name}: {row['error']}"
             raise UserError(text) if row.get("mistake") else RunError(text)
     return [
-        (there or _committed(stage, marks), sum(item["stage"] == number for item in items))
+        (_accounted(stage, there or _committed(stage, marks)), sum(item["stage"] == number for item in items))
         for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
     ]
 
@@ -129,6 +135,20 @@ def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:
             "that all nodes share."
         )
     return commit(stage.target, stage.name, stage.fingerprint, [part for part in parts.values() if part is not None])
+
+
+def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
+    """Raises `RunError` for a part with more or fewer results than its source has rows for."""
+    made = {part.index: part for part in manifest.parts}
+    for part in read_manifest(stage.source, verify=False).parts:
+        found, expected = made.get(part.index), part.rows * stage.results_per_row
+        if found is None or found.rows + found.rejected != expected:
+            results = "no" if found is None else found.rows + found.rejected
+            raise RunError(
+                f"{stage.target}: {results} results of part {part.index} of {stage.source}; expected {expected}. "
+                f"Delete {stage.target} and run the stage again."
+            )
+    return manifest
 
 
 def _watched(results: ray.data.Dataset, name: str, total: int) -> list[dict[str, Any]]:

@@ -6,13 +6,12 @@ by word, because Ray runs it through a shell; secrets are never part of it, of t
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ray.util.state import list_nodes
 import mapl_ray
 from mapl_ray.config import RunConfig, load_config, override_text
 from mapl_ray.distributed.job_client import (
+    TERMINAL,
     connect,
     exactly_this_address,
     follow,
@@ -33,14 +33,14 @@ from mapl_ray.distributed.job_client import (
 from mapl_ray.distributed.job_paths import absolute_paths
 from mapl_ray.distributed.job_secrets import refuse_secrets
 from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
-from mapl_ray.errors import RunError
+from mapl_ray.distributed.worker_environment import shell_environment
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.shards import fingerprint_of
 
 __all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
 
 CONFIG_NAME = "submitted.yaml"
 _AGENT_SECONDS = 30.0
-# Switches without secrets that change how the libraries behave; nothing else of the environment is sent.
-FORWARDED = ("HF_HUB_OFFLINE", "DS_ACCELERATOR", "TOKENIZERS_PARALLELISM")
 
 
 def submit(
@@ -74,31 +74,79 @@ def submit(
     words = _entrypoint(written, command, overrides, local=local, python=python)
     refuse_secrets({"a path": "\n".join(words)})  # a variable of the config, replaced
     print(plan(config, command, url, words, warnings, package=package), flush=True)
+    label = " ".join(["mapl", *command])
+    metadata = {
+        "submitted_by": label,
+        "mapl_run": f"{config.output_dir}/{config.name}",
+        "mapl_config": fingerprint_of(config.model_dump(mode="json")),
+    }
+    if (running := _running(client, metadata, url)) is not None:
+        print(f"job {running} runs this command already, with the same config", flush=True)
+        return _followed(client, running, url, wait=wait)
     with _staged(config_path, package=package) as folder:
-        return run_job(client, words, folder, url=url, label=" ".join(["mapl", *command]), wait=wait)
+        return run_job(client, words, folder, url=url, label=label, wait=wait, metadata=metadata)
 
 
 def run_job(
-    client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, label: str, wait: bool = True
+    client: JobSubmissionClient,
+    words: Sequence[str],
+    folder: Path,
+    *,
+    url: str,
+    label: str,
+    wait: bool = True,
+    metadata: Mapping[str, str] | None = None,
 ) -> int:
     """Submit `words` as an entry point with `folder` as its working directory; exit codes as in `submit`."""
-    job_id = _accepted(client, words, folder, url=url, label=label)
-    stop = shlex.join(["ray", "job", "stop", "--address", url, job_id])
-    print(f"job {job_id} submitted; stop it with: {stop}", flush=True)
+    job_id = _accepted(client, words, folder, url=url, metadata={"submitted_by": label, **(metadata or {})})
+    print(f"job {job_id} submitted", flush=True)
+    return _followed(client, job_id, url, wait=wait)
+
+
+def _running(client: JobSubmissionClient, metadata: Mapping[str, str], url: str) -> str | None:
+    """The id of a job that has not ended and does this very thing.
+
+    Raises `UserError` for one of the same command and run with another config. Jobs of other commands are left to the
+    leases of what they write.
+    """
+    for job in client.list_jobs():
+        there = job.metadata or {}
+        same = all(there.get(key) == metadata[key] for key in ("submitted_by", "mapl_run"))
+        if job.status in TERMINAL or not same or job.submission_id is None:
+            continue
+        if there.get("mapl_config") != metadata["mapl_config"]:
+            raise UserError(
+                f"job {job.submission_id} runs `{metadata['submitted_by']}` on {metadata['mapl_run']} with another "
+                f"config. Wait for it, stop it ({_stop_words(url, job.submission_id)}), or give this run another name."
+            )
+        return str(job.submission_id)
+    return None
+
+
+def _stop_words(url: str, job_id: str) -> str:
+    return shlex.join(["ray", "job", "stop", "--address", url, job_id])
+
+
+def _followed(client: JobSubmissionClient, job_id: str, url: str, *, wait: bool) -> int:
+    stop = _stop_words(url, job_id)
+    print(f"stop it with: {stop}", flush=True)
     if not wait:
         return 0
     try:
         code = follow(client, job_id, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"\nno longer following; job {job_id} runs on. Stop it with: {stop}", flush=True)
+        print(f"\nno longer following; job {job_id} runs on. The same command follows it again.", flush=True)
+        print(f"Stop it with: {stop}", flush=True)
         return 130
     print(f"job {job_id}: {client.get_job_status(job_id).value.lower()}", flush=True)
     return code
 
 
-def _accepted(client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, label: str) -> str:
+def _accepted(
+    client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, metadata: dict[str, str]
+) -> str:
     """The id of the job. A cluster that has just started says for some seconds that it has no agent yet."""
-    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    environment = shell_environment()
     deadline = time.monotonic() + _AGENT_SECONDS
     while True:
         try:
@@ -106,7 +154,7 @@ def _accepted(client: JobSubmissionClient, words: Sequence[str], folder: Path, *
                 client.submit_job(
                     entrypoint=shlex.join(words),
                     runtime_env={"working_dir": str(folder), "env_vars": environment},
-                    metadata={"submitted_by": label},
+                    metadata=metadata,
                 )
             )
         except Exception as error:  # Ray raises RuntimeError, ValueError and requests' errors here.

@@ -15,10 +15,13 @@ from mapl_ray.config import RunConfig
 from mapl_ray.distributed.prepare import SPLITS
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages
 from mapl_ray.distributed.train import data_dirs
+from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import load_tokenizer, model_identity
 from mapl_ray.progress import tracked
 from mapl_ray.records import TOKEN_SCHEMA, RelationGroup
 from mapl_ray.shards import fingerprint_of, write_part
+
+_WAIT_SECONDS = 24 * 3600.0  # for another search that makes them
 
 
 def run_tokenization(config: RunConfig, model_path: str) -> Path:
@@ -34,14 +37,18 @@ def run_tokenization(config: RunConfig, model_path: str) -> Path:
     held_out = data_dirs(config)[1]
     sources = dict(zip(SPLITS, (data_dirs(config)[0], held_out), strict=True))
     stages = [
-        Stage("tokenize", source, folder / split, recipe) for split, source in sources.items() if source is not None
+        Stage("tokenize", source, folder / split, recipe, cache=True)
+        for split, source in sources.items()
+        if source is not None
     ]
 
     def compute(shards: ray.data.Dataset) -> ray.data.Dataset:
         arguments = {"stages": stages, "model_path": model_path, "revision": revision}
         return shards.map(_tokenize, fn_kwargs=arguments, num_cpus=1, max_retries=MAX_RETRIES)
 
-    done = run_stages(stages, compute)
+    # Searches of several runs may take the same data.
+    with lease(lease_path(config.data_dir, "tokens"), patience_seconds=_WAIT_SECONDS):
+        done = run_stages(stages, compute)
     rows, made = sum(manifest.rows for manifest, _ in done), sum(parts for _, parts in done)
     print(f"  tokens of {rows} groups, for all trials: {f'{made} parts made' if made else 'already there'}", flush=True)
     return folder

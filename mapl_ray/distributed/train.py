@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray.train
 
+from mapl_ray.aside import set_aside
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
 from mapl_ray.distributed.lean_trainer import LeanTrainer, LeanTrialTrainer
 from mapl_ray.distributed.runtime import preemption_watched
@@ -49,7 +50,7 @@ def run_training(
         say_skipped(result, output)
         return result
     train_config, fingerprint = TrainConfig.model_validate(spec["train"]), spec["fingerprint"]
-    output.mkdir(parents=True, exist_ok=True)
+    make_room(spec)
     storage, name = config.run_dir / "ray", f"{output.name}-{spec['token']}"
 
     def attempt(number: int, workers: int) -> None:
@@ -94,6 +95,16 @@ def checked_spec(
     return worker_spec(config, method, train_config, model_path, output, fingerprint)
 
 
+def make_room(spec: dict[str, Any]) -> None:
+    """The folder to train into; a finished model of other settings or data there is set aside."""
+    from mapl_ray.training import other_result
+
+    output = Path(spec["output"])
+    if other_result(output, spec["fingerprint"]):
+        set_aside(output)
+    output.mkdir(parents=True, exist_ok=True)
+
+
 def finished_of(spec: dict[str, Any]) -> TrainResult | None:
     """The result of this very run if it is there."""
     from mapl_ray.training import finished_result
@@ -122,11 +133,14 @@ def say_skipped(result: TrainResult, output: Path) -> None:
 
 def data_dirs(config: RunConfig) -> tuple[Path, Path | None]:
     """Train and held-out groups: as scored where they are, else as synthesized; no held-out ones if there are none."""
-    found = {}
-    for split in ("train", "eval"):
-        scored = config.data_dir / "scored" / split
-        found[split] = scored if (scored / "manifest.json").is_file() else config.data_dir / "groups" / split
-    return found["train"], found["eval"] if read_manifest(found["eval"]).rows else None
+    train, held_out = (groups_to_train(config, split) for split in ("train", "eval"))
+    return train, held_out if read_manifest(held_out).rows else None
+
+
+def groups_to_train(config: RunConfig, split: str) -> Path:
+    """The groups of a split, as scored where they are, else as synthesized."""
+    scored = config.data_dir / "scored" / split
+    return scored if (scored / "manifest.json").is_file() else config.data_dir / "groups" / split
 
 
 def worker_spec(

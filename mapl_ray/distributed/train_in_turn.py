@@ -23,6 +23,7 @@ from mapl_ray.distributed.train import (
     failure_file,
     failure_of,
     finished_of,
+    make_room,
     make_trainer,
     result_of,
     run_training,
@@ -81,7 +82,7 @@ def _train_on_shared_workers(config: RunConfig, train: TrainConfig, specs: Seque
     from mapl_ray.training import sigterm_watch
 
     for spec in specs:
-        Path(spec["output"]).mkdir(parents=True, exist_ok=True)
+        make_room(spec)
     trainer = make_trainer(
         {"specs": list(specs)},
         train,

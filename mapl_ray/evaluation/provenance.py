@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
+from mapl_ray.shards import fingerprint_of
 from mapl_ray.versions import package_versions
 
 
@@ -23,6 +24,7 @@ class Provenance(TypedDict):
     data: dict[str, str]  # content hash of every data set
     chat_templates: dict[str, str | None]  # sha256 of every model's template
     counts: dict[str, int]
+    settings: str | None  # digest of what was asked: models, data, options that change the numbers
     seed: int
     date: str  # ISO 8601, UTC
     machine: dict[str, Any]
@@ -34,10 +36,12 @@ def collect_provenance(
     data: Mapping[str, str] | None = None,
     chat_templates: Mapping[str, str | None] | None = None,
     counts: Mapping[str, int] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Provenance:
     """Gather provenance.
 
-    `data` maps a data set to its `Manifest.content_hash`, `chat_templates` a model to its template's text.
+    `data` maps a data set to its `Manifest.content_hash`, `chat_templates` a model to its template's text. Of
+    `settings` the digest is kept.
     """
     commit, dirty = _git(Path(__file__).resolve())
     return Provenance(
@@ -47,6 +51,7 @@ def collect_provenance(
         data=dict(data or {}),
         chat_templates={name: text_digest(text) for name, text in (chat_templates or {}).items()},
         counts=dict(counts or {}),
+        settings=None if settings is None else fingerprint_of(settings),
         seed=seed,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=_machine(),

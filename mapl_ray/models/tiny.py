@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.models.quiet import quiet_transformers
+from mapl_ray.shards import sync_folder, sync_tree
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 _TEMPLATE = (
@@ -38,7 +39,9 @@ def build_tiny(directory: Path, texts: Iterable[str], config: TinyModelConfig, s
         whole.mkdir(mode=0o755)
         for file in [path for path in Path(aside).iterdir() if path != whole]:
             file.rename(whole / file.name)
+        sync_tree(whole)
         whole.rename(directory)
+        sync_folder(directory.parent)
     return directory
 
 

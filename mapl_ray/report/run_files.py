@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.aside import is_aside
 from mapl_ray.errors import UserError
 from mapl_ray.records import RelationGroup
 from mapl_ray.report.data_stats import sample_rows
@@ -56,12 +57,12 @@ def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
     if isinstance(evaluation, dict):
         files.evaluation = evaluation
     for manifest in sorted((data_dir or run_dir).glob("*/*/manifest.json")):
-        if manifest.parent.parent.name in _DATA_SETS:
+        if manifest.parent.parent.name in _DATA_SETS and not is_aside(manifest.parent):
             _read_data_set(manifest.parent, files)
-    for path in sorted(run_dir.glob("*/metrics.jsonl")):
+    for path in (path for path in sorted(run_dir.glob("*/metrics.jsonl")) if not is_aside(path.parent)):
         if rows := list(_read_lines(path)):
             files.metrics[path.parent.name] = rows
-    for path in sorted(run_dir.glob("*/result.json")):
+    for path in (path for path in sorted(run_dir.glob("*/result.json")) if not is_aside(path.parent)):
         result = _read_json(path, files.notes)
         if isinstance(result, dict):
             files.costs[path.parent.name] = result

@@ -6,7 +6,7 @@
 from mapl_ray.training.engine_config import check_sizes, inlined
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.lora import check_quantize
-from mapl_ray.training.result import TrainResult, finished_result, run_fingerprint
+from mapl_ray.training.result import TrainResult, finished_result, other_result, run_fingerprint
 from mapl_ray.training.stop import Wish, sigterm_watch
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "check_sizes",
     "finished_result",
     "inlined",
+    "other_result",
     "run_fingerprint",
     "sigterm_watch",
 ]

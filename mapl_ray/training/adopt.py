@@ -7,7 +7,14 @@ from pathlib import Path
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
-from mapl_ray.training.checkpoint import begin_checkpoint, checkpoint_path, commit_checkpoint, damage, read_manifest
+from mapl_ray.training.checkpoint import (
+    begin_checkpoint,
+    checkpoint_path,
+    commit_checkpoint,
+    damage,
+    read_manifest,
+    written_files,
+)
 from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.resume import train_settings
 
@@ -24,10 +31,12 @@ def adopt_checkpoint(source: Path, target: Path, step: int, config: TrainConfig)
         reason = damage(path, manifest)
     if manifest is None or reason:
         raise RunError(f"{path}: can't be taken over: {reason}.")
-    shutil.copytree(path, begin_checkpoint(target, step), dirs_exist_ok=True, ignore=_without_manifest)
+    written = begin_checkpoint(target, step)
+    shutil.copytree(path, written, dirs_exist_ok=True, ignore=_without_manifest)
     return commit_checkpoint(
-        target,
+        written,
         step,
+        files=[written_files(written, (written / name for name in manifest.files))],
         world_size=manifest.world_size,
         zero_stage=manifest.zero_stage,
         settings={**manifest.settings, **train_settings(inlined(config))},

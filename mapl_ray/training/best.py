@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mapl_ray.shards import fingerprint_of, write_json
+from mapl_ray.training.weight_files import WeightFile, vouched_for, weight_damage
 
 By = Literal["pref_accuracy", "eval_loss"]
 
@@ -20,6 +21,7 @@ class Best:
     score: tuple[float, ...]  # compared from left to right, more is better
     step: int
     run: str  # digest of the settings
+    weights: dict[str, WeightFile] = field(default_factory=dict)
 
     @classmethod
     def of(cls, by: By, metrics: dict[str, float], step: int, settings: dict[str, Any]) -> Best | None:
@@ -32,7 +34,8 @@ class Best:
 
     def write(self, output_dir: Path) -> None:
         """To be called after the model of this step was written."""
-        write_json(output_dir / "best.json", asdict(self))
+        best = replace(self, weights=vouched_for(output_dir / "best"))
+        write_json(output_dir / "best.json", asdict(best))
 
 
 def read_best(output_dir: Path, by: By, settings: dict[str, Any], resumed: int) -> Best | None:
@@ -43,4 +46,4 @@ def read_best(output_dir: Path, by: By, settings: dict[str, Any], resumed: int) 
     except (OSError, ValueError, TypeError, KeyError):
         return None
     same = best.by == by and best.run == fingerprint_of(settings) and best.step <= resumed
-    return best if same and (output_dir / "best" / "config.json").is_file() else None
+    return best if same and not weight_damage(output_dir / "best", best.weights) else None

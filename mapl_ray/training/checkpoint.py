@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there: written aside, committed by a manifest with digests, then renamed.
 
-    writing-step-00000050/   being written; a killed run leaves it behind, nobody reads it
+    writing-step-00000050-4f1c/   being written; a killed run leaves it behind, nobody reads it
     step-00000050/
         state/...            DeepSpeed's shards
         rng-00000.pt         random states, a file a rank
@@ -16,15 +16,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.shards import file_sha256, fingerprint_of, write_atomically
+from mapl_ray.errors import RunError
+from mapl_ray.shards import file_sha256, fingerprint_of, sync_folder
 
 _MANIFEST = "manifest.json"
+_UNFINISHED = re.compile(r"writing-step-\d{8}-[0-9a-f]{8}|(removing|universal)-step-\d{8}")
 _READERS = 8  # files digested at once; hashlib lets other threads run
 
 
@@ -45,35 +48,61 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def begin_checkpoint(directory: Path, step: int) -> Path:
-    """The folder to write into, empty; what interrupted attempts left is removed. One rank calls it, before all."""
+    """The folder to write into, empty, and this run's alone; what interrupted attempts left is removed.
+
+    One rank calls it, before all.
+    """
     drop_unfinished(directory)
-    path = writing_path(directory, step)
+    path = directory / f"writing-{checkpoint_path(directory, step).name}-{uuid.uuid4().hex[:8]}"
     path.mkdir(parents=True)
     return path
 
 
 def drop_unfinished(directory: Path) -> None:
     """Remove what killed or failed runs began to write or to remove."""
-    for leftover in (*directory.glob("writing-*"), *directory.glob("removing-*"), *directory.glob("universal-*")):
-        shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
+    for leftover in directory.iterdir() if directory.is_dir() else ():
+        if _UNFINISHED.fullmatch(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
 
 
-def writing_path(directory: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps is written before it is whole."""
-    return directory / f"writing-{checkpoint_path(directory, step).name}"
+def written_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Path below `folder` -> sha256 of files that this rank has written there, each of them on the disk."""
+    return _digests(folder, sorted(files), sync=True)
 
 
 def commit_checkpoint(
-    directory: Path, step: int, *, world_size: int, zero_stage: int, settings: dict[str, Any]
+    written: Path,
+    step: int,
+    *,
+    files: Sequence[Mapping[str, str]],
+    world_size: int,
+    zero_stage: int,
+    settings: dict[str, Any],
 ) -> Path:
-    """Make the files that all ranks have written a checkpoint; one rank calls it, after a barrier."""
-    aside, path = writing_path(directory, step), checkpoint_path(directory, step)
-    manifest = CheckpointManifest(step, world_size, zero_stage, settings, _digests(aside, sync=True))
-    text = _render(manifest)
-    write_atomically(aside / _MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
+    """Make a folder of `begin_checkpoint` a checkpoint; one rank calls it, after a barrier.
+
+    Args:
+        files: what each rank says that it has written there (`written_files`).
+
+    Raises `RunError` unless exactly these files are there: another run would be at work in the same place.
+    """
+    path = checkpoint_path(written.parent, step)
+    reported = {name: digest for of_rank in files for name, digest in of_rank.items()}
+    found = {str(file.relative_to(written)) for file in _files(written)}
+    if not reported:
+        raise RunError(f"{path}: not saved: no rank has written a file.")
+    if wrong := sorted(found ^ {*reported}):
+        what = "is gone" if wrong[0] in reported else "was not written by this run"
+        raise RunError(f"{path}: not saved: {wrong[0]} {what}. Does another run work in {written.parent}?")
+    with (written / _MANIFEST).open("x", encoding="utf-8") as file:
+        file.write(_render(CheckpointManifest(step, world_size, zero_stage, settings, reported)))
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(written)
     if path.exists():  # of a longer run that went back to an earlier checkpoint
         _remove(path)
-    aside.rename(path)
+    written.rename(path)
+    sync_folder(path.parent)
     return path
 
 
@@ -98,7 +127,7 @@ def read_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
 
 def damage(path: Path, manifest: CheckpointManifest) -> str:
     """What is wrong with the files of a checkpoint; empty where nothing is. Reads every byte, unpickles nothing."""
-    found = _digests(path)
+    found = _digests(path, list(_files(path)))
     for name in sorted(found.keys() | manifest.files.keys()):
         if name not in found:
             return f"{name} is missing"
@@ -116,15 +145,6 @@ def remove_old(directory: Path, keep: int) -> None:
         _remove(path)
 
 
-def set_aside(directory: Path) -> Path:
-    """Rename the folder of checkpoints, so that nothing in it is read again and nothing is lost."""
-    number = 1
-    while (target := directory.with_name(f"{directory.name}.aside-{number}")).exists():
-        number += 1
-    directory.rename(target)
-    return target
-
-
 def _remove(path: Path) -> None:
     doomed = path.rename(path.with_name(f"removing-{path.name}"))  # first, so that half a deletion is no checkpoint
     shutil.rmtree(doomed)
@@ -136,9 +156,8 @@ def _render(manifest: CheckpointManifest) -> str:
     return json.dumps({**values, "sha256": fingerprint_of(values)}, indent=1, sort_keys=True) + "\n"
 
 
-def _digests(path: Path, sync: bool = False) -> dict[str, str]:
+def _digests(path: Path, files: Sequence[Path], sync: bool = False) -> dict[str, str]:
     with ThreadPoolExecutor(_READERS) as readers:
-        files = list(_files(path))
         digests = readers.map(lambda file: _digest(file, sync), files)
         return {str(file.relative_to(path)): digest for file, digest in zip(files, digests, strict=True)}
 

@@ -35,6 +35,7 @@ from deepspeed.checkpoint import ds_to_universal
 
 T = TypeVar("T")
 _TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
+_BESIDE = ("latest", "zero_to_fp32.py", "zero_to_torch.py")  # what DeepSpeed writes beside the shards, on rank 0
 
 
 class NonFiniteGradientError(Exception):
@@ -176,9 +177,23 @@ class Engine:
         dist.all_gather_object(values, value)
         return values
 
-    def save(self, directory: Path) -> None:
-        """Trained weights, optimizer and schedule; every rank writes its share."""
-        self._engine.save_checkpoint(str(directory), tag=_TAG, exclude_frozen_parameters=self._frozen)
+    def save(self, directory: Path) -> list[Path]:
+        """Trained weights, optimizer and schedule; every rank writes its share, and returns the files of it."""
+        writer, files = self._engine.checkpoint_engine, []
+        save = writer.save
+
+        def noted(state_dict: Any, path: str, *args: Any, **options: Any) -> Any:
+            files.append(Path(path))
+            return save(state_dict, path, *args, **options)
+
+        writer.save = noted
+        try:
+            self._engine.save_checkpoint(str(directory), tag=_TAG, exclude_frozen_parameters=self._frozen)
+        finally:
+            writer.save = save
+        if self.rank == 0:
+            files += [path for name in _BESIDE if (path := directory / name).is_file()]
+        return files
 
     def load(self, directory: Path, world_size: int) -> None:
         """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.

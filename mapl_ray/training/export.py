@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from mapl_ray.models import quiet_transformers
+from mapl_ray.shards import sync_folder, sync_tree
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.lora import merged, save_adapter
 from mapl_ray.training.model_card import CardFacts, model_card
@@ -72,10 +74,13 @@ def export_model(
 
 @contextmanager
 def _at_once(directory: Path) -> Iterator[Path]:
-    """A folder to fill, which then takes the place of `directory`."""
-    aside = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    """A folder to fill, which then takes the place of `directory`, all of it on the disk."""
+    for leftover in directory.parent.glob(f".{directory.name}.*.tmp"):  # of killed runs
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:12]}.tmp")
     aside.mkdir(parents=True)
     yield aside
+    sync_tree(aside)
     shutil.rmtree(directory, ignore_errors=True)
     aside.rename(directory)
+    sync_folder(directory.parent)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ from mapl_ray.training.saving import Checkpoints
 from mapl_ray.training.step import Report, Trainer
 from mapl_ray.training.stop import Wish, sigterm_watch
 from mapl_ray.training.throughput import FlopCounter, peak_flops
+from mapl_ray.training.weight_files import vouched_for
 from mapl_ray.training.writers import MetricWriters
 
 
@@ -182,7 +183,7 @@ def train(
     if run.exporter is not None and progress.done == plan.total_steps:
         run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
         if engine.rank == 0:
-            result.write(output_dir)
+            replace(result, weights=vouched_for(output_dir / "model")).write(output_dir)
         engine.barrier()
     return result
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mapl_ray.config import Method, TrainConfig
 from mapl_ray.shards import Manifest, fingerprint_of, write_json
+from mapl_ray.training.weight_files import WeightFile, weight_damage
 
 # What changes how a run is carried out, and not what comes out of it.
 OPERATIONAL = {
@@ -44,6 +45,7 @@ class TrainResult:
     resumed_step: int = 0
     counts: dict[str, int] = field(default_factory=dict)  # groups left out or cut since the last start, by reason
     config: dict[str, object] = field(default_factory=dict)
+    weights: dict[str, WeightFile] = field(default_factory=dict)  # of `model_dir`, by file
 
     def write(self, output_dir: Path) -> None:
         """Mark the run finished."""
@@ -62,11 +64,26 @@ def run_fingerprint(config: TrainConfig, method: Method, model: str, train: Mani
     )
 
 
+def other_result(output_dir: Path, fingerprint: str) -> bool:
+    """Whether a finished run is there that is another one than this."""
+    path = output_dir / "result.json"
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+
+
 def finished_result(output_dir: Path, fingerprint: str) -> TrainResult | None:
-    """The result of this very run if it is there, else None."""
+    """The result of this very run if it is there and its weights are whole, else None. Reads all of them."""
     try:
         result = TrainResult(**json.loads((output_dir / "result.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    whole = (output_dir / "model" / "config.json").is_file()
-    return result if result.fingerprint == fingerprint and whole else None
+    if result.fingerprint != fingerprint:
+        return None
+    if wrong := weight_damage(output_dir / "model", result.weights):
+        print(f"  {output_dir / 'model'}: {wrong}; trained again from the newest checkpoint", flush=True)
+        return None
+    return result

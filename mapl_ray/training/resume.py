@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.aside import set_aside
 from mapl_ray.config import Method, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.training.checkpoint import (
@@ -17,7 +18,6 @@ from mapl_ray.training.checkpoint import (
     committed,
     damage,
     read_manifest,
-    set_aside,
 )
 from mapl_ray.training.plan import groups_per_step
 from mapl_ray.training.result import OPERATIONAL
@@ -88,12 +88,29 @@ def find_or_restart(directory: Path, settings: Mapping[str, Any], config: TrainC
     except UserError as error:
         if config.on_unusable_checkpoint == "stop":
             raise
-        print(f"  {error}\n  kept as {set_aside(directory)}; starting again from step 0", flush=True)
+        print(f"  {error}", flush=True)
+        set_aside(directory, "can't be used")
+        print("  starting again from step 0", flush=True)
         return None
 
 
+def check_settings(directory: Path, settings: Mapping[str, Any], *, whole: bool) -> None:
+    """Raise `UserError` as `find_checkpoint` does where the newest checkpoint is of other settings.
+
+    Reads manifests alone, so that it can be said before anything starts. With `whole`, `settings` are all there are;
+    else those that are not named are not compared.
+    """
+    for path in reversed(committed(directory)):
+        manifest, _ = read_manifest(path)
+        if manifest is not None:
+            there = {key: manifest.settings.get(key) for key in {*settings, *(manifest.settings if whole else ())}}
+            if differing := _differences(there, settings):
+                raise UserError(_other_settings(directory, path, manifest, differing))
+            return
+
+
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    keys = [key for key in {**here, **there} if there.get(key) != here.get(key)]
     return [f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} now" for key in keys]
 
 

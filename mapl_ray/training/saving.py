@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, writing_path
+from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, written_files
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.resume import find_or_restart
 from mapl_ray.training.rng import load_rng, save_rng, seed_all
@@ -45,23 +46,23 @@ class Checkpoints:
     def save(self, step: int) -> None:
         """Write the one after `step` steps and delete the oldest."""
         engine = self.engine
-        if engine.rank == 0:
-            begin_checkpoint(self.directory, step)
-        engine.barrier()
-        path = writing_path(self.directory, step)
-        engine.save(path)
-        save_rng(path / _rng_file(engine.rank))
-        engine.barrier()
-        if engine.rank == 0:
-            commit_checkpoint(
-                self.directory,
-                step,
-                world_size=engine.world_size,
-                zero_stage=self.config.zero_stage,
-                settings=self.settings,
-            )
-            remove_old(self.directory, self.config.checkpoints_to_keep)
-        engine.barrier()
+        path = Path(engine.from_rank_0(lambda: str(begin_checkpoint(self.directory, step))))
+        rng = path / _rng_file(engine.rank)
+        files = engine.save(path)
+        save_rng(rng)
+        reported = engine.gather(written_files(path, [*files, rng]))
+        engine.from_rank_0(lambda: self._commit(path, step, reported))
+
+    def _commit(self, path: Path, step: int, reported: Sequence[Mapping[str, str]]) -> None:
+        commit_checkpoint(
+            path,
+            step,
+            files=reported,
+            world_size=self.engine.world_size,
+            zero_stage=self.config.zero_stage,
+            settings=self.settings,
+        )
+        remove_old(self.directory, self.config.checkpoints_to_keep)
 
 
 def _rng_file(rank: int) -> str:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.aside import set_aside
 from mapl_ray.errors import UserError
 from mapl_ray.shards import write_json
 from mapl_ray.tuning.objectives import values_of
@@ -42,7 +43,7 @@ class Journal:
         """The journal of the search with this fingerprint; another one's is kept beside, with a word."""
         mark = output / "search.json"
         if output.is_dir() and _mark(mark) != fingerprint and any(output.iterdir()):
-            print(f"  {output}: of a search with other settings or data, kept as {_set_aside(output)}", flush=True)
+            set_aside(output, "of a search with other settings or data")
         write_json(mark, {"fingerprint": fingerprint})
         return cls(output, weights)
 
@@ -109,10 +110,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None
-
-
-def _set_aside(output: Path) -> Path:
-    number = 1
-    while (target := output.with_name(f"{output.name}.aside-{number}")).exists():
-        number += 1
-    return output.rename(target)

@@ -58,7 +58,7 @@ def write_config(path: Path, values: dict[str, Any]) -> None:
 def write_front(output: Path, config: RunConfig, rows: Sequence[dict[str, Any]]) -> list[Path]:
     """A config a trial of the Pareto front, `front/0003.yaml`; those of earlier writings are removed."""
     folder = output / "front"
-    for stale in folder.glob("*.yaml"):
+    for stale in folder.glob("[0-9][0-9][0-9][0-9].yaml"):
         stale.unlink()
     paths = []
     for row in rows:

@@ -14,9 +14,9 @@ HEAVY = ("ray", "vllm", "deepspeed")
 # From top to bottom: a layer imports itself and what stands before it.
 ORDER = (
     "errors", "addresses", "optional", "progress", "arrow_types", "versions", "records", "group_columns", "config",
-    "shards", "preferences", "model_copies", "instructions", "synthesis", "batches", "objective", "models", "scoring",
-    "training",
-    "evaluation", "tuning", "report", "distributed", "model_states", "planning", "doctor", "cli",
+    "shards", "aside", "lease", "preferences", "model_copies", "instructions", "synthesis", "batches", "objective",
+    "models", "scoring", "training", "evaluation", "tuning", "report", "distributed", "model_states", "planning",
+    "doctor", "cli",
 )  # fmt: skip
 ALLOWED = {"distributed": {"ray"}}
 IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py"}}

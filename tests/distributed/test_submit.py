@@ -1,5 +1,6 @@
 """`mapl submit` against a real Ray cluster on this machine, with a token, its own ports and its own folder."""
 
+import json
 import os
 import secrets
 import shlex
@@ -16,12 +17,27 @@ import pytest
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.job_submission import JobSubmissionClient
 
+from mapl_ray.config import load_config
 from mapl_ray.distributed import job_client, submit
 from mapl_ray.errors import UserError
+from mapl_ray.shards import fingerprint_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # A job that ends with the code it is given and says every word it got, one a line.
 ECHO = "import sys; print(*sys.argv[1:], sep='\\n'); sys.exit(int(sys.argv[1]))"
+# A job that opens the session of `mapl` and prints what a worker has of the named variables.
+SEEN = """
+import json, os, sys
+import ray
+from mapl_ray.config import ClusterConfig
+from mapl_ray.distributed.runtime import ray_session
+names = sys.argv[1:]
+with ray_session(ClusterConfig(address="auto")):
+    seen = ray.get(ray.remote(num_cpus=0)(lambda: {name: os.environ.get(name) for name in names}).remote())
+    print("seen", json.dumps(seen))
+"""
+SWITCHES = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "DS_ACCELERATOR": "cpu"}
+QUIET = {"PYTHONWARNINGS": "error::DeprecationWarning", "RAY_TRAIN_ENABLE_PRINT_PATCH": "1"}
 
 
 def free_ports(count: int) -> list[int]:
@@ -69,6 +85,8 @@ def cluster(without_ray: None) -> Iterator[str]:
         log = folder / "head.log"
         # Nothing runs on it any more when it is stopped, so there is nothing to drain.
         environment = {**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        for name in (*SWITCHES, *QUIET):  # jobs inherit the head's environment
+            environment.pop(name, None)
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
@@ -164,6 +182,49 @@ def test_the_scripts_run_under_plain_ray_job_submit(cluster: str, tmp_path: Path
     assert "address: auto" in done.stdout  # the script adds it: this cluster, not a private one
 
 
+def seen_by_workers(client: JobSubmissionClient, job_id: str) -> dict[str, str | None]:
+    shown: list[str] = []
+    code = job_client.follow(client, job_id, shown.append)
+    assert code == 0, "".join(shown)
+    line = next(line for line in "".join(shown).splitlines() if line.startswith("seen "))
+    found: dict[str, str | None] = json.loads(line.removeprefix("seen "))
+    return found
+
+
+@pytest.mark.ray
+def test_what_the_job_sets_is_set_once_and_reaches_the_workers(
+    client: JobSubmissionClient, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `mapl submit`, and as `ray job submit --runtime-env-json` and a RayJob hand it over."""
+    (tmp_path / "seen.py").write_text(SEEN)
+    names = [*SWITCHES, *QUIET]
+    command = [sys.executable, "seen.py", *names]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+
+    def submitted(**variables: str) -> str:
+        """By `mapl submit` from a shell with these variables."""
+        with pytest.MonkeyPatch.context() as shell:
+            for name, value in variables.items():
+                shell.setenv(name, value)
+            assert submit.run_job(client, command, tmp_path, url=cluster, label="test", wait=False) == 0
+        return list_newest(cluster).id
+
+    def handed_over(**variables: str) -> str:
+        runtime_env = {"working_dir": str(tmp_path), "env_vars": variables}
+        return str(client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime_env))
+
+    unset: dict[str, str | None] = dict.fromkeys(SWITCHES)
+    quiet = {"PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+    jobs = {
+        submitted(): unset | quiet,
+        submitted(**SWITCHES): SWITCHES | quiet,
+        handed_over(): unset | quiet,
+        handed_over(**SWITCHES, **QUIET): SWITCHES | QUIET,
+    }
+    assert {job: seen_by_workers(client, job) for job in jobs} == jobs
+
+
 @pytest.mark.ray
 def test_a_job_can_be_left_alone_listed_and_stopped(
     client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -178,6 +239,32 @@ def test_a_job_can_be_left_alone_listed_and_stopped(
     assert job_client.follow(client, job.id, shown.append) == 130  # stopped
     with pytest.raises(UserError, match="no job 'raysubmit_unknown'"):
         submit.stop_job(cluster, "raysubmit_unknown")
+
+
+@pytest.mark.ray
+def test_a_job_that_runs_already_is_followed_and_not_started_twice(
+    client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"name: twice\noutput_dir: {tmp_path}\n")
+    metadata = {
+        "mapl_run": f"{tmp_path}/twice",
+        "mapl_config": fingerprint_of(load_config(config).model_dump(mode="json")),
+    }
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    submit.run_job(client, sleeper, tmp_path, url=cluster, label="mapl report", wait=False, metadata=metadata)
+    job = list_newest(cluster).id
+    assert submit.submit(config, ["report"], cluster, wait=False) == 0
+    assert f"job {job} runs this command already, with the same config" in capsys.readouterr().out
+    assert list_newest(cluster).id == job
+    with pytest.raises(
+        UserError, match=rf"job {job} runs `mapl report` on .*twice with another config. .*ray job stop"
+    ):
+        submit.submit(config, ["report"], cluster, ["seed=7"], wait=False)
+    assert submit.stop_job(cluster, job)
+    assert job_client.follow(client, job, lambda text: None) == 130
+    assert submit.submit(config, ["report"], cluster) == 2  # it has ended: a new one, which finds no such run
+    assert list_newest(cluster).id != job
 
 
 @pytest.mark.ray
@@ -232,3 +319,56 @@ def test_the_far_end_of_a_tunnel_is_another_machine(cluster: str) -> None:
     )
     done = subprocess.run([*elsewhere, sys.executable, "-c", code, cluster], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [cluster, "False"], done.stderr[-2000:]
+
+
+RUN = {
+    "output_dir": "runs",
+    "data": {"path": "demo", "limit": 30, "eval_fraction": 0.2},
+    "model": {"tiny": {"vocab_size": 500, "hidden_size": 64, "num_layers": 1, "num_heads": 2}},
+    "train": {
+        "learning_rate": 1e-3,
+        "max_steps": 2,
+        "micro_batch_size": 2,
+        "max_sequence_tokens": 2048,
+        "num_workers": 1,
+        "cpus_per_worker": 0.5,
+        "eval_every_steps": 2,
+    },
+}
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["mapl submit", "ray job submit"])
+@pytest.mark.parametrize("variables", [{}, *({name: value} for name, value in SWITCHES.items()), SWITCHES | QUIET])
+def test_stages_come_to_their_end_whatever_is_set(
+    cluster: str, tmp_path: Path, how: str, variables: dict[str, str]
+) -> None:
+    """`ray job submit --runtime-env-json` is how KubeRay hands a RayJob's runtimeEnvYAML over."""
+    for name in ("mapl_ray", "jobs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "run.yaml").write_text(json.dumps({**RUN, "output_dir": str(tmp_path / "runs")}))
+    shell = {name: value for name, value in os.environ.items() if name not in (*SWITCHES, *QUIET)}
+    for stage, script in (("synthesize", "synthesize"), ("train", "train_rm")):
+        if how == "mapl submit":
+            words = [
+                sys.executable,
+                "-m",
+                "mapl_ray.cli",
+                "submit",
+                stage,
+                "--address",
+                cluster,
+                "--config",
+                "run.yaml",
+            ]
+            words += ["--method", "rm"] if stage == "train" else []
+            environment = shell | variables
+        else:
+            words = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", cluster]
+            words += ["--working-dir", str(tmp_path), "--runtime-env-json", json.dumps({"env_vars": variables}), "--"]
+            words += [sys.executable, f"jobs/{script}.py", "--config", str(tmp_path / "run.yaml")]
+            environment = shell
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert json.loads((tmp_path / "runs" / "mapl" / "rm" / "result.json").read_text())["steps"] == 2

@@ -1,5 +1,6 @@
 """What `mapl submit` finds out without a cluster: addresses, protection, paths, the plan."""
 
+import json
 import socket
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.distributed import job_client, submit
 from mapl_ray.distributed.job_entry import job_arguments
 from mapl_ray.distributed.job_paths import absolute_paths
+from mapl_ray.distributed.worker_environment import FORWARDED, QUIET, worker_environment
 from mapl_ray.errors import UserError
 
 
@@ -129,3 +131,21 @@ def test_a_job_joins_the_cluster_that_started_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert job_arguments(["--config", "a.yaml"]) == ["--config", "a.yaml", "cluster.address=auto"]
     assert job_arguments(["cluster.address=h:1"]) == ["cluster.address=h:1"]
+
+
+def test_a_driver_leaves_out_what_its_job_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses a variable that both set. What the shell sets wins over our defaults."""
+    for name in (*FORWARDED, *QUIET):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert worker_environment() == QUIET
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    assert worker_environment() == QUIET | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error"}
+    for env_vars in ({"HF_HUB_OFFLINE": "0"}, {"PYTHONWARNINGS": "error", "TORCH_CPP_LOG_LEVEL": "INFO"}, {}):
+        job = {"runtime_env": {"env_vars": env_vars}, "metadata": {}}
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+        assert set(worker_environment()) == {*QUIET, "HF_HUB_OFFLINE"} - {*env_vars}
+    for job in ({}, {"runtime_env": None}, {"runtime_env": {}}):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+        assert set(worker_environment()) == {*QUIET, "HF_HUB_OFFLINE"}

@@ -69,3 +69,30 @@ def test_twenty_kills_change_nothing(source: Path, tmp_path: Path) -> None:
     assert sum(manifest.input_rows for manifest in pairs) == ROWS + 1
     leftovers = [p.name for p in (killed / "run").rglob("*") if p.name.endswith(".tmp") or p.name == ".spill"]
     assert leftovers == []
+
+
+def test_a_second_copy_is_refused_whenever_the_first_is_killed(source: Path, tmp_path: Path) -> None:
+    """As after Ctrl-C in `mapl submit`, or by a requeue: nothing is mixed, and a dead run's lease holds nobody up."""
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir()
+    killed.mkdir()
+    finish(source, undisturbed)
+    rng = random.Random(10)
+    for kill in range(10):
+        first = start(source, killed)
+        assert wait_until((killed / "run" / ".leases" / "synthesize.json").exists, first)
+        second = start(source, killed)
+        assert second.finish(120) == 2, second.text()[-3000:]
+        assert "another run of synthesize is at work there" in second.text()
+        assert "Traceback" not in second.text()
+        time.sleep(rng.uniform(0.0, 3.0))
+        alive = first.process.poll() is None
+        kill_with_family(first)
+        if not alive:
+            assert kill > 2, "the run was over too soon"
+            break
+    finish(source, killed)
+    for stage in ("pairs", "groups"):
+        for split in ("train", "eval"):
+            assert read_manifest(undisturbed / "run" / stage / split) == read_manifest(killed / "run" / stage / split)
+    assert not (killed / "run" / ".leases").exists()

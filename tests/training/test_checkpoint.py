@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.errors import UserError
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, remove_old
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, remove_old, written_files
 from mapl_ray.training.resume import find_checkpoint, find_or_restart, run_settings
 
 SHARDS = ("state/latest", "state/zero_rank_0.pt", "state/zero_rank_1.pt", "rng-00000.pt")
@@ -19,11 +19,13 @@ def settings(world_size: int = 2, **changes: Any) -> dict[str, Any]:
 
 
 def make(directory: Path, step: int, **changes: Any) -> Path:
-    aside = begin_checkpoint(directory, step)
+    written = begin_checkpoint(directory, step)
     for number, name in enumerate(SHARDS):
-        (aside / name).parent.mkdir(exist_ok=True)
-        (aside / name).write_bytes(b"%d weights of %d" % (number, step))
-    return commit_checkpoint(directory, step, world_size=2, zero_stage=3, settings=settings(**changes))
+        (written / name).parent.mkdir(exist_ok=True)
+        (written / name).write_bytes(b"%d weights of %d" % (number, step))
+    # As two ranks report what each of them has written.
+    files = [written_files(written, [written / name for name in SHARDS[rank::2]]) for rank in (0, 1)]
+    return commit_checkpoint(written, step, files=files, world_size=2, zero_stage=3, settings=settings(**changes))
 
 
 def test_newest_whole_one_is_taken(tmp_path: Path) -> None:
@@ -142,11 +144,37 @@ def test_old_ones_are_removed(tmp_path: Path) -> None:
     begin_checkpoint(tmp_path, 4)
     remove_old(tmp_path, keep=2)
     begin_checkpoint(tmp_path, 5)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "step-00000002",
-        "step-00000003",
-        "writing-step-00000005",
-    ]
+    first, second, third = sorted(path.name for path in tmp_path.iterdir())
+    assert (first, second) == ("step-00000002", "step-00000003")
+    assert third.startswith("writing-step-00000005-")
+
+
+def test_a_commit_takes_what_the_ranks_report_and_nothing_else(tmp_path: Path) -> None:
+    """As where another run works in the same folder: nothing is committed, and a good checkpoint of the step stays."""
+    good = make(tmp_path, 2)
+    before = (good / "manifest.json").read_bytes()
+
+    def commit(written: Path, names: list[str]) -> None:
+        files = [written_files(written, [written / name for name in names if (written / name).is_file()])]
+        files[0] |= dict.fromkeys(names, "of a rank")
+        commit_checkpoint(written, 2, files=files, world_size=1, zero_stage=2, settings=settings())
+
+    empty = begin_checkpoint(tmp_path, 2)
+    with pytest.raises(RunError, match="not saved: no rank has written a file"):
+        commit(empty, [])
+    first = begin_checkpoint(tmp_path, 2)
+    (first / "a").touch()
+    with pytest.raises(RunError, match=r"not saved: b is gone. Does another run work in"):
+        commit(first, ["a", "b"])
+    (first / "c").touch()
+    with pytest.raises(RunError, match="not saved: c was not written by this run"):
+        commit(first, ["a"])
+    begin_checkpoint(tmp_path, 4)  # another run's, which removes this one's
+    with pytest.raises(RunError, match="not saved: a is gone"):
+        commit(first, ["a"])
+    assert not first.exists()
+    assert (good / "manifest.json").read_bytes() == before
+    assert committed(tmp_path) == [good]
 
 
 def test_random_states_come_back(tmp_path: Path) -> None:

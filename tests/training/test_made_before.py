@@ -11,7 +11,7 @@ from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import TOKEN_SCHEMA
 from mapl_ray.shards import commit, read_groups, write_part
 from mapl_ray.training.adopt import adopt_checkpoint
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, damage, read_manifest
+from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, damage, read_manifest, written_files
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.resume import find_checkpoint, run_settings
 
@@ -45,8 +45,10 @@ def settings(config: TrainConfig) -> dict[str, Any]:
 def test_a_checkpoint_taken_over_belongs_to_the_run_with_the_new_values(tmp_path: Path) -> None:
     theirs, ours = TrainConfig(learning_rate=1e-3), TrainConfig(learning_rate=2e-3)
     source, target = tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints"
-    (begin_checkpoint(source, 5) / "weights").write_bytes(b"w" * 100)
-    path = commit_checkpoint(source, 5, world_size=2, zero_stage=2, settings=settings(theirs))
+    written = begin_checkpoint(source, 5)
+    (written / "weights").write_bytes(b"w" * 100)
+    files = [written_files(written, [written / "weights"])]
+    path = commit_checkpoint(written, 5, files=files, world_size=2, zero_stage=2, settings=settings(theirs))
     with pytest.raises(RunError, match=r"step-00000006: can't be taken over: its manifest is missing"):
         adopt_checkpoint(source, target, 6, ours)
     copy = adopt_checkpoint(source, target, 5, ours)

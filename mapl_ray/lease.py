@@ -1,0 +1,227 @@
+"""One run at a time under one name: an exclusive lease, a file that its owner refreshes while it works.
+
+    runs/mapl/.leases/rm.json    who works on runs/mapl/rm: host, boot, process, command
+
+The owner is known to be gone where its process can be looked up here and is not there, or where the file was not
+refreshed for `GONE_SECONDS`, by the clock of the storage. Its lease is then taken over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mapl_ray.errors import UserError
+
+BEAT_SECONDS = 10.0
+GONE_SECONDS = 90.0
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a lease."""
+
+    token: str
+    host: str
+    boot: str  # id of the kernel's start; "" where there is none
+    processes: str  # the namespace that `process` is a number of; pods share numbers, hosts and boots
+    process: int
+    started: str  # of the process, in the kernel's ticks: numbers are used again
+    command: str
+    since: str
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        """A new owner."""
+        return cls(
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            boot=_text(Path("/proc/sys/kernel/random/boot_id")),
+            processes=_namespace(),
+            process=os.getpid(),
+            started=_start_of(os.getpid()),
+            command=shlex.join(["mapl", *sys.argv[1:]]),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}: {self.command}"
+
+
+def lease_path(folder: Path, name: str) -> Path:
+    """The lease of what is called `name` below a run's folder."""
+    return folder / ".leases" / f"{name}.json"
+
+
+@contextmanager
+def lease(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lease, a file; `patience_seconds` is how long to wait for an owner that lives.
+
+    An owner on another host is watched until its lease is refreshed, which shows that it lives, or is too old. Raises
+    `UserError` where another run holds it. Ends the process where another run took it over, for this one was stopped
+    for so long that it was taken for dead.
+    """
+    me = Owner.this_process()
+    _acquire(path, me, patience_seconds)
+    done = threading.Event()
+    beat = threading.Thread(target=_refresh, args=(path, me, done), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beat.join()
+        if (owner := _owner(path)) is not None and owner.token == me.token:
+            path.unlink(missing_ok=True)
+        for folder in (path.parent, path.parent.parent):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
+    deadline = time.monotonic() + patience_seconds
+    waits = False
+    seen: tuple[str, int] | None = None  # of an owner that can't be looked up here: token and time of the last refresh
+    while not _take(path, me):
+        owner = _owner(path)
+        if owner is None:  # just released
+            continue
+        now = (owner.token, _refreshed(path))
+        alive = _lives_here(owner)
+        if alive is None and seen is not None and seen[0] == now[0] and seen[1] != now[1]:
+            alive = True
+        seen = now
+        if alive is False or (alive is None and _age(path) > GONE_SECONDS):
+            _break(path, owner)
+        elif alive and time.monotonic() >= deadline:
+            raise UserError(
+                f"{path.parent.parent}: another run of {path.stem} is at work there ({owner}). Wait for it, stop it, "
+                "or give this run a name of its own."
+            )
+        else:
+            if not waits:
+                print(f"  {path.parent.parent}: waiting for another run of {path.stem} ({owner})", flush=True)
+            waits = True
+            time.sleep(_LOOK_SECONDS)
+
+
+def _take(path: Path, me: Owner) -> bool:
+    """Make the file, whole and if it is not there: a link does both, on network storage too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.{me.token}")
+    aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    except OSError:  # storage without links
+        return _write_new(path, aside.read_text(encoding="utf-8"))
+    finally:
+        aside.unlink()
+    return True
+
+
+def _write_new(path: Path, text: str) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _break(path: Path, owner: Owner) -> None:
+    """Remove the lease of an owner that is gone; whoever comes second finds another owner's, and leaves it."""
+    doomed = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        path.rename(doomed)
+        if (found := _owner(doomed)) is not None and found.token != owner.token:
+            with suppress(FileExistsError):
+                os.link(doomed, path)
+        else:
+            print(f"  {path.parent.parent}: {path.stem} taken over from a run that is gone ({owner})", flush=True)
+        doomed.unlink()
+
+
+def _refresh(path: Path, me: Owner, done: threading.Event) -> None:
+    while not done.wait(BEAT_SECONDS):
+        owner = _owner(path)
+        if owner is not None and owner.token != me.token:
+            print(f"mapl: failed: {path}: taken over by another run ({owner})", file=sys.stderr, flush=True)
+            os._exit(1)
+        with suppress(OSError):  # storage that does not answer may do so at the next beat
+            if owner is None:
+                _take(path, me)
+            else:
+                os.utime(path)
+
+
+def _owner(path: Path) -> Owner | None:
+    """None where there is no lease. Raises `UserError` for a file that is none."""
+    for _ in range(20):  # without links another run may be about to write it
+        try:
+            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            time.sleep(0.1)
+    raise UserError(f"{path}: not a lease. If nothing works on {path.parent.parent}, delete it.")
+
+
+def _lives_here(owner: Owner) -> bool | None:
+    """Whether the owner's process is there; None where it can't be looked up from this one."""
+    if not owner.boot or not owner.processes:
+        return None
+    if (owner.boot, owner.processes) != (_text(Path("/proc/sys/kernel/random/boot_id")), _namespace()):
+        return None
+    return _start_of(owner.process) == owner.started
+
+
+def _start_of(process: int) -> str:
+    """When a process started; empty where it is not there, or has ended and waits for its parent."""
+    fields = _text(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _refreshed(path: Path) -> int:
+    try:
+        with path.open("rb") as file:  # opened, for network storage looks at its server then
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _age(path: Path) -> float:
+    """Seconds since the lease was refreshed, by the clock of the storage: that of this host may be another."""
+    probe = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
+    probe.touch()
+    try:
+        return (_refreshed(probe) - (_refreshed(path) or _refreshed(probe))) / 1e9
+    finally:
+        probe.unlink()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
