@@ -20,8 +20,7 @@ Goal = tuple[Instruction, bool]
 Edit = Callable[[str, random.Random], str]
 
 # Rounds: tries from each start, starts, the longest text. Short texts are quick, and most that is wanted is in them.
-ROUNDS = ((60, 4, 300), (150, 5, 1500), (600, 6, 5000), (1500, 6, 12_000))
-EMPTY, SHORT = Features(""), Features("It rains.")
+ROUNDS = ((60, 4, 300), (150, 5, 1500), (500, 5, 4000), (600, 4, 9000))
 FILLER = "We walked home slowly before noon and sat down near that old wall to rest our tired feet"
 TOKENS = [a + b for a in "bcdfghjklmnpqrst" for b in "aeiou"] + [a + b for a in "aeiou" for b in "bcdgklmnprstz"]
 PARTS = (
@@ -34,10 +33,26 @@ PARTS = (
 MARKS = ',;:!?()"\u201c\u201d\u2013\u2014*#`|_[]<>-\u2022.'
 
 
+def _extremes() -> list[Features]:
+    """Texts with much of one thing and little else; with nothing; and with something of everything."""
+    words = [a + b for a in TOKENS for b in TOKENS]
+    texts = ["", "It rains.", " ".join(TOKENS), " ".join(words[:120]), " ".join(words[:500]), "b " * 400]
+    texts += [joint.join(["It rains"] * 60) for joint in (". ", "\n", "\n\n", "? ", "! ", ", ", ": ", "; ", "\n- ")]
+    texts += [f"{part}\n" * number for part in PARTS for number in (1, 12, 60)]
+    texts += [f"{letter}{letter} " * 120 for letter in "abcdefghijklmnopqrstuvwxyz"]
+    texts += [f"It{'s' * size} {FILLER} {FILLER}." for size in (4, 9, 14, 22)]
+    texts += [f"{FILLER} " * 12, f"{FILLER}. " * 12, f"{FILLER}.\n\n" * 12, "internationalization " * 40]
+    everything = "\n\n".join(PARTS)
+    return [Features(text.strip()) for text in (*texts, everything, everything.lower(), f"{FILLER}. " * 9 + everything)]
+
+
+EXTREMES = _extremes()
+
+
 def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | None:
     """A text with the wanted verdict on every instruction, or None where none was found."""
     best: list[tuple[int, int, str]] = []
-    for start in (*starts, EMPTY, SHORT):
+    for start in (*starts, *EXTREMES):
         wrong = _wrong(start, goals)
         if not wrong:
             return start.text
