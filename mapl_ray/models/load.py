@@ -158,12 +158,12 @@ def _from_pretrained(
         return model, info
 
     try:
-        model = load(attention_implementation(device, config))
+        model, info = load(attention_implementation(device, config))
     except ValueError as error:
         if "does not support an attention implementation" not in str(error):
             raise
-        model = load("eager")  # of families with code of their own: padded batches alone
-    return _differentiable(model) if four_bit else model
+        model, info = load("eager")  # of families with code of their own: padded batches alone
+    return _differentiable(model) if four_bit else model, info
 
 
 def _four_bit(dtype: Dtype) -> BitsAndBytesConfig:
