@@ -51,7 +51,7 @@ def test_served_both_ways_on_real_responses(name: str, pairs: list[PreferencePai
                     assert instruction.verdict(pair.chosen) in (None, instruction.check(pair.chosen))
             both += served >= ({True, False} if function.sides == "two" else {False})
     assert asked >= 600
-    assert both >= 0.65 * asked, f"{both} of {asked}"
+    assert both >= 0.5 * asked, f"{both} of {asked}"
     SHARES[pairs[0].source][name] = both / asked
 
 
