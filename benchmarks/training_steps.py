@@ -19,7 +19,7 @@ import torch
 from mapl_ray.batches import EncodedGroup, collate
 from mapl_ray.config import LevelWeights
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, prepare_for_trees
-from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
+from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import dpo_rewards, relation_loss
 
 BETA = 0.1
@@ -52,14 +52,13 @@ class Learner:
         self.model = load(directory, dtype, device=device, **head).to(device)
         self.model.config.use_cache = False
         self.plain = self.model.config._attn_implementation
-        prepare_for_trees(self.model)
+        prepare_for_trees(self.model, device_type=device)
         self.trees = self.model.config._attn_implementation
         self.module = (RewardScores if method == "rm" else PolicyLogps)(self.model).train()
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=LEARNING_RATE)
 
     def collate(self, groups: Sequence[EncodedGroup], batching: Any) -> Any:
-        multiple = FLEX_BLOCK if self.device == "cuda" else 1
-        return collate(groups, batching, self.pad, multiple, row_budget(self.model))
+        return collate(groups, batching, self.pad, row_multiple(self.model), row_budget(self.model))
 
     def step(self, groups: Sequence[EncodedGroup], batching: Any) -> float:
         """The loss; padded batches run with the attention that the model was loaded with."""

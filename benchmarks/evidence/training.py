@@ -14,7 +14,7 @@ from benchmarks.evidence.scale import Scale
 from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels
 from mapl_ray.config import ModelConfig, TrainConfig
 from mapl_ray.models import PolicyLogps, prepare_for_trees
-from mapl_ray.models.tree_attention import FLEX_BLOCK, row_budget
+from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective
 from mapl_ray.training.deepspeed_engine import Engine, frozen_forward
 from mapl_ray.training.feed import Work
@@ -68,13 +68,9 @@ def train_arm(
     engine = Engine(trained.module, config, steps)
     model = trained.module.model
     trainer = Trainer(engine, config, Objective.of(config, arm.method), _reference(arm, config, source, engine))
-    if engine.device.type == "cpu":
-        # Trees of so few tokens are faster under one dense mask than branch by branch.
-        model.set_attn_implementation("sdpa")
-    pad = FLEX_BLOCK if engine.device.type == "cuda" else 1
 
     def batch_of(groups: list[EncodedGroup]) -> Batch:
-        return collate(groups, "tree", tokenizer.pad_token_id, pad, row_budget(model))
+        return collate(groups, "tree", tokenizer.pad_token_id, row_multiple(model), row_budget(model))
 
     size = scale.groups_per_step
     held_out = [batch_of(curve_groups[i : i + size]) for i in range(0, len(curve_groups), size)]
@@ -100,5 +96,5 @@ def _reference(arm: Arm, config: TrainConfig, source: ModelSource, engine: Engin
     if arm.method == "rm":
         return lambda batch: batch
     frozen = source.load(engine.device.type)
-    prepare_for_trees(frozen)
+    prepare_for_trees(frozen, device_type=engine.device.type)
     return frozen_reference(frozen_forward(PolicyLogps(frozen), config, engine.device))

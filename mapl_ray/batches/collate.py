@@ -31,7 +31,7 @@ class Batch:
     source_E: torch.Tensor  # flat index of the token that predicts
     target_E: torch.Tensor  # id of the token predicted
     edge_M: torch.Tensor
-    sequence_M: torch.Tensor
+    lengths_S: torch.Tensor  # response tokens, EOS included; memberships stand sequence by sequence
     last_S: torch.Tensor  # flat index of the last response token (EOS)
     relations: RelationBatch
     ref_logps_S: torch.Tensor | None  # float32
@@ -45,8 +45,7 @@ class Batch:
 
     def response_lengths(self) -> torch.Tensor:
         """Response tokens of every sequence, EOS included, float32 [S]."""
-        lengths_S = torch.zeros(self.num_sequences, device=self.sequence_M.device)
-        return lengths_S.index_add(0, self.sequence_M, lengths_S.new_ones(()).expand(self.sequence_M.shape))
+        return self.lengths_S.float()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
@@ -59,7 +58,7 @@ class Batch:
             source_E=self.source_E.to(device),
             target_E=self.target_E.to(device),
             edge_M=self.edge_M.to(device),
-            sequence_M=self.sequence_M.to(device),
+            lengths_S=self.lengths_S.to(device),
             last_S=self.last_S.to(device),
             relations=self.relations.to(device),
             ref_logps_S=None if self.ref_logps_S is None else self.ref_logps_S.to(device),
@@ -100,7 +99,7 @@ def collate(
     longest = max(sum(lengths[i] for i in row) for row in rows)
     width = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
     places = _places(rows, lengths, width)
-    source, target, edge, sequence, last = _edges(pieces, places)
+    source, target, edge, lengths_of_responses, last = _edges(pieces, places)
     offsets, total = [], 0
     for group in groups:
         offsets.append(total)
@@ -117,7 +116,7 @@ def collate(
         source_E=source,
         target_E=target,
         edge_M=edge,
-        sequence_M=sequence,
+        lengths_S=lengths_of_responses,
         last_S=last,
         relations=relation_batch(
             [(offset, r, group.margin) for offset, group in zip(offsets, groups, strict=True) for r in group.relations],
@@ -159,9 +158,10 @@ def _places(rows: Sequence[Sequence[int]], lengths: Sequence[int], width: int) -
 def _edges(pieces: Sequence[_Piece], places: Sequence[int]) -> list[torch.Tensor]:
     """Every predicted token once, even where several sequences share it, and who it belongs to.
 
-    Returns source, target, edge, sequence and last as `Batch` names them.
+    Returns source, target, edge, lengths and last as `Batch` names them.
     """
-    parts: tuple[list[IntArray], ...] = ([], [], [], [])
+    parts: tuple[list[IntArray], ...] = ([], [], [])
+    lengths: list[int] = []
     last: list[int] = []
     number = 0
     for piece, place in zip(pieces, places, strict=True):
@@ -172,11 +172,13 @@ def _edges(pieces: Sequence[_Piece], places: Sequence[int]) -> list[torch.Tensor
             fresh = nodes[new]
             edge_of_node[fresh] = np.arange(number, number + len(fresh))
             number += len(fresh)
-            found = (before[new] + place, piece.token_ids[fresh], edge_of_node[nodes], np.full(len(nodes), len(last)))
+            found = (before[new] + place, piece.token_ids[fresh], edge_of_node[nodes])
             for part, values in zip(parts, found, strict=True):
                 part.append(values)
+            lengths.append(len(nodes))
             last.append(place + int(path[-1]))
-    return [*(torch.from_numpy(np.concatenate(part)) for part in parts), torch.tensor(last)]
+    joined = [torch.from_numpy(np.concatenate(part)) for part in parts]
+    return [*joined, torch.tensor(lengths), torch.tensor(last)]
 
 
 def _laid(shape: tuple[int, int], fill: int, places: Sequence[int], values: Sequence[IntArray]) -> torch.Tensor:

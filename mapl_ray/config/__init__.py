@@ -13,6 +13,7 @@ from mapl_ray.config.path_text import expanded
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.space import Dimension, Scalar
 from mapl_ray.config.stages import (
+    Attention,
     ClusterConfig,
     LevelWeights,
     LoraConfig,
@@ -24,6 +25,7 @@ from mapl_ray.config.stages import (
 from mapl_ray.config.tune import TuneConfig
 
 __all__ = [
+    "Attention",
     "ClusterConfig",
     "DataConfig",
     "Dimension",

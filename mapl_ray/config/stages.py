@@ -12,6 +12,8 @@ from mapl_ray.config.path_text import PathText
 from mapl_ray.config.section import Section
 from mapl_ray.records import LEVEL_FAMILIES
 
+Attention = Literal["auto", "flex", "varlen", "dense", "branches"]
+
 
 class TinyModelConfig(Section):
     """A small Llama with a byte-level BPE tokenizer, built from the run's own texts: no hub needed."""
@@ -164,6 +166,7 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None  # None: all weights are trained
     reference: Literal["auto", "scored", "frozen", "adapter"] = "auto"  # DPO's; auto: the cheapest there is
     batching: Literal["tree", "padded"] = "tree"
+    attention: Attention = "auto"  # of trees; auto: flex on a GPU, parts of trees on a CPU
     # Token budget of a row of trees; None: all of a micro-batch (with a dense mask: the longest tree's tokens).
     row_tokens: int | None = Field(default=None, ge=1)
     max_sequence_tokens: int = Field(default=2048, ge=16)
@@ -203,6 +206,12 @@ class TrainConfig(Section):
         needs = {"none": 0, "optimizer": 1, "optimizer+parameters": 3}[self.offload]
         if self.zero_stage < needs:
             raise ValueError(f"offload={self.offload} needs zero_stage >= {needs}, got zero_stage={self.zero_stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _tree_attention(self) -> Self:
+        if self.attention != "auto" and self.batching == "padded":
+            raise ValueError(f"attention={self.attention} is for batching=tree; leave it out, or set batching=tree")
         return self
 
     @model_validator(mode="after")

@@ -6,13 +6,14 @@ submodule as it is called, so everything that touches weights happens inside `fo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from mapl_ray.batches import Batch
+from mapl_ray.models.heads import PiecewiseHead, replace_linear, token_logps
 from mapl_ray.models.tree_attention import attention_mask_of
 
 
@@ -22,16 +23,22 @@ class PolicyLogps(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self._in_pieces = replace_linear(model.get_output_embeddings(), PiecewiseHead)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Sums over response tokens, float32 [S], in nats; equal for trees and padded rows."""
         hidden = _hidden(self.model, batch)
         # Logits of response tokens alone: V is the widest dimension there is.
         hidden_EH = hidden.flatten(0, 1)[batch.source_E]
-        logits_EV = _scaled(self.model.get_output_embeddings()(hidden_EH), self.model.config.get_text_config())
-        logps_E = -cross_entropy(logits_EV.float(), batch.target_E, reduction="none")
-        logps_S = torch.zeros(batch.num_sequences, dtype=torch.float32, device=logps_E.device)
-        return logps_S.index_add(0, batch.sequence_M, logps_E[batch.edge_M])
+        head, scaled = self.model.get_output_embeddings(), partial(_scaled, config=self.model.config.get_text_config())
+        if self._in_pieces:
+            logps_E = head(hidden_EH, batch.target_E, scaled)
+        else:
+            logps_E = token_logps(scaled(head(hidden_EH)), batch.target_E)
+        # In the order of the data; `index_add` adds in any order on a GPU. The lengths are those of the data, so the
+        # check that they add up, which a GPU would wait for, is left out.
+        sums: torch.Tensor = torch.segment_reduce(logps_E[batch.edge_M], "sum", lengths=batch.lengths_S, unsafe=True)
+        return sums
 
 
 class RewardScores(nn.Module):

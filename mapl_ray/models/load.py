@@ -17,9 +17,10 @@ from transformers import (
 
 from mapl_ray.errors import UserError, first_line
 from mapl_ray.model_copies import local_directory
+from mapl_ray.models.heads import Float32Head, replace_linear
 from mapl_ray.models.kinds import Kind, check_kind, read_config
 from mapl_ray.models.quiet import quiet_transformers
-from mapl_ray.models.tree_attention import attention_implementation
+from mapl_ray.models.tree_attention import plain_attention
 from mapl_ray.models.weight_names import check_loaded
 from mapl_ray.models.weights import check_weights
 
@@ -85,6 +86,7 @@ def load_reward_model(
             f"{path}: {type(model).__name__} has no head `score`. Use a decoder family (Llama, Qwen, Mistral)."
         )
     model.fresh_head = check_loaded(path, info, fresh_head=seed is not None)
+    replace_linear(model.score, Float32Head)
     return model
 
 
@@ -158,7 +160,7 @@ def _from_pretrained(
         return model, info
 
     try:
-        model, info = load(attention_implementation(device, config))
+        model, info = load(plain_attention(config))
     except ValueError as error:
         if "does not support an attention implementation" not in str(error):
             raise

@@ -1,33 +1,58 @@
 """Tree attention through transformers' own interface: a ready mask goes in where a padding mask would.
 
-transformers hands a four-dimensional mask on as it is: a dense one to `sdpa` (boolean) and `eager` (added to scores), a
-`BlockMask` to FlexAttention, which skips the blocks that no branch needs, and the short form of `branch_attention`.
-One rule is behind all of them: token q sees token k iff k <= q < subtree_end[k], and, in a layer with a window,
-position q - position k < window: what a window means along a sequence, wherever its tokens stand in the row.
-Dimensions: B rows, T tokens, N blocks of a row.
+transformers hands a four-dimensional mask on as it is, so each way of attention takes its own form of one rule: token
+q sees token k iff k <= q < subtree_end[k], and, in a layer with a window, position q - position k < window: what a
+window means along a sequence, wherever its tokens stand in the row.
+
+| `train.attention` | implementation | for |
+|---|---|---|
+| `flex` | `tree_flex`: FlexAttention, skips blocks that no branch needs | CUDA; `auto` there |
+| `varlen` | `tree_varlen`: FlashAttention, branches against their paths | CUDA, bfloat16, no soft cap |
+| `dense` | `sdpa` (`eager` with a soft cap): a mask of T by T | short rows, any device |
+| `branches` | `tree_branches`: a call of `sdpa` a branch | any device, no soft cap |
+| | `tree_parts`: as few calls of `sdpa` as are cheapest | CPUs; `auto` there |
+
+Dimensions: B rows, T tokens.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 
 from mapl_ray.batches import Batch
-from mapl_ray.models.branch_attention import BRANCHES, branch_mask
+from mapl_ray.config import Attention
+from mapl_ray.errors import UserError
+from mapl_ray.models.flex_attention import FLEX, FLEX_BLOCK, block_mask
+from mapl_ray.models.part_attention import BRANCHES, PARTS, subtree_mask
+from mapl_ray.models.varlen_attention import VARLEN
 
-FLEX_BLOCK = 128  # FlexAttention's block; rows padded to it never need another kernel
 Mask = torch.Tensor | BlockMask
 
 
-def attention_implementation(device_type: str, config: Any) -> str:
-    """What to load models with: FlexAttention has no backward pass on a CPU, and `sdpa` drops Gemma 2's soft cap."""
-    if device_type == "cuda":
-        return "flex_attention"
-    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None else "sdpa"
+def plain_attention(config: Any) -> str:
+    """What to load models with, for padded rows: `sdpa` drops Gemma 2's soft cap."""
+    return "eager" if _soft_cap(config) is not None else "sdpa"
+
+
+def tree_attention(attention: Attention, device_type: str, config: Any) -> str:
+    """The implementation that `train.attention` names, for a device ("cpu", "cuda").
+
+    Raises `UserError` where the device or the model can't have it.
+    """
+    if attention == "dense" or (attention == "auto" and device_type != "cuda" and _soft_cap(config) is not None):
+        return plain_attention(config)
+    if attention == "auto":
+        return FLEX if device_type == "cuda" else PARTS
+    if attention in ("flex", "varlen") and device_type != "cuda":
+        raise UserError(f"train.attention={attention} needs a CUDA GPU, and training runs on {device_type}. Use auto.")
+    if attention != "flex" and _soft_cap(config) is not None:
+        kind = config.get_text_config().model_type
+        raise UserError(f"train.attention={attention}: it has no soft cap, which {kind} needs. Use auto or dense.")
+    return {"flex": FLEX, "varlen": VARLEN, "branches": BRANCHES}[attention]
 
 
 def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None:
@@ -37,9 +62,9 @@ def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None
     end, position_ids, implementation = batch.subtree_end, batch.position_ids, model.config._attn_implementation
 
     def mask(window: int | None) -> Mask:
-        if implementation == BRANCHES:
-            return branch_mask(end, window)
-        if implementation == "flex_attention":
+        if implementation in (PARTS, BRANCHES, VARLEN):
+            return subtree_mask(end, window)
+        if implementation == FLEX:
             return block_mask(end, position_ids, window)
         seen = dense_mask(end, position_ids, window)
         if implementation == "sdpa":
@@ -59,6 +84,11 @@ def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None
 def row_budget(model: Any) -> int | None:
     """What `collate` takes for `row_tokens` by default: one row, without padding, unless the mask is a dense one."""
     return None if model.config._attn_implementation in ("sdpa", "eager") else sys.maxsize
+
+
+def row_multiple(model: Any) -> int:
+    """What `collate` takes for `pad_to_multiple_of`."""
+    return FLEX_BLOCK if model.config._attn_implementation == FLEX else 1
 
 
 def layer_kinds(config: Any) -> set[str]:
@@ -85,45 +115,6 @@ def dense_mask(subtree_end: torch.Tensor, position_ids: torch.Tensor, window: in
     return seen[:, None]
 
 
-def block_mask(subtree_end: torch.Tensor, position_ids: torch.Tensor, window: int | None = None) -> BlockMask:
-    """The same for FlexAttention; T must be a multiple of `FLEX_BLOCK`.
-
-    Which blocks are needed, and which need no look at their tokens, follows from the least and the greatest subtree
-    end of a block of keys, so no T by T mask is ever made: a block of queries sees one of earlier keys iff the
-    greatest end is behind its first query, and wholly iff the least end is behind its last.
-    """
-    rows, width = subtree_end.shape
-    ends_BN = subtree_end.view(rows, width // FLEX_BLOCK, FLEX_BLOCK)
-    positions_BN = position_ids.view(rows, width // FLEX_BLOCK, FLEX_BLOCK)
-    first_N = torch.arange(0, width, FLEX_BLOCK, device=subtree_end.device)
-    earlier = first_N[:, None] > first_N[None, :]
-    whole = earlier & (ends_BN.amin(2)[:, None, :] >= (first_N + FLEX_BLOCK)[:, None])
-    needed = earlier & (ends_BN.amax(2)[:, None, :] > first_N[:, None])
-    if window is not None:
-        whole &= positions_BN.amax(2)[:, :, None] - positions_BN.amin(2)[:, None, :] < window
-    needed |= torch.eye(len(first_N), dtype=torch.bool, device=subtree_end.device)
-    partial_counts, partial = _listed(needed & ~whole)
-    whole_counts, wholes = _listed(whole)
-    return BlockMask.from_kv_blocks(
-        partial_counts, partial, whole_counts, wholes, FLEX_BLOCK, _rule(subtree_end, position_ids, window)
-    )
-
-
-def _rule(
-    subtree_end: torch.Tensor, position_ids: torch.Tensor, window: int | None
-) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    near = 0 if window is None else window
-
-    def sees(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return (k <= q) & (q < subtree_end[b, k])
-
-    def sees_near(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return sees(b, h, q, k) & (position_ids[b, q] - position_ids[b, k] < near)
-
-    return sees if window is None else sees_near
-
-
-def _listed(blocks_BNN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers and indices of the set blocks a row of blocks, as FlexAttention wants them: int32, [B, 1, N(, N)]."""
-    order = torch.argsort(blocks_BNN.int(), dim=2, descending=True, stable=True)
-    return blocks_BNN.sum(2, dtype=torch.int32)[:, None].contiguous(), order.int()[:, None].contiguous()
+def _soft_cap(config: Any) -> float | None:
+    cap: float | None = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    return cap

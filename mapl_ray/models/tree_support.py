@@ -8,38 +8,50 @@ from typing import Any
 import torch
 
 from mapl_ray.batches import EncodedGroup, collate
+from mapl_ray.config import Attention
 from mapl_ray.errors import UserError
-from mapl_ray.models.branch_attention import BRANCHES
 from mapl_ray.models.forward import last_hidden
-from mapl_ray.models.tree_attention import layer_kinds
+from mapl_ray.models.short_model import short_model
+from mapl_ray.models.tree_attention import layer_kinds, plain_attention, row_multiple, tree_attention
+from mapl_ray.models.varlen_attention import VARLEN
 from mapl_ray.records import Sequence
 
-# Of the hidden states' norm; with weights of some size a wrong model is off by a tenth and more.
-_FLOAT32_TOLERANCE, _OTHER_TOLERANCE = 1e-4, 0.1
+# Of the hidden states' norm; a wrong model is off by a tenth and more. GPUs may multiply in TF32.
+_TOLERANCES = {("cpu", torch.float32): 1e-4, ("cuda", torch.float32): 1e-2}
+_BFLOAT16_TOLERANCE = 0.05
 
 
-def prepare_for_trees(model: Any) -> None:
-    """Make a model ready for tree batches: faster attention on a CPU, and a refusal where trees would be wrong.
+def prepare_for_trees(
+    model: Any, attention: Attention = "auto", device_type: str = "cpu", bf16: bool | None = None
+) -> None:
+    """Make a model ready for tree batches: their attention, and a refusal where trees would be wrong.
 
     Trees are right where a token's place enters through `position_ids` and what it sees through the mask alone; not
-    for recurrent layers, biases by distance (ALiBi), or positions counted along the row. The config tells most of it,
-    and two small trees in one row, against their sequences one by one, the rest. Raises `UserError` with the cure.
+    for recurrent layers, biases by distance (ALiBi), or positions counted along the row. The config shows most of it.
+    The rest is tried: two small trees in one row against their sequences one by one, by a short model of the same
+    config (`short_model`), on the device and with the attention that trains. The model itself is not run, so it may
+    be of any size and partitioned.
+
+    Args:
+        attention: `train.attention`.
+        device_type: where training will run ("cpu", "cuda").
+        bf16: whether it runs in bfloat16; None: as the weights are.
+
+    Raises `UserError` with the cure.
     """
     _ask(model)
-    wanted = model.config._attn_implementation
-    if wanted == "sdpa":
-        wanted = BRANCHES
-    # FlexAttention is slow to start on a CPU, where models are loaded; the rule behind every mask is the same.
-    model.set_attn_implementation("sdpa" if wanted == "flex_attention" else wanted)
-    if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
-        model.set_attn_implementation(wanted)  # partitioned already: no rank could try it alone
-        return
+    dtype = model.dtype if bf16 is None else (torch.bfloat16 if bf16 else torch.float32)
+    wanted = tree_attention(attention, device_type, model.config)
+    if wanted == VARLEN and dtype != torch.bfloat16:
+        raise UserError("train.attention=varlen needs bfloat16. Set train.bf16=true, or train.attention=auto.")
+    # A CPU multiplies bfloat16 no faster, and float32 shows the smallest difference.
+    tried = dtype if device_type == "cuda" else torch.float32
     try:
-        difference = _tried(model)
+        difference = _tried(short_model(model, device_type, tried), wanted)
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _refusal(model, f"its attention doesn't take a tree's mask ({why})") from error
-    if not difference < (_FLOAT32_TOLERANCE if model.dtype == torch.float32 else _OTHER_TOLERANCE):
+    if not difference < _TOLERANCES.get((device_type, tried), _BFLOAT16_TOLERANCE):
         raise _refusal(model, f"a tree gives other values than its sequences (off by {difference:.1%})")
     model.set_attn_implementation(wanted)
 
@@ -59,7 +71,7 @@ def _ask(model: Any) -> None:
 
 
 @torch.no_grad()
-def _tried(model: Any) -> float:
+def _tried(model: Any, implementation: str) -> float:
     """How far last tokens' hidden states are off, trees against sequences: norm of the difference over the norm."""
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (64,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -70,13 +82,12 @@ def _tried(model: Any) -> float:
         EncodedGroup("one", prompts, answers, cells, ()),
         EncodedGroup("two", (tuple(ids[50:53]),), answers[::-1], (Sequence(0, 0, ()), Sequence(0, 1, ())), ()),
     ]
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        trees = last_hidden(model, collate(groups, "tree", 0, row_tokens=1000).to(device)).double()
-        plain = last_hidden(model, collate(groups, "padded", 0).to(device)).double()
-    finally:
-        model.train(training)
+    device = next(model.parameters()).device
+    model.set_attn_implementation(implementation)
+    batch = collate(groups, "tree", 0, row_multiple(model), row_tokens=1000)
+    trees = last_hidden(model, batch.to(device)).double()
+    model.set_attn_implementation(plain_attention(model.config))
+    plain = last_hidden(model, collate(groups, "padded", 0).to(device)).double()
     return float((trees - plain).norm() / plain.norm())
 
 

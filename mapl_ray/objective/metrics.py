@@ -20,8 +20,9 @@ def level_sums(
     margins_R = margins_R.double()
     losses_R = relation_terms(margins_R, relations, options, beta)
     measures_RM = torch.stack([losses_R, (margins_R > 0).double(), margins_R, torch.ones_like(margins_R)], dim=1)
-    sums_LM = torch.zeros(len(LEVEL_FAMILIES), measures_RM.shape[1], dtype=torch.float64, device=margins_R.device)
-    return sums_LM.index_add(0, relations.level_R, measures_RM)
+    of_level_RL = relations.level_R[:, None] == torch.arange(len(LEVEL_FAMILIES), device=margins_R.device)
+    # `index_add` sums in any order on a GPU; a product would spread what is not finite over all levels.
+    return torch.where(of_level_RL[:, :, None], measures_RM[:, None, :], 0.0).sum(0)
 
 
 def metrics_of(sums_LM: torch.Tensor, weights: LevelWeights) -> dict[str, float]:

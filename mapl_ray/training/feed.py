@@ -13,7 +13,6 @@ from typing import Any
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, of_levels, without_relations
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
-from mapl_ray.models.tree_attention import FLEX_BLOCK
 from mapl_ray.records import Rejection
 from mapl_ray.training.balance import shares
 from mapl_ray.training.group_table import GroupTable, encode_all
@@ -70,6 +69,7 @@ class Feed:
         world_size: int,
         takes_ref_logps: bool,
         row_tokens: int | None,
+        pad_to_multiple_of: int,
         on_gpu: bool,
     ) -> Feed:
         """With a copy of the tokenizer; `train.prefetch` as it is, or what serves the device."""
@@ -82,7 +82,7 @@ class Feed:
             rank,
             world_size,
             takes_ref_logps,
-            pad_to_multiple_of=FLEX_BLOCK if on_gpu else 1,
+            pad_to_multiple_of=pad_to_multiple_of,
             row_tokens=row_tokens,
             ahead=ahead if config.prefetch is None else config.prefetch,
         )

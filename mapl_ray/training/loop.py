@@ -13,7 +13,7 @@ import torch
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
-from mapl_ray.models.tree_attention import row_budget
+from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective
 from mapl_ray.progress import tracked
 from mapl_ray.training.best import Best, read_best
@@ -148,6 +148,7 @@ def train(
         world_size=engine.world_size,
         takes_ref_logps=kind == "scored",
         row_tokens=config.row_tokens or row_budget(trained.module.model),
+        pad_to_multiple_of=row_multiple(trained.module.model),
         on_gpu=engine.device.type == "cuda",
     )
     run = Run(
@@ -195,7 +196,7 @@ def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: Tra
             print(f"  reference: a frozen copy of {source.path} (`mapl score` saves its memory)", flush=True)
         model = source.load(engine.device.type)
         if config.batching == "tree":
-            prepare_for_trees(model)
+            prepare_for_trees(model, config.attention, engine.device.type, bf16=True if config.bf16 else None)
         return frozen_reference(frozen_forward(PolicyLogps(model), config, engine.device))
     if kind == "adapter":
         return switched_off_reference(engine, trained.wrapped)

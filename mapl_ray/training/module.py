@@ -56,7 +56,7 @@ def training_module(config: TrainConfig, source: ModelSource, tokenizer: Any) ->
             f"Set it to {limit} or less."
         )
     if config.batching == "tree":
-        prepare_for_trees(model)
+        prepare_for_trees(model, config.attention, device, bf16=True if config.bf16 else None)
     wrapped = None
     if lora is not None:
         wrapped = with_adapter(model, lora, source.method, config.seed)

@@ -12,6 +12,7 @@ from mapl_ray.training.weight_files import WeightFile, weight_damage
 
 # What changes how a run is carried out, and not what comes out of it.
 OPERATIONAL = {
+    "attention",
     "loggers",
     "prefetch",
     "cpus_per_worker",

@@ -67,7 +67,7 @@ def test_tree_batch_by_hand() -> None:
     assert batch.source_E.tolist() == [1, 2, 3, 2]
     assert batch.target_E.tolist() == [3, 4, 9, 9]
     assert batch.edge_M.tolist() == [0, 1, 2, 0, 3]
-    assert batch.sequence_M.tolist() == [0, 0, 0, 1, 1]
+    assert batch.lengths_S.tolist() == [3, 2]
     assert batch.last_S.tolist() == [4, 5]
     assert batch.num_tokens == 6
 

@@ -13,9 +13,11 @@ from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
 from mapl_ray.config import LevelWeights
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, prepare_for_trees
-from mapl_ray.models.tree_attention import FLEX_BLOCK, attention_implementation, row_budget
+from mapl_ray.models.flex_attention import FLEX, FLEX_BLOCK
+from mapl_ray.models.tree_attention import plain_attention, row_budget
 from mapl_ray.objective import dpo_rewards, relation_loss
 
+Outcome = tuple[torch.Tensor, float, dict[str, torch.Tensor]]
 WINDOW = {"sliding_window": 9}  # below the length of every sequence here
 SLIDING = {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,6 +36,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Granite": ("granite", {"logits_scaling": 3.0, "attention_multiplier": 0.3}),
     "Mixtral": ("mixtral", {"num_local_experts": 2}),
 }
+CAPPED = ("Gemma 2",)
 WITHOUT_HEAD = ("Cohere", "Cohere 2", "Granite")  # transformers has no reward model of these
 BASE = {
     "hidden_size": 32,
@@ -53,7 +56,7 @@ def build(kind: str, options: dict[str, Any], auto: Any, tokenizer: Any) -> Any:
     """A model of random weights."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)
-    return enlarged(auto.from_config(config, attn_implementation=attention_implementation("cpu", config)))
+    return enlarged(auto.from_config(config, attn_implementation=plain_attention(config)))
 
 
 def enlarged(model: Any) -> Any:
@@ -65,7 +68,7 @@ def enlarged(model: Any) -> Any:
     return model.eval()
 
 
-def outcome(module: Any, batch: Batch) -> tuple[torch.Tensor, float, dict[str, torch.Tensor]]:
+def outcome(module: Any, batch: Batch) -> Outcome:
     """What the module gives, the loss of all levels, and its gradients."""
     outputs_S = module(batch)
     rewards_S = outputs_S
@@ -77,6 +80,13 @@ def outcome(module: Any, batch: Batch) -> tuple[torch.Tensor, float, dict[str, t
     gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()
     return outputs_S.detach(), loss.item(), gradients
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    # Logps are sums of a hundred nats and more: float32 has 6 digits of them.
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-5)
+    assert found[1] == pytest.approx(expected[1], abs=1e-5)
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -97,28 +107,37 @@ def test_trees_equal_padded(family: str, groups: list[EncodedGroup], tokenizer: 
         assert max(gradient.abs().max().item() for gradient in padded[2].values()) > 1e-3
         prepare_for_trees(model)
         batch = collate(groups, "tree", tokenizer.pad_token_id, row_tokens=row_budget(model))
-        trees = outcome(module, batch)
-        # Logps are sums of a hundred nats and more: float32 has 6 digits of them.
-        torch.testing.assert_close(trees[0], padded[0], rtol=1e-6, atol=1e-5)
-        assert trees[1] == pytest.approx(padded[1], abs=1e-5)
-        torch.testing.assert_close(trees[2], padded[2], rtol=0, atol=1e-5)
+        assert_same(outcome(module, batch), padded)
+        if family in CAPPED:
+            with pytest.raises(UserError, match=r"train\.attention=branches: it has no soft cap"):
+                prepare_for_trees(model, "branches")
+            continue
+        for attention in ("branches", "dense"):
+            prepare_for_trees(model, attention)
+            batch = collate(groups, "tree", tokenizer.pad_token_id, row_tokens=row_budget(model))
+            assert_same(outcome(module, batch), padded)
 
 
 @pytest.mark.parametrize(
     "family",
     [family if family in ("Llama", "Gemma 2") else pytest.param(family, marks=pytest.mark.long) for family in FAMILIES],
 )
+@pytest.mark.usefixtures("flex_on_cpu")
 def test_trees_by_flex_attention_equal_padded(family: str, groups: list[EncodedGroup], tokenizer: Any) -> None:
-    """A GPU's way as it is batched there; torch has its forward pass alone on a CPU, and compiles it for seconds."""
+    """A GPU's way as it is batched there, backward pass and gradient checkpointing included, without its kernels."""
     kind, options = FAMILIES[family]
     model = build(kind, {**BASE, **options}, AutoModelForCausalLM, tokenizer)
-    with torch.no_grad():
-        padded = PolicyLogps(model)(collate(groups, "padded", tokenizer.pad_token_id))
-        model.set_attn_implementation("flex_attention")
-        batch = collate(groups, "tree", tokenizer.pad_token_id, FLEX_BLOCK, row_tokens=row_budget(model))
-        assert batch.input_ids.shape[0] < len(groups)
-        trees = PolicyLogps(model)(batch)
-    torch.testing.assert_close(trees, padded, rtol=1e-6, atol=1e-5)
+    module = PolicyLogps(model)
+    padded = outcome(module, collate(groups, "padded", tokenizer.pad_token_id))
+    model.set_attn_implementation(FLEX)
+    batch = collate(groups, "tree", tokenizer.pad_token_id, FLEX_BLOCK, row_tokens=row_budget(model))
+    assert batch.input_ids.shape[0] < len(groups)
+    trees = outcome(module, batch)
+    assert_same(trees, padded)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    again = outcome(module.train(), batch)
+    assert torch.equal(again[0], trees[0])
+    assert all(torch.equal(again[2][name], gradient) for name, gradient in trees[2].items())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One rule, four masks: dense, added, by blocks, a branch at a time."""
+"""One rule, five forms: dense, added to scores, by blocks, a part of a tree at a time, branches against paths."""
 
 import numpy as np
 import pytest
@@ -9,21 +9,45 @@ from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 
 from mapl_ray.batches import EncodedGroup, build_tree, collate
-from mapl_ray.models.branch_attention import Branch, branch_attention, branch_mask, branches_of
-from mapl_ray.models.tree_attention import FLEX_BLOCK, block_mask, dense_mask
+from mapl_ray.models.flex_attention import FLEX_BLOCK, block_mask
+from mapl_ray.models.part_attention import part_attention, subtree_mask
+from mapl_ray.models.tree_attention import dense_mask
+from mapl_ray.models.tree_parts import Part, branches_of, parts_of
+from mapl_ray.models.varlen_attention import varlen_index
 from mapl_ray.records import Sequence
 
+Forest = list[list[list[int]]]
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=6)
+FORESTS = st.lists(SEQUENCES, min_size=1, max_size=3)
+WINDOWS = st.sampled_from([None, 1, 3, 100])
+
+
+def row_of(forest: Forest) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ends of subtrees and positions of trees in one row, [1, T] each."""
+    trees = [build_tree(sequences) for sequences in forest]
+    offsets = np.cumsum([0, *(len(tree.token_ids) for tree in trees)])[:-1].tolist()
+    end = [offset + e for offset, tree in zip(offsets, trees, strict=True) for e in tree.subtree_end]
+    return torch.tensor([end]), torch.tensor([[depth for tree in trees for depth in tree.depths]])
 
 
 def test_branches_by_hand() -> None:
     # 5 6 7 (nodes 0 1 2), 8 9 (3 4) below node 0, and another tree 3 4 (5 6)
     assert branches_of(np.array([5, 3, 3, 5, 5, 7, 7])) == [
-        Branch(0, 1, ()),
-        Branch(1, 3, (0,)),
-        Branch(3, 5, (0,)),
-        Branch(5, 7, ()),
+        Part(0, 1, (), 0, True),
+        Part(1, 3, (0,), 1, True),
+        Part(3, 5, (0,), 1, True),
+        Part(5, 7, (), 0, True),
     ]
+
+
+def test_a_subtree_is_one_part_where_its_calls_cost_more_than_its_scores() -> None:
+    """The tree above: its branches cost 1 + 6 + 6 scores in three calls, as one part 5 * 5 in one.
+
+    Below the root the causal kernel over 3 tokens, 3 * 4 / 2 scores, is as cheap as a mask of 2 * 3.
+    """
+    end = np.array([5, 3, 3, 5, 5, 7, 7])
+    assert parts_of(end, call_cost=5) == branches_of(end)  # 13 + 3*5 < 25 + 5
+    assert parts_of(end, call_cost=7) == [Part(0, 5, (), 0, False), Part(5, 7, (), 0, True)]  # 13 + 3*7 > 25 + 7
 
 
 def test_window_is_along_the_branch() -> None:
@@ -34,20 +58,38 @@ def test_window_is_along_the_branch() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(SEQUENCES, min_size=1, max_size=3), st.sampled_from([None, 1, 3, 100]))
-def test_branches_attend_as_the_dense_mask_says(forest: list[list[list[int]]], window: int | None) -> None:
-    trees = [build_tree(sequences) for sequences in forest]
-    offsets = np.cumsum([0, *(len(tree.token_ids) for tree in trees)])[:-1].tolist()
-    end = torch.tensor([[offset + e for offset, tree in zip(offsets, trees, strict=True) for e in tree.subtree_end]])
-    positions = torch.tensor([[depth for tree in trees for depth in tree.depths]])
+@given(FORESTS, WINDOWS, st.sampled_from([0, 10, 40, 1000]))
+def test_parts_attend_as_the_dense_mask_says(forest: Forest, window: int | None, call_cost: int) -> None:
+    end, positions = row_of(forest)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, end.shape[1], 4, requires_grad=True) for _ in range(3))
     expected = scaled_dot_product_attention(query, key, value, dense_mask(end, positions, window)).transpose(1, 2)
-    given_, _ = branch_attention(torch.nn.Module(), query, key, value, branch_mask(end, window))
+    given_, _ = part_attention(torch.nn.Module(), query, key, value, subtree_mask(end, window), call_cost)
     torch.testing.assert_close(given_, expected, rtol=0, atol=1e-5)
     weights = torch.randn(expected.shape)
     a, b = (torch.autograd.grad((out * weights).sum(), (query, key, value)) for out in (expected, given_))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(FORESTS, FORESTS, WINDOWS)
+def test_varlen_index_says_what_the_dense_mask_says(forest: Forest, other: Forest, window: int | None) -> None:
+    """Two rows, a loop in place of the kernel: causal from the last query and key of a branch backwards."""
+    rows = [row_of(forest), row_of(other)]
+    width = max(end.shape[1] for end, _ in rows)
+    # Padding is one more tree, a chain to the row's end.
+    ends = [torch.cat([end[0], torch.full((width - end.shape[1],), width)]) for end, _ in rows]
+    chains = [torch.cat([positions[0], torch.arange(width - positions.shape[1])]) for _, positions in rows]
+    expected = dense_mask(torch.stack(ends), torch.stack(chains), window)[:, 0]
+    index = varlen_index([end.numpy() for end in ends])
+    seen = torch.zeros(2 * width, 2 * width, dtype=torch.bool)
+    starts = zip(index.query_starts, index.query_starts[1:], index.key_starts, index.key_starts[1:], strict=False)
+    for query, query_end, key, key_end in starts:
+        for back in range(query_end - query):  # from the last query, which sees the last key
+            first = key if window is None else max(key, key_end - back - window)
+            seen[query_end - 1 - back, index.key_K[first : key_end - back]] = True
+    assert torch.equal(seen, torch.block_diag(*expected.int()).bool())
+    assert index.longest == (np.diff(index.query_starts).max(), np.diff(index.key_starts).max())
 
 
 @pytest.mark.parametrize("window", [None, 40, 200])
@@ -64,13 +106,13 @@ def test_blocks_are_those_of_the_rule(row_tokens: int | None, window: int | None
     ]
     batch = collate(groups, "tree", 0, FLEX_BLOCK, row_tokens)
     assert batch.subtree_end is not None
-    rows, width = batch.input_ids.shape
+    width = batch.input_ids.numel()
     made = block_mask(batch.subtree_end, batch.position_ids, window)
-    wanted = create_block_mask(made.mask_mod, rows, None, width, width, device="cpu", BLOCK_SIZE=FLEX_BLOCK)
-    seen = torch.vmap(
-        lambda b: made.mask_mod(b, torch.tensor(0), *torch.meshgrid(*[torch.arange(width)] * 2, indexing="ij"))
-    )(torch.arange(rows))
-    assert torch.equal(seen[:, None], dense_mask(batch.subtree_end, batch.position_ids, window))
+    wanted = create_block_mask(made.mask_mod, 1, None, width, width, device="cpu", BLOCK_SIZE=FLEX_BLOCK)
+    places = torch.meshgrid(*[torch.arange(width)] * 2, indexing="ij")
+    seen = made.mask_mod(torch.tensor(0), torch.tensor(0), *places)
+    dense = dense_mask(batch.subtree_end, batch.position_ids, window)[:, 0]
+    assert torch.equal(seen, torch.block_diag(*dense.int()).bool())  # rows end to end
     needed, needed_wanted = (mask.to_dense() != 0 for mask in (made, wanted))
     whole, whole_wanted = (full_blocks(mask) for mask in (made, wanted))
     assert whole_wanted.any() or window is not None
