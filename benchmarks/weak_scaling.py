@@ -51,7 +51,7 @@ def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_sha
     import ray
     from ray.cluster_utils import Cluster
 
-    from mapl_ray.distributed.token_file import ensure_token_file
+    from mapl_ray.private_files import ensure_token_file
 
     ensure_token_file()
     found: dict[str, list[float]] = defaultdict(list)

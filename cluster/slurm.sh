@@ -21,39 +21,51 @@ nodes=${SLURM_JOB_NUM_NODES:-1}
 job_id=${SLURM_JOB_ID:-$$}
 port=${MAPL_RAY_PORT:-6379}
 private=$(mktemp -d "${MAPL_TOKEN_ROOT:-$HOME}/.mapl-ray-$job_id-XXXXXX")  # must be on storage that every node sees
-session=/tmp/mapl-$job_id  # not /tmp/ray, which may be another user's; short, for socket paths end at 107 characters
-mkdir "$session"           # ours alone (umask); Ray opens the folder it is given to everybody, so give it one inside
 started=()
 
 finish() {
     code=$?
     trap - EXIT
     trap '' TERM INT
+    [ "$code" -ne 0 ] || touch "$private/succeeded"
     for ((i = ${#started[@]} - 1; i >= 0; i--)); do  # the command, then the workers, then the head
         kill -TERM "${started[i]}" 2>/dev/null || true
         wait "${started[i]}" 2>/dev/null || true
     done
+    grep '^logs of Ray' "$private/head.log" || true
     rm -rf "$private"
-    [ "$code" -ne 0 ] || rm -rf "$session"  # after a failure Ray's logs are worth a look; other nodes keep theirs
     exit "$code"
 }
 trap finish EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
+# What every node runs: `ray start ...` with its session inside a folder that this user alone may enter, because Ray
+# opens its own to everybody. The name can't be guessed, so nobody can have made the folder before, and it is short,
+# because the paths of sockets end at 107 characters. After a failure the folder stays, with Ray's logs.
+on_a_node='umask 077
+session=$(mktemp -d /tmp/mapl-XXXXXXXXXX) || exit 1
+RAY_TMPDIR=$session "$@" --temp-dir="$session/ray" &
+ray=$! code=0
+trap "kill -TERM $ray 2>/dev/null" TERM INT
+while kill -0 "$ray" 2>/dev/null; do wait "$ray" || code=$?; done
+if [ -e "${RAY_AUTH_TOKEN_PATH%/*}/succeeded" ]; then rm -rf "$session"; else echo "logs of Ray on $(hostname): $session"; fi
+exit "$code"'
+
 # A token of this job's own, handed on by path: its value is in no argument list and no environment.
+# -P: Python must not import modules from the folder that the job was submitted in.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
-python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH"
+python -P -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH"
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # when we stop Ray there is nothing left to wait for
 # Ports for Prometheus ask for no token, so there are none: Ray starts no server on port -1, and says so in its logs.
 export RAY_enable_metrics_collection=false AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
 unset RAY_ADDRESS
 
 # Several networks on a node: say which one with MAPL_HEAD_IP.
-ip=${MAPL_HEAD_IP:-$(python -c 'import ray; print(ray.util.get_node_ip_address())')}
-common=(--disable-usage-stats --block --temp-dir="$session/ray")
+ip=${MAPL_HEAD_IP:-$(python -P -c 'import ray; print(ray.util.get_node_ip_address())')}
+common=(--disable-usage-stats --block)
 # The batch script runs on the job's first node. The dashboard stays on its loopback; `ssh -L` reaches it.
-ray start --head --node-ip-address="$ip" --port="$port" --dashboard-host=127.0.0.1 \
+bash -c "$on_a_node" node ray start --head --node-ip-address="$ip" --port="$port" --dashboard-host=127.0.0.1 \
     ${MAPL_RAY_HEAD_OPTIONS:-} "${common[@]}" >"$private/head.log" 2>&1 &
 started+=($!)
 for ((second = 0; ; second++)); do
@@ -67,11 +79,11 @@ for ((second = 0; ; second++)); do
 done
 if [ "$nodes" -gt 1 ]; then
     srun --nodes=$((nodes - 1)) --ntasks=$((nodes - 1)) --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-        --exclude="$SLURMD_NODENAME" ray start --address="$ip:$port" "${common[@]}" &
+        --exclude="$SLURMD_NODENAME" bash -c "$on_a_node" node ray start --address="$ip:$port" "${common[@]}" &
     started+=($!)
 fi
 # A stage is refused if its workers do not fit, so every node must be there before it starts.
-RAY_ADDRESS=$ip:$port python - "$nodes" <<'PYTHON'
+RAY_ADDRESS=$ip:$port python -P - "$nodes" <<'PYTHON'
 import sys, time, ray
 ray.init(log_to_driver=False, logging_level="warning")
 wanted, deadline = int(sys.argv[1]), time.monotonic() + 300

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,10 +19,10 @@ import ray
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.resources import Node, Resources
-from mapl_ray.distributed.token_file import ensure_token_file
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.distributed.worker_environment import QUIET, worker_environment
 from mapl_ray.errors import RunError, UserError, first_line
+from mapl_ray.private_files import ensure_token_file, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress
 
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
@@ -116,8 +117,9 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Nothing else asks it, and its eight processes take seconds of two cores to start.
         dashboard = {"include_dashboard": searches, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+        session_root = str(_session_root())
         try:
-            ray.init(address="local", num_cpus=config.num_cpus, **dashboard, **options)
+            ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=session_root, **dashboard, **options)
         except Exception as error:  # Ray raises it bare where its processes do not come up in time
             raise RunError(f"Ray could not be started on this machine: {str(error).strip()}") from None
         return
@@ -161,6 +163,21 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _session_root() -> Path:
+    """Where Ray keeps sockets and logs of private clusters, below `RAY_TMPDIR` or the temporary folder.
+
+    Ray opens this folder to every user of the machine (mode 0777), who could then swap sockets and logs, so it is
+    inside one that nobody else may enter. Raises `UserError` where that one can't be had.
+    """
+    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return private_folder("mapl-ray", base) / "ray"
+    except OSError as error:
+        raise UserError(
+            f"{error}. Or set RAY_TMPDIR to another folder, with a path of at most 30 characters."
+        ) from None
 
 
 def _free_port() -> int:

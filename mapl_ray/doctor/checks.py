@@ -14,8 +14,8 @@ from mapl_ray.config import RunConfig
 from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
 from mapl_ray.doctor.memory import check_memory
+from mapl_ray.doctor.private_files import check_session_folders, check_token_file
 from mapl_ray.doctor.templates import check_chat_templates
-from mapl_ray.doctor.token_file import check_token_file
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri
 
@@ -28,7 +28,7 @@ _MIN_FREE_GIB = 5.0
 
 def diagnose(config: RunConfig | None) -> list[Finding]:
     """Everything that was looked at; starts and changes nothing. The run would fail if any finding is `fail`."""
-    findings = [*_versions(), *_machine(), *check_token_file(), *check_endpoints()]
+    findings = [*_versions(), *_machine(), *check_token_file(), *check_session_folders(), *check_endpoints()]
     if config is not None:
         findings += [Finding("ok", "config", f"run {config.name}: every key and value is valid"), *_paths(config)]
         findings += [*check_memory(config), *_resources(config), *_engines(config)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
+
+from mapl_ray.private_files import private_folder
 
 
 def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Table]]) -> pa.Table:
@@ -29,7 +30,7 @@ def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Ta
 
     Raises `OSError` where the file can't be written, no room among the reasons.
     """
-    folder = _own_folder()
+    folder = private_folder("mapl-groups")
     path, lock = folder / f"{name}.arrow", _locked(folder / f"{name}.lock", fcntl.LOCK_SH)
     try:
         _remove_unused(folder, path)
@@ -46,15 +47,6 @@ def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Ta
         raise
     weakref.finalize(table, _release, path, lock)
     return table
-
-
-def _own_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"mapl-groups-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    there = folder.lstat()
-    if there.st_uid != os.getuid() or there.st_mode & 0o077 or folder.is_symlink():
-        raise PermissionError(f"{folder}: expected a folder of this user's alone, mode 0700; remove it")
-    return folder
 
 
 def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:

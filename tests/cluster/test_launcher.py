@@ -1,6 +1,7 @@
 """The Ray cluster launcher's file, by Ray's own validator; nothing is started."""
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -53,6 +54,43 @@ def test_on_aws_workers_are_spot_and_the_head_is_not(root: Path) -> None:
     assert types["gpu-spot"]["min_workers"] == 0 < types["gpu-spot"]["max_workers"]
     assert sum(one["max_workers"] for one in types.values()) == prepared["max_workers"]
     assert prepared["provider"]["cache_stopped_nodes"] is False  # a spot machine can't be stopped and kept
+
+
+def test_on_aws_the_head_has_a_small_role_and_workers_have_none(root: Path) -> None:
+    launcher = read(root, FILES[1])
+    nodes = {name: one["node_config"] for name, one in launcher["available_node_types"].items()}
+    # Ray gives a head without a profile full access to EC2 and S3.
+    assert {name: "IamInstanceProfile" in node for name, node in nodes.items()} == {
+        "head": True, "gpu-on-demand": False, "gpu-spot": False,
+    }  # fmt: skip
+    options = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    assert all(node["MetadataOptions"] == options for node in nodes.values())
+    cluster = launcher["cluster_name"]
+    assert launcher["provider"]["key_pair"] == {"key_name": cluster}
+    ranges = [
+        one["CidrIp"] for rule in launcher["provider"]["security_group"]["IpPermissions"] for one in rule["IpRanges"]
+    ]
+    assert ranges
+    assert all(one.endswith("/32") for one in ranges)
+
+
+def test_the_heads_role_may_touch_this_cluster_alone(root: Path) -> None:
+    policy = json.loads((root / "cluster" / "aws-head-policy.json").read_text(encoding="utf-8"))
+    cluster = read(root, FILES[1])["cluster_name"]
+    for statement in policy["Statement"]:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        assert statement["Effect"] == "Allow"
+        assert all(re.fullmatch(r"ec2:[A-Z][A-Za-z]+", action) for action in actions)  # no wildcard, no other service
+        if all(action.startswith("ec2:Describe") for action in actions):
+            continue
+        assert statement["Resource"] != "*"
+        if any("instance/" in one for one in [statement["Resource"], *statement["Resource"]]):
+            tags = statement["Condition"]["StringEquals"]
+            assert tags in (
+                {"aws:RequestTag/ray-cluster-name": cluster},
+                {"aws:ResourceTag/ray-cluster-name": cluster},
+                {"ec2:CreateAction": "RunInstances"},
+            )
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -119,7 +157,14 @@ def test_every_ray_start_asks_for_a_token_and_keeps_the_dashboard_to_itself(laun
     commands = launcher["head_start_ray_commands"] + launcher["worker_start_ray_commands"]
     starts = [command for command in commands if re.search(r"\bray start\b", command)]
     assert len(starts) == 2
-    assert all(command.startswith("RAY_AUTH_MODE=token ") for command in starts)
+    assert all(" RAY_AUTH_MODE=token " in command for command in starts)
+    # Nobody else may enter the folder that Ray opens to everybody, nor guess its name.
+    assert all(
+        command.startswith("SESSION=$(mktemp -d /tmp/mapl-XXXXXXXXXX) && RAY_TMPDIR=$SESSION ") for command in starts
+    )
+    assert all("--temp-dir=$SESSION/ray" in command for command in starts)
+    # Ports for Prometheus ask for no token.
+    assert all(" RAY_enable_metrics_collection=false " in command for command in starts)
     (head,) = (command for command in starts if "--head" in command)
     assert "--dashboard-host=127.0.0.1" in head
     assert not any("0.0.0.0" in command for command in commands)

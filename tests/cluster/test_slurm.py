@@ -1,6 +1,7 @@
 """The Slurm script: its syntax, and a real run of it with a stand-in for `srun` that starts steps on this machine."""
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -67,8 +68,13 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
     hostile = f"missing $(touch {canary}) `touch {canary}` ; touch {canary} '\" file.yaml"
     tokens = tmp_path / "$(touch canary); tokens"
     tokens.mkdir()
+    # Modules that someone has planted in the folder the job was submitted in.
+    work = tmp_path / "submitted-in"
+    work.mkdir()
+    for name in ("secrets", "random", "ray", "time"):
+        (work / f"{name}.py").write_text(f"open({str(work / 'imported')!r}, 'w').close()\nraise ImportError")
     job_id = f"test{os.getpid()}"
-    session = Path("/tmp") / f"mapl-{job_id}"
+    sessions: list[Path] = []
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -85,6 +91,7 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
         done = subprocess.run(
             [script, "doctor", "--config", hostile],
             env=environment,
+            cwd=work,
             capture_output=True,
             text=True,
             timeout=120,
@@ -94,14 +101,21 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
         assert f"{hostile}: no such config file" in done.stderr
         assert not canary.exists()
         assert not Path("canary").exists()
+        assert not (work / "imported").exists()
         assert "Ray: 2 node(s)" in done.stdout
         steps = (tmp_path / "step.log").read_text().splitlines()
         assert steps == ["--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--exclude=first", "600"]
         assert list(tokens.iterdir()) == []  # the token is gone
-        assert stat.S_IMODE(session.stat().st_mode) & 0o077 == 0  # kept after a failure, for its logs, and private
-        wait_for_no_process_of(str(session))
+        # Ray's folder of each node is kept after a failure, for its logs, inside one that nobody else may enter.
+        sessions = [Path(path) for path in re.findall(r"^logs of Ray on \S+: (/tmp/mapl-\w{10})$", done.stdout, re.M)]
+        assert len(set(sessions)) == 2, done.stdout
+        assert [stat.S_IMODE(session.stat().st_mode) for session in sessions] == [0o700, 0o700]
+        assert all((session / "ray").is_dir() for session in sessions)
+        for session in sessions:
+            wait_for_no_process_of(str(session))
     finally:
-        shutil.rmtree(session, ignore_errors=True)
+        for session in sessions:
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def wait_for_no_process_of(session: str) -> None:

@@ -1,6 +1,9 @@
 """`mapl doctor`: open ports and the token file. Real Ray is asked in tests/multihost/test_doctor.py."""
 
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from mapl_ray.doctor.ask import ask
 from mapl_ray.doctor.endpoints import check_endpoints, endpoints, judge
-from mapl_ray.doctor.token_file import check_token_file
+from mapl_ray.doctor.private_files import check_session_folders, check_token_file
 
 # --- what a stranger gets ---
 
@@ -156,3 +159,23 @@ def test_the_token_file_is_its_owners_alone(
 def test_no_token_file_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     assert list(check_token_file()) == []
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [(0o755, 0o777, True), (0o1777, 0o777, True), (0o700, 0o777, False), (0o755, 0o755, False), (0o750, 0o777, False)],
+)
+def test_ray_sessions_that_others_can_change(outer: int, inner: int, expected: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which is private as a whole
+        session = Path(name) / "outer" / "session"
+        session.mkdir(parents=True)
+        Path(name).chmod(0o755)
+        session.parent.chmod(outer)
+        session.chmod(inner)
+        process = subprocess.Popen([sys.executable, "-c", "input()", f"--session_dir={session}"], stdin=subprocess.PIPE)
+        try:
+            findings = [one for one in check_session_folders() if str(session) in one.detail]
+        finally:
+            process.kill()
+            process.communicate()
+        assert [finding.level for finding in findings] == ["fail" if expected else "ok"]

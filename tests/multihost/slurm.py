@@ -58,7 +58,7 @@ def slurm_job(hosts: Sequence[Host], folder: Path, words: Sequence[str]) -> Iter
         told = dict(pair.split("=", 1) for pair in (folder / "environment").read_text().split("\0") if "=" in pair)
         ray = {name: value for name, value in told.items() if "RAY" in name or "METRIC" in name}
         command = (folder / "step").read_text().rstrip("\0").split("\0")
-        step = hosts[1].start([PYTHON.with_name(command[0]), *command[1:], *_SMALL], folder / "step.log", ray)
+        step = hosts[1].start([*command, *_SMALL], folder / "step.log", {**ray, "PATH": environment["PATH"]})
         _wait_for(folder / "done", job, log)
         yield log
         (folder / "end").touch()

@@ -145,7 +145,7 @@ def test_a_token_in_an_address_is_not_shown() -> None:
 
 def test_the_token_that_we_make_is_its_owners_alone(tmp_path: Path) -> None:
     """In a process of its own, with a home of its own and the usual umask."""
-    code = "import os; os.umask(0o022)\nfrom mapl_ray.distributed.token_file import ensure_token_file as e\ne(); e()"
+    code = "import os; os.umask(0o022)\nfrom mapl_ray.private_files import ensure_token_file as e\ne(); e()"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
         "HOME": str(tmp_path)
     }
