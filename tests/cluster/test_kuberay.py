@@ -1,6 +1,8 @@
 """KubeRay's manifests: valid by its own schemas with no unknown field, closed to the network, fit for their recipe."""
 
 import copy
+import ipaddress
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import jsonschema
 import pytest
 import ray
 
+from mapl_ray.addresses import is_metadata_service
 from mapl_ray.config import load_config
 
 Json = dict[str, Any]
@@ -92,10 +95,12 @@ def test_the_network_policys_rules_are_valid(manifests: dict[str, Json], crd_sch
     # The schema of a NetworkPolicy's rules is part of RayCluster's own `networkPolicy` field.
     spec = crd_schemas["RayCluster"]["properties"]["spec"]["properties"]
     rules = strict(spec["networkPolicy"]["properties"]["head"]["properties"]["ingressRules"])
-    ingress = manifests["NetworkPolicy"]["spec"]["ingress"]
+    policy = manifests["NetworkPolicy"]["spec"]
     validator = jsonschema.Draft202012Validator(rules)
-    assert list(validator.iter_errors(ingress)) == []
+    assert list(validator.iter_errors(policy["ingress"])) == []
     assert list(validator.iter_errors([{"form": []}]))  # a misspelt `from`, which would let everybody in
+    outward = strict(spec["networkPolicy"]["properties"]["head"]["properties"]["egressRules"])
+    assert list(jsonschema.Draft202012Validator(outward).iter_errors(policy["egress"])) == []
 
 
 def pods(spec: Json) -> list[Json]:
@@ -129,12 +134,56 @@ def test_a_token_is_asked_for_and_no_port_leaves_the_kubernetes_cluster(
 
 def test_the_network_policy_lets_in_ray_itself_and_the_operators_one_port(manifests: dict[str, Json]) -> None:
     spec = manifests["NetworkPolicy"]["spec"]
-    assert spec["policyTypes"] == ["Ingress"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
     own, operator = spec["ingress"]
     assert own["from"] == [{"podSelector": spec["podSelector"]}]
     assert [port["port"] for port in operator["ports"]] == [8265]
     (peer,) = operator["from"]
     assert peer["podSelector"]["matchLabels"]  # a namespaceSelector alone would let in every pod there is
+    # Labels are anybody's to choose in a namespace of their own: the operator's namespace is named.
+    assert list(peer["namespaceSelector"]["matchLabels"]) == ["kubernetes.io/metadata.name"]
+
+
+METADATA = [
+    "169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fe80::a9fe:a9fe",
+    "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42",
+]  # fmt: skip
+
+
+def reaches(policy: Json, address: str, port: int) -> bool:
+    """Whether the policy lets a pod connect to an address outside, as Kubernetes decides."""
+    target = ipaddress.ip_address(address)
+    for rule in policy["egress"]:
+        if not any(one["port"] == port for one in rule.get("ports", [{"port": port}])):
+            continue
+        for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+            inside = target in ipaddress.ip_network(block["cidr"])
+            if inside and not any(target in ipaddress.ip_network(one) for one in block.get("except", [])):
+                return True
+    return False
+
+
+def test_jobs_reach_no_metadata_service(manifests: dict[str, Json]) -> None:
+    policy = manifests["NetworkPolicy"]["spec"]
+    assert [address for address in METADATA if not is_metadata_service(address)] == []  # the package's own list
+    assert [address for address in METADATA if reaches(policy, address, 80) or reaches(policy, address, 53)] == []
+    assert reaches(policy, "198.51.100.7", 443)
+    assert reaches(policy, "2001:db8::7", 443)
+    assert reaches(policy, "169.254.20.10", 53)  # NodeLocal DNSCache
+    assert not reaches(policy, "169.254.20.10", 80)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_named_by_digest_and_secrets_are_files(kind: str, ray_clusters: dict[str, Json]) -> None:
+    for template in pods(ray_clusters[kind]):
+        secret_volumes = {one["name"] for one in template["spec"]["volumes"] if "secret" in one}
+        for container in template["spec"]["containers"]:
+            assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", container["image"])
+            assert not any("secretKeyRef" in one.get("valueFrom", {}) for one in container["env"])
+            environment = {one["name"]: one.get("value") for one in container["env"]}
+            mounts = {one["mountPath"]: one for one in container["volumeMounts"] if one["name"] in secret_volumes}
+            assert str(Path(environment["HF_TOKEN_PATH"]).parent) in mounts
+            assert all(one["readOnly"] for one in mounts.values())
 
 
 SPOT = {  # a label that a provider gives its pre-emptible nodes
@@ -248,8 +297,7 @@ def test_the_jobs_recipe_fits_the_cluster_and_its_storage(
     claim = manifests["PersistentVolumeClaim"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     for template in pods(spec):
-        (volume,) = template["spec"]["volumes"]
+        (volume,) = (one for one in template["spec"]["volumes"] if "persistentVolumeClaim" in one)
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-        (mount,) = template["spec"]["containers"][0]["volumeMounts"]
-        assert mount["name"] == volume["name"]
+        (mount,) = (one for one in template["spec"]["containers"][0]["volumeMounts"] if one["name"] == volume["name"])
         assert config.run_dir.is_relative_to(mount["mountPath"])
