@@ -77,22 +77,29 @@ for ((second = 0; ; second++)); do
     fi
     sleep 1
 done
+joined() {  # wait until that many nodes are there; the head's control store answers before its own node has joined
+    RAY_ADDRESS=$ip:$port python -P - "$1" <<'PYTHON'
+import sys, time, ray
+wanted, there, deadline = int(sys.argv[1]), 0, time.monotonic() + 300
+while there < wanted:
+    if time.monotonic() > deadline:
+        sys.exit(f"{there} of {wanted} nodes joined within 300 s: can they reach each other (cluster/README.md)?")
+    try:
+        ray.is_initialized() or ray.init(log_to_driver=False, logging_level="critical")
+        there = sum(node["Alive"] for node in ray.nodes())
+    except (ConnectionError, RuntimeError) as error:
+        print(f"waiting for the head: {str(error).splitlines()[0]}", flush=True)
+    time.sleep(1)
+print(f"Ray: {there} node(s), {ray.cluster_resources()}", flush=True)
+PYTHON
+}
 if [ "$nodes" -gt 1 ]; then
+    joined 1
     srun --nodes=$((nodes - 1)) --ntasks=$((nodes - 1)) --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
         --exclude="$SLURMD_NODENAME" bash -c "$on_a_node" node ray start --address="$ip:$port" "${common[@]}" &
     started+=($!)
 fi
-# A stage is refused if its workers do not fit, so every node must be there before it starts.
-RAY_ADDRESS=$ip:$port python -P - "$nodes" <<'PYTHON'
-import sys, time, ray
-ray.init(log_to_driver=False, logging_level="warning")
-wanted, deadline = int(sys.argv[1]), time.monotonic() + 300
-while (there := sum(node["Alive"] for node in ray.nodes())) < wanted:
-    if time.monotonic() > deadline:
-        sys.exit(f"{there} of {wanted} nodes joined within 300 s: can they reach each other (cluster/README.md)?")
-    time.sleep(1)
-print(f"Ray: {there} node(s), {ray.cluster_resources()}", flush=True)
-PYTHON
+joined "$nodes"  # a stage is refused if its workers do not fit, so every node must be there before it starts
 
 mapl "$@" "cluster.address=$ip:$port" &
 started+=($!)
