@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mapl_ray"
 HEAVY = ("ray", "vllm", "deepspeed")
 # From top to bottom: a layer imports itself and what stands before it.
 ORDER = (
-    "errors", "addresses", "private_files", "optional", "progress", "arrow_types", "versions", "records", "group_columns", "config",
+    "errors", "addresses", "private_files", "optional", "progress", "arrow_types", "versions", "records",
+    "group_columns", "config",
     "shards", "aside", "lease", "preferences", "model_copies", "instructions", "synthesis", "batches", "objective",
     "models", "scoring", "training", "evaluation", "tuning", "report", "distributed", "model_states", "planning",
     "doctor", "cli",
