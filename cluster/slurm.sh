@@ -41,10 +41,12 @@ trap 'exit 143' TERM
 trap 'exit 130' INT
 
 # What every node runs: `ray start ...` with its session inside a folder that this user alone may enter, because Ray
-# opens its own to everybody. The name can't be guessed, so nobody can have made the folder before, and it is short,
-# because the paths of sockets end at 107 characters. After a failure the folder stays, with Ray's logs.
+# opens its own to everybody. It starts there too, because Ray runs Python that imports from where it was started. The
+# name can't be guessed, so nobody can have made the folder before, and it is short, because the paths of sockets end at
+# 107 characters. After a failure the folder stays, with Ray's logs.
 on_a_node='umask 077
 session=$(mktemp -d /tmp/mapl-XXXXXXXXXX) || exit 1
+cd "$session"
 RAY_TMPDIR=$session "$@" --temp-dir="$session/ray" &
 ray=$! code=0
 trap "kill -TERM $ray 2>/dev/null" TERM INT
@@ -53,16 +55,17 @@ if [ -e "${RAY_AUTH_TOKEN_PATH%/*}/succeeded" ]; then rm -rf "$session"; else ec
 exit "$code"'
 
 # A token of this job's own, handed on by path: its value is in no argument list and no environment.
-# -P: Python must not import modules from the folder that the job was submitted in.
+# Python must not import modules from the folder that the job was submitted in (as `python -P`).
+export PYTHONSAFEPATH=1
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
-python -P -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH"
+python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH"
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # when we stop Ray there is nothing left to wait for
 # Ports for Prometheus ask for no token, so there are none: Ray starts no server on port -1, and says so in its logs.
 export RAY_enable_metrics_collection=false AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
 unset RAY_ADDRESS
 
 # Several networks on a node: say which one with MAPL_HEAD_IP.
-ip=${MAPL_HEAD_IP:-$(python -P -c 'import ray; print(ray.util.get_node_ip_address())')}
+ip=${MAPL_HEAD_IP:-$(python -c 'import ray; print(ray.util.get_node_ip_address())')}
 common=(--disable-usage-stats --block)
 # The batch script runs on the job's first node. The dashboard stays on its loopback; `ssh -L` reaches it.
 bash -c "$on_a_node" node ray start --head --node-ip-address="$ip" --port="$port" --dashboard-host=127.0.0.1 \
@@ -78,7 +81,7 @@ for ((second = 0; ; second++)); do
     sleep 1
 done
 joined() {  # wait until that many nodes are there; the head's control store answers before its own node has joined
-    RAY_ADDRESS=$ip:$port python -P - "$1" <<'PYTHON'
+    RAY_ADDRESS=$ip:$port python - "$1" <<'PYTHON'
 import sys, time, ray
 wanted, there, deadline = int(sys.argv[1]), 0, time.monotonic() + 300
 while there < wanted:
