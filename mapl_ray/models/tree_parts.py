@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
-# What one attention call costs beside its scores, in scores of one head. Chosen by `python -m benchmarks.tree_steps`
-# on CPUs; any value gives the same results.
+# What one attention call costs beside its scores, in scores of one head. An estimate, not a measurement:
+# `python benchmarks/tree_attention.py` compares values. Any value gives the same results.
 CALL_COST = 50_000
 
 
