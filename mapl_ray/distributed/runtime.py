@@ -37,6 +37,8 @@ _PRIVATE = {
     "DASHBOARD_METRIC_PORT": "-1",
     # Nobody takes the one node away. The watcher is a process more for every training, and Ray logs an error about it.
     WATCHER: "0",
+    # A pipeline on one cluster starts more workers in all than Ray expects to start at once, and raylet warns of that.
+    "RAY_worker_maximum_startup_concurrency": "64",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late the end of a training is noticed; Ray's own is 2 s
 }
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.

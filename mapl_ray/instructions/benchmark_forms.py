@@ -82,6 +82,7 @@ all_capitals_use = unusual_function(
     _all_capitals,
     forms.ALL_CAPITALS,
     counts=("all_capitals",),
+    rules_out=("request_repeated",),
 )
 
 

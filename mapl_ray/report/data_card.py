@@ -25,6 +25,7 @@ _COLUMNS = {
     "margin": "the annotator's confidence, where there was one, or a reward model's margin, where the run fills it",
     "ref_logps": "log-probabilities under the reference policy, after scoring",
     "rewards": "rewards under a reward model, after scoring",
+    "tool_fields": "tool calls, tool results and tools of the conversation, as JSON text, where there are any",
 }
 
 

@@ -180,7 +180,15 @@ def test_training_leaves_out_what_a_template_refuses_and_counts_it(
     rows = [with_system(group).to_row() for group in groups]
     commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
     feed = Feed.of(
-        GroupTable(folder), changed, config, rank=0, world_size=1, takes_ref_logps=False, row_tokens=None, on_gpu=False
+        GroupTable(folder),
+        changed,
+        config,
+        rank=0,
+        world_size=1,
+        takes_ref_logps=False,
+        row_tokens=None,
+        pad_to_multiple_of=1,
+        on_gpu=False,
     )
     with pytest.raises(RunError, match=r"no group can be trained on\. pair-0000: the chat template refuses system"):
         feed._filler(0)

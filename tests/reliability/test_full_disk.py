@@ -27,7 +27,7 @@ def test_errors_of_a_part_come_back_as_rows(tmp_path: Path) -> None:
         Path(row["path"]).read_text()
         return {"error": ""}
 
-    assert work({"path": __file__}) == {"error": ""}
+    assert work({"path": __file__}) == {"error": "", "mistake": False}
     assert (
         f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path / 'gone'}'"
         in (work({"path": str(tmp_path / "gone")})["error"])

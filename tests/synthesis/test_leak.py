@@ -52,7 +52,7 @@ def test_prompt_alone(layout: str, condition: str, real_pairs: list[PreferencePa
 def test_each_function_alone(shared_data: Path) -> None:
     """The direction a function takes (at least or at most, use or avoid) does not go with one side either."""
     items = read_pairs(DataConfig(path=str(shared_data / FILES["alpaca_eval"][0])))
-    pairs = [item for item in items if isinstance(item, PreferencePair)][::4]
+    pairs = [item for item in items if isinstance(item, PreferencePair)][::3]
     config = SynthesisConfig(layout="independent", k_weights={2: 1})
     sides: dict[str, Counter[tuple[str, bool]]] = {}
     for pair in pairs:

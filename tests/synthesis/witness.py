@@ -20,15 +20,18 @@ Goal = tuple[Instruction, bool]
 Edit = Callable[[str, random.Random], str]
 
 # Rounds: tries from each start, starts, the longest text. Short texts are quick, and most that is wanted is in them.
-ROUNDS = ((60, 4, 300), (150, 5, 1500), (500, 5, 4000), (600, 4, 9000))
+ROUNDS = ((60, 6, 300), (150, 6, 1500), (500, 8, 4000), (600, 8, 9000))
 FILLER = "We walked home slowly before noon and sat down near that old wall to rest our tired feet"
+SECTIONS = "Section 1\nIt rains.\n\nSection 2\nIt pours."
+GERMAN = "zwei \u00e4pfel und drei birnen liegen neben der alten t\u00fcr im garten."
 TOKENS = [a + b for a in "bcdfghjklmnpqrst" for b in "aeiou"] + [a + b for a in "aeiou" for b in "bcdgklmnprstz"]
 PARTS = (
     "- tea and bread", "* milk", "1. Wash it", "2. Dry it", "## A heading", "**bold**", "__bold__", "`code`",
     "```\nrun it\n```", "[a page](https://example.org)", "| a | b |\n|---|---|\n| c | d |", "\U0001f642", "Is it so?",
-    "Stop!", "(an aside)", '"a quotation"', "a \u2013 b", "7", "1987", "40%", "a: b", "a; b", "a, b, c, d, e, f",
+    "Stop!", "(an aside)", '"a quotation"', "a \u2013 b", GERMAN, "7", "1987", "40%", "a: b", "a; b",
+    "a, b, c, d, e, f",
     "I saw my own.", "You know yours.", "We have ours.", "He saw her.", "NASA USA", "caf\u00e9", "internationalization",
-    "zzz", "The end. The rest.", "P.S. It rains.", "<<Title>>", "[name] [place] [date]",
+    "zzz", "The end. The rest.", "P.S. It rains.", SECTIONS, "******", "<<Title>>", "[name] [place] [date]",
 )  # fmt: skip
 MARKS = ',;:!?()"\u201c\u201d\u2013\u2014*#`|_[]<>-\u2022.'
 
@@ -42,8 +45,21 @@ def _extremes() -> list[Features]:
     texts += [f"{letter}{letter} " * 120 for letter in "abcdefghijklmnopqrstuvwxyz"]
     texts += [f"It{'s' * size} {FILLER} {FILLER}." for size in (4, 9, 14, 22)]
     texts += [f"{FILLER} " * 12, f"{FILLER}. " * 12, f"{FILLER}.\n\n" * 12, "internationalization " * 40]
+    texts += [f"{FILLER}{end} " * 55 for end in ".?!"]
+    texts += ["It rains. It pours. It snows.\n" * number for number in (8, 16, 32, 60)]
+    texts += [f"{GERMAN} " * 3, f"{GERMAN} " * 12]
     everything = "\n\n".join(PARTS)
-    return [Features(text.strip()) for text in (*texts, everything, everything.lower(), f"{FILLER}. " * 9 + everything)]
+    return [
+        Features(text.strip())
+        for text in (
+            *texts,
+            *map(str.upper, texts[:40]),
+            SECTIONS,
+            everything,
+            everything.lower(),
+            f"{FILLER}. " * 9 + everything,
+        )
+    ]
 
 
 EXTREMES = _extremes()
@@ -51,21 +67,22 @@ EXTREMES = _extremes()
 
 def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | None:
     """A text with the wanted verdict on every instruction, or None where none was found."""
-    best: list[tuple[int, int, str]] = []
+    best: dict[tuple[bool, ...], str] = {}  # verdicts -> the shortest text that has them
     for start in (*starts, *EXTREMES):
-        wrong = _wrong(start, goals)
-        if not wrong:
+        right = _right(start, goals)
+        if all(right):
             return start.text
-        best.append((wrong, len(start.text), start.text))
-    best.sort()
+        if right not in best or len(start.text) < len(best[right]):
+            best[right] = start.text
+    ordered = sorted(best.items(), key=lambda one: (-sum(one[0]), len(one[1])))
     words = [word for start in starts[:12] for word in re.findall(r"[A-Za-z]{2,}", start.text[:4000])]
     general = [*_general(), *_wordy(words)]
     own = [edit for instruction, _ in goals for edit in _own(instruction)]
     rng = random.Random(seed)
     edits = general, own or general
     for steps, number, longest in ROUNDS:  # a hard one is tried for longer
-        for wrong, _, text in [one for one in best if one[1] <= longest][:number]:
-            if (found := _climb(text, wrong, goals, edits, steps, longest, rng)) is not None:
+        for right, text in [one for one in ordered if len(one[1]) <= longest][:number]:
+            if (found := _climb(text, len(goals) - sum(right), goals, edits, steps, longest, rng)) is not None:
                 return found
     return None
 
@@ -91,8 +108,12 @@ def _climb(
     return None
 
 
+def _right(text: Features, goals: Sequence[Goal]) -> tuple[bool, ...]:
+    return tuple(instruction.check(text) == wanted for instruction, wanted in goals)
+
+
 def _wrong(text: Features, goals: Sequence[Goal]) -> int:
-    return sum(instruction.check(text) != wanted for instruction, wanted in goals)
+    return len(goals) - sum(_right(text, goals))
 
 
 def _general() -> Iterator[Edit]:
@@ -122,6 +143,7 @@ def _general() -> Iterator[Edit]:
     yield lambda text, rng: re.sub(r"[.!?] ", " ", text)
     yield lambda text, rng: re.sub(r"\d", "", text)
     yield lambda text, rng: text.lower()
+    yield lambda text, rng: text.upper()
     yield lambda text, rng: text.encode("ascii", "ignore").decode()
     yield lambda text, rng: " ".join(dict.fromkeys(text.split()))
     yield lambda text, rng: re.sub(r"(?i)\b(i|me|my|mine|we|us|our|ours|you|yours?|he|him|his|she|hers?)\b", "x", text)
@@ -176,10 +198,20 @@ def _own(instruction: Instruction) -> Iterator[Edit]:
             yield lambda text, rng, n=number: f"{text}\n" + "\n".join(_sentence(rng, 2) for _ in range(n))
             yield lambda text, rng, n=number: " ".join(text.split(" ")[: n + rng.randint(-3, 3)])
             yield lambda text, rng, n=number: "\n".join(text.split("\n")[: n + rng.randint(-3, 3)])
+            for joint in ("\n", "\n\n"):
+                yield lambda text, rng, n=number, joint=joint: _resized(text, joint, n, rng)
             for own in texts:
+                yield lambda text, rng, n=number, own=own: f"{own} " * (n + rng.randint(0, 1))
                 yield lambda text, rng, n=number, own=own: f"{text} " + f"{own}{own[:0] or ' '}" * n
                 yield lambda text, rng, n=number, own=own: f"{text} " + f"{own}a " * n
                 yield lambda text, rng, n=number, own=own: _insert(text, own, n - 1)
+
+
+def _resized(text: str, joint: str, number: int, rng: random.Random) -> str:
+    """The text with exactly as many lines or paragraphs: cut, or filled up with some of one to four sentences."""
+    blocks = [block for block in re.split("\n+" if joint == "\n" else r"\n\n+", text) if block.strip()]
+    more = [" ".join(_sentence(rng, 4) for _ in range(rng.randint(1, 4))) for _ in range(number - len(blocks))]
+    return joint.join([*blocks[:number], *more])
 
 
 def _strings(args: Any) -> list[str]:
