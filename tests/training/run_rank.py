@@ -43,7 +43,10 @@ def run(spec: dict[str, Any]) -> None:
     except (RunError, UserError) as caught:
         error = {"kind": type(caught).__name__, "text": str(caught)}
     output.mkdir(parents=True, exist_ok=True)
-    (output / "outcome.json").write_text(json.dumps({"reports": reports, "error": error, "steps": steps}))
+    # Every rank writes it, and two that write one file at once can leave a mix of both.
+    aside = output / f"outcome-{os.environ['RANK']}.json"
+    aside.write_text(json.dumps({"reports": reports, "error": error, "steps": steps}))
+    aside.rename(output / "outcome.json")
 
 
 def serve(folder: Path) -> None:
