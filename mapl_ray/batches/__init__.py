@@ -1,6 +1,9 @@
 """Relation groups as tensors: tokenization, prefix trees, collation."""
 
-from mapl_ray.batches.collate import Batch, collate
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from mapl_ray.batches.encode import (
     ENCODING,
     RENDER,
@@ -14,9 +17,13 @@ from mapl_ray.batches.encode import (
     without_relations,
 )
 from mapl_ray.batches.pack import pack
-from mapl_ray.batches.relations import RelationBatch
 from mapl_ray.batches.render import CURE, RenderError, render
 from mapl_ray.batches.tree import PrefixTree, build_tree
+from mapl_ray.lazy import lazy_names
+
+if TYPE_CHECKING:  # these load torch
+    from mapl_ray.batches.batch import Batch, collate
+    from mapl_ray.batches.relations import RelationBatch
 
 __all__ = [
     "CURE",
@@ -39,3 +46,5 @@ __all__ = [
     "render",
     "without_relations",
 ]
+
+__getattr__ = lazy_names(__name__, __file__)

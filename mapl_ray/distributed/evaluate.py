@@ -18,10 +18,9 @@ from mapl_ray.evaluation import Results, collect_provenance, evaluate_models
 from mapl_ray.evaluation.checkpoints import Checkpoint, named_checkpoints, split_revision
 from mapl_ray.evaluation.compare import baseline_pairs, pairs_with_the_first
 from mapl_ray.evaluation.public_sets import PublicSet, read_set
-from mapl_ray.evaluation.rewards import length_check, model_rewards, reference_logps
 from mapl_ray.evaluation.set_results import SetResults, following_results, preference_results
 from mapl_ray.evaluation.variants import make_variants
-from mapl_ray.evaluation.workload import ScoredWorkload, Workload, make_workload
+from mapl_ray.evaluation.workload import ScoredWorkload, Workload, length_check, make_workload
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.models import load_tokenizer, model_identity
 from mapl_ray.records import RelationGroup
@@ -201,6 +200,8 @@ def _result(task: Any, what: str) -> Any:
 
 
 def _rewards(groups: list[RelationGroup], model: Checkpoint, config: RunConfig, limit: int) -> list[tuple[float, ...]]:
+    from mapl_ray.evaluation.rewards import model_rewards  # torch takes seconds
+
     section = config.training(model.method)
     return model_rewards(
         groups,
@@ -215,6 +216,8 @@ def _rewards(groups: list[RelationGroup], model: Checkpoint, config: RunConfig, 
 def _reference_logps(
     groups: list[RelationGroup], reference: Checkpoint, config: RunConfig, limit: int
 ) -> list[tuple[float, ...]]:
+    from mapl_ray.evaluation.rewards import reference_logps
+
     size = config.evaluation.micro_batch_size
     return reference_logps(groups, reference, micro_batch_size=size, max_sequence_tokens=limit)
 

@@ -12,7 +12,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.distributed.templates import template_check, template_digest
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
-from mapl_ray.models import build_tiny, check_model_directory
+from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import (
     MARGIN_STAGE,
     Contamination,
@@ -97,6 +97,8 @@ def resolve_model(config: RunConfig) -> str:
             if not _is_marked(directory, mark, text):
                 if directory.is_dir():
                     set_aside(directory)
+                from mapl_ray.models import build_tiny  # torch takes seconds
+
                 build_tiny(directory, _texts(pairs), config.model.tiny, config.seed)
                 write_atomically(mark, lambda aside: aside.write_text(text, encoding="utf-8"))
     return str(directory)

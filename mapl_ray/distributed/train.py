@@ -11,7 +11,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +210,10 @@ def make_trainer(
 def train_worker(spec: dict[str, Any]) -> None:
     """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver tells the user."""
     first = ray.train.get_context().get_world_rank() == 0
+    if spec["done"] is not None:  # of a search, whose driver prints a line for every evaluation of a trial
+        with (Path(spec["output"]) / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
+            _train_rank(spec)
+        return
     with progress(f"train {spec['method']}") if first else nullcontext():
         _train_rank(spec)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.tune.integration.ray_train import TuneReportCallback
+from ray import tune
 
 from mapl_ray.config import RunConfig, Scalar, TrainConfig
 from mapl_ray.config.searched import with_params
@@ -18,6 +22,9 @@ from mapl_ray.distributed.train import failure_of, make_trainer, worker_spec
 from mapl_ray.errors import RunError
 from mapl_ray.shards import write_json
 from mapl_ray.tuning.journal import DONE, FAILURE
+
+_LOOK_SECONDS = 0.1
+_TUNE_SECONDS = 60.0  # at the most, for Tune to take a report
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,61 @@ def trial_config(config: RunConfig, params: dict[str, Scalar]) -> TrainConfig:
     )
 
 
+class ReportFile(ray.train.UserCallback):
+    """Takes the reports of a trial's training to the trial's own process, by a file in the trial's folder.
+
+    Ray's `TuneReportCallback` starts an actor for it, which takes seconds of a core for every trial and now and then
+    ends with a traceback that means nothing.
+    """
+
+    def __init__(self, path: str) -> None:
+        """`path`: a file that is not there yet; a second one beside it counts what Tune has taken."""
+        self.path = path
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Add a line with rank 0's metrics. Waits for Tune, so that a trial to be stopped does not run ahead."""
+        path = Path(self.path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics[0]) + "\n")
+        lines, seen = path.read_text(encoding="utf-8").count("\n"), _seen(path)
+        until = time.monotonic() + _TUNE_SECONDS
+        seen.touch()
+        while seen.stat().st_size < lines and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def _passed_on(reports: Path) -> Iterator[None]:
+    """Reports every line of the file to Tune as it appears, while the block runs."""
+    ended = threading.Event()
+
+    def pass_on() -> None:
+        number, last = 0, False
+        while not last:
+            last = ended.wait(_LOOK_SECONDS)  # what was written before the end is still passed on
+            text = reports.read_text(encoding="utf-8") if reports.is_file() else ""
+            for line in text[: text.rfind("\n") + 1].splitlines()[number:]:
+                tune.report(json.loads(line))
+                number += 1
+                with _seen(reports).open("ab") as file:
+                    file.write(b".")
+
+    thread = threading.Thread(target=pass_on, name="reports", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        reports.unlink(missing_ok=True)
+        _seen(reports).unlink(missing_ok=True)
+
+
+def _seen(reports: Path) -> Path:
+    """The file with a byte for every report that Tune has taken."""
+    return reports.with_suffix(".seen")
+
+
 def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     """Train into `given["folder"]`, from its newest checkpoint where it has one.
 
@@ -77,10 +139,13 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])
     folder.mkdir(parents=True, exist_ok=True)
     spec = shared.of_trial(given, train)
-    report = TuneReportCallback()
-    trainer = make_trainer(spec, train, storage=folder / "ray", name=spec["token"], trial_callback=report)
+    reports = folder / f"reports-{spec['token']}.jsonl"
+    trainer = make_trainer(
+        spec, train, storage=folder / "ray", name=spec["token"], trial_callback=ReportFile(str(reports))
+    )
     try:
-        trainer.fit()
+        with _passed_on(reports):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
         write_json(folder / FAILURE, {"text": str(failure_of(spec, error))})
         return

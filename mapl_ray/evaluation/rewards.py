@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, read_at
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import Checkpoint
-from mapl_ray.evaluation.workload import Fits
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.objective import dpo_rewards
 from mapl_ray.progress import progress
 from mapl_ray.records import Rejection, RelationGroup
-from mapl_ray.scoring import tokenizer_identity
 
 
 def model_rewards(
@@ -57,24 +54,6 @@ def reference_logps(
         values = iter(logps_S.tolist())
         logps += [tuple(next(values) for _ in group.sequences) for group in some]
     return logps
-
-
-def length_check(models: Sequence[Checkpoint], max_sequence_tokens: int) -> Fits:
-    """Why a group can't be given to one of the models, too long or refused by its chat template: all are measured on
-    the same groups."""
-    tokenizers: dict[str, Any] = {}
-    for model in models:
-        tokenizer = load_tokenizer(model.path, model.revision)
-        tokenizers.setdefault(str(tokenizer_identity(tokenizer)), tokenizer)
-
-    def refused(group: RelationGroup) -> Rejection | None:
-        for tokenizer in tokenizers.values():
-            encoded = encode_group(group, tokenizer, max_sequence_tokens)
-            if isinstance(encoded, Rejection):
-                return encoded
-        return None
-
-    return refused
 
 
 def _scored(

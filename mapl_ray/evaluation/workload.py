@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from mapl_ray.batches import RENDER
+from mapl_ray.batches import RENDER, encode_group
 from mapl_ray.errors import UserError
+from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.evaluation.items import Rewards
 from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.evaluation.set_rows import SetRow
 from mapl_ray.evaluation.variants import ScoredVariant, Variant
+from mapl_ray.models import load_tokenizer
 from mapl_ray.progress import tracked
 from mapl_ray.records import Rejection, RelationGroup
+from mapl_ray.scoring import tokenizer_identity
 
 Fits = Callable[[RelationGroup], Rejection | None]  # why a model can't take a group, or None
 
@@ -114,3 +118,21 @@ def _fitting(variant: Variant, fits: Fits) -> Variant:
     """Other words may be longer."""
     kept = [(group, index) for group, index in zip(variant.groups, variant.of, strict=True) if fits(group) is None]
     return replace(variant, groups=tuple(group for group, _ in kept), of=tuple(index for _, index in kept))
+
+
+def length_check(models: Sequence[Checkpoint], max_sequence_tokens: int) -> Fits:
+    """Why a group can't be given to one of the models, too long or refused by its chat template: all are measured on
+    the same groups."""
+    tokenizers: dict[str, Any] = {}
+    for model in models:
+        tokenizer = load_tokenizer(model.path, model.revision)
+        tokenizers.setdefault(str(tokenizer_identity(tokenizer)), tokenizer)
+
+    def refused(group: RelationGroup) -> Rejection | None:
+        for tokenizer in tokenizers.values():
+            encoded = encode_group(group, tokenizer, max_sequence_tokens)
+            if isinstance(encoded, Rejection):
+                return encoded
+        return None
+
+    return refused

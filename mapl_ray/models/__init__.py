@@ -1,21 +1,23 @@
 """Policies and reward models: loading, tree attention, and one forward pass a method."""
 
-from mapl_ray.models.adapters import verify_adapter, with_saved_adapter
-from mapl_ray.models.forward import PolicyLogps, RewardScores
-from mapl_ray.models.identity import model_identity
-from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
-from mapl_ray.models.load import (
-    check_model_directory,
-    check_weights_fit,
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-)
-from mapl_ray.models.quiet import quiet_peft, quiet_transformers
-from mapl_ray.models.template_check import TemplateCheck, check_rendering
-from mapl_ray.models.tiny import build_tiny
-from mapl_ray.models.tree_support import prepare_for_trees
-from mapl_ray.models.verify import verify_base, verify_model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mapl_ray.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mapl_ray.models.adapters import verify_adapter, with_saved_adapter
+    from mapl_ray.models.forward import PolicyLogps, RewardScores
+    from mapl_ray.models.identity import model_identity
+    from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
+    from mapl_ray.models.load import check_weights_fit, load_policy, load_reward_model
+    from mapl_ray.models.quiet import quiet_peft, quiet_transformers
+    from mapl_ray.models.template_check import TemplateCheck, check_rendering
+    from mapl_ray.models.tiny import build_tiny
+    from mapl_ray.models.tokenizer import check_model_directory, load_tokenizer
+    from mapl_ray.models.tree_support import prepare_for_trees
+    from mapl_ray.models.verify import verify_base, verify_model
 
 __all__ = [
     "Kind",
@@ -41,3 +43,5 @@ __all__ = [
     "verify_model",
     "with_saved_adapter",
 ]
+
+__getattr__ = lazy_names(__name__, __file__)

@@ -8,7 +8,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from mapl_ray.errors import UserError, first_line
-from mapl_ray.models.load import load_policy_shapes
 from mapl_ray.models.quiet import quiet_peft, quiet_transformers
 from mapl_ray.models.weight_names import refuse
 
@@ -30,6 +29,8 @@ def verify_adapter(adapter: Path, base: str, revision: str | None = None) -> Non
     Raises `UserError` for an adapter without safetensors or whose weights are missing, extra, misnamed, or of another
     shape.
     """
+    from mapl_ray.models.load import load_policy_shapes  # torch takes seconds
+
     _wrapped(load_policy_shapes(base, revision), adapter)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig
-
 from mapl_ray.errors import UserError, first_line
 from mapl_ray.model_copies import local_directory
-from mapl_ray.models.quiet import quiet_transformers
+from mapl_ray.models.quiet import quiet_transformers, transformers_class
 
 Kind = Literal["reward model", "policy"]
 _HEADS: dict[str, Kind] = {
@@ -27,7 +25,7 @@ def read_config(path: str | Path, revision: str | None = None) -> Any:
     """
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(
+            return transformers_class("AutoConfig").from_pretrained(
                 str(local_directory(path, weights=False)), revision=revision, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as error:

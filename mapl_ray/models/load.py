@@ -1,4 +1,4 @@
-"""Loading from a local directory, a URI or a hub: safetensors only, no remote code."""
+"""Loading models from a local directory, a URI or a hub: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -7,51 +7,24 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-)
 
-from mapl_ray.errors import UserError, first_line
+from mapl_ray.errors import UserError
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.heads import Float32Head, replace_linear
 from mapl_ray.models.kinds import Kind, check_kind, read_config
-from mapl_ray.models.quiet import quiet_transformers
+from mapl_ray.models.quiet import quiet_transformers, transformers_class
+from mapl_ray.models.tokenizer import check_model_directory, unloadable
 from mapl_ray.models.tree_attention import plain_attention
 from mapl_ray.models.weight_names import check_loaded
-from mapl_ray.models.weights import check_weights
 
 Dtype = Literal["float32", "bfloat16"]
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-
-
-def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
-    """A tokenizer with EOS, and a padding token that is never the last of a response.
-
-    transformers finds a reward model's last token as the last one that is not padding; with EOS as padding it would
-    find the one before. Raises `UserError` where there is no tokenizer or no EOS.
-    """
-    check_model_directory(path)
-    folder = local_directory(path, weights=False)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), revision=revision, trust_remote_code=False)
-    except Exception as error:  # the libraries raise whatever a damaged file makes them do
-        raise _unloadable(path, "tokenizer", error) from None
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"{path}: the tokenizer has no EOS token; responses could not be told to end.")
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        tokenizer.pad_token = _spare_token(tokenizer, path)
-    return tokenizer
 
 
 def load_policy(
     path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu", four_bit: bool = False
 ) -> Any:
     """A causal language model for DPO. Raises `UserError` where it can't be loaded as it is, weight by weight."""
-    model, info = _load(AutoModelForCausalLM, path, dtype, revision, device, four_bit)
+    model, info = _load("AutoModelForCausalLM", path, dtype, revision, device, four_bit)
     check_loaded(path, info)
     return model
 
@@ -80,7 +53,7 @@ def load_reward_model(
         check_kind(path, "reward model", revision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed or 0)
-        model, info = _load(AutoModelForSequenceClassification, path, dtype, revision, device, four_bit, num_labels=1)
+        model, info = _load("AutoModelForSequenceClassification", path, dtype, revision, device, four_bit, num_labels=1)
     if not isinstance(getattr(model, "score", None), torch.nn.Module):
         raise UserError(
             f"{path}: {type(model).__name__} has no head `score`. Use a decoder family (Llama, Qwen, Mistral)."
@@ -95,32 +68,14 @@ def check_weights_fit(path: str | Path, kind: Kind, revision: str | None = None,
 
     Raises `UserError` as the loaders do.
     """
-    auto = AutoModelForSequenceClassification if kind == "reward model" else AutoModelForCausalLM
+    auto = "AutoModelForSequenceClassification" if kind == "reward model" else "AutoModelForCausalLM"
     options = {"num_labels": 1} if kind == "reward model" else {}
     _, info = _load(auto, path, "float32", revision, "meta", False, **options)
     check_loaded(path, info, fresh_head=fresh_head)
 
 
-def check_model_directory(path: str | Path) -> None:
-    """What can be seen of a directory, here or at a URI, without loading it. Any other name is taken for a hub's.
-
-    Raises `UserError` for an address that can't be reached, a directory that is not there or not whole, and one whose
-    weights are pickles.
-    """
-    folder = Path(local_directory(path, weights=False))
-    if not folder.is_dir():
-        if folder.is_absolute() or str(path).startswith(("./", "../", "~")):
-            raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{path}: no config.json, so not a Hugging Face model directory.")
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise UserError(f"{path}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
-    check_weights(folder)
-
-
 def _load(
-    auto: Any, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
+    auto: str, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' loading info."""
     check_model_directory(path)
@@ -129,11 +84,11 @@ def _load(
         with quiet_transformers():
             return _from_pretrained(auto, folder, dtype, revision, device, four_bit, options)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _unloadable(path, "model", error) from None
+        raise unloadable(path, "model", error) from None
 
 
 def _from_pretrained(
-    auto: Any,
+    auto: str,
     path: str | Path,
     dtype: Dtype,
     revision: str | None,
@@ -141,10 +96,11 @@ def _from_pretrained(
     four_bit: bool,
     options: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
-    config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
+    auto_config = transformers_class("AutoConfig")
+    config = auto_config.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
 
     def load(implementation: str) -> tuple[Any, dict[str, Any]]:
-        model, info = auto.from_pretrained(
+        model, info = transformers_class(auto).from_pretrained(
             str(path),
             config=config,
             revision=revision,
@@ -168,9 +124,9 @@ def _from_pretrained(
     return _differentiable(model) if four_bit else model, info
 
 
-def _four_bit(dtype: Dtype) -> BitsAndBytesConfig:
+def _four_bit(dtype: Dtype) -> Any:
     """NF4 with double quantization (Dettmers et al. 2023, section 3), computed in the model's own type."""
-    return BitsAndBytesConfig(
+    return transformers_class("BitsAndBytesConfig")(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -190,18 +146,3 @@ def _differentiable(model: Any) -> Any:
         if getattr(layer, "support_avx512bf16_for_cpu", False):
             layer.support_avx512bf16_for_cpu = False
     return model
-
-
-def _unloadable(path: str | Path, what: str, error: Exception) -> UserError:
-    reason = first_line(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
-    return UserError(f"{path}: the {what} could not be loaded: {reason}")
-
-
-def _spare_token(tokenizer: Any, path: str | Path) -> str:
-    """A token that never ends a response: one kept in reserve, the unknown token, or BOS."""
-    names = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>", "[PAD]")
-    vocabulary = tokenizer.get_vocab()
-    for token in (*names, tokenizer.unk_token, tokenizer.bos_token):
-        if token in vocabulary and vocabulary[token] != tokenizer.eos_token_id:
-            return str(token)
-    raise UserError(f"{path}: the tokenizer has no token to pad with but EOS. Add a padding token to it.")

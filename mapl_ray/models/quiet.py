@@ -1,23 +1,24 @@
-"""Loading and saving without transformers' bars and notes, which would tear a run's own progress apart."""
+"""transformers without its bars and notes, which would break up a run's own progress, and imported late.
+
+torch and transformers take five to eight seconds of CPU time to import, in every process of a cluster.
+"""
 
 from __future__ import annotations
 
 import logging as python_logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
-from transformers.utils import logging
-
-# DeepSpeed, which transformers loads where it is installed, would look for a GPU, warn about it, and fail.
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+from functools import cache
+from typing import Any
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Errors only, no bars, for as long as the block runs; then as it was."""
+    from transformers.utils import logging
+
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -27,6 +28,37 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@cache
+def transformers_class(name: str) -> Any:
+    """A class of transformers, such as `AutoModelForCausalLM`.
+
+    scikit-learn, where it is installed, is hidden from the import: transformers uses it for one option of assisted
+    generation, which nothing here needs, and it takes two seconds to import.
+    """
+    modules: Any = sys.modules
+    hide = "sklearn" not in modules
+    if hide:
+        modules["sklearn"] = None
+    try:
+        import transformers
+
+        if name.startswith("AutoModel"):
+            choose_accelerator()
+        return getattr(transformers, name)
+    finally:
+        if hide:
+            del modules["sklearn"]
+
+
+def choose_accelerator() -> None:
+    """DeepSpeed, which transformers loads with a model where it is installed, would look for a GPU, warn about it, and
+    fail. To be called before either is imported."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def quiet_peft() -> None:

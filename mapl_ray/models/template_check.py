@@ -10,7 +10,7 @@ from typing import Any
 
 from mapl_ray.batches import RENDER, encode_group
 from mapl_ray.errors import UserError
-from mapl_ray.models.load import load_tokenizer
+from mapl_ray.models.tokenizer import load_tokenizer
 from mapl_ray.records import Level, PreferencePair, Rejection, Relation, RelationGroup, Sequence
 
 GROUPS_TRIED = 64  # templates refuse by the order of turns, which the first groups show

@@ -12,7 +12,7 @@ from typing import Any
 from mapl_ray.errors import UserError
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
-from mapl_ray.models.load import check_model_directory, check_weights_fit, load_tokenizer
+from mapl_ray.models.tokenizer import check_model_directory, load_tokenizer
 from mapl_ray.preferences import is_uri
 
 
@@ -31,6 +31,8 @@ def verify_model(
     check_kind(path, wanted, revision, what)
     _check_tokenizer(path, revision, what)
     if elsewhere or Path(path).is_dir():
+        from mapl_ray.models.load import check_weights_fit  # torch takes seconds
+
         check_weights_fit(path, wanted, revision)
 
 
@@ -46,6 +48,8 @@ def verify_base(path: str | Path, method: str, revision: str | None = None, what
         kind_of(path, revision, what)  # refuses several labels
     _check_tokenizer(path, revision, what)
     if Path(path).is_dir():
+        from mapl_ray.models.load import check_weights_fit
+
         check_weights_fit(path, "reward model", revision, fresh_head=True)
 
 

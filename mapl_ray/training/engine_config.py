@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
 from mapl_ray.training.plan import at_size
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # What the loop relies on: a file may repeat these values, or say `auto`, and change none of them.
 _OURS = {

@@ -213,7 +213,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
     resumed = run.checkpoints.resume()
     progress = Progress(resumed_step=resumed, done=resumed, best=_best_so_far(run, resumed))
     last = run.plan.total_steps if stop_after is None else min(stop_after, run.plan.total_steps)
-    show_every = max(5, run.plan.total_steps // 10)
+    show_every = max(10, run.plan.total_steps // 10)
     with ExitStack() as stack:
         writers = None
         if engine.rank == 0:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mapl_ray.config import LoraConfig, Method, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import quiet_peft, quiet_transformers, with_saved_adapter
 from mapl_ray.optional import require
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_quantize(config: TrainConfig) -> None:
@@ -29,6 +30,8 @@ def with_adapter(model: Any, lora: LoraConfig, method: Method, seed: int) -> Any
 
     The adapters depend on the seed alone, so that every rank draws the same.
     """
+    import torch
+
     peft = _peft()
     settings = peft.LoraConfig(
         task_type="SEQ_CLS" if method == "rm" else "CAUSAL_LM",

@@ -11,11 +11,12 @@ import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from mapl_ray.batches import Batch
+    from mapl_ray.batches import Batch
 
 # Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first entry
 # whose words are all in the device's name counts.
@@ -130,6 +131,8 @@ def peak_flops(device: torch.device, bf16: bool) -> float | None:
     """Peak FLOP/s of a GPU in bfloat16; None for another precision, or hardware that is not in the table."""
     if device.type != "cuda" or not bf16:
         return None
+    import torch
+
     return peak_of(torch.cuda.get_device_name(device))
 
 
@@ -142,6 +145,8 @@ def peak_of(name: str) -> float | None:
 def peak_memory_gib(device: torch.device) -> float:
     """The most that was allocated on the GPU; without one, the most this process had resident."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
