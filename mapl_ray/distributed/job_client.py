@@ -22,6 +22,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 # Ray lets these win over an address that is handed in, so a job could go to another cluster than the one named.
 _OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+ANSWER_SECONDS = 10.0
 _RECONNECTS = 5
 
 
@@ -94,7 +95,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def asks_for_token(url: str, timeout_seconds: float = 10.0) -> bool:
+def asks_for_token(url: str) -> bool:
     """Whether the job server turns away a request without a token.
 
     Raises `UserError` if nothing answers there.
@@ -102,7 +103,7 @@ def asks_for_token(url: str, timeout_seconds: float = 10.0) -> bool:
     # A proxy must not answer for a cluster on this machine.
     handlers = [urllib.request.ProxyHandler({})] if is_loopback(_host(url)) else []
     try:
-        urllib.request.build_opener(*handlers).open(f"{url}/api/jobs/", timeout=timeout_seconds).close()
+        urllib.request.build_opener(*handlers).open(f"{url}/api/jobs/", timeout=ANSWER_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return True

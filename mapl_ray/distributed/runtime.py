@@ -18,10 +18,11 @@ from typing import Any
 import ray
 
 from mapl_ray.config import ClusterConfig
+from mapl_ray.distributed.cluster_address import head_address
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.distributed.worker_environment import QUIET, worker_environment
-from mapl_ray.errors import RunError, UserError, first_line
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.private_files import ensure_token_file, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress
 
@@ -115,6 +116,8 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
         logging.getLogger(noisy).setLevel(level)
     options = {"log_to_driver": True, "logging_level": logging.WARNING}
     if config.address is None:
+        if named := os.environ.get("RAY_ADDRESS"):
+            print(f"RAY_ADDRESS={named} is not used: to run on that cluster, set cluster.address=auto", flush=True)
         ensure_token_file()
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Nothing else asks it, and its eight processes take seconds of two cores to start.
@@ -130,14 +133,10 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
 
 def _join(address: str, options: dict[str, Any]) -> None:
     """Connect to a cluster that runs. Raises `UserError` with what Ray said where that fails."""
+    head = head_address(address)
     try:
-        ray.init(address=address, runtime_env={"env_vars": worker_environment()}, **options)
-    except ConnectionError as error:
-        raise UserError(
-            f"cluster.address={address!r}: no Ray cluster could be reached: {first_line(error)} Start one with "
-            "`ray start --head`, name another, or leave the address out to run on this machine."
-        ) from None
-    except (ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        ray.init(address=head, runtime_env={"env_vars": worker_environment()}, **options)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(f"cluster.address={address!r}: Ray refused to connect: {str(error).strip()}") from None
 
 

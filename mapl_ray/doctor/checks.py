@@ -31,7 +31,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
     findings = [*_versions(), *_machine(), *check_token_file(), *check_session_folders(), *check_endpoints()]
     if config is not None:
         findings += [Finding("ok", "config", f"run {config.name}: every key and value is valid"), *_paths(config)]
-        findings += [*check_memory(config), *_resources(config), *_engines(config)]
+        findings += [*_cluster(config), *check_memory(config), *_resources(config), *_engines(config)]
         findings += check_chat_templates(config)
     return findings
 
@@ -240,6 +240,18 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
             yield Finding("fail", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU", cure)
         else:
             yield Finding("ok", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU")
+
+
+def _cluster(config: RunConfig) -> Iterator[Finding]:
+    """Whether the cluster that the config names answers."""
+    if (address := config.cluster.address) is None:
+        return
+    from mapl_ray.distributed.cluster_address import head_address  # Ray takes a second
+
+    try:
+        yield Finding("ok", "cluster", f"the head at {head_address(address)} answers")
+    except UserError as error:
+        yield Finding("fail", "cluster", str(error), "mend cluster.address or RAY_ADDRESS")
 
 
 def _engines(config: RunConfig) -> Iterator[Finding]:
