@@ -67,6 +67,7 @@ class PreferencePair:
     source: str
     margin: float | None = None
     judgements: tuple[Judgement, ...] = ()  # none where nothing was judged
+    row: int = field(default=-1, compare=False)  # 0-based in `source`, -1 where not known; not in `PAIR_SCHEMA`
 
     def to_row(self) -> dict[str, Any]:
         """A plain row in `PAIR_SCHEMA`."""

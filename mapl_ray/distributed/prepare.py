@@ -9,6 +9,7 @@ from typing import Any
 
 from mapl_ray.aside import set_aside, set_parts_aside
 from mapl_ray.config import RunConfig
+from mapl_ray.distributed.row_numbers import SOURCE_ROWS
 from mapl_ray.distributed.templates import template_check, template_digest
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
@@ -151,13 +152,13 @@ def _kept(
     for pair in pairs:
         if pair.pair_id == kept:
             reason = f"id {pair.pair_id!r} occurs more than once: expected one row an id; one of them was kept"
-            rejected.add(Rejection(pair.source, -1, pair.pair_id, "read", reason))
+            rejected.add(Rejection(pair.source, pair.row, pair.pair_id, "read", reason))
         elif (found := contamination.found(pair)) is not None:
-            rejected.add(Rejection(pair.source, -1, pair.pair_id, "contamination", found))
+            rejected.add(Rejection(pair.source, pair.row, pair.pair_id, "contamination", found))
         elif (first := duplicates.first_like(pair)) is not None:
             nearly = "nearly " if duplicates.mode == "near" else ""
             reason = f"{nearly}the same as pair {first!r} (data.duplicates={duplicates.mode})"
-            rejected.add(Rejection(pair.source, -1, pair.pair_id, "duplicates", reason))
+            rejected.add(Rejection(pair.source, pair.row, pair.pair_id, "duplicates", reason))
         else:
             kept = pair.pair_id
             yield pair
@@ -174,6 +175,7 @@ class ShardWriter:
         self._number = max(1, -(-total // config.synthesis.rows_per_shard))
         self._parts: list[Part] = []
         self._buffer: list[dict[str, Any]] = []
+        self._rows: list[int] = []  # in their sources, of the pairs of the buffer
         self.rows = 0
 
     def add(self, pair: PreferencePair) -> None:
@@ -181,6 +183,7 @@ class ShardWriter:
         while int(place_of(pair.pair_id) * self._number) > len(self._parts):
             self._write(())
         self._buffer.append(pair.to_row())
+        self._rows.append(pair.row)
         self.rows += 1
 
     def finish(self, rejections: Iterable[Rejection]) -> Manifest:
@@ -192,9 +195,10 @@ class ShardWriter:
 
     def _write(self, rejections: Iterable[Rejection]) -> None:
         index = len(self._parts)
-        part = write_part(self._directory, index, self._buffer, rejections, PAIR_SCHEMA, self._fingerprint)
+        notes = {SOURCE_ROWS: self._rows}
+        part = write_part(self._directory, index, self._buffer, rejections, PAIR_SCHEMA, self._fingerprint, notes)
         self._parts.append(part)
-        self._buffer = []
+        self._buffer, self._rows = [], []
 
 
 def _fingerprint(config: RunConfig) -> str:

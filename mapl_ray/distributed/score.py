@@ -59,6 +59,7 @@ def run_scoring(config: RunConfig) -> dict[str, Manifest]:
             config.data_dir / "groups" / split,
             config.data_dir / "scored" / split,
             fingerprint_of(sorted(column for column, _ in made)),
+            pairs=config.data_dir / "pairs" / split,
             beside=tuple(targets[split] for _, targets in sorted(made)),
         )
         for split in SPLITS
@@ -104,8 +105,10 @@ def _absolute(name: str) -> str:
 def _run_engines(config: RunConfig, scorer: ColumnScorer) -> dict[str, Path]:
     """Both splits with the same engines, each takes longer to start than to score a small split; the target of each."""
     targets = {split: config.data_dir / "scores" / scorer.column / split for split in SPLITS}
+    folder, recipe = config.data_dir, scorer.recipe
     stages = [
-        Stage(scorer.column, config.data_dir / "groups" / split, targets[split], scorer.recipe) for split in SPLITS
+        Stage(scorer.column, folder / "groups" / split, targets[split], recipe, pairs=folder / "pairs" / split)
+        for split in SPLITS
     ]
     done = run_stages(stages, lambda shards: on_engines(shards, stages, scorer.column, scorer.options, config.scoring))
     for split, (manifest, parts) in zip(SPLITS, done, strict=True):

@@ -16,12 +16,11 @@ from typing import Any, Literal
 import ray.data
 
 from mapl_ray.config import ScoringConfig
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, write_rows
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
 from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, score_part
-from mapl_ray.shards import write_part
 
 # Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills
 # them without end is not the data.
@@ -116,9 +115,9 @@ class ScoreShard:
         with progress(f"{self._column} of part {index}", len(groups), "groups") as work:
             outcomes = score_part(groups, self._scorer, journal, self._engine, work.advance)
         named = list(zip(groups, outcomes, strict=True))
-        write_part(
-            stage.target,
-            index,
+        written = write_rows(
+            stage,
+            row,
             [
                 {"pair_id": group.pair_id, "scores": list(scores)}
                 for group, scores in named
@@ -126,7 +125,6 @@ class ScoreShard:
             ],
             [Rejection(group.source, -1, group.pair_id, "score", why) for group, why in named if isinstance(why, str)],
             SCORE_SCHEMA,
-            mark,
         )
         journal.remove()
-        return {"error": ""}
+        return written

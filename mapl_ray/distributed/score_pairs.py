@@ -29,6 +29,7 @@ from mapl_ray.distributed.shard_tasks import (
     rows_of_part,
     run_stages,
     write_results,
+    write_rows,
 )
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.models import check_rendering, model_identity
@@ -37,7 +38,7 @@ from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions
 from mapl_ray.scoring.judge import ORDERS, TEMPLATE, judge_pairs, judge_questions
 from mapl_ray.scoring.pair_rewards import Rewards, pair_group, score_pairs, with_scores
-from mapl_ray.shards import Manifest, fingerprint_of, iter_rows, read_manifest, write_part
+from mapl_ray.shards import Manifest, fingerprint_of, iter_rows, read_manifest
 
 Kind = Literal["judgements", "rewards"]
 _ID = PAIR_SCHEMA.field("pair_id")
@@ -75,6 +76,7 @@ def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
                     "scores": {kind: read_manifest(folders[split]).content_hash for kind, folders in scores.items()},
                 }
             ),
+            pairs=config.data_dir / "pairs" / split,
         )
         for split in SPLITS
     ]
@@ -118,7 +120,8 @@ def _run_engines(
         }
     )
     targets = {split: config.data_dir / f"pair-{kind}" / split for split in SPLITS}
-    stages = [Stage(f"pair {kind}", config.data_dir / "pairs" / split, targets[split], recipe) for split in SPLITS]
+    pairs = {split: config.data_dir / "pairs" / split for split in SPLITS}
+    stages = [Stage(f"pair {kind}", pairs[split], targets[split], recipe, pairs=pairs[split]) for split in SPLITS]
     done = run_stages(stages, lambda shards: _on_engines(shards, stages, kind, options, questions, config.scoring))
     what = f"judged on {len(questions)} questions" if kind == "judgements" else "with rewards"
     for split, (manifest, made) in zip(SPLITS, done, strict=True):
@@ -186,8 +189,7 @@ class ScorePairs:
                     else:
                         rows.append({"pair_id": pair.pair_id, **score})
                 work.advance(len(batch))
-        write_part(stage.target, index, rows, rejections, _SCHEMAS[self._kind], row["fingerprint"])
-        return {"error": ""}
+        return write_rows(stage, row, rows, rejections, _SCHEMAS[self._kind])
 
     def _guarded(self, batch: Sequence[PreferencePair]) -> list[dict[str, Any] | Rejection]:
         """As `_scores`; an error of the engine names the pairs, for what it holds then is unknown."""

@@ -19,6 +19,7 @@ import ray.data
 
 from mapl_ray.aside import set_parts_aside
 from mapl_ray.distributed.ray_notice import notice_given
+from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.errors import RunError, UserError, first_line, no_space
 from mapl_ray.group_columns import groups_to_table
 from mapl_ray.progress import WAITING_SECONDS, tracked
@@ -48,6 +49,7 @@ class Stage:
     source: Path
     target: Path
     recipe: str  # fingerprint of everything but the source that decides the content
+    pairs: Path | None = None  # those that the source was made of, part by part
     beside: tuple[Path, ...] = ()  # data sets made of the source, part by part, that the target takes in too
     results_per_row: int = 1  # rows and rejections of the target for each row of the source
     cache: bool = False  # what it makes is nobody's result: of other settings or data it is overwritten
@@ -194,5 +196,19 @@ def write_results(
         table = groups_to_table([result for result in results if isinstance(result, RelationGroup)])
     else:
         table = pa.Table.from_pylist([r.to_row() for r in results if isinstance(r, PreferencePair)], schema=schema)
-    write_part(stage.target, int(row["index"]), table, rejections, schema, row["fingerprint"], notes)
+    return write_rows(stage, row, table, rejections, schema, notes)
+
+
+def write_rows(
+    stage: Stage,
+    row: Mapping[str, Any],
+    rows: Sequence[dict[str, Any]] | pa.Table,
+    rejections: Sequence[Rejection],
+    schema: pa.Schema,
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the part of `stage.target` that `row` asks for; rejections name the row of the source where it is known."""
+    index = int(row["index"])
+    named = rejections if stage.pairs is None else with_source_rows(rejections, stage.pairs, index)
+    write_part(stage.target, index, rows, named, schema, row["fingerprint"], notes)
     return {"error": ""}

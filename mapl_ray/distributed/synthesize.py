@@ -52,6 +52,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
             folder / source / split,
             folder / "groups" / split,
             recipe_of(synthesis, config.seed),
+            pairs=folder / "pairs" / split,
             results_per_row=config.synthesis.groups_per_pair,
         )
         for split, synthesis in of_split.items()

@@ -85,7 +85,7 @@ def _scored(
 def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) -> EncodedGroup:
     encoded = encode_group(group, tokenizer, max_sequence_tokens)
     if isinstance(encoded, Rejection):
-        raise UserError(f"group {encoded.pair_id}: {encoded.reason}")
+        raise UserError(f"pair {encoded.pair_id!r} of {encoded.source}: {encoded.reason}")
     return encoded
 
 

@@ -56,7 +56,8 @@ def check_rendering(
             return
         tried, refused = tried + 1, refused or found
     if refused is not None:
-        raise UserError(f"{what}{path}: none of {tried} groups tried: {refused.pair_id}: {refused.reason}.")
+        pair = f"pair {refused.pair_id!r} of {refused.source}"
+        raise UserError(f"{what}{path}: none of {tried} groups tried: {pair}: {refused.reason}.")
 
 
 def _as_group(pair: PreferencePair) -> RelationGroup:

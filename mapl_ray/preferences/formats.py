@@ -88,7 +88,7 @@ def parse_pair(
         own = {column: config.columns.get(name, name) for column, name in raw.names.items()}
         return Rejection(source, row, pair_id, STAGE, error.reason({**config.columns, **own}))
     pair_id = pair_id or content_id(prompt, chosen, rejected)
-    return PreferencePair(pair_id, prompt, chosen, rejected, source, found_margin, found_judgements)
+    return PreferencePair(pair_id, prompt, chosen, rejected, source, found_margin, found_judgements, row)
 
 
 def content_id(prompt: Turns, chosen: str, rejected: str) -> str:

@@ -29,7 +29,7 @@ def apply_weight(
         times = int(whole) + (place_of(f"{seed}\n{source.path}\n{row.pair_id}") < rest)
         if times == 0:
             reason = f"left out by its source's weight={source.weight:g} (data.mix, {source.path})"
-            yield Rejection(row.source, -1, row.pair_id, "mix", reason)
+            yield Rejection(row.source, row.row, row.pair_id, "mix", reason)
         for number in range(1, times + 1):
             yield row if number == 1 else replace(row, pair_id=f"{row.pair_id}~{number}")
 

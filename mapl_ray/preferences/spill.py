@@ -44,7 +44,8 @@ class Spill:
 
     def add(self, pair: PreferencePair) -> None:
         """Take in a pair."""
-        bucket, line = int(place_of(pair.pair_id) * _BUCKETS), canonical_json(pair.to_row())
+        # JSON has no tab of its own. The row number is no part of the content, by which pairs are sorted.
+        bucket, line = int(place_of(pair.pair_id) * _BUCKETS), f"{canonical_json(pair.to_row())}\t{pair.row}"
         self._buffers[bucket].append(line)
         self._chars[bucket] += len(line)
         if self._chars[bucket] > _BUFFERED_CHARS:
@@ -57,8 +58,11 @@ class Spill:
             path = self._path(bucket)
             lines = path.read_text(encoding="utf-8", errors="surrogatepass").split("\n")[:-1] if path.is_file() else []
             path.unlink(missing_ok=True)
-            pairs = [(PreferencePair.from_row(json.loads(line)), line) for line in lines]
-            pairs.sort(key=lambda entry: (place_of(entry[0].pair_id), entry[0].pair_id, entry[1]))
+            pairs = []
+            for line in lines:
+                content, _, row = line.rpartition("\t")
+                pairs.append((PreferencePair.from_row(json.loads(content) | {"row": int(row)}), content))
+            pairs.sort(key=lambda entry: (place_of(entry[0].pair_id), entry[0].pair_id, entry[1], entry[0].row))
             yield from (pair for pair, _ in pairs)
 
     def _flush(self, bucket: int) -> None:

@@ -136,4 +136,6 @@ class Feed:
         limit = self.config.max_sequence_tokens
         first = encode_group(self.table[index], self.tokenizer, limit, self.config.truncate_prompt)
         why = first.reason if isinstance(first, Rejection) else "its ref_logps are of whole prompts, and it is cut"
-        raise RunError(f"{self.table.directory}: no group can be trained on. {self.table[index].pair_id}: {why}.")
+        group = self.table[index]
+        where = f"pair {group.pair_id!r} of {group.source}"
+        raise RunError(f"{self.table.directory}: no group can be trained on. {where}: {why}.")

@@ -132,6 +132,8 @@ def test_a_rerun_skips_and_another_bound_scores_nothing_again(
     ]
     assert len(rejected) == 10 + 1
     assert {item["stage"] for item in rejected} == {"score"}
+    assert len({item["row"] for item in rejected} & {*range(30)}) == len(rejected)  # rows of pairs.jsonl
+    assert [item["row"] for item in rejected if item["pair_id"] not in margins] == [4]
     for item in rejected:
         assert f"{margins[item['pair_id']]:+.4f}" in item["reason"] if item["pair_id"] in margins else "no reward"
     assert rows_of(narrow, "groups").keys() <= kept.keys()

@@ -74,6 +74,14 @@ def test_same_rows_in_the_same_order_for_any_shards(
     assert len({rows_hash(config.run_dir / "groups" / "train") for config in configs}) == 1
 
 
+def assert_rows_are_named(rejected: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    """Each by the file and the number of the row that its pair was read from."""
+    assert {item["source"] for item in rejected} <= {"pairs.jsonl"}
+    for item in rejected:
+        assert rows[item["row"]]["id"] == item["pair_id"].partition("#")[0], item
+        assert item["row"] >= 0
+
+
 def test_accounting_split_and_skipping(
     local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +94,7 @@ def test_accounting_split_and_skipping(
         assert manifest.rows > 0.9 * manifest.input_rows
     (file,) = (config.run_dir / "pairs" / "train").glob("rejected-*.jsonl")
     reasons = file.read_text(encoding="utf-8")
+    assert_rows_are_named([json.loads(line) for line in reasons.splitlines()], real_rows)
     assert "more than once" in reasons
     assert "chosen" in reasons
     prompts = [
@@ -138,6 +147,7 @@ def test_several_groups_a_pair_are_accounted_for(
         rows = list(iter_rows(folder))
         rejected = [json.loads(line) for file in folder.glob("rejected-*.jsonl") for line in file.open()]
         assert manifest.input_rows == 4 * pairs == len(rows) + len(rejected)
+        assert_rows_are_named(rejected, real_rows)
         ids = [item["pair_id"] for item in (*rows, *rejected)]
         assert len(set(ids)) == len(ids)
         assert {"", "#2", "#3", "#4"} == {i[i.index("#") :] if "#" in i else "" for i in ids}

@@ -128,7 +128,9 @@ def test_groups_that_a_template_refuses_end_a_stage_before_it_starts(
     config = config_of(tmp_path, model(SYSTEM), ROWS)
     groups = grid_groups(3)
     write(config, [with_system(group) for group in groups])
-    with pytest.raises(UserError, match=r"model\.name_or_path=.*none of 3 groups tried: pair-0000: the chat template"):
+    with pytest.raises(
+        UserError, match=r"model\.name_or_path=.*none of 3 groups tried: pair 'pair-0000' of made-up: the chat template"
+    ):
         check_inputs(config, (stage,))
     write(config, [with_system(groups[0]), *groups[1:]])
     check_inputs(config, (stage,))  # in part: rejected one by one
@@ -143,7 +145,9 @@ def test_other_models_are_tried_too(
     config = config_of(tmp_path, tiny_model, ROWS, scoring=scoring, evaluation={"models": [str(rewards)]})
     write(config, grid_groups(2))
     for stage, key in (("score", r"scoring\.reward_model="), ("evaluate", r"evaluation\.models: ")):
-        with pytest.raises(UserError, match=rf"{key}.*none of 2 groups tried: pair-0000: .* leaves out the text"):
+        with pytest.raises(
+            UserError, match=rf"{key}.*none of 2 groups tried: pair 'pair-0000' of made-up: .* leaves out the text"
+        ):
             check_inputs(config, (stage,))
     check_rendering(grid_groups(2), tiny_model)
 
@@ -190,7 +194,9 @@ def test_training_leaves_out_what_a_template_refuses_and_counts_it(
         pad_to_multiple_of=1,
         on_gpu=False,
     )
-    with pytest.raises(RunError, match=r"no group can be trained on\. pair-0000: the chat template refuses system"):
+    with pytest.raises(
+        RunError, match=r"no group can be trained on\. pair 'pair-0000' of made-up: the chat template refuses system"
+    ):
         feed._filler(0)
 
 
