@@ -1,13 +1,15 @@
 """Chat templates of public model families, and small tokenizers that cut text as theirs do.
 
-The templates say what the tokenizer_config.json of the instruct models says; vocabularies are trained on a few words,
+The templates are those of the instruct models; vocabularies are trained on a few words,
 with the families' special tokens, normalizers and pre-tokenizers.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import trl
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -55,61 +57,15 @@ def _trained(tokenizer: Tokenizer, special: list[str], alphabet: list[str]) -> T
     return tokenizer
 
 
-QWEN2 = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-# What matters here of Qwen3: an empty thought before the last answer; tool calls and results.
-QWEN3 = """{%- set ns = namespace(last=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.last == messages|length - 1 and message.role == 'user' %}{%- set ns.last = index %}{%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.role == 'user' or message.role == 'system' %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == 'assistant' %}
-        {%- set content = message.content %}{%- set reasoning = '' %}
-        {%- if '</think>' in content %}
-            {%- set reasoning = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
-            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
-        {%- endif %}
-        {%- if loop.index0 > ns.last and (loop.last or reasoning) %}
-            {{- '<|im_start|>assistant\n<think>\n' + reasoning.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
-        {%- else %}{{- '<|im_start|>assistant\n' + content }}{%- endif %}
-        {%- if message.tool_calls %}{%- for call in message.tool_calls %}
-            {%- if (loop.first and content) or not loop.first %}{{- '\n' }}{%- endif %}
-            {%- if call.function %}{%- set call = call.function %}{%- endif %}
-            {{- '<tool_call>\n{"name": "' + call.name + '", "arguments": ' }}
-            {%- if call.arguments is string %}{{- call.arguments }}{%- else %}{{- call.arguments | tojson }}{%- endif %}
-            {{- '}\n</tool_call>' }}
-        {%- endfor %}{%- endif %}
-        {{- '<|im_end|>\n' }}
-    {%- elif message.role == 'tool' %}
-        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}
-        {{- '\n<tool_response>\n' + message.content + '\n</tool_response>' }}
-        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\n' }}{%- endif %}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
-LLAMA3 = (
-    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
-    " + message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
-    "{% endif %}{{ content }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
+def published(name: str) -> str:
+    """A template as its models ship it, from the copies that TRL compares tokenizers with."""
+    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+# Those that TRL has no copy of: Mistral-7B-Instruct-v0.2 and Mixtral-8x7B-Instruct, and below Zephyr-7B.
 _ALTERNATE = (
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception("
     "'Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-)
-GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% endif %}{% for message in messages %}" + _ALTERNATE + "{% if message['role'] == 'assistant' %}"
-    "{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}"
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 MISTRAL = (
     "{{ bos_token }}{% for message in messages %}" + _ALTERNATE + "{% if message['role'] == 'user' %}"
@@ -120,12 +76,6 @@ MISTRAL = (
 # From version 0.3 on the marks are tokens, and a space stands before an answer.
 MISTRAL3 = MISTRAL.replace("' [/INST]'", "'[/INST]'").replace(
     "message['content'] + eos_token", "' ' + message['content'] | trim + eos_token"
-)
-PHI3 = (
-    "{% for message in messages %}{% if message['role'] == 'system' %}{{'<|system|>\n' + message['content'] + "
-    "'<|end|>\n'}}{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}"
-    "{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
 ZEPHYR = """{% for message in messages %}
 {% if message['role'] == 'user' %}
@@ -142,16 +92,6 @@ ZEPHYR = """{% for message in messages %}
 {{ '<|assistant|>' }}
 {% endif %}
 {% endfor %}"""
-# As DeepSeek's distilled models, whose bars are full-width: generation starts with a thought, a stored answer does not.
-DEEPSEEK = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
-    "{% elif message['role'] == 'user' %}{{ '<|User|>' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}"
-    "{% set content = message['content'] %}{% if '</think>' in content %}"
-    "{% set content = content.split('</think>')[-1] %}{% endif %}"
-    "{{ '<|Assistant|>' + content + '<|end_of_sentence|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|Assistant|><think>\\n' }}{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -172,14 +112,20 @@ _IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 _L3 = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|finetune_right_pad_id|>"]
 _GEMMA = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
 _S, _PHI = ["<s>", "</s>"], ["<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"]
-_DS = ["<|begin_of_sentence|>", "<|end_of_sentence|>", "<|User|>", "<|Assistant|>"]
+# Their bars are full-width, and the low line is SentencePiece's.
+_DS = [
+    f"<\uff5c{name}\uff5c>"
+    for name in ("begin\u2581of\u2581sentence", "end\u2581of\u2581sentence", "User", "Assistant")
+]
 
 FAMILIES = {
-    "qwen2 (ChatML)": Family(QWEN2, lambda: byte_level(_IM), None, "<|im_end|>", "<|endoftext|>", "<|im_end|>\n"),
-    "qwen3": Family(QWEN3, lambda: byte_level(_IM), None, "<|im_end|>", "<|endoftext|>", "<|im_end|>\n"),
-    "llama 3": Family(LLAMA3, lambda: byte_level(_L3), _L3[0], "<|eot_id|>", None, "<|eot_id|>"),
+    "qwen2.5 (ChatML)": Family(
+        published("qwen2_5"), lambda: byte_level(_IM), None, "<|im_end|>", "<|endoftext|>", "<|im_end|>\n"
+    ),
+    "qwen3": Family(published("qwen3"), lambda: byte_level(_IM), None, "<|im_end|>", "<|endoftext|>", "<|im_end|>\n"),
+    "llama 3": Family(published("llama3"), lambda: byte_level(_L3), _L3[0], "<|eot_id|>", None, "<|eot_id|>"),
     "gemma 2": Family(
-        GEMMA,
+        published("gemma"),
         lambda: sentence_piece(_GEMMA, prefix=False),
         "<bos>",
         "<eos>",
@@ -200,7 +146,7 @@ FAMILIES = {
         extra=("[INST]", "[/INST]"),
     ),
     "phi 3": Family(
-        PHI3,
+        published("phi3"),
         lambda: sentence_piece(_PHI, prefix=True),
         "<s>",
         "<|endoftext|>",
@@ -209,7 +155,7 @@ FAMILIES = {
         extra=("<|assistant|>", "<|system|>", "<|end|>", "<|user|>"),
     ),
     "zephyr": Family(ZEPHYR, lambda: sentence_piece(_S, prefix=True), "<s>", "</s>", "</s>", "</s>\n"),
-    "deepseek r1": Family(DEEPSEEK, lambda: byte_level(_DS), _DS[0], _DS[1], _DS[1], _DS[1]),
+    "deepseek r1": Family(published("deepseek_r1_distill"), lambda: byte_level(_DS), _DS[0], _DS[1], _DS[1], _DS[1]),
 }
 
 

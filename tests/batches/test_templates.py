@@ -83,7 +83,7 @@ def test_thinking_that_only_generation_starts_with_is_no_part_of_a_sequence(grid
     )
     assert isinstance(short, EncodedGroup)
     assert short.truncated
-    assert tokenizer.decode(list(short.prompt_ids[1])).endswith("Use at least 10 words.<|Assistant|>")
+    assert tokenizer.decode(list(short.prompt_ids[1])).endswith("Use at least 10 words.<\uff5cAssistant\uff5c>")
 
 
 def with_template(tokenizer: Any, template: str) -> Any:
@@ -172,7 +172,7 @@ def test_tool_calls_are_kept_where_the_template_takes_them(grid_groups: Any) -> 
         "gemma 2": "refuses user, assistant with tool_calls, tool: Conversation roles must alternate",
     }.items():
         assert words in rejection(group, tokenizer_of(FAMILIES[name])).reason
-    plain = tokenizer_of(FAMILIES["qwen2 (ChatML)"])
+    plain = tokenizer_of(FAMILIES["qwen2.5 (ChatML)"])
     plain.chat_template = None
     assert "no chat template, and tool calls can't be written without one" in rejection(group, plain).reason
 
