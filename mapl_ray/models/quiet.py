@@ -19,6 +19,8 @@ def quiet_transformers() -> Iterator[None]:
     """Errors only, no bars, for as long as the block runs; then as it was."""
     from transformers.utils import logging
 
+    if "torch" in sys.modules:
+        choose_accelerator()
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -34,22 +36,20 @@ def quiet_transformers() -> Iterator[None]:
 def transformers_class(name: str) -> Any:
     """A class of transformers, such as `AutoModelForCausalLM`.
 
-    scikit-learn, where it is installed, is hidden from the import: transformers uses it for one option of assisted
-    generation, which nothing here needs, and it takes two seconds to import.
+    scikit-learn, where it is installed, is hidden from transformers: it would be imported, which takes two seconds, for
+    one option of assisted generation that nothing here needs.
     """
-    modules: Any = sys.modules
-    hide = "sklearn" not in modules
-    if hide:
-        modules["sklearn"] = None
-    try:
-        import transformers
+    import transformers
+    from transformers.utils import is_sklearn_available
 
-        if name.startswith("AutoModel"):
-            choose_accelerator()
-        return getattr(transformers, name)
-    finally:
-        if hide:
-            del modules["sklearn"]
+    modules: Any = sys.modules
+    if "sklearn" not in modules:
+        modules["sklearn"] = None
+        is_sklearn_available()  # transformers remembers the answer
+        del modules["sklearn"]
+    if name.startswith("AutoModel"):
+        choose_accelerator()
+    return getattr(transformers, name)
 
 
 def choose_accelerator() -> None:

@@ -31,7 +31,7 @@ CONFIG = {
     },
     "rm": {"zero_stage": 2},
     "dpo": {"zero_stage": 3},
-    "tune": {"num_trials": 2, "max_steps": 2, "eval_every_steps": 1, "grace_period_steps": 1},
+    "tune": {"num_trials": 1, "max_steps": 2, "eval_every_steps": 1, "grace_period_steps": 1},
     "evaluation": {"bootstrap_samples": 50, "cpus": 0.5},
     "cluster": {"num_cpus": 2},
 }

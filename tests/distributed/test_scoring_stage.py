@@ -102,9 +102,18 @@ def undisturbed(
     return config, found, groups
 
 
-def test_a_killed_engine_changes_no_score(
-    undisturbed: Undisturbed, poisoned_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rerun_has_nothing_to_do(undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]) -> None:
+    config, found, _ = undisturbed
+    before = times(config.data_dir)
+    capsys.readouterr()
+    assert run_scoring(config) == found
+    said = capsys.readouterr().out
+    assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
+    assert times(config.data_dir) == before
+
+
+@pytest.mark.long
+def test_a_killed_engine_changes_no_score(undisturbed: Undisturbed, poisoned_model: Path, tmp_path: Path) -> None:
     _, expected, groups = undisturbed
     config = config_of(tmp_path, poisoned_model)
     write_groups(config, groups[:-2], groups[-2:-1])
@@ -116,14 +125,6 @@ def test_a_killed_engine_changes_no_score(
     for split in ("train", "eval"):
         assert found[split].content_hash == expected[split].content_hash
     assert not list(config.data_dir.rglob("*.journal"))
-
-    # Again: nothing to do, no engine.
-    before = times(config.data_dir)
-    capsys.readouterr()
-    assert run_scoring(config) == found
-    said = capsys.readouterr().out
-    assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
-    assert times(config.data_dir) == before
 
 
 @pytest.mark.long
