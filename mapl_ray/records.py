@@ -7,7 +7,7 @@ that occur, and the relations (signed sums of rewards) over those sequences.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -45,6 +45,7 @@ class Message:
     tool_calls: str | None = None  # of the assistant: a JSON list, as chat templates take them
     tool_call_id: str | None = None  # of a tool's result: the call it is of
     name: str | None = None  # of the tool
+    tools: str | None = None  # of the last user turn, which is never cut: what may be called, as a JSON list
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +208,19 @@ def canonical_json(value: Any) -> str:
 
 
 def message_fields(message: Message) -> dict[str, Any]:
-    """A message as chat templates take it; fields that it does not have are not there."""
+    """A message as chat templates take it; fields that it does not have are not there. Tools are not among them:
+    templates take those beside the messages (`offered_tools`).
+    """
     fields: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls is not None:
         fields["tool_calls"] = json.loads(message.tool_calls)
     return fields | {name: value for name in _TEXT_FIELDS if (value := getattr(message, name)) is not None}
+
+
+def offered_tools(messages: Iterable[Message]) -> list[dict[str, Any]] | None:
+    """The tools that a conversation may call, as chat templates take them; None where it has none."""
+    found = next((message.tools for message in messages if message.tools is not None), None)
+    return None if found is None else list(json.loads(found))
 
 
 def messages_to_rows(messages: tuple[Message, ...]) -> list[dict[str, str]]:
@@ -222,6 +231,9 @@ def messages_to_rows(messages: tuple[Message, ...]) -> list[dict[str, str]]:
 def tool_fields(messages: tuple[Message, ...]) -> str | None:
     """What messages hold beside role and content: a JSON list with an object a message; None where none has any."""
     fields = [{name: value for name, value in message_fields(m).items() if name not in _PLAIN} for m in messages]
+    for message, own in zip(messages, fields, strict=True):
+        if message.tools is not None:
+            own["tools"] = json.loads(message.tools)
     return canonical_json(fields) if any(fields) else None
 
 
@@ -231,8 +243,7 @@ def messages_from_rows(rows: list[Mapping[str, str]], fields: str | None = None)
         return tuple(Message(row["role"], row["content"]) for row in rows)
     messages = []
     for row, more in zip(rows, json.loads(fields), strict=True):
-        if "tool_calls" in more:
-            more["tool_calls"] = canonical_json(more["tool_calls"])
+        more |= {name: canonical_json(more[name]) for name in ("tool_calls", "tools") if name in more}
         messages.append(Message(row["role"], row["content"], **more))
     return tuple(messages)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mapl_ray.errors import first_line
-from mapl_ray.records import Message, message_fields
+from mapl_ray.records import Message, message_fields, offered_tools
 
 CURE = (
     "Use a model whose chat template takes such conversations, edit the template (chat_template.jinja), or leave these "
@@ -29,19 +29,27 @@ def render(messages: Sequence[Message], tokenizer: Any, generation: bool) -> str
     """The text of a conversation, with `generation` up to where the assistant's answer begins.
 
     Without a template: `role: content` by paragraphs. Raises `RenderError` for whatever the template raises, and for
-    text of a system or user turn, or a tool call, that is not in what it made.
+    text of a system or user turn, a tool or a tool call that is not in what it made.
     """
     if tokenizer.chat_template is None:
         return _plain(messages, tokenizer, generation)
-    try:
-        text = tokenizer.apply_chat_template(
-            [message_fields(message) for message in messages], tokenize=False, add_generation_prompt=generation
-        )
-    except Exception as error:  # a template is a program: what it raises is its own
-        raise RenderError(f"the chat template refuses {_shape(messages)}: {first_line(error)}") from None
+    tools = offered_tools(messages)
+    text = _templated(messages, tokenizer, generation, tools)
+    if tools is not None:
+        _check_tools_kept(text, tools, _templated(messages, tokenizer, generation, None))
     for index, message in enumerate(messages):
         _check_kept(text, index, message)
-    return str(text)
+    return text
+
+
+def _templated(
+    messages: Sequence[Message], tokenizer: Any, generation: bool, tools: list[dict[str, Any]] | None
+) -> str:
+    fields = [message_fields(message) for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(fields, tools=tools, tokenize=False, add_generation_prompt=generation))
+    except Exception as error:  # a template is a program: what it raises is its own
+        raise RenderError(f"the chat template refuses {_shape(messages)}: {first_line(error)}") from None
 
 
 def render_answers(
@@ -78,10 +86,18 @@ def _shared(one: str, other: str) -> int:
 
 
 def _plain(messages: Sequence[Message], tokenizer: Any, generation: bool) -> str:
-    if any(message.role == "tool" or message.tool_calls for message in messages):
-        raise RenderError("the tokenizer has no chat template, and tool calls can't be written without one")
+    if any(message.role == "tool" or message.tool_calls or message.tools for message in messages):
+        raise RenderError("the tokenizer has no chat template, and tools can't be written without one")
     text = "".join(f"{message.role}: {message.content}\n\n" for message in messages)
     return (tokenizer.bos_token or "") + text + ("assistant: " if generation else "")
+
+
+def _check_tools_kept(text: str, tools: list[dict[str, Any]], without: str) -> None:
+    """A tool's name may stand in a turn as well, so the text must also differ from the one `without` tools."""
+    names = [tool["function"]["name"] for tool in tools]
+    left_out = names if text == without else [name for name in names if name not in text]
+    if left_out:
+        raise RenderError(f"the chat template leaves out the row's tools ({', '.join(left_out)})")
 
 
 def _check_kept(text: str, index: int, message: Message) -> None:
@@ -105,6 +121,11 @@ def _said(answer: str) -> str:
 
 def _shape(messages: Sequence[Message]) -> str:
     """The turns, as what a template refuses is most often their order."""
-    return ", ".join(
-        f"{message.role} with tool_calls" if message.tool_calls else message.role for message in messages[:6]
-    ) + (f" and {len(messages) - 6} more turns" if len(messages) > 6 else "")
+    tools = "tools, " if offered_tools(messages) is not None else ""
+    return (
+        tools
+        + ", ".join(
+            f"{message.role} with tool_calls" if message.tool_calls else message.role for message in messages[:6]
+        )
+        + (f" and {len(messages) - 6} more turns" if len(messages) > 6 else "")
+    )

@@ -41,6 +41,7 @@ from mapl_ray.shards import (
 )
 
 SPLITS = ("train", "eval")
+_READING = 2  # of the rules by which rows become pairs; pairs that other ones made are read again
 _BUILD_SECONDS = 600.0  # at the most, to build a tiny model
 
 
@@ -213,6 +214,7 @@ def _fingerprint(config: RunConfig) -> str:
             "seed": config.seed,
             "rows_per_shard": config.synthesis.rows_per_shard,
             "columns": PAIR_SCHEMA.names,
+            "reading": _READING,
             "chat template": template_digest(config),
         }
     )

@@ -21,17 +21,17 @@ _NO_LIMIT = 2**62
 class TemplateCheck:
     """Why the chat template does not take a pair; a kind of conversation that it has taken is not tried again.
 
-    A kind is the order of turns: that is what templates refuse. What they make of a single text, whoever tokenizes the
-    group looks at.
+    A kind is the order of turns, with tools and calls: that is what templates refuse. What they make of a single text,
+    whoever tokenizes the group looks at.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._taken: set[tuple[tuple[str, bool], ...]] = set()
+        self._taken: set[tuple[tuple[str, bool, bool], ...]] = set()
 
     def __call__(self, pair: PreferencePair) -> str | None:
         """The reason, with the cure; None where x, x with an instruction and both answers are rendered whole."""
-        kind = tuple((message.role, message.tool_calls is not None) for message in pair.prompt)
+        kind = tuple((one.role, one.tool_calls is not None, one.tools is not None) for one in pair.prompt)
         if kind in self._taken:
             return None
         found = encode_group(_as_group(pair), self._tokenizer, _NO_LIMIT)

@@ -11,7 +11,7 @@ from typing import Any
 from mapl_ray.config import DataConfig
 from mapl_ray.preferences.mix import repeat_of
 from mapl_ray.preferences.normalise import normalise
-from mapl_ray.records import PreferencePair
+from mapl_ray.records import PreferencePair, tool_fields
 
 _PERMUTATIONS = 128
 _SHINGLE = 3  # words
@@ -37,9 +37,10 @@ class Duplicates:
     def first_like(self, pair: PreferencePair) -> str | None:
         """The id of an earlier pair that this one duplicates; None where there is none, and it is remembered.
 
-        Exact: prompt, chosen and rejected are the same once they are normalised. Near: so are `near_threshold`
-        (Jaccard) of the runs of three words of last turn and responses, as MinHash estimates it (Broder 1997): with a
-        standard deviation of sqrt(t (1 - t) / 128), 0.027 at t = 0.9. Repeats by weight are no duplicates.
+        Exact: prompt, chosen and rejected are the same once they are normalised, and so are tools and their calls.
+        Near: so are `near_threshold` (Jaccard) of the runs of three words of last turn and responses, as MinHash
+        estimates it (Broder 1997): with a standard deviation of sqrt(t (1 - t) / 128), 0.027 at t = 0.9. Repeats by
+        weight are no duplicates.
         """
         if self._exact is None:
             return None
@@ -47,7 +48,7 @@ class Duplicates:
         turns = [f"{message.role}: {normalise(message.content)}" for message in pair.prompt]
         responses = [normalise(pair.chosen), normalise(pair.rejected)]
         # Normalised texts hold no \x1f: it counts as white space.
-        whole = "\x1f".join([str(repeat), *turns, *responses])
+        whole = "\x1f".join([str(repeat), *turns, *responses, tool_fields(pair.prompt) or ""])
         digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()[:16]
         first = self._exact.get(digest)
         if first is None and self._near is not None:

@@ -1,8 +1,8 @@
 """One raw row -> pairs, or a `Rejection` that names the field, its value and what was expected.
 
 Which columns a row has, its shape says (`shapes.py`); here the values become a conversation and two responses. Optional
-columns of every shape: `id` or `pair_id`, `margin`, `system`, and `judgements` for soft instruction functions: a list
-of {name, chosen, rejected}, the judge's p(yes) of either response.
+columns of every shape: `id` or `pair_id`, `margin`, `system`, `tools` (what the conversation may call), and
+`judgements` for soft instruction functions: a list of {name, chosen, rejected}, the judge's p(yes) of either response.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mapl_ray.preferences.fields import RowError, blank, judgements, margin, own
 from mapl_ray.preferences.messages import Turns, is_conversation, read_messages
 from mapl_ray.preferences.rendered import Dialect, read_rendered, read_transcript, refuse_marks, without_end
 from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RANKED, SHAPES, RawPair
+from mapl_ray.preferences.tool_turns import with_tools
 from mapl_ray.records import Message, PreferencePair, Rejection, canonical_json, messages_to_rows, tool_fields
 
 STAGE = "read"
@@ -28,7 +29,7 @@ _EXPECTED = "; or ".join(
     [*(SHAPES[name].expected for name in ("pairs", "hh", "ultrafeedback")), "another shape that docs/data.md lists"]
 )
 COLUMNS = frozenset(
-    {"id", "pair_id", "system", "margin", "judgements"}.union(*(shape.columns for shape in SHAPES.values()))
+    {"id", "pair_id", "system", "tools", "margin", "judgements"}.union(*(shape.columns for shape in SHAPES.values()))
     # Of evaluation sets (evaluation/public_sets.py):
     | {"subset", "domain", "output_1", "output_2", "label", "key", "instruction_id_list", "kwargs", "source"}
     | {"num_correct", "num_incorrect", "num_rejected", "total_completions", "response_A", "response_B"}
@@ -82,7 +83,7 @@ def parse_pair(
         pair_id = own_id(values)
         found_margin, found_judgements = margin(values), judgements(values.get("judgements"))
         prompt, chosen, rejected = _conversation(values, data_format)
-        prompt = _with_system(prompt, values)
+        prompt = with_tools(_with_system(prompt, values), values.get("tools"))
         _check(prompt, chosen, rejected, config)
     except RowError as error:
         own = {column: config.columns.get(name, name) for column, name in raw.names.items()}

@@ -1,7 +1,7 @@
 """The shapes of rows that preference data sets have, each with how its rows become pairs.
 
 A shape is found by its columns. Whatever a row has, what is left of it are the columns of a pair: `prompt`, `chosen`,
-`rejected`, and the optional `id`, `margin`, `system`, `judgements`.
+`rejected`, and the optional `id`, `margin`, `system`, `tools`, `judgements`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mapl_ray.records import messages_to_rows
 
 Row = Mapping[str, Any]
 PROMPT_COLUMNS = ("prompt", "instruction", "question")
-_OPTIONAL = ("id", "pair_id", "system", "margin", "judgements")
+_OPTIONAL = ("id", "pair_id", "system", "tools", "margin", "judgements")
 _STRONGEST = 3  # of HelpSteer's preference, to either side; -100 and the like mark rows without one
 
 

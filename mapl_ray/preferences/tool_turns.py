@@ -1,4 +1,6 @@
-"""Tool calls and tool results of a conversation, as chat templates of transformers take them.
+"""Tools, tool calls and tool results of a conversation, as chat templates of transformers take them.
+
+A column `tools` holds what may be called: [{"type": "function", "function": {"name": ..., "parameters": {}}}]
 
 {"role": "assistant", "content": "" or text, "tool_calls": [{"id": ..., "function": {"name": ..., "arguments": {}}}]}
 {"role": "tool", "content": text, "tool_call_id": ..., "name": ...}
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from mapl_ray.preferences.fields import RowError
+from mapl_ray.preferences.fields import RowError, visible
 from mapl_ray.records import Message, canonical_json
 
+_TOOLS = "a list of {type, function: {name, description, parameters}}"
 _CALLS = "a list of {id, type, function: {name, arguments}}"
 
 
@@ -39,6 +43,39 @@ def tool_result(where: str, message: Mapping[str, Any]) -> Message:
         if value is not None and not isinstance(value, str):
             raise RowError(f"{where}.{name}", f"a {type(value).__name__}", "text", value)
     return Message("tool", text, **named)
+
+
+def with_tools(prompt: tuple[Message, ...], given: Any) -> tuple[Message, ...]:
+    """The prompt with the row's tools at its last user turn: a list of tools, or JSON text of it or of each of them.
+
+    Raises `RowError` for another shape.
+    """
+    tools = _parsed(given)
+    if tools is None or tools == [] or (isinstance(tools, str) and not visible(tools)):
+        return prompt
+    if not isinstance(tools, list):
+        raise RowError("tools", f"a {type(tools).__name__}", _TOOLS, given)
+    taken = canonical_json([_tool(f"tools[{index}]", _parsed(tool)) for index, tool in enumerate(tools)])
+    last = max((index for index, message in enumerate(prompt) if message.role == "user"), default=None)
+    if last is None:
+        return prompt  # and no prompt: whoever checks it says so
+    return (*prompt[:last], replace(prompt[last], tools=taken), *prompt[last + 1 :])
+
+
+def _tool(where: str, tool: Any) -> Any:
+    bare = isinstance(tool, Mapping) and "function" not in tool and isinstance(tool.get("name"), str)
+    whole = {"type": "function", "function": tool} if bare else tool
+    function = whole.get("function") if isinstance(whole, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise RowError(where, "not a tool", "{type, function: {name, description, parameters}}", tool)
+    return _without_nothing(whole)
+
+
+def _without_nothing(value: Any) -> Any:
+    """Without the keys that tables fill, because another row's tool has them."""
+    if isinstance(value, Mapping):
+        return {key: _without_nothing(one) for key, one in value.items() if one is not None}
+    return [_without_nothing(one) for one in value] if isinstance(value, list) else value
 
 
 def _call(where: str, call: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.errors import UserError
-from mapl_ray.records import Level, Message, Relation, RelationGroup, message_fields
+from mapl_ray.records import Level, Message, Relation, RelationGroup, message_fields, offered_tools
 from mapl_ray.shards import write_atomically
 
 ExportFormat: TypeAlias = Literal["intra", "inter", "trl", "openrlhf"]
@@ -36,7 +36,8 @@ def export_schema(format: ExportFormat, prompts: Prompts = "explicit") -> pa.Sch
 
 
 def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "explicit") -> Iterator[dict[str, Any]]:
-    """The rows of one group; prompts and responses are lists of `{role, content}`, tool calls and results beside them.
+    """The rows of one group; prompts and responses are lists of `{role, content}`, tool calls and results beside them,
+    and a column `tools` where the conversation has some.
 
     * intra: `prompt_preferred`, `prompt_dispreferred`, `response`
     * inter: `prompt`, `prompt_original`, `chosen`, `rejected`, `kind`: under `prompt` the gap between chosen and
@@ -50,10 +51,12 @@ def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "
     Raises `UserError` for an unknown format, or implicit prompts of a format that has none.
     """
     _check(format, prompts)
+    offered = offered_tools(group.prompts[0])
+    tools = {} if offered is None else {"tools": offered}
     for relation in group.relations:
         row = _row(group, relation, format)
         if row is not None:
-            yield {**(row if prompts == "explicit" else _implicit(row)), "pair_id": group.pair_id}
+            yield {**(row if prompts == "explicit" else _implicit(row)), "pair_id": group.pair_id, **tools}
 
 
 def _check(format: ExportFormat, prompts: Prompts) -> None:
@@ -133,8 +136,8 @@ def write_export(
 def _without_tools(group: RelationGroup) -> RelationGroup:
     if group.tool_fields is not None:
         raise UserError(
-            f"pair {group.pair_id}: its prompt has tool calls, and the columns of a Parquet export hold role and "
-            "content alone. Write a .jsonl file."
+            f"pair {group.pair_id}: its prompt has tools or tool calls, and the columns of a Parquet export hold role "
+            "and content alone. Write a .jsonl file."
         )
     return group
 
@@ -143,7 +146,7 @@ def _write_jsonl(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) 
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
-            ordered = {name: row[name] for name in schema.names}
+            ordered = {name: row[name] for name in (*schema.names, "tools") if name in row}
             handle.write(json.dumps(ordered, ensure_ascii=False) + "\n")
             count += 1
     return count

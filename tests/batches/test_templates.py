@@ -1,5 +1,6 @@
 """Chat templates of public families and odd ones: whole conversations to the token, and nothing dropped in silence."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,47 @@ def test_tool_calls_are_kept_where_the_template_takes_them(grid_groups: Any) -> 
         assert words in rejection(group, tokenizer_of(FAMILIES[name])).reason
     plain = tokenizer_of(FAMILIES["qwen2.5 (ChatML)"])
     plain.chat_template = None
-    assert "no chat template, and tool calls can't be written without one" in rejection(group, plain).reason
+    assert "no chat template, and tools can't be written without one" in rejection(group, plain).reason
+
+
+OFFERED = canonical_json(
+    [{"type": "function", "function": {"name": "weather", "description": "Degrees", "parameters": {"type": "object"}}}]
+)
+
+
+def test_a_rows_tools_are_given_to_the_template(grid_groups: Any) -> None:
+    """To the token as `apply_chat_template(tools=...)`; a template that leaves them out rejects the group."""
+    user = Message("user", "How is the weather in Ulm?", tools=OFFERED)
+    group = group_of(grid_groups(1)[0], (user,), ("It is warm.", "It is cold."))
+    assert [one[-1].tools for one in group.prompts] == [OFFERED] * 3
+    for name in ("qwen2.5 (ChatML)", "qwen3"):
+        tokenizer = tokenizer_of(FAMILIES[name])
+        encoded = encode_group(group, tokenizer, 4096)
+        assert isinstance(encoded, EncodedGroup), encoded
+        turns = [message_fields(turn) for turn in (*group.prompts[1], Message("assistant", "It is warm."))]
+        whole = tokenizer.apply_chat_template(turns, tools=json.loads(OFFERED), tokenize=True, return_dict=False)
+        assert list(encoded.token_ids(2)) == whole
+        assert '"description": "Degrees"' in tokenizer.decode(whole)
+        short = encode_group(group, tokenizer, 4096, "left")
+        assert short == encoded
+    for name in ("llama 3", "zephyr", "phi 3"):  # the word weather is in the user's turn, and its tool is not
+        found = rejection(group, tokenizer_of(FAMILIES[name]))
+        assert "the chat template leaves out the row's tools (weather)" in found.reason
+    plain = tokenizer_of(FAMILIES["qwen3"])
+    plain.chat_template = None
+    assert "tools can't be written without one" in rejection(group, plain).reason
+
+
+def test_tools_stay_where_a_prompt_is_cut(grid_groups: Any) -> None:
+    tokenizer = tokenizer_of(FAMILIES["qwen3"])
+    turns = (Message("user", "past " * 900), Message("assistant", "Yes."), Message("user", "And now?", tools=OFFERED))
+    group = group_of(grid_groups(1)[0], turns, ("It is warm.", "It is cold."))
+    encoded = encode_group(group, tokenizer, 1200, "left")
+    assert isinstance(encoded, EncodedGroup), encoded
+    assert encoded.truncated
+    text = tokenizer.decode(list(encoded.prompt_ids[2]))
+    assert "past past" not in text
+    assert '"description": "Degrees"' in text
 
 
 def test_a_reward_model_is_read_where_it_was_trained() -> None:

@@ -17,6 +17,7 @@ from mapl_ray.records import (
     Rejection,
     RelationGroup,
     message_fields,
+    offered_tools,
 )
 from mapl_ray.synthesis import synthesize, write_export
 
@@ -95,6 +96,49 @@ def test_groups_hold_them_beside_role_and_content(tmp_path: Path) -> None:
     assert RelationGroup.from_row(stored).prompts[0][2].tool_calls is None
 
 
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"a": {}}}}}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [TOOL],
+        json.dumps([TOOL]),
+        [json.dumps(TOOL)],
+        [TOOL["function"]],
+        [{**TOOL, "function": {**TOOL["function"], "strict": None}}],  # a table fills the keys of other rows
+    ],
+)
+def test_a_column_of_tools_stays_with_the_prompt(tmp_path: Path, given: Any) -> None:
+    (pair,) = read(tmp_path, row(PROMPT, tools=given))
+    assert isinstance(pair, PreferencePair), pair
+    assert offered_tools(pair.prompt) == [TOOL]
+    assert [message.tools is not None for message in pair.prompt] == [False, True, False, False]
+    assert "tools" not in message_fields(pair.prompt[1])
+    assert PreferencePair.from_row(pair.to_row()) == pair
+    assert pair.pair_id != pair_of(tmp_path).pair_id
+    group = synthesize(pair, SynthesisConfig(), 0)
+    assert isinstance(group, RelationGroup), group
+    (stored,) = groups_to_table([group]).to_pylist()
+    assert RelationGroup.from_row(stored) == group
+    assert [offered_tools(prompt) for prompt in group.prompts] == [[TOOL]] * len(group.prompts)
+    write_export([group], "trl", tmp_path / "rows.jsonl")
+    assert all(json.loads(line)["tools"] == [TOOL] for line in (tmp_path / "rows.jsonl").read_text().splitlines())
+
+
+def test_no_tools_and_other_shapes_of_them(tmp_path: Path) -> None:
+    for given in (None, [], "", "[]"):
+        assert read(tmp_path, row(PROMPT, tools=given)) == [pair_of(tmp_path)]
+    for given, words in {
+        "call me": "tools='call me': a str; expected a list of {type, function",
+        '{"name": "f"}': 'tools=\'{"name": "f"}\': a dict',
+        '[{"name": 7}]': "tools[0]={'name': 7}: not a tool",
+    }.items():
+        (found,) = read(tmp_path, row(PROMPT, tools=given))
+        assert isinstance(found, Rejection)
+        assert words in found.reason
+
+
 def test_exports(tmp_path: Path) -> None:
     group = synthesize(pair_of(tmp_path), SynthesisConfig(), 0)
     assert isinstance(group, RelationGroup)
@@ -102,7 +146,7 @@ def test_exports(tmp_path: Path) -> None:
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert first["prompt"][2] == {**PROMPT[2], "content": ""}
     assert first["prompt"][3] == PROMPT[3]
-    with pytest.raises(UserError, match=r"its prompt has tool calls.*Write a \.jsonl file"):
+    with pytest.raises(UserError, match=r"its prompt has tools or tool calls.*Write a \.jsonl file"):
         write_export([group], "trl", tmp_path / "rows.parquet")
     assert not (tmp_path / "rows.parquet").exists()
 
