@@ -139,10 +139,12 @@ def _stage(args: argparse.Namespace) -> int:
         # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
         from mapl_ray.distributed import pipeline
         from mapl_ray.distributed.resources import ALL_STAGES
+        from mapl_ray.models import with_smollm2
 
         if args.command == "report":  # reads files alone
             pipeline.report(config)
             return 0
+        config = with_smollm2(config)
         stages = ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
         with pipeline.session(config, stages):
             {
@@ -160,7 +162,9 @@ def _train(args: argparse.Namespace) -> int:
     config = _config(args)
     with progress(f"mapl train {args.method}", silence=WAITING_SECONDS):
         from mapl_ray.distributed import pipeline
+        from mapl_ray.models import with_smollm2
 
+        config = with_smollm2(config)
         with pipeline.session(config, (f"train {args.method}",), baseline=args.baseline):
             pipeline.train(config, args.method, baseline=args.baseline)
     return 0
@@ -182,8 +186,10 @@ def _export(args: argparse.Namespace) -> int:
 
 def _doctor(args: argparse.Namespace) -> int:
     from mapl_ray.doctor import diagnose, render
+    from mapl_ray.models import with_smollm2
 
-    findings = diagnose(_config(args) if args.config or args.overrides or args.model or args.data else None)
+    given = args.config or args.overrides or args.model or args.data
+    findings = diagnose(with_smollm2(_config(args)) if given else None)
     print(render(findings))
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
@@ -200,11 +206,12 @@ def _plan_command(parser: argparse.ArgumentParser) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     config = _config(args)
+    from mapl_ray.models import with_smollm2
     from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan, render, to_json
 
     rates = load_rates(args.rates, args.gpu, args.gpu_memory_gib)
     pairs, gpus = _numbers("--pairs", args.pairs, PAIRS), _numbers("--gpus", args.gpus, GPUS)
-    plan = make_plan(config, rates, pairs, gpus)
+    plan = make_plan(with_smollm2(config), rates, pairs, gpus)
     print(to_json(plan) if args.json else render(plan))
     return 0
 

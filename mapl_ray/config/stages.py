@@ -41,7 +41,8 @@ class TinyModelConfig(Section):
 
 
 class ModelConfig(Section):
-    """The base model: a local directory, a hub name, or a tiny one built on the spot (`name_or_path: tiny`)."""
+    """The base model: a directory, a hub name, `smollm2-135m` (SmolLM2-135M-Instruct, from PyPI), or `tiny`, built from
+    the pairs."""
 
     name_or_path: PathText = "tiny"
     revision: str | None = None

@@ -8,9 +8,10 @@ from typing import Any
 
 from mapl_ray.config import RunConfig, expanded
 from mapl_ray.errors import UserError
+from mapl_ray.models import SMOLLM2
 from mapl_ray.synthesis import with_absolute_paths
 
-_NAMES = ("demo", "tiny", "policy")  # of ours, and no paths
+_NAMES = ("demo", "tiny", SMOLLM2, "policy")  # of ours, and no paths
 
 
 def absolute_paths(config: RunConfig, *, local: bool) -> dict[str, Any]:

@@ -161,6 +161,7 @@ def scheduler_of(settings: TuneConfig, ended: Iterable[Trial]) -> TrialScheduler
 def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler: TrialScheduler, at_once: int) -> None:
     """Start, watch and stop `number` trials, `at_once` of them side by side."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables also where verbose is 0
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # of files that are deleted with `storage`
     storage = Path(shared.output) / "ray"
     shutil.rmtree(storage, ignore_errors=True)  # of a driver that died; the journal has all that counts
     trainable: Callable[..., Any] = tune.with_parameters(run_trial, shared=shared)

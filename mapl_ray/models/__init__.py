@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
     from mapl_ray.models.load import check_weights_fit, load_policy, load_reward_model
     from mapl_ray.models.quiet import quiet_peft, quiet_transformers
+    from mapl_ray.models.smollm2 import SMOLLM2, smollm2_directory, with_smollm2
     from mapl_ray.models.template_check import TemplateCheck, check_rendering
     from mapl_ray.models.tiny import build_tiny
     from mapl_ray.models.tokenizer import check_model_directory, load_tokenizer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mapl_ray.models.verify import verify_base, verify_model
 
 __all__ = [
+    "SMOLLM2",
     "Kind",
     "PolicyLogps",
     "RewardScores",
@@ -38,10 +40,12 @@ __all__ = [
     "quiet_peft",
     "quiet_transformers",
     "read_config",
+    "smollm2_directory",
     "verify_adapter",
     "verify_base",
     "verify_model",
     "with_saved_adapter",
+    "with_smollm2",
 ]
 
 __getattr__ = lazy_names(__name__, __file__)
