@@ -22,19 +22,32 @@ class _Twice(dict[str, Any]):
 def load_json(text: str, keep: bool = False) -> Any:
     """The value of a JSON text. Raises `DuplicateKeyError`; with `keep`, `duplicate_key` finds such objects later."""
 
-    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) == len(pairs):
-            return found
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        if not keep:
-            raise DuplicateKeyError(twice)
-        marked = _Twice(found)
-        marked.key = twice
-        return marked
+    return (_MARKING if keep else _RAISING).decode(text)
 
-    return json.loads(text, object_pairs_hook=as_object)
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise DuplicateKeyError(_twice(pairs))
+    return found
+
+
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    marked = _Twice(found)
+    marked.key = _twice(pairs)
+    return marked
+
+
+def _twice(pairs: list[tuple[str, Any]]) -> str:
+    keys = [key for key, _ in pairs]
+    return next(key for key in keys if keys.count(key) > 1)
+
+
+# Made once: `json.loads` with a hook makes a decoder at every call.
+_RAISING, _MARKING = (json.JSONDecoder(object_pairs_hook=hook) for hook in (_once, _marked))
 
 
 def duplicate_key(value: Any) -> DuplicateKeyError | None:

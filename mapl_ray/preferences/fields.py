@@ -60,7 +60,10 @@ def visible(value: str) -> bool:
 
 def same_text(value: str) -> str:
     """What two texts that look alike have in common: NFC, without invisible characters and white space at the ends."""
-    return value.strip() if value.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", value)).strip()
+    if value.isascii():
+        return value.strip()
+    composed = value if unicodedata.is_normalized("NFC", value) else unicodedata.normalize("NFC", value)
+    return _INVISIBLE.sub("", composed).strip()
 
 
 def blank(value: Any) -> bool:

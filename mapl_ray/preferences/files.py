@@ -117,13 +117,14 @@ def _json(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON array ({error}). Expected [{{...}}, ...]; it may be truncated.") from None
     for row, value in enumerate(values):
-        yield _checked(row, value, f"element {row}")
+        twice = duplicate_key(value)
+        where = f"element {row}"
+        yield _checked(row, value, where) if twice is None else RawRow(row, None, f"{where}: {twice}")
 
 
 def _checked(row: int, value: Any, where: str) -> RawRow:
     if isinstance(value, dict):
-        twice = duplicate_key(value)
-        return RawRow(row, value) if twice is None else RawRow(row, None, f"{where}: {twice}")
+        return RawRow(row, value)
     return RawRow(row, None, f"{where}={reprlib.repr(value)}: a {type(value).__name__}; expected a JSON object")
 
 

@@ -195,6 +195,8 @@ def _without_repeated_prompt(
     if not all(isinstance(values.get(side), str) and len(turns) == 1 for side, turns in sides):
         return chosen, rejected
     asked = own[-1].content.strip()
+    if not all(turns[-1].content.lstrip().startswith(asked) for _, turns in sides):
+        return chosen, rejected
     if len(asked.split()) < _MIN_REPEATED_WORDS and len(asked) < _MIN_REPEATED_CHARS:
         return chosen, rejected
     rests = []
@@ -202,7 +204,7 @@ def _without_repeated_prompt(
         given = turns[-1].content.lstrip()
         rest = given[len(asked) :]
         ends = rest.lstrip(" \t").startswith(("\n", "\r")) or asked.endswith((".", "?", "!", ":", "\u3002", "\uff1f"))
-        if not given.startswith(asked) or not ends or blank(rest):
+        if not ends or blank(rest):
             return chosen, rejected
         rests.append((replace(turns[-1], content=rest.lstrip()),))
     return rests[0], rests[1]

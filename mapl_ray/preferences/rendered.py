@@ -30,7 +30,8 @@ _TOKEN = re.compile(
     r"<\|[A-Za-z_]{1,40}\|>|<\uff5c[^\uff5c\n]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT)\]"
     r"|<</?SYS>>|<extra_id_[01]>"
 )
-_TOKEN_LITERALS = ("<|", "<\uff5c", "_of_turn>", "INST]", "SYSTEM_PROMPT]", "SYS>>", "<extra_id_")
+_BRACKET_LITERALS = ("INST]", "SYSTEM_PROMPT]")
+_TOKEN_LITERALS = ("<|", "<\uff5c", "_of_turn>", "SYS>>", "<extra_id_")
 # The last line of a prompt that waits for the assistant's turn.
 _WAITING = re.compile(
     r"###\s{0,3}(?:Response|Assistant|Answer|Output)\s?:|(?:Assistant|ASSISTANT|AI|Bot)\s?:|.{0,4000}[ .>]ASSISTANT:"
@@ -65,8 +66,6 @@ DIALECTS = (
 _HH = next(dialect for dialect in DIALECTS if dialect.name == "HH")
 _LLAMA_2 = Dialect("Llama 2, Mistral", re.compile(r"\[(/?INST)\]"), ("[INST]",))
 _ALPACA = Dialect("Alpaca", re.compile(r"(?:\A|\n)### (Instruction|Input|Response):"), ("### Response:",), True)
-# A text without any of them has no marker.
-_ALL_LITERALS = (*_TOKEN_LITERALS, "[INST]", "### ", "Human:", "Assistant:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def read_rendered(field_: str, value: str, prompt: bool) -> Rendered | None:
     `prompt`: whether it is a prompt, which may end where the assistant's turn begins. Raises `RowError`, naming the
     mark, for a text that looks rendered and can't be parsed.
     """
-    if not _has_any(_ALL_LITERALS, value):
+    if not _may_have_marker(value):
         if prompt:
             _refuse_waiting(field_, value)
         return None
@@ -130,7 +129,7 @@ def without_end(value: str) -> str:
 
 def refuse_marks(field_: str, value: str, prompt: bool, dialect: Dialect | None = None) -> None:
     """Raise `RowError` for a text with a mark that only a chat template writes, or one of `dialect`."""
-    found = _TOKEN.search(value) if _has_any(_TOKEN_LITERALS, value) else None
+    found = _TOKEN.search(value) if _may_have_token(value) else None
     if found is None and dialect is not None:
         found = dialect.opener.search(value)
     if found is not None:
@@ -226,6 +225,15 @@ def _messages(field_: str, pieces: list[tuple[str, str]], dialect: Dialect, prom
     if not messages:
         raise RowError(field_, f"rendered ({dialect.name}) and without a turn", "a conversation")
     return tuple(messages)
+
+
+def _may_have_marker(value: str) -> bool:
+    return "Human:" in value or "Assistant:" in value or ("#" in value and "### " in value) or _may_have_token(value)
+
+
+def _may_have_token(value: str) -> bool:
+    """Single characters first: they are found fastest, and most texts have neither."""
+    return ("<" in value and _has_any(_TOKEN_LITERALS, value)) or ("]" in value and _has_any(_BRACKET_LITERALS, value))
 
 
 def _has_any(literals: tuple[str, ...], value: str) -> bool:
