@@ -11,7 +11,10 @@ import socket
 
 import grpc
 from ray._private import services
+from ray._private.grpc_utils import init_grpc_channel
+from ray.exceptions import AuthenticationError
 
+from mapl_ray.distributed.job_client import WRONG_TOKEN
 from mapl_ray.errors import UserError, first_line
 
 _SUBMIT = " To run there from this machine: `mapl submit --address http://HOST:8265`, the dashboard's address."
@@ -52,12 +55,18 @@ def head_address(address: str) -> str:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise UserError(f"{where}: no Ray cluster answers there: {first_line(error)}. {_CURE}") from None
-    if os.environ.get("RAY_USE_TLS", "0") in ("", "0") and not _is_head(address):
+    try:
+        status = _asked(address)
+    except AuthenticationError as error:  # of the token here: a file that is not there, or empty
+        raise UserError(f"{where}: {first_line(error)}") from None
+    if status in _NO_HEAD:
         raise UserError(
             f"{where}: something listens there, and it does not answer as the head of a Ray cluster does. Expected the "
             "address that `ray start --head` prints (port 6379 if none was set), not the dashboard's (8265) or the "
             "client's (10001)."
         )
+    if status is grpc.StatusCode.UNAUTHENTICATED:
+        raise UserError(f"{where}: {WRONG_TOKEN}")
     return address
 
 
@@ -71,12 +80,12 @@ def _host_and_port(where: str, address: str) -> tuple[str, int]:
     return found["host"].strip("[]"), int(found["port"])
 
 
-def _is_head(address: str) -> bool:
-    """Whether the server at `host:port` is one of Ray's heads. One that asks for a token is."""
+def _asked(address: str) -> grpc.StatusCode:
+    """What the server at `host:port` answers to a question that every head knows, asked with our token, if any."""
     # A proxy must not answer for the cluster.
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=_ANSWER_SECONDS)
         except grpc.RpcError as error:
-            return error.code() not in _NO_HEAD
-    return True
+            return error.code()
+    return grpc.StatusCode.OK

@@ -23,6 +23,10 @@ TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 # Ray lets these win over an address that is handed in, so a job could go to another cluster than the one named.
 _OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 ANSWER_SECONDS = 10.0
+WRONG_TOKEN = (
+    "the cluster asks for a token, and the one here is missing or not its own. Set RAY_AUTH_MODE=token and "
+    "RAY_AUTH_TOKEN_PATH to a file (mode 0600) that holds the cluster's token."
+)
 _RECONNECTS = 5
 
 
@@ -152,10 +156,7 @@ def connect(address: str | None, *, allow_unprotected: bool = False) -> tuple[Jo
         except Exception as error:  # Ray raises RuntimeError, ConnectionError and AuthenticationError here.
             if not protected:
                 raise UserError(f"{url}: {error}") from None
-            raise UserError(
-                f"{url}: the cluster asks for a token, and the one here is missing or not its own. Set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file (mode 0600) that holds the cluster's token."
-            ) from None
+            raise UserError(f"{url}: {WRONG_TOKEN}") from None
     return client, url, warnings
 
 

@@ -22,7 +22,7 @@ from mapl_ray.distributed.cluster_address import head_address
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.distributed.worker_environment import QUIET, worker_environment
-from mapl_ray.errors import RunError, UserError
+from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.private_files import ensure_token_file, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress
 
@@ -126,6 +126,8 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
         session_root = str(_session_root())
         try:
             ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=session_root, **dashboard, **options)
+        except ray.exceptions.AuthenticationError as error:  # a token file that is not there, or empty
+            raise UserError(f"Ray could not be started on this machine: {first_line(error)}") from None
         except Exception as error:  # Ray raises it bare where its processes do not come up in time
             raise RunError(f"Ray could not be started on this machine: {str(error).strip()}") from None
         return

@@ -41,6 +41,7 @@ class SetRow:
 
     groups: tuple[RelationGroup, ...]
     subset: str  # "" where the set has none
+    row: int = -1  # 0-based in its file, -1 where not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def set_row(values: Row, format_: SetFormat, label: str, row: int, subset: str, 
             return group
         groups.append(group)
     own = values.get(_SUBSET_COLUMNS.get(format_, "subset")) or values.get("domain")
-    return SetRow(tuple(groups), str(own) if own else subset)
+    return SetRow(tuple(groups), str(own) if own else subset, row)
 
 
 def preference_group(pair: PreferencePair) -> RelationGroup:

@@ -105,12 +105,13 @@ def _reject_refused(found: PublicSet, fits: Fits) -> None:
     for row in found.rows:
         reasons = [why for group in row.groups if (why := fits(group)) is not None and why.stage == RENDER]
         if reasons:
-            found.rejected.append(replace(reasons[0], stage="evaluate"))
+            found.rejected.append(replace(reasons[0], stage="evaluate", row=row.row))
         else:
             kept.append(row)
     if found.rows and not kept:
         first = found.rejected[read]
-        raise UserError(f"evaluation.sets.{found.name}: no row can be used. {first.pair_id}: {first.reason}.")
+        where = f"{first.source}, row {first.row}"
+        raise UserError(f"evaluation.sets.{found.name}: no row can be used. {where}: {first.reason}.")
     found.rows = kept
 
 

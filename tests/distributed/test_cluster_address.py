@@ -1,6 +1,9 @@
 """Clusters that a command is to join: found out within seconds whether there is one, before Ray waits for it."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -94,6 +97,18 @@ def test_a_head_that_asks_for_a_token_answers(local_ray: None, monkeypatch: pyte
     assert head_address(address) == address
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert head_address("auto") == address
+
+
+@pytest.mark.ray
+def test_another_token_is_the_users_mistake(local_ray: None, tmp_path: Path) -> None:
+    """From a process of its own: Ray reads the token once. Without this, `ray.init` does not say what is wrong."""
+    words = [sys.executable, "-m", "mapl_ray.cli", "synthesize", "data.path=demo", f"output_dir={tmp_path}"]
+    words.append(f"cluster.address={ray.get_runtime_context().gcs_address}")
+    for token in ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}, {"RAY_AUTH_MODE": "disabled"}):
+        done = subprocess.run(words, env={**os.environ, **token}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2, done.stderr
+        assert "the cluster asks for a token, and the one here is missing or not its own. Set RAY_" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_the_doctor_says_whether_the_cluster_answers() -> None:

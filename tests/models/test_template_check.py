@@ -203,13 +203,13 @@ def test_training_leaves_out_what_a_template_refuses_and_counts_it(
 def test_rows_of_a_set_become_rejections_of_the_set(grid_groups: Any) -> None:
     groups = grid_groups(3)
     refused = Rejection("set", -1, groups[0].pair_id, RENDER, "no system role")
-    found = PublicSet("mine", "pairs", "", rows=[SetRow((group,), "") for group in groups])
+    found = PublicSet("mine", "pairs", "", rows=[SetRow((group,), "", n) for n, group in enumerate(groups, 5)])
     work = make_workload(groups, None, [found], lambda group: refused if group == groups[0] else None)
     assert [row.groups[0].pair_id for row in work.rows["mine"]] == [group.pair_id for group in groups[1:]]
-    assert [(one.pair_id, one.stage, one.reason) for one in found.rejected] == [
-        (groups[0].pair_id, "evaluate", "no system role")
+    assert [(one.pair_id, one.row, one.stage, one.reason) for one in found.rejected] == [
+        (groups[0].pair_id, 5, "evaluate", "no system role")
     ]
     assert found.input_rows == 3
     assert (work.refused, len(work.held_out)) == (1, 2)
-    with pytest.raises(UserError, match=r"evaluation\.sets\.mine: no row can be used\. pair-0001: no system role"):
+    with pytest.raises(UserError, match=r"evaluation\.sets\.mine: no row can be used\. set, row 6: no system role"):
         make_workload([], None, [found], lambda group: replace(refused, pair_id=group.pair_id))
