@@ -55,9 +55,13 @@ def set_differences(of_set: Mapping[str, Any]) -> list[list[str]]:
 
 
 def counts_line(of_set: Mapping[str, Any]) -> str:
-    """`2985 rows: 2980 used, 3 rejected, 2 too long`."""
+    """`2985 rows: 2980 used, 3 rejected, 2 too long`, and a subset that the score is without."""
     counts = of_set["counts"]
-    return f"{counts['rows']} rows: {counts['used']} used, {counts['rejected']} rejected, {counts['too long']} too long"
+    line = f"{counts['rows']} rows: {counts['used']} used, {counts['rejected']} rejected, {counts['too long']} too long"
+    details = [results.get("details", {}) for results in of_set["preference"].values()]
+    if any("ties_ref_accuracy" in one and "ties_score" not in one for one in details):
+        line += "; score is without Ties, of which no prompt has both rows (ref:N and tied:N)"
+    return line
 
 
 def _share(value: float | None) -> str:

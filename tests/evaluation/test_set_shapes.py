@@ -16,7 +16,7 @@ from mapl_ray.evaluation.rewards import reference_logps
 from mapl_ray.evaluation.set_results import SetResults, preference_results
 from mapl_ray.evaluation.set_rows import set_format
 from mapl_ray.evaluation.set_rules import kendall_tau_b, ties_rule
-from mapl_ray.evaluation.set_tables import set_table
+from mapl_ray.evaluation.set_tables import counts_line, set_table
 
 FACT = {
     "id": "1",
@@ -171,6 +171,8 @@ def test_ties_rows_are_scored_by_their_rule_and_not_as_styles(tmp_path: Path) ->
     one = alone["preference"]["m"]
     assert (one["sections"], one["by_subset"]["Ties"]["value"]) == ({"Factuality": 1.0}, 0.0)
     assert one["details"] == {"ties_ref_accuracy": 0.0, "ties_tied_accuracy": 0.0}
+    assert "score is without Ties, of which no prompt has both rows" in counts_line(alone)
+    assert "without Ties" not in counts_line(results)
 
 
 @pytest.mark.parametrize(
