@@ -35,6 +35,7 @@ def config_of(folder: Path, model: Path, **scoring: Any) -> RunConfig:
         "synthesis": {"rows_per_shard": 10, "soft_confidence": 0.5001, "family_weights": {"soft_tone": 9.0}},
         "model": {"name_or_path": str(model)},
         "scoring": {"max_model_len": 1024, "batch_groups": 8, **scoring},
+        "cluster": {"synthesis_workers": 2},  # the shared cluster has room for eight: each costs seconds to start
     }
     return parse_config(values, "test")
 

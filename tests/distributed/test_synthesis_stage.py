@@ -41,6 +41,7 @@ def config_of(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> RunCo
         "output_dir": str(folder / "runs"),
         "data": {"path": str(source), "eval_fraction": 0.2},
         "synthesis": {"rows_per_shard": 60},
+        "cluster": {"synthesis_workers": 2},  # the shared cluster has room for eight: each costs seconds to start
     }
     return parse_config({**values, **changes}, "test")
 
