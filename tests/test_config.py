@@ -17,6 +17,8 @@ from mapl_ray.errors import UserError
         ("train.weights.lambda=1", r"unknown key 'train.weights.lambda'. Known keys here: lambda_intra, lambda_inter"),
         ("train.zero_stage=4", r"train.zero_stage=4: .*0, 1, 2 or 3"),
         ("train.beta=0", r"train.beta=0: .*greater than 0"),
+        ("train.attention=flex", r"train=.*attention=flex runs on GPUs alone, and gpus_per_worker=0"),
+        ("train={attention: varlen, gpus_per_worker: 1}", r"train=.*attention=varlen needs bfloat16; set bf16=true"),
         ("name=../../x", r"name='../../x': expected letters"),
         ("synthesis.max_instructions=0", r"synthesis.max_instructions=0"),
         ("synthesis.k_weights={0: 1}", r"synthesis.k_weights=.*k from 1"),

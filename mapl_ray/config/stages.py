@@ -213,6 +213,13 @@ class TrainConfig(Section):
     def _tree_attention(self) -> Self:
         if self.attention != "auto" and self.batching == "padded":
             raise ValueError(f"attention={self.attention} is for batching=tree; leave it out, or set batching=tree")
+        if self.attention in ("flex", "varlen") and not self.gpus_per_worker:
+            raise ValueError(
+                f"attention={self.attention} runs on GPUs alone, and gpus_per_worker=0; set gpus_per_worker, or "
+                "attention=auto"
+            )
+        if self.attention == "varlen" and not self.bf16:
+            raise ValueError("attention=varlen needs bfloat16; set bf16=true, or attention=auto")
         return self
 
     @model_validator(mode="after")
