@@ -138,13 +138,14 @@ def _stage(args: argparse.Namespace) -> int:
     with progress(f"mapl {args.command}", silence=WAITING_SECONDS):
         # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
         from mapl_ray.distributed import pipeline
+        from mapl_ray.distributed.hub_commits import with_commits
         from mapl_ray.distributed.resources import ALL_STAGES
         from mapl_ray.models import with_smollm2
 
         if args.command == "report":  # reads files alone
             pipeline.report(config)
             return 0
-        config = with_smollm2(config)
+        config = with_commits(with_smollm2(config))
         stages = ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
         with pipeline.session(config, stages):
             {
@@ -162,9 +163,10 @@ def _train(args: argparse.Namespace) -> int:
     config = _config(args)
     with progress(f"mapl train {args.method}", silence=WAITING_SECONDS):
         from mapl_ray.distributed import pipeline
+        from mapl_ray.distributed.hub_commits import with_commits
         from mapl_ray.models import with_smollm2
 
-        config = with_smollm2(config)
+        config = with_commits(with_smollm2(config))
         with pipeline.session(config, (f"train {args.method}",), baseline=args.baseline):
             pipeline.train(config, args.method, baseline=args.baseline)
     return 0

@@ -1,8 +1,8 @@
-"""Models behind a URI (s3://, gs://, hdfs://, file://): copied once a machine, then like any local directory.
+"""Models behind a URI (s3://, gs://, hdfs://, file://) or on a hub: copied once a machine, then local directories.
 
-A copy is known by the names, sizes and ETags of its files (times of change where a store has no ETags): another model
-at the same address is another copy. Each file is written aside, and renamed when it is whole. Weights come when they
-are loaded; what can be said before a run starts needs the small files alone.
+A copy of a URI is known by the names, sizes and ETags of its files (times of change where a store has no ETags):
+another model at the same address is another copy. Each file is written aside, and renamed when it is whole. Weights
+come when they are loaded; what can be said before a run starts needs the small files alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pyarrow as pa
 from filelock import FileLock
 
 from mapl_ray.errors import RunError, UserError, first_line
+from mapl_ray.hub_models import SMALL, hub_folder, is_hub_name
 from mapl_ray.preferences import RemoteFile, is_uri, remote_files
 
-# Never a pickle, never code: tokenizers, configs, templates, and weights that are numbers alone.
-_SMALL = (".json", ".txt", ".model", ".jinja")
+# Beside SMALL: never a pickle, never code, but weights that are numbers alone.
 _WEIGHTS = ".safetensors"
 _CHUNK = 2**24  # bytes
 
@@ -43,11 +43,15 @@ class RemoteModel:
 _seen: dict[str, RemoteModel] = {}  # in this process an address stands for one and the same model
 
 
-def local_directory(path: str | Path, *, weights: bool) -> Path | str:
-    """The path itself, or the folder with the copy of what a URI names; without `weights`, of its small files alone.
+def local_directory(path: str | Path, *, weights: bool, revision: str | None = None) -> Path | str:
+    """The path itself, or the folder with the copy of what a URI or hub name means; without `weights`, of its small
+    files alone.
 
-    Raises `UserError` for an address that can't be reached or holds no safetensors, `RunError` where copying stops.
+    Raises `UserError` for an address that can't be reached or holds no safetensors, `HubUnreachableError` where that
+    is the hub, `RunError` where copying stops.
     """
+    if is_hub_name(path):
+        return hub_folder(str(path), revision, weights=weights)
     if not is_uri(str(path)):
         return path
     model = remote_model(str(path))
@@ -63,7 +67,7 @@ def local_directory(path: str | Path, *, weights: bool) -> Path | str:
 def remote_model(uri: str) -> RemoteModel:
     """What is at the address; asked once a process. Raises `UserError` as `local_directory` does."""
     if uri not in _seen:
-        found = [file for file in remote_files(uri, "model") if file.path.suffix in (*_SMALL, _WEIGHTS)]
+        found = [file for file in remote_files(uri, "model") if file.path.suffix in (*SMALL, _WEIGHTS)]
         if not any(file.path.suffix == _WEIGHTS for file in found):
             raise UserError(f"model={uri!r}: no safetensors there. Save the model with save_pretrained; no pickles.")
         digest = hashlib.sha256()

@@ -76,6 +76,7 @@ class ScoringConfig(Section):
     # Of the original pairs, before synthesis (docs/scoring.md):
     judge: JudgeConfig = JudgeConfig()
     pair_reward_model: PathText | None = None
+    pair_reward_model_revision: str | None = None
     pair_margin: PairMarginConfig = PairMarginConfig()
 
     @property

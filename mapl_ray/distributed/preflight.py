@@ -24,7 +24,7 @@ METHODS: tuple[Method, ...] = ("rm", "dpo")
 def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     """Look at the files and names that the stages will need. Raises `UserError` for the first that is not right."""
     if config.model.name_or_path != "tiny":
-        check_model_directory(config.model.name_or_path)
+        check_model_directory(config.model.name_or_path, config.model.revision)
     if "synthesize" in stages:
         check_source(config.data)
         Contamination.load(config.data)
@@ -62,9 +62,12 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
 
 def _check_scoring(config: RunConfig) -> None:
     scoring, model = config.scoring, config.model
-    for name in (scoring.reward_model, scoring.ref_model):
+    for name, revision in (
+        (scoring.reward_model, scoring.reward_model_revision),
+        (scoring.ref_model, scoring.ref_model_revision),
+    ):
         if name is not None:
-            check_model_directory(name)
+            check_model_directory(name, revision)
     check_engine(config)
     if scoring.lora is not None:
         check_lora(scoring.lora, scoring.gpus_per_engine)
@@ -83,11 +86,12 @@ def _check_scoring(config: RunConfig) -> None:
 
 def _check_pair_scoring(config: RunConfig) -> None:
     judge, rewards = config.scoring.judge, config.scoring.pair_reward_model
+    rewards_revision = config.scoring.pair_reward_model_revision
     if judge.model is not None:
         judge_questions(config.synthesis, judge.functions)
-    for model in (judge.model, rewards):
+    for model, revision in ((judge.model, judge.revision), (rewards, rewards_revision)):
         if model not in (None, "policy"):
-            check_model_directory(str(model))
+            check_model_directory(str(model), revision)
     if config.scoring.scores_pairs:
         check_engine(config)
     if judge.model == "policy":
@@ -97,7 +101,7 @@ def _check_pair_scoring(config: RunConfig) -> None:
         if Path(judge.model).is_dir():
             judge_prompts("A response.", ["Is it formal?"], load_tokenizer(judge.model))
     if rewards is not None:
-        verify_model(rewards, "reward model", None, "scoring.pair_reward_model=")
+        verify_model(rewards, "reward model", rewards_revision, "scoring.pair_reward_model=")
 
 
 def _verify_policy(config: RunConfig) -> None:

@@ -83,7 +83,7 @@ def resolve_model(config: RunConfig) -> str:
     """Directory or hub name of the base model; a tiny one is built from the train pairs if it is not there."""
     name = config.model.name_or_path
     if name != "tiny":
-        check_model_directory(name)
+        check_model_directory(name, config.model.revision)
         return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
     pairs = config.data_dir / "pairs" / "train"
     directory, mark = config.data_dir / "model", config.data_dir / "model.json"

@@ -90,7 +90,7 @@ def column_scorers(config: RunConfig) -> list[ColumnScorer]:
         options = EngineOptions.of(scoring, _absolute(name), revision, model.dtype, config.seed, lora)
         scorers.append(ColumnScorer("ref_logps", options))
     if scoring.reward_model is not None:
-        check_model_directory(scoring.reward_model)
+        check_model_directory(scoring.reward_model, scoring.reward_model_revision)
         name, revision = _absolute(scoring.reward_model), scoring.reward_model_revision
         scorers.append(ColumnScorer("rewards", EngineOptions.of(scoring, name, revision, model.dtype, config.seed)))
     return scorers

@@ -63,8 +63,9 @@ def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
         scores["judgements"] = _run_engines(config, "judgements", _options(config, model, revision), questions)
     if scoring.pair_reward_model is not None:
         pairs = (pair_group(PreferencePair.from_row(row)) for row in iter_rows(config.data_dir / "pairs" / "train"))
-        check_rendering(pairs, scoring.pair_reward_model, None, "scoring.pair_reward_model=")
-        scores["rewards"] = _run_engines(config, "rewards", _options(config, scoring.pair_reward_model, None), {})
+        model, revision = scoring.pair_reward_model, scoring.pair_reward_model_revision
+        check_rendering(pairs, model, revision, "scoring.pair_reward_model=")
+        scores["rewards"] = _run_engines(config, "rewards", _options(config, model, revision), {})
     stages = [
         Stage(
             "score pairs",

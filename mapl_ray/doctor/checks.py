@@ -150,9 +150,11 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
 
 def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
     """The finding about a model, or what its directory lacks, or holds and must not; None: of either kind."""
+    from mapl_ray.evaluation.checkpoints import split_revision
     from mapl_ray.models import check_model_directory, kind_of, verify_model  # torch takes seconds
 
-    folder = Path(name)
+    path, revision = split_revision(name)
+    folder = Path(path)
     if folder.is_dir():
         wanted = {"config.json": ("config.json",), "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json")}
         missing = [what for what, names in wanted.items() if not any((folder / name).is_file() for name in names)]
@@ -161,9 +163,9 @@ def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
             return Finding("fail", found.what, f"{folder} has no {' and no '.join(missing)}", cure)
     if found.level == "ok":
         try:
-            check_model_directory(name)
+            check_model_directory(path, revision)
             if folder.is_dir():
-                verify_model(name, kind or kind_of(name))
+                verify_model(path, kind or kind_of(path))
         except UserError as error:
             return Finding("fail", found.what, str(error), "name another model, or mend this one")
     return found

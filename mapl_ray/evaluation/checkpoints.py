@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapl_ray.config import Method
+from mapl_ray.hub_models import is_commit
 from mapl_ray.models import check_model_directory, kind_of
+
+_COMMIT_DIGITS = 12  # of a commit, in tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ def named_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     places = [split_revision(one) for one in given]
     names = _names([path for path, _ in places])
     return [
-        Checkpoint(f"{name}@{revision}" if revision else name, path, revision, _method(path, revision))
+        Checkpoint(_shown(name, revision), path, revision, _method(path, revision))
         for name, (path, revision) in zip(names, places, strict=True)
     ]
 
@@ -43,8 +46,14 @@ def split_revision(given: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
+def _shown(name: str, revision: str | None) -> str:
+    if revision is None:
+        return name
+    return f"{name}@{revision[:_COMMIT_DIGITS] if is_commit(revision) else revision}"
+
+
 def _method(path: str, revision: str | None) -> Method:
-    check_model_directory(path)
+    check_model_directory(path, revision)
     return "rm" if kind_of(path, revision) == "reward model" else "dpo"
 
 

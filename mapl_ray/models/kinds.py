@@ -26,7 +26,7 @@ def read_config(path: str | Path, revision: str | None = None) -> Any:
     try:
         with quiet_transformers():
             return transformers_class("AutoConfig").from_pretrained(
-                str(local_directory(path, weights=False)), revision=revision, trust_remote_code=False
+                str(local_directory(path, weights=False, revision=revision)), trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: config.json can't be loaded: {first_line(error)}") from None

@@ -16,6 +16,7 @@ from mapl_ray.models.quiet import quiet_transformers, transformers_class
 from mapl_ray.models.tokenizer import check_model_directory, unloadable
 from mapl_ray.models.tree_attention import plain_attention
 from mapl_ray.models.weight_names import check_loaded
+from mapl_ray.models.weights import check_weights
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -78,11 +79,12 @@ def _load(
     auto: str, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' loading info."""
-    check_model_directory(path)
-    folder = local_directory(path, weights=True)
+    check_model_directory(path, revision)
+    folder = local_directory(path, weights=True, revision=revision)
+    check_weights(Path(folder))
     try:
         with quiet_transformers():
-            return _from_pretrained(auto, folder, dtype, revision, device, four_bit, options)
+            return _from_pretrained(auto, folder, dtype, device, four_bit, options)
     except (OSError, ValueError, SafetensorError) as error:
         raise unloadable(path, "model", error) from None
 
@@ -91,19 +93,17 @@ def _from_pretrained(
     auto: str,
     path: str | Path,
     dtype: Dtype,
-    revision: str | None,
     device: str,
     four_bit: bool,
     options: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
     auto_config = transformers_class("AutoConfig")
-    config = auto_config.from_pretrained(str(path), revision=revision, trust_remote_code=False, **options)
+    config = auto_config.from_pretrained(str(path), trust_remote_code=False, **options)
 
     def load(implementation: str) -> tuple[Any, dict[str, Any]]:
         model, info = transformers_class(auto).from_pretrained(
             str(path),
             config=config,
-            revision=revision,
             dtype=getattr(torch, dtype),
             attn_implementation=implementation,
             trust_remote_code=False,

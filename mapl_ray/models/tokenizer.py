@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.errors import UserError, first_line
+from mapl_ray.hub_models import HubUnreachableError, is_hub_name
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.quiet import transformers_class
 from mapl_ray.models.weights import check_weights
@@ -19,11 +20,11 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     transformers finds a reward model's last token as the last one that is not padding; with EOS as padding it would
     find the one before. Raises `UserError` where there is no tokenizer or no EOS.
     """
-    check_model_directory(path)
-    folder = local_directory(path, weights=False)
+    check_model_directory(path, revision)
+    folder = local_directory(path, weights=False, revision=revision)
     try:
         auto = transformers_class("AutoTokenizer")
-        tokenizer = auto.from_pretrained(str(folder), revision=revision, trust_remote_code=False)
+        tokenizer = auto.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the libraries raise whatever a damaged file makes them do
         raise unloadable(path, "tokenizer", error) from None
     if tokenizer.eos_token_id is None:
@@ -33,22 +34,24 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def check_model_directory(path: str | Path) -> None:
-    """What can be seen of a directory, here or at a URI, without loading it. Any other name is taken for a hub's.
+def check_model_directory(path: str | Path, revision: str | None = None) -> None:
+    """What can be seen of a directory, here, at a URI or on a hub, without its weights. A hub that can't be reached
+    from here passes: whatever loads the model looks again.
 
     Raises `UserError` for an address that can't be reached, a directory that is not there or not whole, and one whose
     weights are pickles.
     """
-    folder = Path(local_directory(path, weights=False))
-    if not folder.is_dir():
-        if folder.is_absolute() or str(path).startswith(("./", "../", "~")):
-            raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
+    try:
+        folder = Path(local_directory(path, weights=False, revision=revision))
+    except HubUnreachableError:
         return
+    if not folder.is_dir():
+        raise UserError(f"{path}: no such model directory. Give a directory, a hub name, or `tiny`.")
     if not (folder / "config.json").is_file():
         raise UserError(f"{path}: no config.json, so not a Hugging Face model directory.")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(f"{path}: no tokenizer ({', '.join(_TOKENIZER_FILES)}). Save it beside the model.")
-    check_weights(folder)
+    check_weights(folder, whole=not is_hub_name(path))
 
 
 def unloadable(path: str | Path, what: str, error: Exception) -> UserError:

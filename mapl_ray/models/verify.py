@@ -10,27 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.errors import UserError
+from mapl_ray.hub_models import HubUnreachableError
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
 from mapl_ray.models.tokenizer import check_model_directory, load_tokenizer
-from mapl_ray.preferences import is_uri
 
 
-def verify_model(
-    path: str | Path, wanted: Kind, revision: str | None = None, what: str = "", elsewhere: bool = False
-) -> None:
+def verify_model(path: str | Path, wanted: Kind, revision: str | None = None, what: str = "") -> None:
     """Check a model that is used as it is: scoring, evaluation, references, judges.
 
-    `what` is where it is named, as in `scoring.reward_model=`; `elsewhere`: compare the weights of a hub's model too,
-    which downloads them. Raises `UserError` for another kind of model, several
+    `what` is where it is named, as in `scoring.reward_model=`. Raises `UserError` for another kind of model, several
     labels, a tokenizer with ids that the model has no embedding of, and weights that are missing, extra or misnamed.
-    A hub name whose config can't be had from here passes: whatever loads it looks again.
+    A hub's model that can't be had from here passes: whatever loads it looks again.
     """
     if not _is_reachable(path, revision):
         return
     check_kind(path, wanted, revision, what)
     _check_tokenizer(path, revision, what)
-    if elsewhere or Path(path).is_dir():
+    if Path(path).is_dir():
         from mapl_ray.models.load import check_weights_fit  # torch takes seconds
 
         check_weights_fit(path, wanted, revision)
@@ -66,12 +63,10 @@ def check_token_ids(tokenizer: Any, config: Any, path: str | Path) -> None:
 
 
 def _is_reachable(path: str | Path, revision: str | None) -> bool:
-    check_model_directory(path)
-    if is_uri(str(path)) or Path(local_directory(path, weights=False)).is_dir():
-        return True
+    check_model_directory(path, revision)
     try:
-        read_config(path, revision)
-    except UserError:
+        local_directory(path, weights=False, revision=revision)
+    except HubUnreachableError:
         return False
     return True
 

@@ -205,16 +205,15 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"], read
 
 
 def _started(options: EngineOptions, runner: Literal["generate", "pooling"], reads_cache: bool) -> Any:
-    model = str(local_directory(options.model, weights=True))
-    verify_model(model, "policy" if runner == "generate" else "reward model", options.revision, elsewhere=True)
+    model = str(local_directory(options.model, weights=True, revision=options.revision))
+    verify_model(model, "policy" if runner == "generate" else "reward model")
     if options.lora is not None:
-        verify_adapter(Path(options.lora), model, options.revision)
+        verify_adapter(Path(options.lora), model)
     from vllm import LLM
 
     try:
         return LLM(
             model=model,
-            revision=options.revision,
             runner=runner,
             dtype=options.dtype,
             load_format="safetensors",  # else pickled weights are taken where there are no others

@@ -15,9 +15,9 @@ HEAVY = ("ray", "vllm", "deepspeed")
 ORDER = (
     "errors", "lazy", "addresses", "private_files", "optional", "progress", "arrow_types", "versions", "records",
     "group_columns", "config",
-    "shards", "aside", "lease", "preferences", "model_copies", "instructions", "synthesis", "batches", "objective",
-    "models", "scoring", "training", "evaluation", "tuning", "report", "distributed", "model_states", "planning",
-    "doctor", "cli",
+    "shards", "aside", "lease", "preferences", "hub_models", "model_copies", "instructions", "synthesis", "batches",
+    "objective", "models", "scoring", "training", "evaluation", "tuning", "report", "distributed", "model_states",
+    "planning", "doctor", "cli",
 )  # fmt: skip
 ALLOWED = {"distributed": {"ray"}}
 IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py"}}
