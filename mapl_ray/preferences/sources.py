@@ -15,6 +15,7 @@ import pyarrow as pa
 from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import RunError, UserError, first_line
+from mapl_ray.preferences.decoding import refuse_decoding
 from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
 from mapl_ray.preferences.formats import COLUMNS
 from mapl_ray.preferences.remote import is_uri, remote_files
@@ -122,7 +123,7 @@ def _saved_rows(path: Path, split: str | None, columns: frozenset[str]) -> Itera
             data = data[split]
         refuse_extensions(data.data.schema, str(path))
         refuse_duplicates(data.data.schema, str(path))
-        yield from _numbered(data.with_format(None), columns)
+        yield from _numbered(data.with_format(None), columns, str(path))
     # A damaged folder shows as any of these, from its JSON files or from Arrow's.
     except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -142,9 +143,11 @@ def _hub_rows(config: DataConfig) -> Iterator[RawRow]:
     started = False
     try:
         data = datasets.load_dataset(config.path, split=config.split, revision=config.revision, streaming=True)
-        for raw in _numbered(data, columns_of(config)):
+        for raw in _numbered(data, columns_of(config), f"hub data set {config.path!r}"):
             started = True
             yield raw
+    except UserError:
+        raise
     # Whatever HTTP client and file format stand behind it: there is no closed list of what they raise.
     except Exception as error:
         if started:
@@ -168,9 +171,10 @@ def _hub_message(config: DataConfig, error: Exception) -> str:
     )
 
 
-def _numbered(data: Any, columns: frozenset[str]) -> Iterator[RawRow]:
+def _numbered(data: Any, columns: frozenset[str], where: str) -> Iterator[RawRow]:
     # Only the columns that are used: others may be images that take long to decode.
     known = [name for name in data.column_names or [] if name in columns]
+    refuse_decoding({name: kind for name, kind in (data.features or {}).items() if not known or name in known}, where)
     for row, values in enumerate(data.select_columns(known) if known else data):
         yield RawRow(row, values)
 
