@@ -169,7 +169,10 @@ def _refresh(path: Path, me: Owner, done: threading.Event) -> None:
 
 
 def _owner(path: Path) -> Owner | None:
-    """None where there is no lease. Raises `UserError` for a file that is none."""
+    """None where there is no lease, or a damaged one that nobody has refreshed for `GONE_SECONDS`: it is removed.
+
+    Raises `UserError` for a damaged one before that.
+    """
     for _ in range(20):  # without links another run may be about to write it
         try:
             return Owner(**json.loads(path.read_text(encoding="utf-8")))
@@ -177,7 +180,13 @@ def _owner(path: Path) -> Owner | None:
             return None
         except (OSError, ValueError, TypeError):
             time.sleep(0.1)
-    raise UserError(f"{path}: not a lease. If nothing works on {path.parent.parent}, delete it.")
+    if _age(path) > GONE_SECONDS:
+        path.unlink(missing_ok=True)
+        return None
+    raise UserError(
+        f"{path}: a damaged lease. If nothing works on {path.parent.parent}, try again in {GONE_SECONDS:.0f} s, or "
+        "delete it."
+    )
 
 
 def _lives_here(owner: Owner) -> bool | None:

@@ -59,7 +59,8 @@ def local_directory(path: str | Path, *, weights: bool, revision: str | None = N
     with FileLock(model.folder.with_suffix(".lock")):  # many workers of a machine start at once
         for file in model.files:
             there = model.folder / file.path.name
-            if (weights or file.path.suffix != _WEIGHTS) and not there.is_file():
+            whole = there.is_file() and there.stat().st_size == file.size
+            if (weights or file.path.suffix != _WEIGHTS) and not whole:
                 _copy(file, there, model.uri)
     return model.folder
 

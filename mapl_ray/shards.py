@@ -120,6 +120,23 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
+def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The JSON object of every line; None for a line that is none: half of one after a kill, or damaged bytes.
+
+    Nothing where there is no such file.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in content.splitlines():
+        try:
+            value = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            value = None
+        yield value if isinstance(value, dict) else None
+
+
 def write_part(
     directory: Path,
     index: int,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mapl_ray.aside import set_aside
 from mapl_ray.config import RunConfig
-from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import split_revision
 from mapl_ray.hub_models import HubUnreachableError, hub_commit, is_commit, is_hub_name
 from mapl_ray.lease import lease, lease_path
@@ -90,12 +90,14 @@ def _resolved(config: RunConfig, commits: dict[str, str]) -> RunConfig:
 
 
 def _read(path: Path) -> dict[str, str]:
+    """A damaged file is set aside; stages compare the commits that are found then with those that they used."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(values, dict) and all(isinstance(one, str) and is_commit(one) for one in values.values()):
             return values
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
+    except ValueError:
         pass
-    raise UserError(f"{path}: expected JSON with a commit for each model. Remove the file; it is made again.")
+    set_aside(path, "damaged")
+    return {}

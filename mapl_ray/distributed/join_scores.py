@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,9 @@ import ray.data
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, write_results
 from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import Column, ScoredGroup, with_outcome
+from mapl_ray.shards import json_lines
+
+_LOST = "no score; the file with the reason is damaged"
 
 
 def join_scores(shards: ray.data.Dataset, stages: list[Stage], columns: Sequence[Column]) -> ray.data.Dataset:
@@ -30,15 +32,14 @@ def join_shard(row: dict[str, Any], *, stages: list[Stage], columns: Sequence[Co
         results = [
             group
             if isinstance(group, Rejection)
-            else with_outcome(group, column, scores.get(group.pair_id) or f"{column}: {reasons[group.pair_id]}")
+            else with_outcome(
+                group, column, scores.get(group.pair_id) or f"{column}: {reasons.get(group.pair_id, _LOST)}"
+            )
             for group in results
         ]
     return write_results(stage, row, results, GROUP_SCHEMA)
 
 
 def _reasons(directory: Path, index: int) -> dict[str, str]:
-    path = directory / f"rejected-{index:05d}.jsonl"
-    if not path.is_file():
-        return {}
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row["pair_id"]: row["reason"] for row in rows}
+    rows = json_lines(directory / f"rejected-{index:05d}.jsonl")
+    return {str(row.get("pair_id")): str(row.get("reason")) for row in rows if row is not None}

@@ -107,7 +107,7 @@ def resolve_model(config: RunConfig) -> str:
 
 
 def _is_marked(directory: Path, mark: Path, text: str) -> bool:
-    return directory.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == text
+    return directory.is_dir() and mark.is_file() and mark.read_bytes() == text.encode()
 
 
 def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str, int]:

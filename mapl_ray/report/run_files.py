@@ -15,7 +15,7 @@ from mapl_ray.aside import is_aside
 from mapl_ray.errors import UserError
 from mapl_ray.records import RelationGroup
 from mapl_ray.report.data_stats import sample_rows
-from mapl_ray.shards import Manifest, read_manifest
+from mapl_ray.shards import Manifest, json_lines, read_manifest
 
 _EXAMPLES = 4
 _DATA_SETS = ("pairs", "pair-judgements", "pair-rewards", "pairs-scored", "groups")
@@ -124,11 +124,4 @@ def _read_json(path: Path, notes: list[str]) -> Any:
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # a run that was killed leaves half a line
-                continue
-            if isinstance(row, dict):
-                yield row
+    yield from (row for row in json_lines(path) if row is not None)

@@ -10,19 +10,28 @@ One file a part of the data, one JSON text a line, appended:
 A batch that was begun and never ended killed its engine, or was in hand when something else did: it is tried once more
 as it is, then halved, and so are its halves, until the group that does it stands alone and is set aside with its
 reason. What is ended is not scored again. Deaths count within one run: a run that is stopped says nothing about groups.
+
+From the first line on that is not of these forms, a file is damaged and is cut there: those batches are scored again.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mapl_ray.shards import json_lines, write_atomically
 
 Outcome = tuple[float, ...] | str  # scores of a group's sequences, or why it has none
 Span = tuple[int, int]
 TRIES = 2  # engines that a group may cost
+_FORMS = {
+    "begin": {"run", "begin"},
+    "failed": {"run", "failed", "reason"},
+    "end": {"end", "outcomes"},
+}
 
 
 class Journal:
@@ -34,13 +43,16 @@ class Journal:
         self._done: dict[Span, list[Outcome]] = {}
         self._begun: Counter[Span] = Counter()
         self._reasons: dict[Span, str] = {}
-        head = {"fingerprint": fingerprint, "total": total, "size": size}
-        lines = list(_read(path))
-        if not lines or lines[0] != head:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(head) + "\n", encoding="utf-8")
-        for line in lines[1:] if lines and lines[0] == head else ():
-            self._take(line)
+        kept: list[dict[str, Any]] = [{"fingerprint": fingerprint, "total": total, "size": size}]
+        lines = json_lines(path)
+        if next(lines, None) == kept[0]:
+            for line in lines:
+                if line is None or not self._take(line):
+                    break
+                kept.append(line)
+        whole = "".join(map(_text, kept)).encode()
+        if not path.is_file() or path.read_bytes() != whole:
+            write_atomically(path, lambda aside: aside.write_bytes(whole))
 
     def next(self) -> Span | None:
         """The next batch `[low, high)` to hand to an engine; None when every group has an outcome."""
@@ -95,33 +107,40 @@ class Journal:
         return f"the engine broke on this group at {TRIES} tries, the last time with nothing else in hand: {reason}"
 
     def _append(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, allow_nan=False) + "\n"
+        text = _text(line)
         with self._path.open("a", encoding="utf-8") as lines:
             lines.write(text)
         self._take(json.loads(text))
 
-    def _take(self, line: dict[str, Any]) -> None:
-        if "end" in line:
-            outcomes = [one if isinstance(one, str) else tuple(one) for one in line["outcomes"]]
-            self._done[_span(line["end"])] = outcomes
-        elif line.get("run") == self._run and "begin" in line:
-            self._begun[_span(line["begin"])] += 1
-        elif line.get("run") == self._run:
-            self._reasons[_span(line["failed"])] = line["reason"]
+    def _take(self, line: dict[str, Any]) -> bool:
+        """Whether the line is of a known form, and of groups of this part."""
+        form = next((form for form, keys in _FORMS.items() if line.keys() == keys), None)
+        if form is None or (span := self._span(line[form])) is None:
+            return False
+        if form == "end":
+            outcomes = [tuple(one) if isinstance(one, list) else one for one in line["outcomes"]]
+            if len(outcomes) != span[1] - span[0] or not all(map(_is_outcome, outcomes)):
+                return False
+            self._done[span] = outcomes
+        elif line["run"] == self._run:
+            if form == "begin":
+                self._begun[span] += 1
+            else:
+                self._reasons[span] = str(line["reason"])
+        return True
+
+    def _span(self, value: Any) -> Span | None:
+        if not isinstance(value, list) or len(value) != 2 or not all(type(one) is int for one in value):
+            return None
+        low, high = value
+        return (low, high) if 0 <= low < high <= self._total else None
 
 
-def _span(value: Sequence[int]) -> Span:
-    return value[0], value[1]
+def _is_outcome(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, tuple) and all(isinstance(one, float | int) for one in value) and len(value) > 0
+    )
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; what a process wrote while it died is left out, and cut off."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
-    for line in whole.splitlines():
-        yield json.loads(line)
+def _text(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, allow_nan=False) + "\n"

@@ -142,10 +142,10 @@ def _run_name(output_dir: Path) -> str:
 
 def _ids(output_dir: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads((output_dir / "loggers.json").read_text(encoding="utf-8"))
+        found = json.loads((output_dir / "loggers.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _known_id(output_dir: Path, name: str) -> str | None:

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mapl_ray.config import Method, TrainConfig
+from mapl_ray.shards import json_lines, write_atomically
 from mapl_ray.training.loggers import MetricLogger, open_logger
 from mapl_ray.training.progress import ProgressDisplay
 
@@ -24,7 +25,8 @@ class MetricWriters:
         self._path = output_dir / "metrics.jsonl"
         output_dir.mkdir(parents=True, exist_ok=True)
         kept = _rows_until(self._path, resumed_step) if resumed_step else []
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self._path, lambda aside: aside.write_text(text, encoding="utf-8"))  # a disk may be full
         self._lines = self._path.open("a", encoding="utf-8")
         settings = {"method": method, **config.model_dump(mode="json")}
         self._loggers: dict[str, MetricLogger] = {
@@ -58,13 +60,6 @@ class MetricWriters:
                 print(f"  {name} failed and is left out from here on; metrics.jsonl has it all: {error}", flush=True)
 
 
-def _rows_until(path: Path, step: int) -> list[dict[str, float]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # a run that was killed leaves half a line
-            continue
-        if row.get("step", step + 1) <= step:
-            rows.append(row)
-    return rows
+def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    rows = (row for row in json_lines(path) if row is not None)
+    return [row for row in rows if isinstance(row.get("step"), int | float) and row["step"] <= step]

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.aside import set_aside
-from mapl_ray.errors import UserError
-from mapl_ray.shards import write_json
+from mapl_ray.aside import is_aside, set_aside
+from mapl_ray.errors import first_line
+from mapl_ray.shards import json_lines, write_json
 from mapl_ray.tuning.objectives import values_of
 from mapl_ray.tuning.trial import Trial
 
@@ -28,14 +28,17 @@ class Journal:
     """The trials of one search, in memory and on disk."""
 
     def __init__(self, output: Path, weights: dict[str, float]) -> None:
-        """Reads what is there. `weights` are those of the objective. Raises `UserError` for a damaged entry."""
+        """Reads what is there; a trial whose entry is damaged is set aside. `weights` are those of the objective."""
         self.output, self._weights = output, weights
         self.trials: dict[int, Trial] = {}
         for path in sorted((output / "trials").glob("*/trial.json")):
+            if is_aside(path.parent):
+                continue
             try:
                 trial = Trial.from_json(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                raise UserError(f"{path}: not a trial ({error}). Delete its folder; it is then run again.") from None
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                set_aside(path.parent, f"its trial.json is damaged ({first_line(error)}) and the trial is run again")
+                continue
             self.trials[trial.number] = trial
 
     @classmethod
@@ -84,14 +87,8 @@ class Journal:
 def _evaluations(folder: Path) -> list[dict[str, float]]:
     """Rows of `metrics.jsonl` with held-out metrics: the step and these alone."""
     found = []
-    try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # a run that was killed leaves half a line
+    for row in json_lines(folder / "metrics.jsonl"):
+        if row is None or not isinstance(row.get("step"), int | float):
             continue
         held_out = {name: float(value) for name, value in row.items() if name.startswith("eval/")}
         if held_out:

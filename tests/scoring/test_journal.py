@@ -111,6 +111,36 @@ def test_deaths_of_an_earlier_run_are_not_counted(tmp_path: Path) -> None:
     assert Journal(path, "mark", 4, 4, "second").next() == (0, 4)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\xff\xfe\x00 not text\n",
+        b"{}\n",
+        b"[]\n",
+        b'{"end": [2, 9], "outcomes": []}\n',
+        b'{"end": [2, 4], "outcomes": [1, 2]}\n',
+        b'{"end": [2, 4], "outcomes": [[-1.0]]}\n',
+        b'{"end": [true, 4], "outcomes": ["a", "b", "c"]}\n',
+        b'{"run": "run", "begin": "x"}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_a_damaged_line_and_what_follows_it_are_dropped(bad: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path, "mark", 6, 2, "run")
+    journal.end((0, 2), ["too long"] * 2)
+    whole = path.read_bytes()
+    journal.end((4, 6), ["too long"] * 2)
+    path.write_bytes(whole + bad + path.read_bytes()[len(whole) :])
+    for _ in range(2):  # a rerun, and one more
+        again = Journal(path, "mark", 6, 2, "run")
+        assert again.next() == (2, 4)
+        assert path.read_bytes() == whole
+    again.end((2, 4), [(1.0, 2.0), "why"])
+    again.end((4, 6), ["too long"] * 2)
+    assert Journal(path, "mark", 6, 2, "run").outcomes()[2:4] == [(1.0, 2.0), "why"]
+
+
 def test_the_lines_are_json(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     journal = Journal(path, "mark", 2, 2, "run")

@@ -94,7 +94,27 @@ def test_what_killed_ranks_left_serves_the_next_and_goes_when_other_data_comes(
     del again, other
     third = GroupTable(data / "train unscored", mapped_from=0)
     assert [path.name for path in left.parent.glob("*.arrow")] == [f"{third.manifest.content_hash}.arrow"]
+    assert [path.stem for path in left.parent.glob("*.sha256")] == [third.manifest.content_hash]
     assert third[0].pair_id == kept
+
+
+def test_a_damaged_map_is_written_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    here = GroupTable(data / "train")
+    whole = GroupTable(data / "train", mapped_from=0)
+    (file,) = tmp_path.glob("mapl-groups-*/*.arrow")
+    content, digest = file.read_bytes(), file.with_suffix(".sha256").read_bytes()
+    del whole
+    assert not file.exists()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+    for left, known in ((b"", digest), (content[:100], digest), (flipped, digest), (content, b""), (b"x" * 99, b"?")):
+        file.write_bytes(left)  # as a rank that was killed, or a disk that is going bad, leaves it
+        file.with_suffix(".sha256").write_bytes(known)
+        again = GroupTable(data / "train", mapped_from=0)
+        assert file.read_bytes() == content
+        assert [again[i] for i in range(len(again))] == [here[i] for i in range(len(here))]
+        del again
 
 
 def test_without_room_the_groups_are_held_in_memory(

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import importlib.util
 import json
+import multiprocessing
 import os
 import pty
+import resource
 import struct
 import termios
 from pathlib import Path
@@ -47,6 +49,26 @@ def test_lines_and_tensorboard_take_up_where_a_checkpoint_was(tmp_path: Path) ->
     board.Reload()
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(n, n) for n in range(1, 6)]
     assert len(board.Scalars("rewards/accuracies/pref")) == 5
+
+
+def test_damaged_lines_are_dropped_and_a_full_disk_loses_none(tmp_path: Path) -> None:
+    run(tmp_path, [], range(1, 101))
+    file = tmp_path / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:50], b"\xff\xfe\n", b"[1]\n", b'{"step": "x"}\n', *lines[50:], b'{"step": 10']))
+    before = file.read_bytes()
+
+    def resume() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, resource.RLIM_INFINITY))
+        with contextlib.suppress(OSError):
+            run(tmp_path, [], range(0), resumed=100)
+
+    child = multiprocessing.get_context("fork").Process(target=resume)  # with no room for half of the file
+    child.start()
+    child.join()
+    assert file.read_bytes() == before
+    run(tmp_path, [], range(0), resumed=100)
+    assert file.read_bytes() == b"".join(lines)
 
 
 def test_lines_alone(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from mapl_ray.config import load_config, parse_config
-from mapl_ray.errors import UserError
 from mapl_ray.tuning import Cost, Journal, Trial, best_config, values_of, write_config, write_front, write_trials
 from mapl_ray.tuning.journal import DONE, FAILURE
 
@@ -78,8 +77,12 @@ def test_a_journal_is_read_back_and_belongs_to_one_search(tmp_path: Path, capsys
     assert kept.in_order() == journal.in_order()
     (output / "trials" / "0000").mkdir(parents=True)
     (output / "trials" / "0000" / "trial.json").write_text('{"number": 0')
-    with pytest.raises(UserError, match=r"trial.json: not a trial .*Delete its folder"):
-        Journal.of_search(output, "another", WEIGHTS)
+    for damaged in (b'{"number": 0', b"[]", b"\xff\xfe", b'{"number": 0}'):
+        (output / "trials" / "0000" / "trial.json").write_bytes(damaged)
+        assert Journal.of_search(output, "another", WEIGHTS).in_order() == []
+        assert "its trial.json is damaged" in capsys.readouterr().out
+        (output / "trials" / "0000").mkdir()
+    assert len([*(output / "trials").glob("0000.aside-*")]) == 4
 
 
 def test_tables_hold_every_trial(tmp_path: Path) -> None:
