@@ -9,7 +9,7 @@ from mapl_ray.lazy import lazy_names
 if TYPE_CHECKING:
     from mapl_ray.models.adapters import verify_adapter, with_saved_adapter
     from mapl_ray.models.forward import PolicyLogps, RewardScores
-    from mapl_ray.models.identity import model_identity
+    from mapl_ray.models.identity import check_same_model, model_identity
     from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
     from mapl_ray.models.load import check_weights_fit, load_policy, load_reward_model
     from mapl_ray.models.quiet import quiet_peft, quiet_transformers
@@ -30,6 +30,7 @@ __all__ = [
     "check_kind",
     "check_model_directory",
     "check_rendering",
+    "check_same_model",
     "check_weights_fit",
     "kind_of",
     "load_policy",

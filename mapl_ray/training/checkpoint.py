@@ -28,6 +28,7 @@ from mapl_ray.shards import file_sha256, fingerprint_of, sync_folder
 
 _MANIFEST = "manifest.json"
 _UNFINISHED = re.compile(r"writing-step-\d{8}-[0-9a-f]{8}|(removing|universal)-step-\d{8}")
+_RANK = re.compile(r"(?:zero_pp_rank_(\d+)_mp_rank_\d+_\w+|(?:^|/)rng-(\d{5}))\.pt$")  # DeepSpeed's names and ours
 _READERS = 8  # files digested at once; hashlib lets other threads run
 
 
@@ -127,13 +128,38 @@ def read_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
 
 def damage(path: Path, manifest: CheckpointManifest) -> str:
     """What is wrong with the files of a checkpoint; empty where nothing is. Reads every byte, unpickles nothing."""
-    found = _digests(path, list(_files(path)))
-    for name in sorted(found.keys() | manifest.files.keys()):
+    return difference(path, manifest.files)
+
+
+def file_digests(path: Path) -> dict[str, str]:
+    """Path below a folder -> sha256 of every file there."""
+    return _digests(path, list(_files(path)))
+
+
+def difference(path: Path, files: Mapping[str, str]) -> str:
+    """The first difference between the files of a folder and those expected (`file_digests`); empty for none."""
+    return _difference(file_digests(path), files)
+
+
+def damage_for_rank(path: Path, files: Mapping[str, str], rank: int) -> str:
+    """What is wrong with those of `files` (path below the checkpoint -> sha256) that `rank` loads, as its node sees
+    them; empty where nothing is. Shards of other ranks are not read."""
+    own = {name: digest for name, digest in files.items() if _rank_of(name) in (None, rank)}
+    return _difference(_digests(path, [path / name for name in own if (path / name).is_file()]), own)
+
+
+def _rank_of(name: str) -> int | None:
+    found = _RANK.search(name)
+    return None if found is None else int(found[1] or found[2])
+
+
+def _difference(found: Mapping[str, str], files: Mapping[str, str]) -> str:
+    for name in sorted(found.keys() | files.keys()):
         if name not in found:
             return f"{name} is missing"
-        if name not in manifest.files:
+        if name not in files:
             return f"{name} does not belong to it"
-        if found[name] != manifest.files[name]:
+        if found[name] != files[name]:
             return f"{name} is damaged"
     return ""
 

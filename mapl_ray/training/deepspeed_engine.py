@@ -23,6 +23,7 @@ from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
+from mapl_ray.training.checkpoint import difference, file_digests
 from mapl_ray.training.engine_config import engine_config, parameter_groups
 from mapl_ray.training.schedule import lr_schedule
 
@@ -206,7 +207,10 @@ class Engine:
             return
         merged = directory.with_name(f"universal-{directory.name}")
         with progress("merge the checkpoint's shards") if self.rank == 0 else contextlib.nullcontext():
-            self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+            digests = self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
+        wrong = [text for text in self.gather(difference(merged, digests)) if text]
+        if wrong:
+            raise RunError(f"{merged}: the merged checkpoint is not the same on every node: {wrong[0]}.")
         optimizer = self._engine.basic_optimizer
         decay = [group["weight_decay"] for group in optimizer.param_groups]
         self._engine._config.load_universal_checkpoint = True
@@ -269,8 +273,8 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, **options)
 
 
-def _to_universal(shards: Path, target: Path) -> None:
-    """Merge ZeRO's shards, whatever their number, into one file a parameter and state."""
+def _to_universal(shards: Path, target: Path) -> dict[str, str]:
+    """Merge ZeRO's shards, whatever their number, into one file per parameter and state; returns their digests."""
     shutil.rmtree(target.parent, ignore_errors=True)
     options = Namespace(
         input_folder=str(shards),
@@ -283,6 +287,7 @@ def _to_universal(shards: Path, target: Path) -> None:
     )
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(options)
+    return file_digests(target.parent)
 
 
 def ensure_process_group() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
-from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
+from mapl_ray.models import PolicyLogps, check_same_model, load_tokenizer, prepare_for_trees
 from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective
 from mapl_ray.progress import tracked
@@ -116,6 +116,8 @@ def train(
     table = GroupTable(train_dir, config.objective.margin_scale > 0.0, of_split["train"])
     held_out = None if eval_dir is None else GroupTable(eval_dir, tokens=of_split["eval"])
     kind = reference_kind(config, method, [table] if held_out is None else [table, held_out])
+    if model_id is not None:
+        check_same_model(model_path, model_id)
     tokenizer = load_tokenizer(model_path, model_config.revision)
     source = ModelSource(model_path, model_config, method, config.seed)
     trained = training_module(config, source, tokenizer)

@@ -34,6 +34,7 @@ class Found:
     path: str
     step: int
     world_size: int
+    files: Mapping[str, str]  # path below the checkpoint -> sha256
 
 
 def run_settings(
@@ -70,7 +71,7 @@ def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | Non
                 raise UserError(_other_settings(directory, path, manifest, differing))
             reason = damage(path, manifest)
         if manifest is not None and not reason:
-            return Found(str(path), manifest.step, manifest.world_size)
+            return Found(str(path), manifest.step, manifest.world_size, manifest.files)
         damaged.append(f"{path.name}: {reason}")
         print(f"  checkpoint {path.name} passed over: {reason}", flush=True)
     if damaged:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, written_files
+from mapl_ray.errors import RunError
+from mapl_ray.training.checkpoint import (
+    begin_checkpoint,
+    commit_checkpoint,
+    damage_for_rank,
+    remove_old,
+    written_files,
+)
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.resume import find_or_restart
 from mapl_ray.training.rng import load_rng, save_rng, seed_all
@@ -26,7 +33,9 @@ class Checkpoints:
     def resume(self) -> int:
         """Load the newest whole one on every rank, or seed anew; returns the steps already done.
 
-        Raises `UserError` on every rank where there are some and none can be used.
+        Rank 0 verifies the whole checkpoint, and every rank what it loads itself: nodes may see storage differently.
+        Raises `UserError` on every rank where there are some and none can be used, `RunError` where a rank reads other
+        bytes than rank 0.
         """
         engine, seed = self.engine, self.config.seed
         seed_all(seed, engine.rank)
@@ -34,8 +43,18 @@ class Checkpoints:
         if found is None:
             return 0
         path = Path(found.path)
+        same_ranks = found.world_size == engine.world_size
+        # Shards of another number of ranks are merged by rank 0; `Engine.load` compares the result.
+        loads_shards = same_ranks or self.config.zero_stage == 0
+        wrong = damage_for_rank(path, found.files, engine.rank) if loads_shards else ""
+        for rank, text in enumerate(engine.gather(wrong)):
+            if text:
+                raise RunError(
+                    f"{path}: not loaded: on rank {rank} {text}, and on rank 0 it is whole. Its node sees other bytes "
+                    "than rank 0's: look at the storage, then run the same command again."
+                )
         engine.load(path, found.world_size)
-        if found.world_size == engine.world_size:
+        if same_ranks:
             load_rng(path / _rng_file(engine.rank))
         else:  # There is no state of this very rank: draw anew, the same at every attempt.
             seed_all(seed, engine.rank, found.step)

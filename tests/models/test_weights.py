@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from mapl_ray.config import LoraConfig, RunConfig, parse_config
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.doctor import diagnose
-from mapl_ray.errors import UserError
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import (
+    check_same_model,
     load_policy,
     load_reward_model,
+    model_identity,
     verify_adapter,
     verify_base,
     verify_model,
@@ -189,6 +191,29 @@ def test_a_policy_is_no_reward_model_nor_the_other_way(tiny_model: Path, tiny_re
     verify_base(tiny_model, "rm")
     verify_base(tiny_reward_model, "rm")
     verify_base(tiny_model, "dpo")
+
+
+def test_large_weights_are_known_by_their_content(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapl_ray.models.identity._READ_WHOLE", 0)  # as if every file were above 1 GiB
+    identity = model_identity(tiny_model)
+    copy = shutil.copytree(tiny_model, tmp_path / "copy", copy_function=shutil.copyfile)  # of today
+    assert model_identity(copy) == identity
+    check_same_model(copy, identity)
+    (copy / "README.md").write_text("Another card.")
+    assert model_identity(copy) == identity
+    for number, name in enumerate(load_file(tiny_model / "model.safetensors")):
+        other = changed(tiny_model, tmp_path / str(number), lambda weights, one=name: weights[one].add_(1e-3))
+        assert model_identity(other) != identity, name
+    renamed_one = changed(tiny_model, tmp_path / "renamed", renamed(NORM, "model.final_norm.weight"))
+    assert model_identity(renamed_one) != identity
+    with pytest.raises(RunError, match=r"renamed: on .* this is another model than on the machine that started"):
+        check_same_model(renamed_one, identity)
+    (copy / "weights.gguf").write_bytes(b"\xff" * 50_000)
+    first = model_identity(copy)
+    (copy / "weights.gguf").write_bytes(b"\xff" * 25_000 + b"\0" + b"\xff" * 24_999)
+    assert model_identity(copy) != first
 
 
 def test_another_models_tokenizer_is_refused(tiny_model: Path, tmp_path: Path) -> None:

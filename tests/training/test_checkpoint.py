@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, remove_old, written_files
-from mapl_ray.training.resume import find_checkpoint, find_or_restart, run_settings
+from mapl_ray.training.resume import Found, find_checkpoint, find_or_restart, run_settings
+from mapl_ray.training.saving import Checkpoints
 
 SHARDS = ("state/latest", "state/zero_rank_0.pt", "state/zero_rank_1.pt", "rng-00000.pt")
 
@@ -196,3 +198,63 @@ def test_random_states_come_back(tmp_path: Path) -> None:
     assert draw() != expected[0]
     load_rng(tmp_path / "rng.pt")
     assert [draw() for _ in range(3)] == expected
+
+
+class OneOfTwoRanks:
+    """Rank 1 of two; rank 0 has read the checkpoint as it was."""
+
+    rank, world_size = 1, 2
+
+    def __init__(self, found: Found) -> None:
+        self.found, self.loaded = found, False
+
+    def from_rank_0(self, act: Any) -> Found:
+        return self.found
+
+    def gather(self, value: str) -> list[str]:
+        return ["", value]
+
+    def load(self, path: Path, world_size: int) -> None:
+        self.loaded = True
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"),
+    [
+        ("state/zero_pp_rank_1_mp_rank_00_optim_states.pt", True),
+        ("state/zero_pp_rank_0_mp_rank_00_optim_states.pt", False),
+        ("state/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt", True),
+        ("state/bf16_zero_pp_rank_11_mp_rank_00_optim_states.pt", False),
+        ("state/zero_pp_rank_1_mp_rank_00_model_states.pt", True),
+        ("state/mp_rank_00_model_states.pt", True),
+        ("latest", True),
+        ("rng-00001.pt", True),
+        ("rng-00000.pt", False),
+    ],
+)
+@pytest.mark.parametrize("content", [b"other bytes", None])
+def test_every_rank_verifies_what_it_loads(name: str, is_own: bool, content: bytes | None, tmp_path: Path) -> None:
+    """Storage that shows a node other bytes than rank 0's, as a cache that is behind does."""
+    written = begin_checkpoint(tmp_path, 4)
+    for file in {name, "rng-00001.pt"}:
+        (written / file).parent.mkdir(exist_ok=True)
+        torch.save({"python": 1}, written / file)
+    reported = written_files(written, [path for path in written.rglob("*") if path.is_file()])
+    path = commit_checkpoint(written, 4, files=[reported], world_size=2, zero_stage=3, settings=settings())
+    found = find_checkpoint(tmp_path, settings())
+    assert found is not None
+    if content is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(content)
+    engine = OneOfTwoRanks(found)
+    checkpoints = Checkpoints(cast(Any, engine), TrainConfig(), tmp_path, settings())
+    if is_own:
+        state = "missing" if content is None else "damaged"
+        with pytest.raises(RunError, match=rf"not loaded: on rank 1 {name} is {state}, and on rank 0 it is whole"):
+            checkpoints.resume()
+        assert not engine.loaded
+    else:
+        with pytest.raises(KeyError):  # the random state of the test is none: it is read after the shards
+            checkpoints.resume()
+        assert engine.loaded
