@@ -33,7 +33,8 @@ def refuse_duplicates(schema: pa.Schema, where: str) -> None:
     while levels:
         fields = levels.pop()
         names = [field.name for field in fields]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
             raise UserError(f"{where}: a column name occurs twice: {twice!r}. Rename or remove one of them.")
         for kind in (field.type for field in fields):
             storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind

@@ -15,10 +15,20 @@ Made by `make reliability` (`python -m benchmarks.reliability --output docs/reli
 a fault that was done to real processes (Ray, vLLM, DeepSpeed on a model of two layers), and the run after it was held
 against one that nothing happened to: the same ids, none twice, and the same content hash for data; equal weights for
 training. Each round has a time limit: a run that hangs, or tries again without end, is a failure of its row. Times are
-of a small machine where other work went on as well: most of each is starting Python, Ray and engines again.
+of a small machine where other work went on as well: most of each is starting Python, Ray and engines again. A row
+names the commit, and a digest of `mapl_ray/` and `benchmarks/reliability/` as they were when it was measured (with "+"
+where files differed from the commit). `make test` warns of rows that are of other code than the checkout's.
 
 """
-COLUMNS = ("Fault", "What happens", "What is lost", "Recovery: median, worst", "Holds", "Command", "Machine, date")
+COLUMNS = (
+    "Fault",
+    "What happens",
+    "What is lost",
+    "Recovery: median, worst",
+    "Holds",
+    "Command",
+    "Machine, date, code",
+)
 
 
 def render(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -35,7 +45,8 @@ def _row(fault: Fault, row: Mapping[str, Any] | None) -> str:
     if row is None:
         cells = [fault.title, fault.happens, "", "", "not run", command, ""]
     else:
-        place = f"{row['machine']}; {row['date']}"
+        code = f"commit {row['commit']}, code {row['code'][:12]}" if "code" in row else "its code was not recorded"
+        place = f"{row['machine']}; {row['date']}; {code}"
         told = f"not run: {row['not_run']}" if row["holds"] is None else "yes" if row["holds"] else "**no**"
         cells = [fault.title, fault.happens, row.get("lost", ""), _times(row), told, command, place]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -17,6 +17,7 @@ import psutil
 
 from benchmarks.reliability.commands import kill, started_in
 from benchmarks.reliability.fault import Fault, Outcome, Scene
+from benchmarks.reliability.measured_code import code_digest, commit
 from mapl_ray.versions import package_versions
 
 FIXED_SECONDS = 900.0  # beside the rounds: the undisturbed runs, and the comparison
@@ -26,6 +27,7 @@ def measure(fault: Fault, rounds: int | None, shared: Path, data: str) -> dict[s
     """Do the fault; its row, as it is kept."""
     rounds = rounds or fault.rounds
     row: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine(), "rounds": rounds}
+    row |= {"commit": commit(), "code": code_digest()}
     if reason := fault.missing():
         return {**row, "holds": None, "not_run": reason}
     with tempfile.TemporaryDirectory(prefix="mapl-fault-") as folder:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mapl_ray.batches.render_limits import RenderLimitError, RenderLimits
 from mapl_ray.errors import first_line
 from mapl_ray.records import Message, message_fields, offered_tools
 
@@ -17,6 +18,7 @@ CURE = (
     "Use a model whose chat template takes such conversations, edit the template (chat_template.jinja), or leave these "
     "rows out"
 )
+_MOST_TIMES, _MOST_MORE = 20, 200_000  # characters of a rendered conversation: times its own, and besides
 _PROBE = "\u2058\u2059"  # an answer that begins as no template's own text does
 _MARKS = ("</think>",)  # what stands before it in an answer is reasoning, which templates lay out their own way
 
@@ -47,9 +49,21 @@ def _templated(
 ) -> str:
     fields = [message_fields(message) for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(fields, tools=tools, tokenize=False, add_generation_prompt=generation))
+        with RenderLimits():
+            text = str(
+                tokenizer.apply_chat_template(fields, tools=tools, tokenize=False, add_generation_prompt=generation)
+            )
+    except RenderLimitError as error:
+        raise RenderError(f"the chat template {error} for {_shape(messages)}") from None
     except Exception as error:  # a template is a program: what it raises is its own
         raise RenderError(f"the chat template refuses {_shape(messages)}: {first_line(error)}") from None
+    given = sum(len(str(value)) for message in fields for value in message.values()) + len(str(tools or ""))
+    if len(text) > _MOST_TIMES * given + _MOST_MORE:
+        raise RenderError(
+            f"the chat template makes {len(text):,} characters of {given:,}; expected at most {_MOST_TIMES} times as "
+            f"many and {_MOST_MORE:,} more"
+        )
+    return text
 
 
 def render_answers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 
@@ -42,8 +43,8 @@ def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _twice(pairs: list[tuple[str, Any]]) -> str:
-    keys = [key for key, _ in pairs]
-    return next(key for key in keys if keys.count(key) > 1)
+    counts = Counter(key for key, _ in pairs)
+    return next(key for key, number in counts.items() if number > 1)
 
 
 # Made once: `json.loads` with a hook makes a decoder at every call.

@@ -8,6 +8,7 @@ it, without its first or last line or both, without asterisks. Both procedures a
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ _MODULES: dict[Benchmark, tuple[tuple[str, str], ...]] = {
         ("evaluation_lib", "instructions_registry"),
     ),
 }
+# Arguments that the checkers compare as they are, or not at all.
+_NO_PATTERNS = frozenset({"prompt_to_repeat", "original_message", "end_phrase", "first_word"})
+_OPERATORS = re.compile(r"[*+{|(\[\\]")
+_LONGEST_PATTERN = 200  # characters
 _CURES: dict[Benchmark, str] = {
     "ifeval": "pip install 'mapl_ray[evaluation]'",
     "ifbench": "clone github.com/allenai/IFBench, install its requirements.txt, and put the folder on PYTHONPATH",
@@ -78,6 +83,8 @@ def follow_row(values: Mapping[str, Any]) -> FollowRow:
     if not isinstance(given, list) or len(given) != len(ids) or not all(isinstance(one, Mapping) for one in given):
         raise RowError("kwargs", "not one object an instruction", f"a list of {len(ids)} objects", given)
     kwargs = tuple({name: value for name, value in one.items() if value is not None} for one in given)
+    for index, one in enumerate(kwargs):
+        _refuse_patterns(one, f"kwargs[{index}]")
     row = FollowRow(str(values.get("key", "")), prompt, tuple(ids), kwargs, _benchmark(ids))
     _try(row)
     return row
@@ -115,6 +122,22 @@ def judge_responses(rows: Sequence[FollowRow], responses: Sequence[str]) -> list
             nothing = (False,) * len(row.instruction_ids)
             verdicts.append(Verdict(nothing, nothing, failed=True))
     return verdicts
+
+
+def _refuse_patterns(kwargs: Mapping[str, Any], field: str) -> None:
+    """The checkers search some texts as regular expressions, and one that backtracks would search for years.
+
+    Raises `RowError` for operators that repeat or choose in a text of theirs that is a keyword by its length.
+    """
+    for name, value in kwargs.items():
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str) or name in _NO_PATTERNS:
+                continue
+            if len(text) > _LONGEST_PATTERN:
+                raise RowError(f"{field}.{name}", "too long", f"at most {_LONGEST_PATTERN} characters", text[:80])
+            if (found := _OPERATORS.search(text)) is not None or text.count("?") > 1:
+                what = "?" if found is None else found[0]
+                raise RowError(f"{field}.{name}", f"an operator of regular expressions: {what}", "plain words", text)
 
 
 def _benchmark(ids: Sequence[str]) -> Benchmark:

@@ -25,8 +25,15 @@ from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.config.unique_json import DuplicateKeyError, duplicate_key, load_json
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.content import refuse_other_content
-
-BATCH_ROWS = 1024
+from mapl_ray.preferences.limits import (
+    BoundedGzip,
+    BoundedRecords,
+    batch_rows,
+    bounded_lines,
+    check_columns_number,
+    read_array,
+    too_large,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ def read_file(
             yield from _READERS[kind](raw, path, columns)
             return
         refuse_other_content(path, raw, ".gz")
-        with cast(BinaryIO, gzip.GzipFile(fileobj=raw)) as handle:
+        with cast(BinaryIO, BoundedGzip(path, raw)) as handle:
             refuse_other_content(path, handle, kind)
             yield from _READERS[kind](handle, path, columns)
 
@@ -86,7 +93,7 @@ def readable(path: PurePath) -> Iterator[None]:
 
 def _json_lines(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow]:
     row = 0
-    for number, line in enumerate(handle, 1):
+    for number, line in enumerate(bounded_lines(handle, path), 1):
         data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if not data.strip():
             continue
@@ -106,7 +113,7 @@ def _json_lines(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator
 
 
 def _json(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator[RawRow]:
-    data = handle.read()
+    data = read_array(handle, path)
     if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"[":
         yield from _json_lines(io.BytesIO(data), path, columns)  # JSON lines often go by .json
         return
@@ -124,22 +131,26 @@ def _json(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator
 
 def _checked(row: int, value: Any, where: str) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(row, value)
+        problem = too_large(value)
+        return RawRow(row, None, f"{where}: {problem}") if problem else RawRow(row, value)
     return RawRow(row, None, f"{where}={reprlib.repr(value)}: a {type(value).__name__}; expected a JSON object")
 
 
 def _csv(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow]:
     # The library's default of 131072 characters a field is below what a long response may have.
     csv.field_size_limit(sys.maxsize)
-    lines = csv.reader(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), strict=True)
+    records = BoundedRecords(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), path)
+    lines = csv.reader(records, strict=True)
     header = next(lines, None)
     if header is None:
         return
+    check_columns_number(len(header), str(path))
     if twice := next((name for name in header if header.count(name) > 1), None):
         raise UserError(f"{path}: a column name occurs twice in the header: {twice!r}. Rename or remove one of them.")
     row = 0
     while True:
         start = lines.line_num + 1
+        records.begin()
         try:
             fields = next(lines, None)
         except csv.Error as error:
@@ -168,13 +179,15 @@ def _parquet(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Itera
         file = pq.ParquetFile(handle)
     except Exception as error:  # made by whoever registered the types that a file names, who may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from None
+    at_once = batch_rows(file.metadata, handle.seek(0, io.SEEK_END), path)
     refuse_extensions(file.schema_arrow, str(path))
     refuse_duplicates(file.schema_arrow, str(path))
     read = [name for name in file.schema_arrow.names if name in columns] or None
     row = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=read):
+    for batch in file.iter_batches(batch_size=at_once, columns=read):
         for values in batch.to_pylist():
-            yield RawRow(row, values)
+            problem = too_large(values)
+            yield RawRow(row, None, f"row {row}: {problem}") if problem else RawRow(row, values)
             row += 1
 
 

@@ -1,22 +1,26 @@
 """Pairs in an order that depends on their content alone, however many there are.
 
 They are spilled into buckets on disk by the hash of their id, and come back bucket by bucket, each sorted in memory:
-one bucket (a 256th of the data) and the write buffers are all that is ever held.
+one bucket (a 256th of the data) and the write buffers are all that is ever held. A bucket of more than 256 million
+characters, as where many rows have one id, is sorted in pieces of that size, which are merged from disk.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, TextIO
 
 from mapl_ray.records import PreferencePair, Rejection, canonical_json
 
 _BUCKETS = 256
+_SORTED_CHARS = 256_000_000  # of one bucket, in memory at once
 _BUFFERED_CHARS = 1_000_000  # of one bucket before it is written: 256 MB in all, at the very most
 
 
@@ -56,24 +60,64 @@ class Spill:
         for bucket in range(_BUCKETS):
             self._flush(bucket)
             path = self._path(bucket)
-            lines = path.read_text(encoding="utf-8", errors="surrogatepass").split("\n")[:-1] if path.is_file() else []
+            pieces: list[Path] = []
+            lines: list[str] = []
+            for lines in _pieces(path):
+                lines.sort(key=_order)
+                if pieces or sum(map(len, lines)) > _SORTED_CHARS:  # there may be more of them
+                    pieces.append(path.with_suffix(f".{len(pieces)}"))
+                    with _opened(pieces[-1], "w") as piece:
+                        piece.writelines(lines)
             path.unlink(missing_ok=True)
-            pairs = []
-            for line in lines:
-                content, _, row = line.rpartition("\t")
-                pairs.append((PreferencePair.from_row(json.loads(content) | {"row": int(row)}), content))
-            pairs.sort(key=lambda entry: (place_of(entry[0].pair_id), entry[0].pair_id, entry[1], entry[0].row))
-            yield from (pair for pair, _ in pairs)
+            yield from map(_pair, _merged(pieces) if pieces else lines)
 
     def _flush(self, bucket: int) -> None:
         if self._buffers[bucket]:
-            with self._path(bucket).open("a", encoding="utf-8", errors="surrogatepass", newline="\n") as handle:
+            with _opened(self._path(bucket), "a") as handle:
                 handle.writelines(f"{line}\n" for line in self._buffers[bucket])
             self._buffers[bucket].clear()
             self._chars[bucket] = 0
 
     def _path(self, bucket: int) -> Path:
         return self._directory / f"{bucket:03d}.jsonl"
+
+
+def _opened(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:
+    return path.open(mode, encoding="utf-8", errors="surrogatepass", newline="\n")
+
+
+def _pieces(path: Path) -> Iterator[list[str]]:
+    """The lines of a bucket; a piece ends with the line that exceeds `_SORTED_CHARS`."""
+    if not path.is_file():
+        return
+    with _opened(path, "r") as lines:
+        piece, size = list[str](), 0
+        for line in lines:
+            piece.append(line)
+            size += len(line)
+            if size > _SORTED_CHARS:
+                yield piece
+                piece, size = [], 0
+        if piece:
+            yield piece
+
+
+def _merged(pieces: list[Path]) -> Iterator[str]:
+    with ExitStack() as stack:
+        yield from heapq.merge(*(stack.enter_context(_opened(piece, "r")) for piece in pieces), key=_order)
+    for piece in pieces:
+        piece.unlink()
+
+
+def _order(line: str) -> tuple[float, str, str, int]:
+    content, _, row = line.rpartition("\t")
+    pair_id = str(json.loads(content)["pair_id"])
+    return place_of(pair_id), pair_id, content, int(row)
+
+
+def _pair(line: str) -> PreferencePair:
+    content, _, row = line.rpartition("\t")
+    return PreferencePair.from_row(json.loads(content) | {"row": int(row)})
 
 
 class RejectionFile:

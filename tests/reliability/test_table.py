@@ -1,14 +1,22 @@
 """The table of faults: complete, made of what was measured, and as it is in the docs."""
 
 import json
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.reliability import __main__ as command
 from benchmarks.reliability.fault import Outcome
+from benchmarks.reliability.measured_code import ROOT, code_digest
 from benchmarks.reliability.page import render
 from benchmarks.reliability.registry import FAULTS, PROMISED
+from benchmarks.reliability.runner import measure
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 RESULTS = command.results_so_far()
@@ -27,6 +35,41 @@ def test_every_row_was_measured_and_holds(name: str) -> None:
     assert all(row["checks"].values())
     assert len(row["seconds"]) >= row["rounds"]
     assert row["lost"]
+
+
+def behind(results: Mapping[str, Mapping[str, Any]], digest: str) -> list[str]:
+    """Rows that were measured on other code, or on code that was not recorded."""
+    return [name for name, row in results.items() if row.get("code") != digest]
+
+
+def test_rows_of_other_code_are_warned_of() -> None:
+    """A warning and no failure: the whole table takes an hour."""
+    if names := behind(RESULTS, code_digest()):
+        warnings.warn(
+            f"{len(names)} of {len(RESULTS)} rows of docs/reliability.md were measured on other code than this "
+            f"(make reliability): {', '.join(names)}",
+            stacklevel=1,
+        )
+
+
+def test_a_row_names_the_code_that_it_ran(tmp_path: Path) -> None:
+    now = code_digest()
+    name, fault = next(iter(FAULTS.items()))
+    row = measure(replace(fault, missing=lambda: "not here"), None, tmp_path, "demo")
+    assert row["code"] == now
+    assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", row["commit"])
+    assert f"commit {row['commit']}, code {now[:12]}" in render({name: row})
+    del row["code"]
+    assert "its code was not recorded" in render({name: row})
+    # The other way round: one byte of one file of the package, and every row is behind.
+    copy = tmp_path / "checkout"
+    for folder in ("mapl_ray", "benchmarks/reliability"):
+        shutil.copytree(ROOT / folder, copy / folder)
+    assert code_digest(copy) == now
+    file = copy / "mapl_ray" / "shards.py"
+    file.write_text(file.read_text() + "\n")
+    assert code_digest(copy) != now
+    assert behind({"a": {"code": now}, "b": {}, "c": {"code": code_digest(copy)}}, now) == ["b", "c"]
 
 
 def test_the_page_is_made_of_the_results() -> None:

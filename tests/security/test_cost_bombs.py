@@ -1,0 +1,236 @@
+"""Small inputs that would take hours or all memory: each ends within seconds, in an error that names it."""
+
+import contextlib
+import gzip
+import json
+import re
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mapl_ray.batches.render import RenderError, render
+from mapl_ray.config import DataConfig
+from mapl_ray.evaluation.following import follow_row
+from mapl_ray.preferences import limits, read_pairs, spill
+from mapl_ray.preferences.fields import RowError
+from mapl_ray.records import Message, PreferencePair
+
+ROW = {"prompt": "Why?", "chosen": "yes", "rejected": "no"}
+LIMIT = 3 * 2**30  # bytes of address space of the process that reads
+READ = """
+import sys
+from mapl_ray.config import DataConfig
+from mapl_ray.errors import UserError
+from mapl_ray.preferences import read_pairs
+from mapl_ray.records import Rejection
+for path in sys.argv[1:]:
+    try:
+        for item in read_pairs(DataConfig(path=path)):
+            if isinstance(item, Rejection):
+                raise UserError(item.reason)
+        print("read whole")
+    except UserError as error:
+        print(error)
+"""
+
+
+def zipped(path: Path, pieces: list[bytes], times: int) -> Path:
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(times):
+            for piece in pieces:
+                file.write(piece)
+    return path
+
+
+def rows_of_gzip(folder: Path) -> Path:
+    row = json.dumps({**ROW, "prompt": "Why? " * 1000}) + "\n"
+    return zipped(folder / "rows.jsonl.gz", [row.encode() * 200], 100)
+
+
+def long_line(folder: Path) -> Path:
+    (folder / "line.jsonl").write_bytes(b'{"prompt": "' + b"a" * 2**25)
+    return folder / "line.jsonl"
+
+
+def array_of_gzip(folder: Path) -> Path:
+    return zipped(folder / "array.json.gz", [b"[", *[b" " * 2**20] * 32], 8)
+
+
+def open_quote(folder: Path) -> Path:
+    head = b'prompt,chosen,rejected\nWhy?,yes,"no\n'
+    (folder / "quote.csv").write_bytes(head + b"Why?,yes,no\n" * 4_000_000)
+    return folder / "quote.csv"
+
+
+def csv_columns(folder: Path) -> Path:
+    header = ",".join(["prompt", "chosen", "rejected", *(f"c{n}" for n in range(60_000))])
+    (folder / "columns.csv").write_text(f"{header}\n{header}\n")
+    return folder / "columns.csv"
+
+
+def parquet_columns(folder: Path) -> Path:
+    columns = {**{name: [value] for name, value in ROW.items()}, **{f"c{n}": [1] for n in range(8_000)}}
+    pq.write_table(pa.table(columns), folder / "columns.parquet")
+    return folder / "columns.parquet"
+
+
+def json_keys(folder: Path) -> Path:
+    keys = ", ".join(f'"c{n}": 1' for n in range(200_000))
+    (folder / "keys.jsonl").write_text(f'{{{keys}, "prompt": "Why?"}}\n')
+    return folder / "keys.jsonl"
+
+
+def json_key_twice(folder: Path) -> Path:
+    keys = ", ".join(f'"c{n}": 1' for n in range(200_000))
+    (folder / "twice.jsonl").write_text(f'{{{keys}, "c199999": 2}}\n')
+    return folder / "twice.jsonl"
+
+
+def parquet_text(folder: Path) -> Path:
+    table = pa.table({**{name: [value] for name, value in ROW.items()}, "prompt": ["a" * 2**28]})
+    pq.write_table(table, folder / "text.parquet", compression="zstd")
+    return folder / "text.parquet"
+
+
+def parquet_rows(folder: Path) -> Path:
+    indices = pa.array([0]).take(pa.nulls(3_000_000, pa.int64()).fill_null(0))
+    columns = {name: pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), [value]) for name, value in ROW.items()}
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+BOMBS: list[tuple[Callable[[Path], Path], str]] = [
+    (rows_of_gzip, "of gzip grew to"),
+    (long_line, "line 1 is longer than"),
+    (array_of_gzip, "of gzip grew to"),
+    (open_quote, "the row that starts at line 2 is longer than"),
+    (csv_columns, "60,003 columns; expected at most 4,096"),
+    (parquet_columns, "8,003 columns; expected at most 4,096"),
+    (json_keys, "200,001 keys; expected at most 4,096"),
+    (json_key_twice, "the key 'c199999' occurs twice"),
+    (parquet_text, "column 'prompt': .* bytes grow to"),
+    (parquet_rows, "3,000,000 rows in"),
+]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What one process, with a minute of CPU time and `LIMIT` of memory, says of each bomb."""
+    folder = tmp_path_factory.mktemp("bombs")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+
+    words = [sys.executable, "-c", READ, *(str(bomb(folder)) for bomb, _ in BOMBS)]
+    done = subprocess.run(words, preexec_fn=limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("number", range(len(BOMBS)), ids=[bomb.__name__ for bomb, _ in BOMBS])
+def test_a_small_file_does_not_become_an_endless_one(number: int, said: list[str]) -> None:
+    assert len(said) == len(BOMBS)
+    assert re.search(BOMBS[number][1], said[number])
+
+
+def test_ordinary_files_are_below_the_limits(tmp_path: Path) -> None:
+    """As many equal rows as a careless test has, and a response of four million characters."""
+    rows = [json.dumps(ROW), json.dumps({**ROW, "chosen": "word " * 800_000})] * 3
+    zipped(tmp_path / "a.jsonl.gz", ["\n".join(rows).encode()], 1)
+    found = list(read_pairs(DataConfig(path=str(tmp_path / "a.jsonl.gz"), max_response_chars=10**7)))
+    assert [isinstance(one, PreferencePair) for one in found] == [True] * 6
+    file = tmp_path / "b.parquet"
+    pq.write_table(pa.Table.from_pylist([ROW] * 90_000), file)
+    assert limits.batch_rows(pq.ParquetFile(file).metadata, file.stat().st_size, file) == 1024
+
+
+def test_one_id_for_all_rows_takes_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [PreferencePair("same", (Message("user", f"Why {n}?"),), "yes " * 500, "no", "x") for n in range(500)]
+
+    sizes: list[int] = []
+    pieces_of = spill._pieces
+
+    def pieces(path: Path) -> Iterator[list[str]]:
+        for piece in pieces_of(path):
+            sizes.append(sum(map(len, piece)))
+            yield piece
+
+    def out() -> list[PreferencePair]:
+        with spill.Spill(tmp_path / "spill") as one:
+            for pair in pairs:
+                one.add(pair)
+            return list(one.sorted())
+
+    monkeypatch.setattr(spill, "_pieces", pieces)
+    whole = out()
+    assert len(sizes) == 1
+    monkeypatch.setattr(spill, "_SORTED_CHARS", 50_000)
+    assert out() == whole
+    assert sum(sizes[1:]) == sizes[0] > 1_000_000
+    assert max(sizes[1:]) < 60_000
+    assert not (tmp_path / "spill").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keywords", ["(a+)+$"]),
+        ("keyword", "(x|xx)*y"),
+        ("forbidden_words", ["a{1,9}{1,9}{1,9}"]),
+        ("keywords", ["a?" * 30 + "a" * 30]),
+        ("postscript_marker", ".*.*.*.*=P"),
+        ("section_spliter", "[a-z]+[a-z]+"),
+        ("keyword", "x" * 10_000),
+    ],
+)
+def test_a_keyword_is_no_regular_expression(name: str, value: Any) -> None:
+    row = {"prompt": "Why?", "instruction_id_list": ["keywords:existence"], "kwargs": [{name: value}]}
+    with pytest.raises(RowError, match=rf"kwargs\[0\]\.{name}"):
+        follow_row(row)
+
+
+TEMPLATES = [
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}", "CPU time"),
+    ("{{ messages[0].content * 100000 }}", "makes .* characters of"),
+]
+DOUBLING = (
+    "{% set ns = namespace(x='aaaa') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}"
+)
+
+
+@pytest.mark.parametrize(("template", "words"), [*TEMPLATES, (DOUBLING, "GiB of memory|chat template refuses")])
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_chat_template_ends(
+    template: str, words: str, threaded: bool, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapl_ray.batches.render_limits.CPU_SECONDS", 1.0)
+    monkeypatch.setattr("mapl_ray.batches.render_limits.MEMORY_BYTES", 2**27)
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    errors: list[RenderError] = []
+
+    def run() -> None:
+        try:
+            render([Message("user", "Why is it so?")], tokenizer, generation=True)
+        except RenderError as error:
+            errors.append(error)
+
+    if threaded:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    else:
+        run()
+    (error,) = errors
+    assert re.search(words, str(error))
+    monkeypatch.undo()
+    with contextlib.suppress(RenderError):  # nothing is left that would be raised in what comes next
+        render([Message("user", "Why?")], tokenizer, generation=True)
