@@ -97,7 +97,7 @@ def elsewhere(path: Path, **changes: str) -> Owner:
 @pytest.mark.parametrize("changes", [{"boot": "another"}, {"boot": ""}, {"processes": "pid:[1]"}])
 def test_another_hosts_lease_is_taken_over_when_it_is_too_old(path: Path, changes: dict[str, str]) -> None:
     elsewhere(path, **changes)
-    old = time.time() - leases.GONE_SECONDS - 1
+    old = time.time() - leases.leases.GONE_SECONDS - 1
     os.utime(path, (old, old))
     take(path)
 
@@ -128,11 +128,13 @@ def test_a_number_that_is_used_again_is_no_owner(path: Path) -> None:
     take(path)
 
 
-def test_a_file_that_is_no_lease_is_named(path: Path) -> None:
+def test_a_damaged_lease_is_named_and_removed_when_nobody_refreshes_it(path: Path) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("{}")
-    with pytest.raises(UserError, match=r"rm.json: not a lease. If nothing works on .*run, delete it"):
+    path.write_bytes(b"\xff{}")
+    with pytest.raises(UserError, match=r"rm.json: a damaged lease. If nothing works on .*run, try again in 90 s"):
         take(path)
+    os.utime(path, (time.time() - leases.GONE_SECONDS - 1,) * 2)
+    take(path)
 
 
 def test_an_owner_that_was_taken_for_dead_ends(path: Path) -> None:

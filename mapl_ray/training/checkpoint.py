@@ -99,7 +99,8 @@ def commit_checkpoint(
         file.write(_render(CheckpointManifest(step, world_size, zero_stage, settings, reported)))
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(written)
+    for folder in (written, *(path for path in written.rglob("*") if path.is_dir())):
+        sync_folder(folder)  # the names of files that ranks have synced
     if path.exists():  # of a longer run that went back to an earlier checkpoint
         _remove(path)
     written.rename(path)

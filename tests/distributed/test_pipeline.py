@@ -3,9 +3,13 @@
 import itertools
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,21 +41,52 @@ CONFIG = {
 }
 
 
-def mapl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def mapl(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """One command in a process and a folder of its own, as a user runs it."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", "mapl_ray.cli", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
 
 
+HIDDEN = {
+    name: secrets.token_hex(16)
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
+}
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def ray_logs() -> Iterator[Path]:
+    """Where Ray keeps the logs of the pipeline; not below pytest's folder, for paths of sockets must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="mapl"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def whole(ray_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run directory of a finished pipeline, and what it printed to both streams."""
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    done = mapl(folder, "pipeline", "--config", "config.yaml")
+    done = mapl(folder, "pipeline", "--config", "config.yaml", **HIDDEN, RAY_TMPDIR=str(ray_logs))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "runs" / "whole", done.stdout + done.stderr
+
+
+def places_of(value: str, *folders: Path) -> list[Path]:
+    """Files below the folders that hold a text."""
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if value.encode() in path.read_bytes()]
+
+
+def test_no_secret_of_the_environment_is_kept_by_any_stage(whole: tuple[Path, str], ray_logs: Path) -> None:
+    run, printed = whole
+    for name, value in HIDDEN.items():
+        assert value not in printed, name
+        assert places_of(value, run, ray_logs) == [], name
+    # The search finds what is kept: the run's name, in the logs of Ray's workers and in what each stage left.
+    found = {path.relative_to(run).parts[0] for path in places_of("whole", run)}
+    assert {"rm", "dpo", "tune", "evaluation.json"} <= found
+    assert any(path.parent.name == "logs" for path in places_of("mapl_ray", ray_logs))
 
 
 # What makes a newcomer believe that something went wrong.

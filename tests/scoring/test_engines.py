@@ -40,6 +40,9 @@ for batch in spec["batches"]:
     results.append([g.to_row() for g in score_groups(groups, scorer, spec["column"])])
     cached.append(getattr(scorer, "cached_tokens", 0))
 json.dump({"rows": results, "cached": cached}, open(sys.argv[2], "w"))
+loaded = scorer._engine.llm_engine.vllm_config
+taken = {"load_format": loaded.load_config.load_format, "trust_remote_code": loaded.model_config.trust_remote_code}
+json.dump(taken, open(sys.argv[4], "w"))
 if spec["prompts"]:
     json.dump(scorer.generate(spec["prompts"], spec["max_new_tokens"]), open(sys.argv[3], "w"))
 """
@@ -65,9 +68,19 @@ def score_in_process(
     wanted = {"prompts": prompts, "max_new_tokens": NEW_TOKENS}
     spec.write_text(json.dumps({"column": column, "options": asdict(options), "batches": rows, **wanted}))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", SCORE, str(spec), str(out), str(folder / "answers.json")]
+    command = [
+        sys.executable,
+        "-c",
+        SCORE,
+        str(spec),
+        str(out),
+        str(folder / "answers.json"),
+        str(folder / "taken.json"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
+    # vLLM's own default takes pickled weights where there are no others: the options must have reached it.
+    assert json.loads((folder / "taken.json").read_text()) == {"load_format": "safetensors", "trust_remote_code": False}
     results: list[list[dict[str, Any]]] = json.loads(out.read_text())["rows"]
     return results
 

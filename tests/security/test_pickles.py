@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.data  # registers the extension types whose values are pickles, as in every process of a run
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mapl_ray.config import DataConfig, parse_config
 from mapl_ray.doctor import diagnose
@@ -197,10 +197,30 @@ def test_what_a_chat_template_can_reach(canary: Any, tiny_model: Path, tmp_path:
         tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}], tokenize=False)
 
 
-def test_without_our_look_transformers_is_asked_for_safetensors(canary: Any, tiny_model: Path) -> None:
-    """The names we look at are not the whole wall: `use_safetensors` is behind it."""
+def test_without_our_look_transformers_is_asked_for_safetensors(
+    canary: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names we look at are not the whole wall: our loaders ask transformers for safetensors and no remote code."""
     model = canary.path.parent / "model"
     shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("*.safetensors"))
     (model / "pytorch_model.bin").write_bytes(canary.pickle)
-    with pytest.raises(OSError, match="safetensors"):
-        AutoModelForCausalLM.from_pretrained(model, use_safetensors=True, trust_remote_code=False)
+    asked: list[dict[str, Any]] = []
+    for auto in (AutoConfig, AutoTokenizer, AutoModelForCausalLM, AutoModelForSequenceClassification):
+        original = auto.from_pretrained
+
+        def recorded(*words: Any, one: Any = original, **options: Any) -> Any:
+            asked.append(options)
+            return one(*words, **options)
+
+        monkeypatch.setattr(auto, "from_pretrained", recorded)
+    for place in ("load", "tokenizer"):
+        monkeypatch.setattr(f"mapl_ray.models.{place}.check_weights", lambda *_, **__: None)
+    for load in (load_policy, load_reward_model):
+        with pytest.raises(UserError, match=r"no file named model\.safetensors"):
+            load(model, "float32")
+    load_tokenizer(model)
+    assert len(asked) >= 5
+    assert all(options["trust_remote_code"] is False for options in asked)
+    # What the loaders leave out, transformers would open: the test would see it.
+    with pytest.raises(Exception, match=r"[Ww]eights.only|[Uu]npickl"):
+        AutoModelForCausalLM.from_pretrained(model)
