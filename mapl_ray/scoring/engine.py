@@ -199,7 +199,9 @@ def _engine(options: EngineOptions, runner: Literal["generate", "pooling"], read
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # actors share the cores
         if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
             # torch's compiler still writes vector code there, without its headers: vLLM's sampling would not build.
-            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+            import torch._dynamo
+
+            torch._dynamo.config.disable = True
     with progress(f"start vLLM with {Path(options.model).name}"):
         return _started(options, runner, reads_cache)
 
