@@ -99,8 +99,8 @@ def clocked_worker(spec: dict[str, Any]) -> None:
     from mapl_ray.distributed import train as shell
 
     clock = watch()
-    wishes = shell._wishes
-    shell._wishes = lambda spec: clock.timed("Ray", wishes(spec))
+    stop_requests = shell._stop_requests
+    shell._stop_requests = lambda spec: clock.timed("Ray", stop_requests(spec))
     shell.train_worker(spec)
     if ray.train.get_context().get_world_rank() == 0:
         write_json(Path(spec["output"]) / "clock.json", clock.steps)

@@ -26,7 +26,7 @@ from mapl_ray.evaluation import Results, results_table
 from mapl_ray.progress import WAITING_SECONDS, progress
 from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.shards import write_json
-from mapl_ray.training import TrainResult
+from mapl_ray.training.result import TrainResult
 
 
 @contextmanager

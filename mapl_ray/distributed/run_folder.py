@@ -18,7 +18,7 @@ from mapl_ray.errors import UserError
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import model_identity
 from mapl_ray.shards import read_manifest
-from mapl_ray.training import inlined
+from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.resume import check_settings, run_settings, train_settings
 
 _ON_GROUPS = ("score", "tune", "train rm", "train dpo")

@@ -28,7 +28,8 @@ from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.tuning import values_of
 
 if TYPE_CHECKING:
-    from mapl_ray.training import TrainResult, Wish
+    from mapl_ray.training.result import TrainResult
+    from mapl_ray.training.stop import StopRequest
 
 START_TIMEOUT_SECONDS = 600  # for room for all workers, at the start and after each loss of a node
 _START_SECONDS = 60.0  # Ray Train's own limit of one attempt
@@ -43,7 +44,8 @@ def run_training(
     Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
     """
     from mapl_ray.distributed.elastic import train_elastically
-    from mapl_ray.training import finished_result, sigterm_watch
+    from mapl_ray.training.result import finished_result
+    from mapl_ray.training.stop import sigterm_watch
 
     spec = checked_spec(config, method, train_config, model_path, output)
     if (result := finished_of(spec)) is not None:
@@ -86,7 +88,8 @@ def checked_spec(
     """What workers need to train into `output`, with the run's fingerprint. Raises `UserError` for a config that
     can't be trained."""
     from mapl_ray.models import model_identity
-    from mapl_ray.training import check_sizes, inlined, run_fingerprint
+    from mapl_ray.training.engine_config import check_sizes, inlined
+    from mapl_ray.training.result import run_fingerprint
 
     train_config = inlined(train_config)
     check_sizes(train_config)
@@ -97,7 +100,7 @@ def checked_spec(
 
 def make_room(spec: dict[str, Any]) -> None:
     """The folder to train into; a finished model of other settings or data there is set aside."""
-    from mapl_ray.training import other_result
+    from mapl_ray.training.result import other_result
 
     output = Path(spec["output"])
     if other_result(output, spec["fingerprint"]):
@@ -107,7 +110,7 @@ def make_room(spec: dict[str, Any]) -> None:
 
 def finished_of(spec: dict[str, Any]) -> TrainResult | None:
     """The result of this very run if it is there."""
-    from mapl_ray.training import finished_result
+    from mapl_ray.training.result import finished_result
 
     return finished_result(Path(spec["output"]), spec["fingerprint"])
 
@@ -148,7 +151,7 @@ def worker_spec(
 ) -> dict[str, Any]:
     """Everything a worker needs, as plain values."""
     from mapl_ray.models import model_identity
-    from mapl_ray.training import inlined
+    from mapl_ray.training.engine_config import inlined
 
     train_dir, eval_dir = data_dirs(config)
     return {
@@ -243,7 +246,7 @@ def _train_rank(spec: dict[str, Any]) -> None:
             on_report=_reporter(spec["objective"]),
             export=spec["export"],
             model_id=spec["model_id"],
-            wishes=_wishes(spec),
+            stop_requests=_stop_requests(spec),
         )
     except (UserError, RunError) as error:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})
@@ -268,26 +271,28 @@ def _how_far(spec: dict[str, Any], result: TrainResult) -> dict[str, int]:
     return {"steps": result.steps, "total_steps": whole, "resumed_step": result.resumed_step, "tokens": result.tokens}
 
 
-def _wishes(spec: dict[str, Any]) -> Callable[[], Wish]:
-    """To stop once the driver was told to; to save, once, when Ray is about to take a worker's node away. Workers that
+def _stop_requests(spec: dict[str, Any]) -> Callable[[], StopRequest]:
+    """To stop once the driver was asked to; to save, once, when Ray is about to take a worker's node away. Workers that
     come and go leave then, and where there is room for more of them: the driver starts them again on what is there.
 
     A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
     """
-    from mapl_ray.training import Wish
+    from mapl_ray.training.stop import StopRequest
 
     saved, elastic, watched = False, spec["train"]["min_workers"] is not None, preemption_watched()
 
-    def wishes() -> Wish:
+    def stop_requests() -> StopRequest:
         nonlocal saved
         # A collective: every rank asks before every step.
         leaving = watched and ray.train.get_preemption_info() is not None
         save, saved = leaving and not saved, saved or leaving
         if _mark(spec, "stop").exists() or (leaving and elastic):
-            return Wish.STOP
-        return Wish.SAVE if save else Wish.LEAVE if elastic and _mark(spec, "grow").exists() else Wish.NONE
+            return StopRequest.STOP
+        if save:
+            return StopRequest.SAVE
+        return StopRequest.LEAVE if elastic and _mark(spec, "grow").exists() else StopRequest.NONE
 
-    return wishes
+    return stop_requests
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from mapl_ray.distributed.train import (
 from mapl_ray.progress import WAITING_SECONDS, progress
 
 if TYPE_CHECKING:
-    from mapl_ray.training import TrainResult
+    from mapl_ray.training.result import TrainResult
 
 _SHARED = ("num_workers", "cpus_per_worker", "max_failures")  # what must be alike
 _LOOK_SECONDS = 0.2
@@ -79,7 +79,7 @@ def _can_share(configs: Sequence[TrainConfig]) -> bool:
 
 
 def _train_on_shared_workers(config: RunConfig, train: TrainConfig, specs: Sequence[dict[str, Any]]) -> None:
-    from mapl_ray.training import sigterm_watch
+    from mapl_ray.training.stop import sigterm_watch
 
     for spec in specs:
         make_room(spec)

@@ -2,7 +2,7 @@
 
 from mapl_ray.preferences.contamination import Contamination, benchmark_digests
 from mapl_ray.preferences.duplicates import Duplicates
-from mapl_ray.preferences.read import MARGIN_STAGE, read_pairs
+from mapl_ray.preferences.read import MARGIN_STAGE, read_pairs, read_rows
 from mapl_ray.preferences.remote import RemoteFile, check_address, is_uri, remote_files
 from mapl_ray.preferences.sources import check_source, source_identity
 from mapl_ray.preferences.spill import RejectionFile, Spill, place_of
@@ -23,6 +23,7 @@ __all__ = [
     "place_of",
     "prompt_key",
     "read_pairs",
+    "read_rows",
     "remote_files",
     "source_identity",
 ]

@@ -5,8 +5,8 @@ A row that ranks several answers gives one of them a pair that `data.ranked_pair
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice, starmap
 from typing import Any
 
 from mapl_ray.config import DataConfig
@@ -41,6 +41,28 @@ def read_pairs(
         return streams[0]
     weighted = [apply_weight(rows, source, seed) for rows, source in zip(streams, config.mix, strict=True)]
     return chain.from_iterable(weighted)
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, Any]], config: DataConfig | None = None, name: str = "rows"
+) -> Iterator[PreferencePair | Rejection]:
+    """Rows in memory, such as those of a `datasets.Dataset`, as pairs or rejections, in their order.
+
+    Args:
+        config: how rows are read (`format`, `columns`, `ranked_pairs`, `limit`); its `path` is not used.
+        name: the source named in records and messages.
+
+    Raises `UserError` for columns that are none of the known formats, and where there are no rows.
+    """
+    config = DataConfig() if config is None else config
+    check_columns(config)
+    source = Source(name, name, lambda: starmap(RawRow, enumerate(rows)))
+    found = False
+    for _, results in islice(_read_source(source, config), config.limit):
+        found = True
+        yield from results
+    if not found:
+        raise UserError(f"{name}: holds no rows. Expected at least one preference pair.")
 
 
 def _read(sources: list[Source], config: DataConfig, refused: Refused | None) -> Iterator[Results]:

@@ -31,7 +31,7 @@ from mapl_ray.training.result import TrainResult
 from mapl_ray.training.resume import run_settings
 from mapl_ray.training.saving import Checkpoints
 from mapl_ray.training.step import Report, Trainer
-from mapl_ray.training.stop import Wish, sigterm_watch
+from mapl_ray.training.stop import StopRequest, sigterm_watch
 from mapl_ray.training.throughput import FlopCounter, peak_flops
 from mapl_ray.training.weight_files import vouched_for
 from mapl_ray.training.writers import MetricWriters
@@ -47,7 +47,7 @@ class Progress:
     tokens: int = 0
     counts: Counter[str] = field(default_factory=Counter)  # groups left out or cut, by reason
     seconds: float = 0.0
-    stopped: bool = False  # by a wish
+    stopped: bool = False  # by a stop request
     best: Best | None = None
 
 
@@ -90,7 +90,7 @@ def train(
     stop_after: int | None = None,
     export: bool = True,
     model_id: str | None = None,
-    wishes: Callable[[], Wish] | None = None,
+    stop_requests: Callable[[], StopRequest] | None = None,
 ) -> TrainResult:
     """Train on this process's rank, resuming from the newest whole checkpoint of the same run.
 
@@ -102,7 +102,7 @@ def train(
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
         export: write `output_dir/model` and `result.json` at the end, and `best` when an evaluation is the best so far.
         model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
-        wishes: asked on every rank before each step; SIGTERM to any rank is a wish to stop too.
+        stop_requests: called on every rank before each step; SIGTERM to any rank is a request to stop too.
 
     Raises `UserError` for data or models that can't be trained and for checkpoints that can't be used, `RunError` for
     a loss or gradient that is not finite.
@@ -163,7 +163,7 @@ def train(
         Exporter(engine, trained, source, tokenizer, facts) if export else None,
     )
     with sigterm_watch() as terminated:
-        progress = _steps(run, on_report, stop_after, lambda: _wish(terminated, wishes))
+        progress = _steps(run, on_report, stop_after, lambda: _strongest(terminated, stop_requests))
     counts = run.trainer.counts_of_all_ranks(progress.counts)
     if engine.rank == 0 and (refused := counts["refused_by_template"]):
         print(f"  {refused} groups left out: the chat template does not take them (mapl doctor names one)", flush=True)
@@ -205,12 +205,16 @@ def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: Tra
     return lambda batch: batch
 
 
-def _wish(terminated: Callable[[], bool], wishes: Callable[[], Wish] | None) -> Wish:
-    asked = Wish.NONE if wishes is None else wishes()  # always called: it may be a collective of all ranks
-    return Wish.STOP if terminated() else asked
+def _strongest(terminated: Callable[[], bool], stop_requests: Callable[[], StopRequest] | None) -> StopRequest:
+    asked = (
+        StopRequest.NONE if stop_requests is None else stop_requests()
+    )  # always called: it may be a collective of all ranks
+    return StopRequest.STOP if terminated() else asked
 
 
-def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: Callable[[], Wish]) -> Progress:
+def _steps(
+    run: Run, on_report: Report | None, stop_after: int | None, stop_requests: Callable[[], StopRequest]
+) -> Progress:
     config, engine = run.trainer.config, run.engine
     resumed = run.checkpoints.resume()
     progress = Progress(resumed_step=resumed, done=resumed, best=_best_so_far(run, resumed))
@@ -224,10 +228,10 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, wishes: C
         work = stack.enter_context(closing(run.feed.steps(run.plan, resumed, last)))
         saved = resumed
         while progress.done < last:
-            wish = engine.max_over_ranks(wishes())
-            if wish in (Wish.SAVE, Wish.STOP) and progress.done > saved:
+            request = engine.max_over_ranks(stop_requests())
+            if request in (StopRequest.SAVE, StopRequest.STOP) and progress.done > saved:
                 run.checkpoints.save(saved := progress.done)
-            if wish == Wish.STOP or (wish == Wish.LEAVE and progress.done == saved > resumed):
+            if request == StopRequest.STOP or (request == StopRequest.LEAVE and progress.done == saved > resumed):
                 progress.stopped = True
                 break
             metrics = _one_step(run, progress, work)

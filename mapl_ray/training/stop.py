@@ -1,4 +1,4 @@
-"""What the outside may ask of a run between two steps: a checkpoint, or a checkpoint and the end."""
+"""Requests to a running training, checked between two steps: save a checkpoint, or save one and stop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from enum import IntEnum
 from types import FrameType
 
 
-class Wish(IntEnum):
-    """The stronger wish of any rank is done on all of them."""
+class StopRequest(IntEnum):
+    """The strongest request of any rank is carried out on all ranks."""
 
     NONE = 0
     LEAVE = 1  # leave after the next checkpoint that is due: there is room for more workers
@@ -21,7 +21,7 @@ class Wish(IntEnum):
 
 @contextmanager
 def sigterm_watch() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come since. Python lets the main thread alone handle signals: elsewhere it tells no."""
+    """Whether SIGTERM has arrived. Always False outside the main thread, where Python handles no signals."""
     came = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:

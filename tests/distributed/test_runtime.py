@@ -14,8 +14,8 @@ import ray
 
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.train import run_training
-from mapl_ray.training import TrainResult
 from mapl_ray.training.checkpoint import committed
+from mapl_ray.training.result import TrainResult
 
 OTHER = """
 from mapl_ray.config import ClusterConfig

@@ -14,7 +14,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.distributed.train import run_training
 from mapl_ray.distributed.train_in_turn import Training, run_in_turn
 from mapl_ray.errors import RunError
-from mapl_ray.training import TrainResult
+from mapl_ray.training.result import TrainResult
 
 pytestmark = pytest.mark.ray
 STEPS = 4

@@ -48,7 +48,7 @@ def config(workers: int = 1, gpus: float = 0.0, cpus: float = 1.0, **tune: objec
         (config(workers=2, cpus=0.1), [(1.0, 0)], 5),
         (config(workers=1), [(64, 0)], 20),  # no more than there are
         (config(workers=1, max_concurrent_trials=3), [(64, 0)], 3),
-        (config(workers=1, max_concurrent_trials=3), [(2, 0)], 2),  # wished for, and not to be had
+        (config(workers=1, max_concurrent_trials=3), [(2, 0)], 2),  # requested and not available
     ],
 )
 def test_trials_at_once_by_hand(one: RunConfig, nodes: list[tuple[float, float]], expected: int) -> None:
