@@ -6,7 +6,7 @@ from datasets import Dataset
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs, read_rows
-from mapl_ray.records import Message, PreferencePair, Rejection
+from mapl_ray.records import Message, PreferencePair, Rejection, messages_to_rows
 
 
 def test_a_dataset_gives_the_pairs_that_its_file_gives() -> None:
@@ -14,7 +14,7 @@ def test_a_dataset_gives_the_pairs_that_its_file_gives() -> None:
     rows = [
         {
             "id": p.pair_id,
-            "prompt": p.prompt[-1].content,
+            "prompt": messages_to_rows(p.prompt),
             "chosen": p.chosen,
             "rejected": p.rejected,
             "margin": p.margin,

@@ -179,7 +179,8 @@ def test_mistakes_are_named(make: Make, data: Path, tiny_model: Path, capsys: py
     with pytest.raises(UserError, match="train_dataset: no groups"):
         make("rm", train_dataset=groups_dataset([]))
     capsys.readouterr()
-    assert 0 < len(make("rm", max_sequence_tokens=60).train_dataset) < 13
+    middle = sorted(len(row["prompt_ids"][1]) + len(row["response_ids"][0]) for row in trainer.train_dataset)[6]
+    assert 0 < len(make("rm", max_sequence_tokens=middle).train_dataset) < 13
     assert "of 13 groups left out. First: pair-00" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"13 of 13 groups left out.*above max_sequence_tokens=16"):
         make("rm", max_sequence_tokens=16)
