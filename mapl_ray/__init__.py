@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mapl_ray.config import (
         DataConfig,
         LevelWeights,
+        Method,
         ObjectiveConfig,
         RunConfig,
         SynthesisConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "LevelWeights",
     "MaplTrainer",
     "Message",
+    "Method",
     "Objective",
     "ObjectiveConfig",
     "PolicyLogps",

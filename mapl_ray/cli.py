@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mapl_ray.config import Override, RunConfig, load_config
 from mapl_ray.errors import RunError, UserError, no_space
+from mapl_ray.optional import require_cluster_stack
 from mapl_ray.progress import WAITING_SECONDS, progress, tracked
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
@@ -135,6 +136,7 @@ def _evaluated(args: argparse.Namespace) -> list[Override]:
 
 def _stage(args: argparse.Namespace) -> int:
     config = _config(args)
+    require_cluster_stack(f"mapl {args.command}")
     with progress(f"mapl {args.command}", silence=WAITING_SECONDS):
         # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
         from mapl_ray.distributed import pipeline
@@ -161,6 +163,7 @@ def _stage(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     config = _config(args)
+    require_cluster_stack("mapl train")
     with progress(f"mapl train {args.method}", silence=WAITING_SECONDS):
         from mapl_ray.distributed import pipeline
         from mapl_ray.distributed.hub_commits import with_commits
@@ -237,6 +240,7 @@ def _submit_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _submit(args: argparse.Namespace) -> int:
+    require_cluster_stack("mapl submit")
     from mapl_ray.distributed.submit import submit
 
     if (args.job == "train") != bool(args.method):

@@ -1,4 +1,4 @@
-"""Packages that only some options need."""
+"""Packages that only some options and commands need."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ def require(option: str, packages: Iterable[str], otherwise: str) -> None:
         raise UserError(
             f"{option}: not installed here: {', '.join(missing)}. Run `pip install {' '.join(missing)}`, on every "
             f"node, or {otherwise}."
+        )
+
+
+def require_cluster_stack(command: str) -> None:
+    """Raises `UserError` where Ray or DeepSpeed is missing, which every stage of `mapl` runs on."""
+    if missing := [package for package in ("ray", "deepspeed") if find_spec(package) is None]:
+        raise UserError(
+            f"{command}: not installed here: {', '.join(missing)}. Run `pip install 'mapl_ray[cpu]'`, or "
+            "`pip install 'mapl_ray[gpu]'` on a machine with NVIDIA GPUs. (MaplTrainer trains without them.)"
         )

@@ -20,7 +20,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 
 class Level(StrEnum):
-    """What a relation compares (METHOD.md, "One form for all of it")."""
+    """What a relation compares (docs/method.md, "One form for every loss")."""
 
     PREF = "pref"
     INTRA = "intra"

@@ -102,7 +102,7 @@ def _text(rng: random.Random, low: int, high: int) -> str:
 
 
 def grid_group(index: int) -> RelationGroup:
-    """A grid group of made-up words with every relation of METHOD.md; the same for the same index.
+    """A grid group of made-up words with every relation of docs/method.md; the same for the same index.
 
     Even groups have two responses that begin alike, so that their tree branches inside the response.
     """

@@ -12,7 +12,7 @@ from mapl_ray.records import LEVEL_FAMILIES, Level, Relation
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelationBatch:
-    """Signed sums over the batch's sequences (METHOD.md, "One form for all of it")."""
+    """Signed sums over the batch's sequences (docs/method.md, "One form for every loss")."""
 
     signs_RS: torch.Tensor  # float32: +1 preferred, -1 dispreferred, 0 not part of the relation
     level_R: torch.Tensor  # int64: index into records.LEVEL_FAMILIES

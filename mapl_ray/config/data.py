@@ -34,34 +34,41 @@ def _are_weights(values: Collection[float]) -> bool:
 class MixSource(Section):
     """One of several sources."""
 
-    path: PathText
-    format: PairFormat = "auto"
-    columns: dict[str, str] | None = None  # None: those of `data`
-    ranked_pairs: RankedPairs | None = None  # likewise
-    split: str = "train"
-    revision: str | None = None
-    weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)  # 0.25: every fourth pair; 2: every pair twice
+    path: PathText  # File, folder, URI or hub name, as `data.path`.
+    format: PairFormat = "auto"  # Row format. auto: detected from the columns.
+    columns: dict[str, str] | None = None  # As `data.columns`. null: that of `data`.
+    ranked_pairs: RankedPairs | None = None  # As `data.ranked_pairs`. null: that of `data`.
+    split: str = "train"  # Split of a Hugging Face data set.
+    revision: str | None = None  # Revision of a hub data set.
+    # Sampling weight. 0.25: every fourth pair; 2: every pair twice.
+    weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
 
 
 class DataConfig(Section):
     """Where the original preference pairs come from."""
 
-    path: PathText = "demo"  # file, folder, s3:// and the like, hub name, or `demo` for the sample that is shipped
-    mix: tuple[MixSource, ...] = ()  # several sources in the place of `path`; `limit` then counts for each
-    format: PairFormat = "auto"  # auto: by its columns
-    columns: dict[str, str] = Field(default_factory=dict)  # {prompt: Question}: the data's own names of columns
-    ranked_pairs: RankedPairs | None = None  # which pairs a ranked list of answers gives; needed where data has them
-    nonpositive_margins: Literal["keep", "drop"] = "keep"  # pairs whose margin is 0 or below; they are counted
-    split: str = "train"  # of a Hugging Face data set; files have none
-    revision: str | None = None  # of a hub data set
-    limit: int | None = Field(default=None, ge=1)  # take the first n rows
-    eval_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)  # held out, by prompt
-    duplicates: Literal["keep", "exact", "near"] = "exact"  # of whole pairs; all but the first are rejected
-    near_threshold: float = Field(default=0.9, gt=0.0, le=1.0)  # share of runs of three words that are the same
-    benchmarks: tuple[PathText, ...] = ()  # files, here or behind a URI, of prompts that must not be trained on
-    benchmark_ngram: int = Field(default=13, ge=2)  # nor prompts that share a run of so many words with one
-    max_response_chars: int = Field(default=20_000, ge=1)
-    max_prompt_chars: int = Field(default=20_000, ge=1)
+    # File, folder, URI (`s3://`, `gs://`, ...), hub name, or `demo` for the sample that ships with the package.
+    path: PathText = "demo"
+    mix: tuple[MixSource, ...] = ()  # Several sources instead of `path`. `limit` then applies to each.
+    format: PairFormat = "auto"  # Row format. auto: detected from the columns.
+    columns: dict[str, str] = Field(default_factory=dict)  # Column names of the data, as in `{prompt: Question}`.
+    # Which pairs to make from a ranked list of answers. Required for data with such lists.
+    ranked_pairs: RankedPairs | None = None
+    # What to do with pairs whose margin is 0 or below; dropped ones are counted.
+    nonpositive_margins: Literal["keep", "drop"] = "keep"
+    split: str = "train"  # Split of a Hugging Face data set; files have none.
+    revision: str | None = None  # Revision of a hub data set.
+    limit: int | None = Field(default=None, ge=1)  # Read the first n rows only.
+    eval_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)  # Fraction of prompts held out for evaluation.
+    # Which duplicate pairs are rejected (all but the first): none, exact or near duplicates.
+    duplicates: Literal["keep", "exact", "near"] = "exact"
+    # Near duplicates: minimum share of common 3-word shingles (Jaccard similarity).
+    near_threshold: float = Field(default=0.9, gt=0.0, le=1.0)
+    benchmarks: tuple[PathText, ...] = ()  # Files (local or URIs) of benchmark prompts that must not be trained on.
+    # Reject prompts that share a run of this many words with a benchmark prompt.
+    benchmark_ngram: int = Field(default=13, ge=2)
+    max_response_chars: int = Field(default=20_000, ge=1)  # Reject pairs with a longer response, in characters.
+    max_prompt_chars: int = Field(default=20_000, ge=1)  # Reject pairs with a longer prompt, in characters.
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -84,21 +91,25 @@ class DataConfig(Section):
 class SynthesisConfig(Section):
     """How pairs become relation groups."""
 
+    # `grid`: three prompts, six sequences. `independent`: separate prompts for intra and inter, as in the paper.
     layout: Literal["grid", "independent"] = "grid"
-    condition: Literal["all", "any"] = "all"  # of the intra relations (METHOD.md, "The two datasets")
-    min_instructions: int = Field(default=1, ge=1)
-    max_instructions: int = Field(default=3, ge=1)
-    k_weights: dict[int, float] | None = None  # {1: 2, 3: 1}: how often k instructions; takes the place of the range
-    functions: tuple[str, ...] | None = None  # names from the registry; None takes all
-    modules: tuple[PathText, ...] = ()  # modules (or .py files) with functions of your own; their code is run
-    family_weights: dict[str, float] = Field(default_factory=dict)  # 1 where not named; 0 leaves a family out
-    held_out_families: tuple[str, ...] = ()  # in the held-out split's groups alone
-    held_out_phrasings: bool = False  # the last phrasing of every function, likewise
-    seen_phrasings_only: bool = False  # without these phrasings; `for_training` sets it
-    groups_per_pair: int = Field(default=1, ge=1)
-    soft_confidence: float = Field(default=0.8, gt=0.5, le=1.0)  # a judge's p(yes) counts from here, p(no) alike
-    attempts: int = Field(default=8, ge=1)  # draws of G1 before a pair is rejected
-    rows_per_shard: int = Field(default=1000, ge=1)
+    condition: Literal["all", "any"] = "all"  # Condition of the intra relations (docs/method.md, "The two data sets").
+    min_instructions: int = Field(default=1, ge=1)  # Fewest instructions added to a prompt.
+    max_instructions: int = Field(default=3, ge=1)  # Most instructions added to a prompt.
+    # Weights of the number of instructions, as in `{1: 2, 3: 1}`, instead of a uniform range.
+    k_weights: dict[int, float] | None = None
+    functions: tuple[str, ...] | None = None  # Names of the instruction functions to use. null: all of the registry.
+    modules: tuple[PathText, ...] = ()  # Modules or .py files with functions of your own. Their code is executed.
+    # Sampling weight of each family. 1 if not listed; 0 excludes it.
+    family_weights: dict[str, float] = Field(default_factory=dict)
+    held_out_families: tuple[str, ...] = ()  # Families used in the held-out split only.
+    held_out_phrasings: bool = False  # Use the last phrasing of every function in the held-out split only.
+    seen_phrasings_only: bool = False  # Exclude held-out phrasings. Set by `for_training`, not by users.
+    groups_per_pair: int = Field(default=1, ge=1)  # Groups made from each pair, with different instructions.
+    # Minimum p(yes) or p(no) of a judge for a soft instruction to be used.
+    soft_confidence: float = Field(default=0.8, gt=0.5, le=1.0)
+    attempts: int = Field(default=8, ge=1)  # Draws of instruction functions before a pair is rejected.
+    rows_per_shard: int = Field(default=1000, ge=1)  # Pairs in one output file.
 
     @model_validator(mode="after")
     def _range(self) -> Self:

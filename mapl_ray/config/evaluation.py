@@ -28,28 +28,31 @@ class EvaluationSet(Section):
     """A public set in its own format; IFBench has that of IFEval."""
 
     TEXT_FIELD: ClassVar[str] = "path"  # a text in the place of a section is its path
-    path: PathText  # file, folder, s3:// and the like, or hub name
-    format: SetFormat = "auto"  # auto: by its columns
-    columns: dict[str, str] = Field(default_factory=dict)  # {prompt: Question}: the set's own names of columns
-    split: str = "train"  # of a Hugging Face data set; files have none
-    revision: str | None = None  # of a hub data set
-    limit: int | None = Field(default=None, ge=1)  # take the first n rows
+    path: PathText  # File, folder, URI or hub name.
+    format: SetFormat = "auto"  # Format of the set. auto: detected from the columns.
+    columns: dict[str, str] = Field(default_factory=dict)  # Column names of the set, as in `{prompt: Question}`.
+    split: str = "train"  # Split of a Hugging Face data set; files have none.
+    revision: str | None = None  # Revision of a hub data set.
+    limit: int | None = Field(default=None, ge=1)  # Read the first n rows only.
 
 
 class EvaluationConfig(Section):
     """Evaluation of trained models on the held-out groups and on public sets."""
 
-    baseline: bool = True  # train and evaluate the plain baseline too (lambda_intra = lambda_inter = 0)
-    # Directories or hub names (owner/name@revision); none: those that the run trained.
+    baseline: bool = True  # Also train and evaluate the plain baseline (lambda_intra = lambda_inter = 0).
+    # Model directories or hub names (owner/name@revision) to evaluate. Empty: those that the run trained.
     models: tuple[PathText, ...] = ()
-    reference: PathText | None = None  # the policy that implicit rewards are against, where no ref_logps are stored
-    sets: dict[str, EvaluationSet] = Field(default_factory=dict)  # name -> set, or its path alone
-    invariance: bool = False  # score the held-out groups again with instructions reordered and rephrased
-    max_new_tokens: int = Field(default=1024, ge=1)  # of a response to an IFEval prompt; decoding is greedy
-    micro_batch_size: int = Field(default=4, ge=1)
-    bootstrap_samples: int = Field(default=1000, ge=0)  # for 95 % intervals, resampled by prompt
-    cpus: float = Field(default=1.0, gt=0.0)
-    gpus: float = Field(default=0.0, ge=0.0)
+    reference: PathText | None = None  # Reference policy of implicit rewards where no ref_logps are stored.
+    # Public sets to evaluate on: name to section, or to its path alone.
+    sets: dict[str, EvaluationSet] = Field(default_factory=dict)
+    invariance: bool = False  # Also score the held-out groups with their instructions reordered and rephrased.
+    # Longest response to an IFEval prompt, in tokens; decoding is greedy.
+    max_new_tokens: int = Field(default=1024, ge=1)
+    micro_batch_size: int = Field(default=4, ge=1)  # Groups in one forward pass.
+    # Bootstrap samples of the 95 % confidence intervals, drawn by prompt.
+    bootstrap_samples: int = Field(default=1000, ge=0)
+    cpus: float = Field(default=1.0, gt=0.0)  # CPUs reserved for evaluation.
+    gpus: float = Field(default=0.0, ge=0.0)  # GPUs reserved for evaluation.
 
     @field_validator("sets", mode="before")
     @classmethod

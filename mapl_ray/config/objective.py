@@ -1,4 +1,4 @@
-"""Variants of the loss. Every default is the plain one of METHOD.md; docs/training.md has the formulas."""
+"""Variants of the loss. Every default is the plain one of docs/method.md; docs/training.md has the formulas."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _NAMES = {"rm": "reward models", "dpo": "DPO"}
 class ObjectiveConfig(Section):
     """What a relation's signed sum is turned into, and terms beside it."""
 
-    # `ipo` (DPO): Azar et al. 2023, equation 17, with tau = beta.
+    # `logistic`, or for DPO `ipo` (Azar et al. 2023, equation 17, with tau = beta).
     loss: Literal["logistic", "ipo"] = "logistic"
-    # The share of relations whose sides are swapped (conservative DPO, Mitchell 2023), 0 <= e < 0.5.
+    # Assumed fraction of wrong labels (conservative DPO, Mitchell 2023).
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
-    # The levels it holds for. Checkers verify the sides of intra and inter relations; annotators err.
+    # Levels that label smoothing applies to. Labels of intra and inter are verified by checkers.
     label_smoothing_levels: tuple[Literal["pref", "intra", "inter"], ...] = Field(default=("pref",), min_length=1)
-    # Times the data's `margin` column, subtracted in pref relations (Touvron et al. 2023; DPO: Amini et al. 2024).
+    # Factor of the column `margin`, subtracted in pref relations (Touvron et al. 2023; DPO: Amini et al. 2024).
     margin_scale: Weight = 0.0
-    # DPO: rewards from log-probabilities a token (Lambert et al. 2024, "length-normalized DPO").
+    # DPO: divide rewards by the response's tokens (Lambert et al. 2024, length-normalized DPO).
     length_normalised: bool = False
-    # DPO: times the negative log-likelihood a token of the chosen response (Pang et al. 2024).
+    # DPO: weight of the negative log-likelihood per token of the chosen response (Pang et al. 2024).
     nll_weight: Weight = 0.0
-    # Reward models: times the mean of (r_w + r_l)^2 over pref relations (Eisenstein et al. 2023).
+    # Reward models: weight of the mean of (r_w + r_l)^2 (Eisenstein et al. 2023).
     center_rewards_coefficient: Weight = 0.0
 
     def refusal(self, method: Method) -> str | None:

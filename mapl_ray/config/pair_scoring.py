@@ -13,10 +13,10 @@ from mapl_ray.config.section import Section
 class JudgeConfig(Section):
     """A causal model that answers the questions of soft instruction functions about both responses of a pair."""
 
-    # A directory, a hub name, or `policy`: the base model of the run; None: nothing is judged.
+    # Judge: a directory, a hub name, or `policy` for the run's base model. null: no judge.
     model: PathText | None = None
-    revision: str | None = None  # of a hub model; the policy has its own (model.revision)
-    functions: tuple[str, ...] | None = None  # soft functions; None: all that `synthesis` allows
+    revision: str | None = None  # Revision of a hub model; not for `policy`.
+    functions: tuple[str, ...] | None = None  # Soft instruction functions to judge. null: all that `synthesis` allows.
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -30,8 +30,9 @@ class JudgeConfig(Section):
 class PairMarginConfig(Section):
     """Uses of the margin r(x, chosen) - r(x, rejected) under `scoring.pair_reward_model`."""
 
-    fill_margin: bool = False  # write it into the column `margin`, in the place of what stood there
-    min_margin: float | None = Field(default=None, allow_inf_nan=False)  # drop pairs below it
+    fill_margin: bool = False  # Write the margin to the column `margin`, replacing its values.
+    # Drop pairs with a smaller margin. null: keep all.
+    min_margin: float | None = Field(default=None, allow_inf_nan=False)
 
     @property
     def used(self) -> bool:

@@ -27,17 +27,19 @@ from mapl_ray.errors import UserError
 class RunConfig(Section):
     """A whole run. Every stage reads the same file and writes below `output_dir/name`."""
 
-    name: str = "mapl"
-    output_dir: PathText = "runs"
-    data_run: str | None = None  # the run (a name below output_dir) whose pairs, groups and scores this one takes
-    seed: int = 0
+    name: str = "mapl"  # Name of the run: letters, digits, '.', '_', '-'. Files go to output_dir/name.
+    output_dir: PathText = "runs"  # Folder of all runs, on storage that every node sees; not a URI.
+    # Another run below output_dir whose pairs, groups and scores are used. null: this run's own.
+    data_run: str | None = None
+    seed: int = 0  # Seed of synthesis and of sampling from several sources.
     data: DataConfig = DataConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     model: ModelConfig = ModelConfig()
     scoring: ScoringConfig = ScoringConfig()
     train: TrainConfig = TrainConfig()
-    # What the reward model, and what DPO does otherwise than `train`.
+    # Keys of `train` with other values for reward models.
     rm: Annotated[dict[str, Any], LaidOver(TrainConfig)] = Field(default_factory=dict)
+    # Keys of `train` with other values for DPO.
     dpo: Annotated[dict[str, Any], LaidOver(TrainConfig)] = Field(default_factory=dict)
     tune: TuneConfig = TuneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -27,7 +27,7 @@ class Dimension(Section):
     loguniform: tuple[float, float] | None = None  # the same, log v uniform; low > 0
     quniform: tuple[float, float, float] | None = None  # low, high, step: low, low + step, ... up to high
     randint: tuple[int, int] | None = None  # low <= v < high, as in Ray Tune
-    choice: tuple[Scalar, ...] | None = Field(default=None, min_length=1)
+    choice: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # one of these values, drawn uniformly
     grid: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # every one of them in turn
 
     @property

@@ -18,11 +18,11 @@ Attention = Literal["auto", "flex", "varlen", "dense", "branches"]
 class TinyModelConfig(Section):
     """A small Llama with a byte-level BPE tokenizer, built from the run's own texts: no hub needed."""
 
-    vocab_size: int = Field(default=2000, ge=300)
-    hidden_size: int = Field(default=128, ge=8)
-    num_layers: int = Field(default=4, ge=1)
-    num_heads: int = Field(default=4, ge=1)
-    max_position_embeddings: int = Field(default=4096, ge=64)
+    vocab_size: int = Field(default=2000, ge=300)  # Tokens of the BPE vocabulary.
+    hidden_size: int = Field(default=128, ge=8)  # Width of the model; a multiple of 32 * num_heads.
+    num_layers: int = Field(default=4, ge=1)  # Number of layers.
+    num_heads: int = Field(default=4, ge=1)  # Number of attention heads.
+    max_position_embeddings: int = Field(default=4096, ge=64)  # Longest sequence, in tokens.
 
     @property
     def most_parameters(self) -> int:
@@ -44,37 +44,40 @@ class ModelConfig(Section):
     """The base model: a directory, a hub name, `smollm2-135m` (SmolLM2-135M-Instruct, from PyPI), or `tiny`, built from
     the pairs."""
 
-    name_or_path: PathText = "tiny"
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    name_or_path: PathText = "tiny"  # Model directory, URI, hub name, or `tiny` for a model built from the run's texts.
+    revision: str | None = None  # Revision of a hub model.
+    dtype: Literal["float32", "bfloat16"] = "float32"  # Type in which weights are loaded.
     tiny: TinyModelConfig = TinyModelConfig()
 
 
 class ScoringConfig(Section):
     """vLLM actors: which columns to fill, and what one engine takes."""
 
-    ref_logps: bool = True  # log-probabilities of every sequence under the policy
-    ref_model: PathText | None = None  # the policy that gives ref_logps; None: the one that is trained
-    ref_model_revision: str | None = None
-    lora: PathText | None = None  # a PEFT adapter's directory, laid over the policy that gives ref_logps
-    reward_model: PathText | None = None  # fill `rewards` with this model
-    reward_model_revision: str | None = None
-    num_engines: int = Field(default=1, ge=1)
-    concurrency: tuple[int, int] | None = None  # [min, max] engines, as work and cluster allow; instead of num_engines
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    pipeline_parallel_size: int = Field(default=1, ge=1)
-    cpus_per_engine: int = Field(default=1, ge=1)
-    gpus_per_engine: int = Field(default=0, ge=0)
-    kv_cache_gib: int = Field(default=1, ge=1)  # CPU engines
-    gpu_memory_utilization: float = Field(default=0.85, gt=0.0, le=1.0)
-    max_model_len: int = Field(default=4096, ge=16)
-    batch_groups: int = Field(default=64, ge=1)  # groups handed to the engine at once
-    prefix_caching: bool = True  # of rewards: sequences of a group share the tokens they begin with
-    chunked_prefill: bool | None = None  # None: as vLLM finds right for the model
-    max_num_batched_tokens: int | None = Field(default=None, ge=16)  # of one engine step; None: vLLM's own
+    ref_logps: bool = True  # Compute log-probabilities of every sequence under the reference policy.
+    ref_model: PathText | None = None  # Policy that computes ref_logps. null: `model.name_or_path`.
+    ref_model_revision: str | None = None  # Revision of ref_model on the hub.
+    lora: PathText | None = None  # Directory of a PEFT adapter applied to the policy that computes ref_logps.
+    reward_model: PathText | None = None  # Reward model that fills the column `rewards`. null: the column stays empty.
+    reward_model_revision: str | None = None  # Revision of reward_model on the hub.
+    num_engines: int = Field(default=1, ge=1)  # Number of vLLM engines.
+    # [min, max] number of engines, scaled with the work; instead of num_engines.
+    concurrency: tuple[int, int] | None = None
+    tensor_parallel_size: int = Field(default=1, ge=1)  # vLLM: GPUs that share the tensors of one engine.
+    pipeline_parallel_size: int = Field(default=1, ge=1)  # vLLM: pipeline stages of one engine; GPUs only.
+    cpus_per_engine: int = Field(default=1, ge=1)  # CPUs reserved for each engine.
+    gpus_per_engine: int = Field(default=0, ge=0)  # GPUs reserved for each engine. 0: vLLM on CPUs.
+    kv_cache_gib: int = Field(default=1, ge=1)  # KV cache of an engine on CPUs, in GiB.
+    gpu_memory_utilization: float = Field(default=0.85, gt=0.0, le=1.0)  # Fraction of GPU memory that vLLM may use.
+    max_model_len: int = Field(default=4096, ge=16)  # Longest sequence of an engine, in tokens.
+    batch_groups: int = Field(default=64, ge=1)  # Groups sent to an engine in one batch.
+    prefix_caching: bool = True  # Cache shared prefixes when computing rewards.
+    chunked_prefill: bool | None = None  # vLLM's chunked prefill. null: vLLM's default for the model.
+    # Tokens in one step of an engine. null: vLLM's default.
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
 
     # Of the original pairs, before synthesis (docs/scoring.md):
     judge: JudgeConfig = JudgeConfig()
+    # Reward model that scores the original pairs before synthesis. null: none.
     pair_reward_model: PathText | None = None
     pair_reward_model_revision: str | None = None
     pair_margin: PairMarginConfig = PairMarginConfig()
@@ -127,8 +130,8 @@ class ScoringConfig(Section):
 class LevelWeights(Section):
     """Weights of the levels: the loss is `L_pref + lambda_intra * L_intra + lambda_inter * L_inter`."""
 
-    lambda_intra: float = Field(default=1.0, ge=0.0)
-    lambda_inter: float = Field(default=1.0, ge=0.0)
+    lambda_intra: float = Field(default=1.0, ge=0.0)  # Weight of L_intra. 0: not computed.
+    lambda_inter: float = Field(default=1.0, ge=0.0)  # Weight of L_inter. 0: not computed.
 
     def of(self, family: str) -> float:
         """The weight of a level family (`pref`, `intra`, `inter`)."""
@@ -143,11 +146,11 @@ class LevelWeights(Section):
 class LoraConfig(Section):
     """Adapters in place of whole weights (Hu et al. 2022); the head of a reward model is trained as a whole."""
 
-    r: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0.0)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    quantize: Literal["4bit"] | None = None  # the base model's weights, with bitsandbytes (QLoRA)
+    r: int = Field(default=16, ge=1)  # Rank of the adapters.
+    alpha: float = Field(default=32.0, gt=0.0)  # Scale of the adapters (alpha / r).
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # Dropout of the adapters' inputs.
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"  # Modules that get adapters, by name.
+    quantize: Literal["4bit"] | None = None  # Load the base model in 4 bits with bitsandbytes (QLoRA).
 
 
 class TrainConfig(Section):
@@ -155,48 +158,54 @@ class TrainConfig(Section):
 
     weights: LevelWeights = LevelWeights()
     objective: ObjectiveConfig = ObjectiveConfig()
-    beta: float = Field(default=0.1, gt=0.0)  # DPO
-    learning_rate: float = Field(default=5e-6, gt=0.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    max_grad_norm: float = Field(default=1.0, gt=0.0)
-    epochs: int = Field(default=1, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    micro_batch_size: int = Field(default=4, ge=1)  # groups on one worker at once
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    lora: LoraConfig | None = None  # None: all weights are trained
-    reference: Literal["auto", "scored", "frozen", "adapter"] = "auto"  # DPO's; auto: the cheapest there is
+    beta: float = Field(default=0.1, gt=0.0)  # DPO: beta in r(x, y) = beta * log(pi / pi_ref).
+    learning_rate: float = Field(default=5e-6, gt=0.0)  # Peak learning rate of AdamW.
+    weight_decay: float = Field(default=0.0, ge=0.0)  # Weight decay of matrices; biases and norms have none.
+    warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)  # Fraction of the steps with linear warmup.
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # Learning rate schedule after warmup.
+    max_grad_norm: float = Field(default=1.0, gt=0.0)  # Gradient norm above which gradients are clipped.
+    epochs: int = Field(default=1, ge=1)  # Passes over the training groups.
+    max_steps: int | None = Field(default=None, ge=1)  # Most optimizer steps. null: as many as `epochs` gives.
+    micro_batch_size: int = Field(default=4, ge=1)  # Groups in one micro-batch of one worker.
+    gradient_accumulation_steps: int = Field(default=1, ge=1)  # Micro-batches of one worker in an optimizer step.
+    lora: LoraConfig | None = None  # LoRA adapters (section below). null: all weights are trained.
+    # DPO: source of ref_logps. auto: scores where there are any, else the adapter switched off or a frozen copy.
+    reference: Literal["auto", "scored", "frozen", "adapter"] = "auto"
+    # `tree`: groups as prefix trees, shared tokens computed once. `padded`: one row per sequence.
     batching: Literal["tree", "padded"] = "tree"
-    attention: Attention = "auto"  # of trees; auto: flex on a GPU, parts of trees on a CPU
-    # Token budget of a row of trees; None: all of a micro-batch (with a dense mask: the longest tree's tokens).
+    attention: Attention = "auto"  # Attention for trees. auto: FlexAttention on GPUs, parts of trees on CPUs.
+    # Token budget of a row of trees. null: the whole micro-batch (dense mask: the longest tree).
     row_tokens: int | None = Field(default=None, ge=1)
-    max_sequence_tokens: int = Field(default=2048, ge=16)
-    truncate_prompt: Literal["refuse", "left"] = "refuse"  # groups above it: left out, or prompts cut on the left
-    # Micro-batches collated ahead in a thread, 0 for none; None: those of a step on a GPU, none without.
+    max_sequence_tokens: int = Field(default=2048, ge=16)  # Longest sequence, in tokens.
+    # Groups with a longer sequence: left out (`refuse`), or their prompts cut on the left (`left`).
+    truncate_prompt: Literal["refuse", "left"] = "refuse"
+    # Micro-batches collated ahead in a thread. null: those of one step on a GPU, none on a CPU.
     prefetch: int | None = Field(default=None, ge=0)
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"  # to the CPU's memory; from ZeRO-1 on, 3
-    deepspeed_config: PathText | dict[str, Any] | None = None  # a DeepSpeed JSON file (or its content) laid over ours
-    bf16: bool = False
-    gradient_checkpointing: bool = False
-    num_workers: int = Field(default=1, ge=1)
-    # Elastic: as many workers as there is room for, never more than num_workers, and never fewer than this; as many
-    # groups make a step in any case. None: num_workers or none at all.
+    zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO stage.
+    # What ZeRO moves to CPU memory. `optimizer` needs ZeRO 1 or higher, `optimizer+parameters` ZeRO 3.
+    offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"
+    # DeepSpeed settings (a JSON file or its content) merged over ours.
+    deepspeed_config: PathText | dict[str, Any] | None = None
+    bf16: bool = False  # Train in bfloat16.
+    gradient_checkpointing: bool = False  # Recompute activations in the backward pass to save memory.
+    num_workers: int = Field(default=1, ge=1)  # Training workers (ranks).
+    # Elastic training: fewest workers to run with; the groups per step stay the same. null: not elastic.
     min_workers: int | None = Field(default=None, ge=1)
-    worker_wait_seconds: float = Field(default=600.0, gt=0.0)  # elastic: how long to wait for the fewest, then give up
-    cpus_per_worker: float = Field(default=1.0, gt=0.0)
-    gpus_per_worker: float = Field(default=0.0, ge=0.0)
-    # Where curves go, beside metrics.jsonl; wandb and mlflow must be installed.
+    # Elastic training: how long to wait for min_workers before giving up.
+    worker_wait_seconds: float = Field(default=600.0, gt=0.0)
+    cpus_per_worker: float = Field(default=1.0, gt=0.0)  # CPUs reserved for each worker.
+    gpus_per_worker: float = Field(default=0.0, ge=0.0)  # GPUs reserved for each worker. 0: training on CPUs.
+    # Metric loggers besides metrics.jsonl; wandb and mlflow must be installed.
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    eval_every_steps: int = Field(default=50, ge=1)
-    checkpoint_every_steps: int = Field(default=50, ge=1)
-    checkpoints_to_keep: int = Field(default=2, ge=1)
-    best_by: Literal["pref_accuracy", "eval_loss"] | None = "pref_accuracy"  # what `best/` is chosen by, held out
-    # Where checkpoints are there and none can be used: `restart` keeps them beside and begins at step 0.
+    eval_every_steps: int = Field(default=50, ge=1)  # Steps between evaluations on the held-out groups.
+    checkpoint_every_steps: int = Field(default=50, ge=1)  # Steps between checkpoints.
+    checkpoints_to_keep: int = Field(default=2, ge=1)  # Newest checkpoints to keep.
+    # Held-out metric that selects the model in `best/`. null: no such model.
+    best_by: Literal["pref_accuracy", "eval_loss"] | None = "pref_accuracy"
+    # If no checkpoint can be used: stop, or move them aside and restart at step 0.
     on_unusable_checkpoint: Literal["stop", "restart"] = "stop"
-    max_failures: int = Field(default=1, ge=0)  # restarts after a worker dies; a non-finite loss never restarts
-    seed: int = 0
+    max_failures: int = Field(default=1, ge=0)  # Restarts after a worker dies. A non-finite loss never restarts.
+    seed: int = 0  # Seed of the order of groups, of dropout and of a new reward head.
 
     @property
     def fewest_workers(self) -> int:
@@ -247,7 +256,8 @@ class TrainConfig(Section):
 class ClusterConfig(Section):
     """Where Ray runs. Without an address, a private single-machine cluster is started and stopped."""
 
-    address: str | None = None  # None: this machine; `auto`: the cluster this process is on; else host:port
-    num_cpus: int | None = Field(default=None, ge=1)  # logical CPUs of a private cluster; None: as many as there are
-    synthesis_workers: int | None = Field(default=None, ge=1)  # None: as many as there are CPUs
-    wait_minutes: float = Field(default=30.0, gt=0.0)  # for a node, where none is left that has room for one worker
+    # Ray cluster. null: a private one on this machine; `auto`: the one this process runs on; else host:port.
+    address: str | None = None
+    num_cpus: int | None = Field(default=None, ge=1)  # Logical CPUs of a private cluster. null: those of the machine.
+    synthesis_workers: int | None = Field(default=None, ge=1)  # Processes that synthesize. null: one per CPU.
+    wait_minutes: float = Field(default=30.0, gt=0.0)  # How long to wait for a node with room for a worker.

@@ -19,27 +19,30 @@ _DEFAULT_RANGE = (0.1, 2.0)
 class TuneConfig(Section):
     """A Ray Tune search over values of the training (docs/tuning.md)."""
 
-    method: Method = "rm"
-    # Dotted config name -> dimension, as in train.learning_rate: {loguniform: [1e-6, 1e-4]}. Empty: the loss weights.
+    method: Method = "rm"  # What is trained in the trials.
+    # Dotted config name to dimension, as in `train.learning_rate: {loguniform: [1e-6, 1e-4]}`. Empty: the loss weights.
     space: dict[str, Dimension] = Field(default_factory=dict)
-    search: Literal["random", "optuna"] = "random"
-    multi_objective: bool = False  # optuna: pref accuracy against multi-instruction accuracy, in place of their mean
+    search: Literal["random", "optuna"] = "random"  # How values are drawn.
+    # Optuna: optimize pref and multi-instruction accuracy as two objectives, not as one mean.
+    multi_objective: bool = False
+    # How trials are stopped early (ASHA) or changed while they run (PBT).
     scheduler: Literal["asha", "pbt", "none"] = "asha"
-    # In all; None: each point of the grid once; without a grid 4, or all that differ where they are fewer.
+    # Number of trials. null: every grid point once; without a grid at most 4.
     num_trials: int | None = Field(default=None, ge=1)
-    max_concurrent_trials: int | None = Field(default=None, ge=1)  # at most; None: as many as the cluster holds
-    max_steps: int = Field(default=50, ge=1)  # of one trial
-    eval_every_steps: int = Field(default=10, ge=1)
-    grace_period_steps: int = Field(default=10, ge=1)  # ASHA stops no trial before
-    perturb_every_steps: int = Field(default=10, ge=1)  # PBT: steps between two looks at the population
-    checkpoint_every_steps: int | None = Field(default=None, ge=1)  # of one trial; None: at every evaluation
-    # The weighted mean of these level accuracies is maximised.
+    # Most trials at a time. null: as many as the cluster holds.
+    max_concurrent_trials: int | None = Field(default=None, ge=1)
+    max_steps: int = Field(default=50, ge=1)  # Optimizer steps of a trial.
+    eval_every_steps: int = Field(default=10, ge=1)  # Steps between evaluations of a trial.
+    grace_period_steps: int = Field(default=10, ge=1)  # ASHA: steps before a trial may be stopped.
+    perturb_every_steps: int = Field(default=10, ge=1)  # PBT: steps between changes of the population.
+    # Steps between checkpoints of a trial. null: at every evaluation.
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    # Weights of the level accuracies whose mean is maximized.
     objective: dict[str, float] = Field(default={"pref": 1.0, "intra": 0.5, "inter": 0.5})
-    seed: int = 0
-    # Earlier names of three dimensions, drawn log-uniformly; not beside `space`.
-    lambda_intra: tuple[float, float] | None = None
-    lambda_inter: tuple[float, float] | None = None
-    beta: tuple[float, float] | None = None  # DPO only
+    seed: int = 0  # Seed of the search.
+    lambda_intra: tuple[float, float] | None = None  # Older form of `space`: [low, high] of lambda_intra, log-uniform.
+    lambda_inter: tuple[float, float] | None = None  # Older form of `space`: [low, high] of lambda_inter, log-uniform.
+    beta: tuple[float, float] | None = None  # Older form of `space`: [low, high] of beta, log-uniform; DPO only.
 
     @property
     def dimensions(self) -> dict[str, Dimension]:

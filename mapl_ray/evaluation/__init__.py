@@ -1,4 +1,4 @@
-"""Measures of trained models on held-out relation groups (METHOD.md, "What to measure")."""
+"""Measures of trained models on held-out relation groups (docs/method.md, "What is measured")."""
 
 from mapl_ray.evaluation.bootstrap import Estimate
 from mapl_ray.evaluation.format import format_percent, format_points

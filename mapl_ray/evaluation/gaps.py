@@ -1,6 +1,6 @@
 """Distributions of the gap r(., chosen) - r(., rejected) under x, x+ and x-, as histograms.
 
-A model that reads instructions widens the gap under x+ and narrows it under x- (METHOD.md, L_inter).
+A model that reads instructions widens the gap under x+ and narrows it under x- (docs/method.md, L_inter).
 """
 
 from __future__ import annotations

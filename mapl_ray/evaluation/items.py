@@ -76,7 +76,7 @@ def prompt_text(group: RelationGroup) -> str:
 
 
 def relation_margins(groups: Sequence[RelationGroup], rewards: Rewards, model: str) -> FloatArray:
-    """Signed sums of rewards [R]: over preferred minus over dispreferred sequences (METHOD.md, "One form").
+    """Signed sums of rewards [R]: over preferred minus over dispreferred sequences (docs/method.md).
 
     Raises `RunError` where the rewards do not fit the groups or are not finite; `model` names them in messages.
     """

@@ -1,4 +1,4 @@
-"""Accuracy per level: the share of relations whose signed sum of rewards is above 0 (METHOD.md, "What to measure")."""
+"""Accuracy per level: the share of relations whose signed sum of rewards is above 0 (docs/method.md)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def relation_loss(
     beta: float = 1.0,
     mean_logps_S: torch.Tensor | None = None,
 ) -> LossOutput:
-    """sum over levels of weight * sum(-log sigma(margin)) / count (METHOD.md, "The objectives"), or a variant of it.
+    """sum over levels of weight * sum(-log sigma(margin)) / count (docs/method.md), or a variant of it.
 
     L_pref is Bradley-Terry (or DPO's loss, Rafailov et al. 2023, equation 7), L_intra is Rc-BT's (Cai et al. 2025),
     L_inter the gap of gaps. The variants are in `terms`; the terms beside the relations' own (NLL, centring) are means

@@ -1,6 +1,6 @@
 """Draw one contrast: instructions of the same functions G1 with two argument sets, for a pair of texts.
 
-`plus` is written for the chosen response, `minus` for the rejected one (METHOD.md, "The two datasets"):
+`plus` is written for the chosen response, `minus` for the rejected one (docs/method.md, "The two data sets"):
 (all) the winner satisfies every instruction and the loser violates at least one;
 (any) the winner satisfies at least one instruction and the loser violates every one.
 

@@ -1,4 +1,4 @@
-"""Groups as plain tables: the intra and inter data sets of METHOD.md, and rows that TRL and OpenRLHF take."""
+"""Groups as plain tables: the intra and inter data sets of docs/method.md, and rows that TRL and OpenRLHF take."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from mapl_ray.synthesis.join import last_user_turn
 
 
 def verify_group(group: RelationGroup, condition: Condition | None = None) -> list[str]:
-    """What is wrong with the group; empty where all is as METHOD.md says.
+    """What is wrong with the group; empty where all is as docs/method.md says.
 
     `condition` is `all` or `any`; None takes either, one for the whole group.
     """
@@ -96,7 +96,7 @@ def _holds(group: RelationGroup, relation: Relation, condition: Condition) -> bo
         return _intra(preferred, dispreferred, condition)
     if len(preferred) != 2 or len(dispreferred) != 2:
         return False
-    # METHOD.md: widening (x+,c) (x,r) over (x+,r) (x,c); narrowing (x,c) (x-,r) over (x,r) (x-,c).
+    # docs/method.md: widening (x+,c) (x,r) over (x+,r) (x,c); narrowing (x,c) (x-,r) over (x,r) (x-,c).
     widening = relation.level is Level.INTER_WIDENING
     winner, loser = (preferred[0], dispreferred[0]) if widening else (preferred[1], dispreferred[1])
     best = 0 if widening else 1

@@ -1,0 +1,60 @@
+"""MAPL's data in TRL's `DPOTrainer` and `RewardTrainer`.
+
+    python examples/trl_trainers.py [MODEL]
+
+TRL trains on rows of one prompt with a chosen and a rejected response. Of MAPL's data that covers L_pref, and the two
+instructed prompts as further pairs: under x+ the chosen response stays chosen, under x- the two are exchanged.
+
+It can't express what relates two prompts:
+
+* L_intra, one response under two prompts: there is no row for it.
+* L_inter, the gap under an instructed prompt against the gap under the original one: TRL sees both as pairs of their
+  own, not their difference.
+* The weights lambda_intra and lambda_inter. Sampling the rows by their column `kind` comes closest.
+
+It also computes every sequence by itself; groups share their prefixes (docs/training.md). `MaplTrainer` does both.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from datasets import Dataset
+from groups import groups, pairs
+from tiny import tiny_model
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
+
+import mapl_ray
+
+
+def main(model_path: str | None = None, steps: int = 4) -> dict[str, float]:
+    """The training loss of either trainer."""
+    rows = Dataset.from_list([row for group in groups(pairs()) for row in mapl_ray.export_rows(group, "trl")])
+    losses = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = model_path or tiny_model(Path(folder))
+        tokenizer = mapl_ray.load_tokenizer(path)
+        for name in ("dpo", "reward"):
+            options = {
+                "output_dir": f"{folder}/{name}",
+                "max_steps": steps,
+                "per_device_train_batch_size": 4,
+                "max_length": 1024,
+                "use_cpu": model_path is None,
+                "bf16": model_path is not None,
+                "report_to": "none",
+            }
+            if name == "dpo":
+                policy = mapl_ray.load_policy(path, "float32")
+                trainer = DPOTrainer(policy, args=DPOConfig(**options), train_dataset=rows, processing_class=tokenizer)
+            else:
+                model = mapl_ray.load_reward_model(path, "float32", seed=0)
+                trainer = RewardTrainer(
+                    model, args=RewardConfig(**options), train_dataset=rows, processing_class=tokenizer
+                )
+            losses[name] = trainer.train().training_loss
+    return losses
+
+
+if __name__ == "__main__":
+    print(main(*sys.argv[1:2]))
