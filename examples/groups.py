@@ -10,13 +10,10 @@ from datasets import Dataset
 import mapl_ray
 
 
-def pairs() -> Dataset:
+def pairs(limit: int | None = None) -> Dataset:
     """The sample that ships with the package; any data set of preference pairs does, from a hub or from files."""
-    rows = (
-        pair.to_row()
-        for pair in mapl_ray.read_pairs(mapl_ray.DataConfig())
-        if isinstance(pair, mapl_ray.PreferencePair)
-    )
+    found = mapl_ray.read_pairs(mapl_ray.DataConfig(limit=limit))
+    rows = (pair.to_row() for pair in found if isinstance(pair, mapl_ray.PreferencePair))
     return Dataset.from_list([{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows])
 
 
@@ -36,14 +33,10 @@ def main() -> Dataset:
     made = list(groups(pairs()))
     for index, prompt in enumerate(made[0].prompts):
         print(f"prompt {index}: {prompt[-1].content}")
+    cells = [f"(prompt {cell.prompt}, response {cell.response})" for cell in made[0].sequences]
     for relation in made[0].relations:
-        cells = made[0].sequences
-        sides = (relation.preferred, relation.dispreferred)
-        print(
-            relation.level,
-            *("; ".join(f"(prompt {cells[i].prompt}, response {cells[i].response})" for i in side) for side in sides),
-            sep=" | ",
-        )
+        preferred, dispreferred = ([cells[i] for i in side] for side in (relation.preferred, relation.dispreferred))
+        print(f"{relation.level}: {' + '.join(preferred)} over {' + '.join(dispreferred)}")
     return mapl_ray.groups_dataset(made)
 
 

@@ -17,7 +17,7 @@ import mapl_ray
 
 def main(model_path: str | None = None, method: mapl_ray.Method = "dpo", steps: int = 8) -> dict[str, float]:
     """The metrics of the held-out groups."""
-    dataset = mapl_ray.groups_dataset(groups(pairs())).train_test_split(test_size=0.1, seed=0)
+    dataset = mapl_ray.groups_dataset(groups(pairs(limit=40))).train_test_split(test_size=0.1, seed=0)
     config = mapl_ray.TrainConfig(beta=0.1, weights=mapl_ray.LevelWeights(lambda_intra=0.5, lambda_inter=0.5))
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(

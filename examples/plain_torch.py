@@ -25,7 +25,7 @@ def main(model_path: str | None = None, steps: int = 10) -> list[float]:
     objective = mapl_ray.Objective.of(mapl_ray.TrainConfig(), "rm")
     optimizer = torch.optim.AdamW(scores.parameters(), lr=1e-3)
 
-    encoded = (mapl_ray.encode_group(group, tokenizer, max_sequence_tokens=1024) for group in groups(pairs()))
+    encoded = (mapl_ray.encode_group(group, tokenizer, max_sequence_tokens=1024) for group in groups(pairs(limit=40)))
     usable = [group for group in encoded if isinstance(group, mapl_ray.EncodedGroup)]
     losses = []
     for step in range(steps):

@@ -29,7 +29,7 @@ import mapl_ray
 
 def main(model_path: str | None = None, steps: int = 4) -> dict[str, float]:
     """The training loss of either trainer."""
-    rows = Dataset.from_list([row for group in groups(pairs()) for row in mapl_ray.export_rows(group, "trl")])
+    rows = Dataset.from_list([row for group in groups(pairs(limit=20)) for row in mapl_ray.export_rows(group, "trl")])
     losses = {}
     with tempfile.TemporaryDirectory() as folder:
         path = model_path or tiny_model(Path(folder))
@@ -38,7 +38,7 @@ def main(model_path: str | None = None, steps: int = 4) -> dict[str, float]:
             options = {
                 "output_dir": f"{folder}/{name}",
                 "max_steps": steps,
-                "per_device_train_batch_size": 4,
+                "per_device_train_batch_size": 2,
                 "max_length": 1024,
                 "use_cpu": model_path is None,
                 "bf16": model_path is not None,
