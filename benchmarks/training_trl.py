@@ -1,4 +1,4 @@
-"""TRL's trainers on the same groups, told as pairs."""
+"""TRL's trainers on the same groups, given as pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def trl_rows(groups: list[RelationGroup], method: str, levels: tuple[str, ...]) 
 
     Its reward trainer takes conversations, so intra pairs are what they are. Its DPO wants one prompt for both sides,
     so it gets intra's four sequences paired by prompt instead: as much work, another loss. A relation of four sequences
-    (inter) can't be told to either; its sequences go in as two pairs, one a prompt: as much work, another loss.
+    (inter) can't be expressed in either; its sequences go in as two pairs, one per prompt: as much work, another loss.
     """
     rows = []
     for group in groups:
@@ -81,7 +81,7 @@ def against_trl(
     theirs = Measured(names[1], 0, 0)
 
     class Turns(TrainerCallback):  # a subclass, for Trainer calls no other
-        """The first step warms up, the second tells the memory, the others the time; ours come in between."""
+        """The first step warms up, the second measures the memory, the others the time; ours come in between."""
 
         stack = contextlib.ExitStack()
 

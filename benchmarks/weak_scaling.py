@@ -87,7 +87,7 @@ def report(found: dict[str, list[float]], pairs: int) -> str:
     """The table, medians with their range."""
     rounds, cores = len(found["efficiency"]), len(os.sched_getaffinity(0))
 
-    def told(name: str, digits: int) -> str:
+    def cell(name: str, digits: int) -> str:
         values = found[name]
         return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
@@ -95,9 +95,9 @@ def report(found: dict[str, list[float]], pairs: int) -> str:
     lines += ["| | pairs | pairs/s | of pure, a core |", "|---|---|---|---|"]
     ways = (("1", "1 raylet", pairs // 2), ("2", "2 raylets", pairs), ("two processes", "two plain processes", pairs))
     for name, shown, number in ways:
-        lines.append(f"| {shown} | {number} | {told(f'{name}, rate', 0)} | {told(f'{name}, share', 2)} |")
-    lines.append(f"\nWeak scaling from one raylet to two: {told('efficiency', 2)}")
-    lines.append(f"Two plain processes, over twice one: {told('of two processes', 2)}")
+        lines.append(f"| {shown} | {number} | {cell(f'{name}, rate', 0)} | {cell(f'{name}, share', 2)} |")
+    lines.append(f"\nWeak scaling from one raylet to two: {cell('efficiency', 2)}")
+    lines.append(f"Two plain processes, over twice one: {cell('of two processes', 2)}")
     return "\n".join([*lines, f"\n{_LIMITS.format(cores=cores)}"])
 
 

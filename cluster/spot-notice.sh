@@ -1,5 +1,5 @@
 #!/bin/sh
-# Waits for AWS's notice that this spot machine will be taken away in two minutes, tells Ray once, and ends.
+# Waits for AWS's notice that this spot machine will be taken away in two minutes, notifies Ray once, and exits.
 # Wants `ray` on the PATH, and RAY_ADDRESS.
 metadata="${METADATA_URL:-http://169.254.169.254}/latest"
 while sleep "${METADATA_SECONDS:-5}"; do

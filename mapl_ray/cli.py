@@ -26,7 +26,7 @@ STAGES = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; never a bare traceback for what a user can mend."""
+    """Run one command and return its exit code; never a bare traceback for a user's mistake."""
     args = _arguments(argv)
     try:
         return int(args.run(args))
@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if (told := no_space(error)) is None:
+        if (message := no_space(error)) is None:
             raise
-        return _say(f"failed: {told}", 1)
+        return _say(f"failed: {message}", 1)
 
 
 def _say(text: str, code: int) -> int:

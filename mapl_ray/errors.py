@@ -22,13 +22,13 @@ class RunError(Exception):
 
 
 def no_space(error: BaseException, folder: Path | None = None) -> str | None:
-    """What to tell where `error` came of a full disk or quota; None where it did not.
+    """The message for an `error` caused by a full disk or quota; None for any other error.
 
     Some libraries say of a write that failed only that it did: then `folder`, where it was, is asked what room it has.
     """
-    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    told = told or any(words in str(error) for words in _FULL)
-    if not told and (folder is None or shutil.disk_usage(folder).free >= _NEARLY_NOTHING):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = full or any(words in str(error) for words in _FULL)
+    if not full and (folder is None or shutil.disk_usage(folder).free >= _NEARLY_NOTHING):
         return None
     where = getattr(error, "filename", None) or folder
     return (

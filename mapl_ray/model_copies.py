@@ -108,5 +108,5 @@ def _copy(file: RemoteFile, target: Path, uri: str) -> None:
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{uri}: copying {target.name} to {target.parent} stopped ({first_line(error)}).") from error
     if size != file.size:
-        raise RunError(f"{uri}: {target.name} has {size} bytes where {file.size} were told; was it changed meanwhile?")
+        raise RunError(f"{uri}: {target.name} has {size} bytes, expected {file.size}. Was it changed during the copy?")
     aside.replace(target)

@@ -29,7 +29,7 @@ def state_bytes(parameters: float, zero_stage: int, num_workers: int, *, bf16: b
 
 
 def parameter_count(config: RunConfig) -> tuple[float, str] | None:
-    """Number of parameters and where it comes from; None where nothing tells."""
+    """Number of parameters and where it comes from; None where it is unknown."""
     name = config.model.name_or_path
     if name == "tiny":
         return float(config.model.tiny.most_parameters), "at most, from model.tiny"

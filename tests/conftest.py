@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real preference data; tests that need it are skipped, with a word, where it is missing."""
+    """The folder of real preference data; tests that need it are skipped, with a message, where it is missing."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real preference data at {SHARED_DATA}")
     return SHARED_DATA

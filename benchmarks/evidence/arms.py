@@ -8,7 +8,7 @@ from typing import Literal
 
 from mapl_ray.config import LevelWeights, Method, SynthesisConfig
 
-# Features that stand at the beginning or end of a text, or that one token tells: what so small a model can see.
+# Features that stand at the beginning or end of a text, or that one token shows: what so small a model can see.
 FUNCTIONS = ("first_word", "colon_use", "comma_use", "quotation_mark_use", "digit_use", "list_use")
 # Never trained on: what is learned of the others may carry over, or not.
 UNSEEN_FUNCTIONS = ("include_word", "forbid_word")

@@ -70,7 +70,7 @@ def _functions(summary: Mapping[str, Any]) -> str:
     worst, best = ranked[0], ranked[-1]
     return (
         f"**Functions differ.** Best is `{best}` at {format_percent(of[best])}, worst `{worst}` at "
-        f"{format_percent(of[worst])}. Whether a mark, a digit or a list occurs can be told from a token or two; "
+        f"{format_percent(of[worst])}. Whether a mark, a digit or a list occurs can be seen from a token or two; "
         "`first_word` has to find the same word in prompt and answer. Features that few pairs differ in have few "
         "relations to learn from, and wide intervals."
     )
@@ -89,7 +89,7 @@ def _phrasings(summary: Mapping[str, Any], main: str) -> str:
 def _unseen_functions(summary: Mapping[str, Any], unseen: str) -> str:
     found = summary["sets"][unseen]["models"]["mapl"]["levels"]["intra"]["accuracy"]
     names = ", ".join(f"`{name}`" for name in summary["unseen_functions"])
-    chance = ", which can't be told from chance" if _holds_chance(found) else ""
+    chance = ", which is not distinguishable from chance" if _holds_chance(found) else ""
     return (
         f"**New functions.** On {names}, which no training group has, MAPL reaches {format_percent(found)}{chance}. "
         "What is learned here is a handful of functions, not the following of instructions in general: that takes a "
@@ -99,13 +99,13 @@ def _unseen_functions(summary: Mapping[str, Any], unseen: str) -> str:
 
 def _by_heart(summary: Mapping[str, Any]) -> str:
     last = summary["arms"]["mapl"]["curve"][-1]
-    told = ", ".join(
+    parts = ", ".join(
         f"{level} {_two(last, f'rewards/accuracies/{level}')}"
         for level in ("pref", "intra", "inter")
         if f"rewards/accuracies/{level}" in last
     )
     return (
-        f"**Learned by heart.** In the last stretch of training MAPL is right in (training and held out): {told}. The "
+        f"**Learned by heart.** In the last stretch of training MAPL is right in (training and held out): {parts}. The "
         "same pairs come back several times, with new instructions and the same preference."
     )
 
@@ -140,8 +140,8 @@ def _layouts(summary: Mapping[str, Any], main: str) -> str:
     return (
         f"**`grid` and `independent`.** At equal steps `independent` differs from MAPL's grid by "
         f"{format_points(found['intra']['accuracy'])} points of intra and {format_points(found['pref']['accuracy'])} "
-        f"of pref, for {tokens:.1f} times the tokens and {seconds:.1f} times the seconds: it draws instructions for "
-        "every relation anew, where the grid uses the same ones for all. At equal tokens they were not compared."
+        f"of pref, for {tokens:.1f} times the tokens and {seconds:.1f} times the seconds: it draws "
+        "new instructions for every relation, where the grid uses the same ones for all. At equal tokens they were not compared."
     )
 
 
@@ -157,7 +157,7 @@ def _dpo(summary: Mapping[str, Any], main: str) -> str:
         f"out; its pref differs from plain DPO's by {format_points(pref['accuracy'])} points "
         f"(p {pref['p_value']:.2f}), an interval far wider than the point that is allowed."
     )
-    return text + (f" Not told from chance: {', '.join(chance)}." if chance else "")
+    return text + (f" Not distinguishable from chance: {', '.join(chance)}." if chance else "")
 
 
 def _two(row: Mapping[str, float], name: str) -> str:

@@ -1,6 +1,6 @@
 """A small Llama and its word-level tokenizer, made from the training pairs' own texts.
 
-What is told apart by words stays apart in tokens: a word has the same ids wherever it stands (no ids of its own after a
+Different words stay different in tokens: a word has the same ids wherever it stands (no ids of its own after a
 space, before a mark or in quotation marks), every punctuation mark, digit and line break is a token. Case is dropped:
 none of the experiment's instructions is about it.
 """

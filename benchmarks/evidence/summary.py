@@ -1,4 +1,4 @@
-"""Everything the document tells, as one JSON-able value made from the finished runs."""
+"""Everything the document reports, as one JSON-able value made from the finished runs."""
 
 from __future__ import annotations
 

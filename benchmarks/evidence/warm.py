@@ -1,6 +1,6 @@
 """The warm start that all arms share: language modelling of prompts with instructions and responses that satisfy them.
 
-The model learns the words; nothing tells it that a response might not do what its prompt asks.
+The model learns the words; nothing shows it that a response might not do what its prompt asks.
 """
 
 from __future__ import annotations

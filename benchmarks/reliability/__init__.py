@@ -1,1 +1,1 @@
-"""The table of faults: each is done to the real system, and what came of it is measured. See `__main__.py`."""
+"""The table of faults: each is done to the real system, and the outcome is measured. See `__main__.py`."""

@@ -1,4 +1,4 @@
-"""Every fault that the system promises to survive, done to it for real, and the page that tells what came of it.
+"""Every fault that the system promises to survive, done to it for real, and the page that reports the outcome.
 
     python -m benchmarks.reliability --output docs/reliability.md
     python -m benchmarks.reliability --output docs/reliability.md --only driver-synthesis --rounds 5

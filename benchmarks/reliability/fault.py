@@ -1,4 +1,4 @@
-"""What a row of the table is: a fault, how it is done, and what came of it."""
+"""What a row of the table is: a fault, how it is done, and its outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outcome:
     seconds: list[float] = field(default_factory=list)  # of recovery, one a round
     checks: dict[str, bool] = field(default_factory=dict)  # sentence -> whether it was so in every round
     lost: str = ""  # with the numbers that were measured
-    message: str = ""  # what the user saw, the last time; empty where the run mended itself
+    message: str = ""  # what the user saw, the last time; empty where the run recovered by itself
 
     def check(self, sentence: str, holds: bool) -> None:
         """One more observation; a sentence that failed once has failed."""
@@ -50,7 +50,7 @@ def nothing_missing() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One row. The texts are told as they are in the page; what is measured comes from `measure`."""
+    """One row. The texts are those of the page; what is measured comes from `measure`."""
 
     name: str  # of `--only`
     of_issue: str  # the kind of fault, in the words of the promise (`registry.PROMISED`)

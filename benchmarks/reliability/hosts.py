@@ -49,7 +49,7 @@ class Cluster:
         return max(found, key=lambda one: len(one[1]))
 
     def drain(self, node: Any, seconds: int) -> str:
-        """Tell Ray that the node will be taken away so soon; what Ray says."""
+        """Notify Ray that the node will be taken away so soon; what Ray says."""
         words = ["drain-node", "--address", self.address, "--node-id", node.node_id]
         words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the provider wants it back"]
         command = [sys.executable, "-m", "ray.scripts.scripts", *words, "--deadline-remaining-seconds", str(seconds)]

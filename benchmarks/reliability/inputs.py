@@ -102,7 +102,7 @@ FAULTS = (
         happens="the line is left out, all others are used",
         user=(
             "The count of rejected rows. `pairs/train/rejected-*.jsonl` holds the line's number and the reason below; "
-            "mend the line and give the same command to have it too."
+            "fix the line and give the same command to have it too."
         ),
         recovery="from the start of the command to its end, all data made",
         rounds=1,

@@ -84,7 +84,7 @@ def in_scoring(scene: Scene) -> Outcome:
 
 
 def in_synthesis(scene: Scene) -> Outcome:
-    """A function of the user's own kills its process on one text; then the text is mended."""
+    """A function of the user's own kills its process on one text; then the text is fixed."""
     outcome, folder = Outcome(), scene.folder
     lines = source(scene, FEW).read_text(encoding="utf-8").splitlines()
     bad = json.loads(lines[FEW // 2])
@@ -105,7 +105,7 @@ def in_synthesis(scene: Scene) -> Outcome:
     code = start(words, folder).finish(300)
     outcome.check("without what kills, the command ends with exit code 0", code == 0)
     compare_data(outcome, undisturbed_synthesis(scene, FEW, FEW_A_SHARD), folder / "run", "pairs", "groups")
-    outcome.lost = "the run, until the row or the function is mended; finished parts are kept"
+    outcome.lost = "the run, until the row or the function is fixed; finished parts are kept"
     return outcome
 
 
@@ -136,7 +136,7 @@ FAULTS = (
             "The count of rejected groups; `scored/*/rejected-*.jsonl` names the group with the reason below. An "
             "engine is lost at every halving and at two more tries."
         ),
-        recovery="from the start of the command to its end, engines started anew in between",
+        recovery="from the start of the command to its end, engines restarted in between",
         rounds=1,
         limit_seconds=900,
         measure=in_scoring,
@@ -146,7 +146,7 @@ FAULTS = (
         of_issue="poison row",
         title="A pair that kills its synthesis worker at every try",
         happens="the run ends after a few tries; no function of the project's own does this, a user's own may",
-        user="The sentence below, and exit code 1. Mend the function or the row, and give the same command again.",
+        user="The sentence below, and exit code 1. Fix the function or the row, and give the same command again.",
         recovery="from the start of the command to its end",
         rounds=1,
         limit_seconds=600,

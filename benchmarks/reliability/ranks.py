@@ -43,7 +43,7 @@ def in_mid_checkpoint(scene: Scene) -> Outcome:
         return wait_until(lambda: any(folder.glob(f"writing-{checkpoint_path(folder, step).name}-*")), command)
 
     def after(outcome: Outcome) -> None:
-        outcome.check("the checkpoint at hand was not whole yet", not killed_in[-1].exists())
+        outcome.check("the checkpoint in progress was not whole yet", not killed_in[-1].exists())
 
     return _killed(scene, moment, after)
 
@@ -69,8 +69,8 @@ def _killed(
         lost.append(at - resumed_step(run))
         compare_weights(outcome, there, run)
     outcome.check("at most one checkpoint interval of steps is done again", max(lost) <= INTERVAL)
-    told = ", ".join(map(str, points))
-    outcome.lost = f"at most {max(lost)} of {STEPS} steps (a checkpoint every {INTERVAL}); killed after {told}"
+    points_text = ", ".join(map(str, points))
+    outcome.lost = f"at most {max(lost)} of {STEPS} steps (a checkpoint every {INTERVAL}); killed after {points_text}"
     return outcome
 
 

@@ -31,8 +31,8 @@ def measure(fault: Fault, rounds: int | None, shared: Path, data: str) -> dict[s
     if reason := fault.missing():
         return {**row, "holds": None, "not_run": reason}
     with tempfile.TemporaryDirectory(prefix="mapl-fault-") as folder:
-        told = Path(folder) / "outcome.json"
-        words = [fault.name, str(rounds), folder, str(shared), data, str(told)]
+        outcome_file = Path(folder) / "outcome.json"
+        words = [fault.name, str(rounds), folder, str(shared), data, str(outcome_file)]
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.reliability.runner", *words])
         limit = FIXED_SECONDS + rounds * fault.limit_seconds
         try:
@@ -42,7 +42,7 @@ def measure(fault: Fault, rounds: int | None, shared: Path, data: str) -> dict[s
         finally:
             _end(process, Path(folder).resolve())
         if code == 0:
-            outcome = Outcome(**json.loads(told.read_text(encoding="utf-8")))
+            outcome = Outcome(**json.loads(outcome_file.read_text(encoding="utf-8")))
         else:
             outcome = Outcome(message="")
             why = f"came to no end within {limit:.0f} s" if code is None else "broke off; its output says where"
@@ -70,7 +70,7 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
         kill(member)
 
 
-def main(name: str, rounds: str, folder: str, shared: str, data: str, told: str) -> None:
+def main(name: str, rounds: str, folder: str, shared: str, data: str, outcome_file: str) -> None:
     """In the process of its own."""
     from benchmarks.reliability.registry import FAULTS
 
@@ -78,7 +78,7 @@ def main(name: str, rounds: str, folder: str, shared: str, data: str, told: str)
     place.mkdir()
     scene = Scene(place, Path(shared), data, int(rounds), random.Random(name))
     outcome = FAULTS[name].measure(scene)
-    Path(told).write_text(json.dumps(outcome.to_json()), encoding="utf-8")
+    Path(outcome_file).write_text(json.dumps(outcome.to_json()), encoding="utf-8")
     for log in () if outcome.holds else sorted(place.rglob("log")):
         if log.is_file():
             print(f"--- {log}\n{log.read_text(encoding='utf-8', errors='replace')[-6000:]}", flush=True)

@@ -1,4 +1,4 @@
-"""The runs that faults happen to, and the undisturbed ones that they are held against."""
+"""The runs that faults happen to, and the undisturbed ones that they are compared with."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def batches(run: Path) -> int:
 
 
 def steps_done(run: Path) -> int:
-    """Of the training at hand; 0 where it has written none."""
+    """Of the current training; 0 where it has written none."""
     try:
         lines = (run / "rm" / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
         return int(json.loads(lines[-1])["step"]) if lines else 0

@@ -82,7 +82,7 @@ def collate(
     pad_to_multiple_of: int = 1,
     row_tokens: int | None = None,
 ) -> Batch:
-    """Put groups into one batch: as trees, several a row (`tree`), or a row a sequence (`padded`, on the right).
+    """Put groups into one batch: as trees, several per row (`tree`), or one row per sequence (`padded`, on the right).
 
     Both give the same sequences in the same order, groups one after another, whatever shares a row.
 

@@ -83,7 +83,7 @@ class RunConfig(Section):
         return path
 
     def training(self, method: Method) -> TrainConfig:
-        """The `train` section with the method's own values laid over it. Refuses options of the other method."""
+        """The `train` section overridden by the method's own values. Refuses options of the other method."""
         merged = self.train.model_dump(exclude_defaults=True)  # messages show what was set
         _merge(merged, self.rm if method == "rm" else self.dpo)
         return TrainConfig.model_validate(merged, context={"method": method})

@@ -1,4 +1,4 @@
-"""Names and values of a search's space, held against the config models before anything starts."""
+"""Names and values of a search's space, checked with the config models before anything starts."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def train_elastically(
     Args:
         resources: of one worker, as Ray names them.
         attempt: called with its number and that of its workers; raises `TrainingFailedError` where one is lost.
-        ended: whether there is nothing more to do: trained, or told to stop.
-        grow: a file that tells the workers to leave after their next checkpoint.
+        ended: whether there is nothing more to do: trained, or asked to stop.
+        grow: a file that asks the workers to leave after their next checkpoint.
         running: a file that the workers make once they run.
 
     Raises the last attempt's error when more than `max_failures` in a row brought no new checkpoint, `RunError` where

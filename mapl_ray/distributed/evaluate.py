@@ -173,7 +173,7 @@ def _reference(config: RunConfig) -> Checkpoint:
         path, revision = split_revision(named)
     elif config.scoring.lora is not None:
         raise UserError(
-            "scoring.lora is laid over the reference, and no whole model: name one in evaluation.reference."
+            "scoring.lora is applied to the reference and is not a whole model: name one in evaluation.reference."
         )
     elif config.scoring.ref_model is not None:
         path, revision = config.scoring.ref_model, config.scoring.ref_model_revision

@@ -72,7 +72,7 @@ def _host(url: str) -> str:
 def on_this_machine(client: JobSubmissionClient, url: str) -> bool:
     """Whether the cluster's head runs here and sees the same files as this process.
 
-    A loopback address alone does not tell, for it may be the near end of a tunnel or of `kubectl port-forward`. So look
+    A loopback address is not enough: it may be the near end of a tunnel or of `kubectl port-forward`. So look
     for a process of the cluster's session among this machine's, in this process's mount namespace.
     """
     if not is_loopback(_host(url)):

@@ -142,7 +142,7 @@ def _keep_other(path: Path, results: Results) -> None:
 
 @contextmanager
 def _nodes_watched(stage: str, config: RunConfig) -> Iterator[None]:
-    """Ray Data waits for ever for a node that never comes; Ray Train has a limit of its own."""
+    """Ray Data waits forever for a node that never comes; Ray Train has a limit of its own."""
 
     def problem() -> str:
         try:

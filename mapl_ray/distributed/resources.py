@@ -1,6 +1,6 @@
 """What a stage holds at once, and whether the cluster can hold it: plain arithmetic, no cluster needed.
 
-Ray waits for ever for resources that never come; so they are counted before anything starts.
+Ray waits forever for resources that never come; so they are counted before anything starts.
 """
 
 from __future__ import annotations

@@ -79,13 +79,13 @@ def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[Non
 
 
 def preemption_watched() -> bool:
-    """Whether Ray Train tells workers that their node is about to be taken away."""
+    """Whether Ray Train notifies workers that their node is about to be taken away."""
     return os.environ.get(WATCHER, "1") != "0"
 
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does, with a word and a code of its own; Ray's handler would leave without."""
+    """SIGTERM ends the work as Ctrl-C does, with a message and its own exit code; Ray's handler has neither."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

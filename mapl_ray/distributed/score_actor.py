@@ -50,7 +50,7 @@ def on_engines(
 
 
 def engine_pool(shards: ray.data.Dataset, scoring: ScoringConfig) -> ray.data.ActorPoolStrategy:
-    """Actors with two parts at hand each; what the pool needs beyond that is set for `shards`, which it is to map."""
+    """Actors with two parts queued each; what the pool needs beyond that is set for `shards`, which it is to map."""
     context = shards.context
     # An engine that dies while it starts is a matter of the machine; Ray Data would give up at the first.
     context.max_consecutive_actor_init_deaths = MAX_RETRIES
@@ -69,7 +69,7 @@ def engine_pool(shards: ray.data.Dataset, scoring: ScoringConfig) -> ray.data.Ac
 def start_scorer(
     kind: Literal["ref_logps", "rewards", "judgements"], options: dict[str, Any]
 ) -> tuple[Any, UserError | RunError | None]:
-    """The scorer of that kind, or why there is none: raised here, it would have Ray start the actor again, for ever."""
+    """The scorer of that kind, or why there is none: raised here, it would have Ray start the actor again forever."""
     from mapl_ray.scoring.engine import JudgeScorer, LogprobScorer, RewardScorer
 
     made = {"ref_logps": LogprobScorer, "rewards": RewardScorer, "judgements": JudgeScorer}[kind]
@@ -90,7 +90,7 @@ class EngineTurn:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, BrokenEngineError):
-            print(f"  the scoring engine is started anew: {error}", file=sys.stderr, flush=True)
+            print(f"  the scoring engine is restarted: {error}", file=sys.stderr, flush=True)
             os._exit(1)  # the one way to be rid of all that an engine holds; Ray starts the actor again
         self._lock.release()
 

@@ -35,7 +35,7 @@ from mapl_ray.shards import (
     write_part,
 )
 
-# Ray's own default is for ever: a row that kills its worker would do so again and again.
+# Ray's own default is forever: a row that kills its worker would do so again and again.
 MAX_RETRIES = 2
 _NAMED = 3  # parts, in a message
 _Arguments = ParamSpec("_Arguments")
@@ -166,7 +166,7 @@ def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Argu
     """
 
     @wraps(work)
-    def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> dict[str, Any]:
+    def as_row(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> dict[str, Any]:
         try:
             return {**work(*args, **kwargs), "mistake": False}
         except (UserError, RunError) as error:
@@ -174,7 +174,7 @@ def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Argu
         except OSError as error:
             return {"error": no_space(error) or f"{type(error).__name__}: {error}", "mistake": False}
 
-    return told
+    return as_row
 
 
 def rows_of_part(directory: Path, index: int) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ def available(url: str) -> str:
     try:
         with exactly_this_address():
             nodes = [node for node in list_nodes(address=url, limit=10_000) if node.state == "ALIVE"]
-    except Exception as error:  # Only information: a cluster that does not tell can still run the job.
+    except Exception as error:  # Only information: a cluster that does not report it can still run the job.
         return f"unknown ({error})"
     total = {name: sum((node.resources_total or {}).get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
     return f"{len(nodes)} node(s), {total['CPU']:g} CPU, {total['GPU']:g} GPU"

@@ -1,6 +1,6 @@
 """Synthesis on Ray Data: actors that make part after part.
 
-Actors and not tasks, for an actor has its next part at hand when it is done with one; between two tasks a worker waits
+Actors and not tasks, for an actor has its next part ready when it is done with one; between two tasks a worker waits
 for Ray Data's driver, up to a quarter of a part's time.
 """
 
@@ -40,7 +40,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     """
     of_split = split_configs(config.synthesis)
     for synthesis in of_split.values():
-        select_functions(synthesis)  # a misspelt name is told here, not by a task
+        select_functions(synthesis)  # a misspelt name is reported here, not by a task
     pairs, folder, source = prepare_pairs(config), config.data_dir, "pairs"
     if config.scoring.scores_pairs:
         pairs, source = run_pair_scoring(config), "pairs-scored"
@@ -109,7 +109,7 @@ def _compute(
 
 
 def recipe_of(config: SynthesisConfig, seed: int) -> str:
-    """Config, seed, and the very code that writes instructions: a mended function makes the data anew.
+    """Config, seed, and the very code that writes instructions: after a change of a function the data are made again.
 
     Modules count by their source, not by where it lies; what is held out by what it changes of this split.
     """

@@ -41,7 +41,7 @@ def run_training(
 ) -> TrainResult:
     """Train into `output`; a finished run of the same config, data and model is returned as it is.
 
-    Raises `UserError` for what the user can mend, `RunError` for a failure in mid-run.
+    Raises `UserError` for a user's mistake, `RunError` for a failure in mid-run.
     """
     from mapl_ray.distributed.elastic import train_elastically
     from mapl_ray.training.result import finished_result
@@ -116,7 +116,7 @@ def finished_of(spec: dict[str, Any]) -> TrainResult | None:
 
 
 def result_of(spec: dict[str, Any], terminated: bool) -> TrainResult:
-    """The result once the workers have left. Raises `KeyboardInterrupt` where they were told to, else `RunError`, if
+    """The result once the workers have left. Raises `KeyboardInterrupt` where they were asked to, else `RunError`, if
     there is none."""
     result = finished_of(spec)
     if result is None and terminated:
@@ -199,7 +199,7 @@ def make_trainer(
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(
                 max_failures=train.max_failures,
-                # Every one is a minute's wait for workers that have no room; Ray's own default is for ever. Of an
+                # Every one is a minute's wait for workers that have no room; Ray's own default is forever. Of an
                 # attempt with workers that come and go each end is a matter for `train_elastically`.
                 controller_failure_limit=_CONTROLLER_FAILURES if train.min_workers is None else 0,
                 max_preemption_failures=-1 if train.min_workers is None else 0,
@@ -211,7 +211,7 @@ def make_trainer(
 
 
 def train_worker(spec: dict[str, Any]) -> None:
-    """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver tells the user."""
+    """One rank. A mistake or a bad loss is written down: the next attempt ends at once, the driver reports it."""
     first = ray.train.get_context().get_world_rank() == 0
     if spec["done"] is not None:  # of a search, whose driver prints a line for every evaluation of a trial
         with (Path(spec["output"]) / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
@@ -252,12 +252,12 @@ def _train_rank(spec: dict[str, Any]) -> None:
         write_json(failure, {"kind": type(error).__name__, "text": str(error)})
         raise
     except (OSError, RuntimeError) as error:
-        if (told := no_space(error, Path(spec["output"]))) is not None:
+        if (message := no_space(error, Path(spec["output"]))) is not None:
             from mapl_ray.training.checkpoint import drop_unfinished
 
             drop_unfinished(Path(spec["output"]) / "checkpoints")  # or there is no room for the words either
-            write_json(failure, {"kind": "RunError", "text": told})
-            raise RunError(told) from None
+            write_json(failure, {"kind": "RunError", "text": message})
+            raise RunError(message) from None
         raise
     if spec["done"] is not None and ray.train.get_context().get_world_rank() == 0:
         write_json(Path(spec["done"]), _how_far(spec, result))
@@ -319,7 +319,7 @@ def stop_files(specs: Sequence[dict[str, Any]], terminated: Callable[[], bool]) 
 
 
 def _mark(spec: dict[str, Any], what: str) -> Path:
-    """An empty file by which driver and workers tell each other something, on the storage they share."""
+    """An empty file by which driver and workers signal each other, on the storage they share."""
     return Path(spec["output"]) / f"{what}-{spec['token']}"
 
 
@@ -329,12 +329,12 @@ def failure_file(spec: dict[str, Any]) -> Path:
 
 
 def failure_of(spec: dict[str, Any], error: Exception) -> UserError | RunError:
-    """What to tell the user: the worker's own words where it left some."""
+    """The message for the user: the worker's own words where it left some."""
     path = failure_file(spec)
     if path.is_file():
-        told = json.loads(path.read_text(encoding="utf-8"))
+        failure = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
-        return UserError(told["text"]) if told["kind"] == "UserError" else RunError(told["text"])
+        return UserError(failure["text"]) if failure["kind"] == "UserError" else RunError(failure["text"])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return RunError(
         f"training into {spec['output']} failed: {lines[-1] if lines else type(error).__name__}. "

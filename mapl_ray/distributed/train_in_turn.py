@@ -101,8 +101,8 @@ def _train_on_shared_workers(config: RunConfig, train: TrainConfig, specs: Seque
 
 def _unfinished(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The one that failed: it left a word, or has no result."""
-    told = [spec for spec in specs if failure_file(spec).is_file()]
-    return (told or [spec for spec in specs if finished_of(spec) is None] or [*specs])[0]
+    failed = [spec for spec in specs if failure_file(spec).is_file()]
+    return (failed or [spec for spec in specs if finished_of(spec) is None] or [*specs])[0]
 
 
 def train_workers_in_turn(given: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def train_workers_in_turn(given: dict[str, Any]) -> None:
         train_worker(spec)
         gc.collect()  # the engine refers to itself; the next one needs its memory
         if not _finished_for_all(spec):
-            return  # told to stop, on all ranks alike
+            return  # asked to stop, on all ranks
 
 
 def _finished_for_all(spec: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A search over values of the training: Ray Tune over Ray Train runs, taken up where it was left (docs/tuning.md)."""
+"""A search over values of the training: Ray Tune over Ray Train runs, resumed where it stopped (docs/tuning.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_tune(config: RunConfig) -> Path:
 
     A finished search of the same config and data is not run again; one that was interrupted goes on, and its finished
     trials are not run again. Raises `UserError` where not one trial fits the cluster, `RunError` where no trial gave a
-    number, and `KeyboardInterrupt` where the search was told to stop.
+    number, and `KeyboardInterrupt` where the search was asked to stop.
     """
     # Trials run in folders of their own, and the best config is to work from any.
     config = config.model_copy(update={"output_dir": str(config.run_dir.parent)})

@@ -21,7 +21,7 @@ def check_optuna() -> None:
 
 
 class OptunaSource:
-    """Asks and tells. All it knows of earlier trials comes from the journal; no study is stored."""
+    """Draws and records values. All it knows of earlier trials comes from the journal; no study is stored."""
 
     def __init__(self, settings: TuneConfig, earlier: list[Trial]) -> None:
         import optuna
@@ -47,12 +47,12 @@ class OptunaSource:
         asked = self._asked[number] = self._study.ask(self._space)
         return {name: _value(one, asked.params[name]) for name, one in self._settings.dimensions.items()}
 
-    def take_up(self, trial: Trial) -> None:
+    def resume(self, trial: Trial) -> None:
         """A trial that was suggested by an earlier start."""
         self._study.enqueue_trial(self._to_study(trial.params))
         self._asked[trial.number] = self._study.ask(self._space)
 
-    def tell(self, trial: Trial) -> None:
+    def record(self, trial: Trial) -> None:
         """Its values; a trial without any has failed."""
         asked, values = self._asked.pop(trial.number), self._values(trial)
         if values is None or trial.status == "failed":

@@ -31,11 +31,11 @@ class Source(Protocol):
         """Values of the trial with this number."""
         ...
 
-    def take_up(self, trial: Trial) -> None:
+    def resume(self, trial: Trial) -> None:
         """A trial of an earlier start goes on."""
         ...
 
-    def tell(self, trial: Trial) -> None:
+    def record(self, trial: Trial) -> None:
         """A trial has ended."""
         ...
 
@@ -50,10 +50,10 @@ class RandomSource:
         """As `draw`."""
         return draw(self._settings.dimensions, self._settings.seed, number)
 
-    def take_up(self, trial: Trial) -> None:
+    def resume(self, trial: Trial) -> None:
         """Nothing depends on it."""
 
-    def tell(self, trial: Trial) -> None:
+    def record(self, trial: Trial) -> None:
         """Nothing depends on it."""
 
 
@@ -74,7 +74,7 @@ class JournalSearcher(Searcher):
         """The next trial, written down before it starts."""
         if self._todo:
             trial = self._todo.pop(0)
-            self._source.take_up(trial)
+            self._source.resume(trial)
         elif self._new > 0:
             self._new -= 1
             number = next(number for number in count() if number not in self._journal.trials)
@@ -107,7 +107,7 @@ class JournalSearcher(Searcher):
             print(f"  trial {trial.number + 1}/{self._total}  failed: {trial.error}", flush=True)
         if trial.status == "finished":  # of a stopped one the workers may still be writing
             shutil.rmtree(self._journal.folder(trial) / "checkpoints", ignore_errors=True)
-        self._source.tell(trial)
+        self._source.record(trial)
 
     def save(self, checkpoint_path: str) -> None:
         """The journal is all there is to keep."""

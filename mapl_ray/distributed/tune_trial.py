@@ -133,7 +133,7 @@ def _seen(reports: Path) -> Path:
 def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     """Train into `given["folder"]`, from its newest checkpoint where it has one.
 
-    What the user can mend, or a loss that is not finite, ends the trial with `failure.json` and no exception: Tune
+    A user's mistake, or a loss that is not finite, ends the trial with `failure.json` and no exception: Tune
     would start it again, to no other end.
     """
     folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])

@@ -1,4 +1,4 @@
-"""Ends a command whose cluster is gone: Ray itself waits for nodes for ever, and leaves without a word where the head
+"""Ends a command whose cluster is gone: Ray itself waits for nodes forever, and exits without a message where the head
 does not answer.
 """
 
@@ -21,7 +21,7 @@ _EVERY_SECONDS = 2.0
 
 @contextmanager
 def watched(problem: Callable[[], str], patience_seconds: float) -> Iterator[None]:
-    """End the process with exit code 1 and the sentence once `problem` has told of one, at every look, for that long.
+    """End the process with exit code 1 and the sentence once `problem` has reported one, at every check, for that long.
 
     The main thread may be waiting in Ray for what will never come, so nothing can be raised in it.
     """
@@ -30,13 +30,13 @@ def watched(problem: Callable[[], str], patience_seconds: float) -> Iterator[Non
     def watch() -> None:
         since = None
         while not done.wait(_EVERY_SECONDS):
-            told = problem()
-            if not told:
+            message = problem()
+            if not message:
                 since = None
             elif since is None:
                 since = time.monotonic()
             elif time.monotonic() - since >= patience_seconds and not done.is_set():
-                print(f"mapl: failed: {told}", file=sys.stderr, flush=True)
+                print(f"mapl: failed: {message}", file=sys.stderr, flush=True)
                 sys.stdout.flush()
                 os._exit(1)
 

@@ -21,7 +21,7 @@ _CALLS = (
 
 def ask(host: str, port: int) -> Answer:
     """`refuses` only where a token was asked for, `metrics` where numbers for Prometheus came back, `unknown` where
-    nothing came back that tells."""
+    no answer came back."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return _http(target, port) or _grpc(f"[{target}]:{port}" if ":" in target else f"{target}:{port}")
 

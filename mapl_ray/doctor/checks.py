@@ -45,7 +45,7 @@ def render(findings: list[Finding]) -> str:
         if finding.cure:
             lines.append(f"{'':<5} {'':<{width}}  -> {finding.cure}")
     counts = {level: sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")}
-    lines.append(f"{counts['ok']} ok, {counts['warn']} to note, {counts['fail']} to mend")
+    lines.append(f"{counts['ok']} ok, {counts['warn']} to note, {counts['fail']} to fix")
     return "\n".join(lines)
 
 
@@ -116,7 +116,7 @@ def _cpus() -> int:
 
 
 def _memory_gib() -> tuple[float, float]:
-    """Total and available memory of the machine, GiB (0 where /proc does not tell)."""
+    """Total and available memory of the machine, GiB (0 where /proc does not report it)."""
     try:
         rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     except OSError:
@@ -167,7 +167,7 @@ def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
             if folder.is_dir():
                 verify_model(path, kind or kind_of(path))
         except UserError as error:
-            return Finding("fail", found.what, str(error), "name another model, or mend this one")
+            return Finding("fail", found.what, str(error), "name another model, or fix this one")
     return found
 
 
@@ -180,10 +180,10 @@ def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Findi
     if path.exists():
         if os.access(path, os.R_OK):
             return Finding("ok", what, f"{value} is there and readable")
-        return Finding("fail", what, f"{value} is not readable", "mend its permissions")
+        return Finding("fail", what, f"{value} is not readable", "fix its permissions")
     hub_like = value.count("/") <= 1 and not value.startswith((".", "/", "~")) and path.suffix[1:] not in _FILE_KINDS
     if not hub_like:
-        return Finding("fail", what, f"{key}={value!r}: no such file or folder (from {Path.cwd()})", f"mend {key}")
+        return Finding("fail", what, f"{key}={value!r}: no such file or folder (from {Path.cwd()})", f"fix {key}")
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         cure = f"unset HF_HUB_OFFLINE, or download it before and set {key} to its folder"
         return Finding("warn", what, f"{value}: taken for a hub name, and HF_HUB_OFFLINE=1 forbids the hub", cure)
@@ -194,7 +194,7 @@ def _address(what: str, key: str, uri: str) -> Finding:
     try:
         check_address(uri, key)
     except UserError as error:
-        return Finding("fail", what, str(error), f"mend {key}")
+        return Finding("fail", what, str(error), f"fix {key}")
     return Finding("ok", what, f"{uri}: looked at when the run starts, with the credentials of the environment")
 
 
@@ -204,9 +204,9 @@ def _benchmark(value: str) -> Finding:
     path = Path(value).expanduser()
     if not path.is_file():
         detail = f"data.benchmarks: {value!r}: no such file (from {Path.cwd()})"
-        return Finding("fail", "benchmark", detail, "mend data.benchmarks")
+        return Finding("fail", "benchmark", detail, "fix data.benchmarks")
     if not os.access(path, os.R_OK):
-        return Finding("fail", "benchmark", f"{value} is not readable", "mend its permissions")
+        return Finding("fail", "benchmark", f"{value} is not readable", "fix its permissions")
     return Finding("ok", "benchmark", f"{value} is there and readable")
 
 
@@ -253,7 +253,7 @@ def _cluster(config: RunConfig) -> Iterator[Finding]:
     try:
         yield Finding("ok", "cluster", f"the head at {head_address(address)} answers")
     except UserError as error:
-        yield Finding("fail", "cluster", str(error), "mend cluster.address or RAY_ADDRESS")
+        yield Finding("fail", "cluster", str(error), "fix cluster.address or RAY_ADDRESS")
 
 
 def _engines(config: RunConfig) -> Iterator[Finding]:
@@ -264,7 +264,7 @@ def _engines(config: RunConfig) -> Iterator[Finding]:
     try:
         check_engine(config)
     except UserError as error:
-        yield Finding("fail", "engines", str(error), "mend the scoring section")
+        yield Finding("fail", "engines", str(error), "fix the scoring section")
         return
     for needs in engine_needs(config):
         cache = "" if needs.kv_token is None else f"; KV cache {needs.kv_token / 2**10:.1f} KiB a token"

@@ -49,7 +49,7 @@ class Endpoint:
 
 
 def endpoints() -> list[Endpoint]:
-    """Those that listen beyond loopback. Raises `psutil.AccessDenied` where the system does not tell."""
+    """Those that listen beyond loopback. Raises `psutil.AccessDenied` where the system does not report them."""
     found = set()
     for one in psutil.net_connections("tcp"):
         if one.status == psutil.CONN_LISTEN and not is_loopback(one.laddr.ip):
@@ -74,7 +74,7 @@ def check_endpoints() -> Iterator[Finding]:
     try:
         found = endpoints()
     except psutil.AccessDenied:
-        yield Finding("warn", "endpoints", "this system does not tell which ports are open: not looked at")
+        yield Finding("warn", "endpoints", "this system does not report which ports are open: not checked")
         return
     if not found:
         yield Finding("ok", "endpoints", "no port of Ray's is open beyond this machine")
@@ -83,7 +83,7 @@ def check_endpoints() -> Iterator[Finding]:
 
 
 def judge(what: str, answers: Mapping[tuple[int, str, int], Answer]) -> Finding:
-    """`answers` by process, host and port. A port that does not tell is judged by its process's others, for token or
+    """`answers` by process, host and port. A port that gives no answer is judged by its process's others, for token or
     none is a process's affair: the object manager's is the raylet's."""
     asking = {pid for (pid, _, _), answer in answers.items() if answer == "refuses" and pid}
     unknown = [key for key, answer in answers.items() if answer == "unknown" and key[0] not in asking]

@@ -56,7 +56,7 @@ def accuracy_by_phrasing(
 ) -> dict[str, dict[str, Estimate]]:
     """As `accuracy_by_novelty`: unseen relations carry an instruction in a phrasing that training held out.
 
-    Only where training did so (`synthesis.held_out_phrasings`) does it tell what its names say.
+    Only where training did so (`synthesis.held_out_phrasings`) does it measure what its names say.
     """
     return _seen_and_unseen(items, margins_R, items.unseen_phrasing_R, samples, seed)
 

@@ -24,9 +24,9 @@ class Checkpoint:
 
 
 def named_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
-    """The models that the user names, `owner/name@revision` among them; what each is, its config tells.
+    """The models that the user names, `owner/name@revision` among them; the kind of each is read from its config.
 
-    Directories go by as much of the end of their path as tells them apart. Raises `UserError` for what is no model
+    Directories go by the shortest distinct end of their path. Raises `UserError` for what is no model
     directory, can't be reached, or is neither a reward model nor a policy.
     """
     places = [split_revision(one) for one in given]

@@ -69,7 +69,7 @@ def spearman(first_N: FloatArray, second_N: FloatArray) -> float | None:
 
 
 def _average_ranks(values_N: FloatArray) -> FloatArray:
-    """1-based ranks [N]; equal values share the mean of the ranks they take up."""
+    """1-based ranks [N]; equal values share the mean of their ranks."""
     _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     means: FloatArray = last - (counts - 1) / 2.0

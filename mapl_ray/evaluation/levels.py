@@ -10,7 +10,7 @@ from mapl_ray.records import LEVEL_FAMILIES, Level
 
 
 class LevelResult(TypedDict):
-    """One level of one model. Ties count as wrong; their share is told because a constant reward ties everywhere."""
+    """One level of one model. Ties count as wrong; their share is reported: a constant reward ties everywhere."""
 
     accuracy: Estimate
     mean_margin: float

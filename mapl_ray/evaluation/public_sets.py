@@ -24,7 +24,7 @@ from mapl_ray.preferences.sources import check_columns, open_sources
 from mapl_ray.records import Rejection, canonical_json
 
 _STAGE = "evaluate"
-_ANY_LENGTH = 10**9  # what is too long for a model is told in tokens
+_ANY_LENGTH = 10**9  # what is too long for a model is reported in tokens
 
 
 @dataclass(slots=True)

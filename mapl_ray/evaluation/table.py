@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mapl_ray.evaluation.format import format_percent, format_points
+from mapl_ray.evaluation.ordering import in_table_order, is_own_baseline
 from mapl_ray.evaluation.results import Results
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_table
-from mapl_ray.evaluation.telling import in_order_of_telling, is_own_baseline
 from mapl_ray.records import LEVEL_FAMILIES
 
 
@@ -22,7 +22,7 @@ def _levels_table(results: Results) -> str:
     A model is followed by its baseline and their paired difference.
     """
     rows: list[list[str] | None] = [["accuracy, %", *LEVEL_FAMILIES], None]
-    for first_told, comparison in in_order_of_telling(results):
+    for first_told, comparison in in_table_order(results):
         rows += [_model_row(results, name) for name in first_told]
         if comparison is None:
             continue

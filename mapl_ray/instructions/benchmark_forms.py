@@ -20,7 +20,7 @@ _LIKE_POSTSCRIPT = re.compile(r"\bp\.?[ \t]?s\b|postscript", re.IGNORECASE)
 _ASTERISKS = re.compile(r"^[ \t]*\*{6}[ \t]*$", re.MULTILINE)
 _SECTION = re.compile(r"^[ \t#*_]*(?:section|SECTION|Section)[ \t]+(?:\d+|[IVX]+|[A-Z])\b", re.MULTILINE)
 _MAX_REQUEST = 500  # characters: a longer request is not repeated, and it is stored with the instruction
-_LEAST_WORDS = 5  # fewer tell no language
+_LEAST_WORDS = 5  # fewer do not identify a language
 
 
 def _postscript(text: Features) -> Verdict:
@@ -92,7 +92,7 @@ def _english_share(text: Features) -> float:
 
 
 def _english(text: Features) -> Verdict:
-    """Told by the share of the commonest English words, which no other language has."""
+    """Identified by the share of the commonest English words, which no other language has."""
     if len(text.words) < _LEAST_WORDS:
         return None
     letters = sum(sign.isalpha() for sign in text.text)

@@ -70,7 +70,7 @@ class Features:
 
     @cached_property
     def spaced(self) -> bool:
-        """Whether the text's words can be told apart by spaces: nothing is said of words where they can't."""
+        """Whether the text's words are separated by spaces: nothing is said of words where they can't."""
         return tokens.is_spaced(self.text)
 
     @cached_property

@@ -1,6 +1,6 @@
 """Keywords: words that must or must not occur, and how often.
 
-Where a keyword comes from does not depend on the flag: with another text at hand, from what one of the two texts has
+Where a keyword comes from does not depend on the flag: where there is another text, from what one of the two texts has
 and the other lacks; with none, from words that turn up in answers on nearly any subject.
 """
 

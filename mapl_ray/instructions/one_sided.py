@@ -130,7 +130,7 @@ def _has_title(text: Features) -> bool:
 
 def _placeholders(text: Features) -> int:
     # Places that a writer leaves open, as in "Dear [name]": IFEval's kind `number_placeholders`, and its name for them.
-    # What IFEval finds with `\[.*?\]`, without looking for the end of each bracket anew.
+    # What IFEval finds with `\[.*?\]`, without searching the end of each bracket again.
     found = 0
     for line in text.text.split("\n"):
         start = line.find("[")

@@ -1,4 +1,4 @@
-"""Characters that can be told with certainty: ASCII, emoji."""
+"""Characters that can be identified with certainty: ASCII, emoji."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Soft functions: what no rule can tell of a text. A judge model answers a question about each response, yes or no.
+"""Soft functions: properties that no rule can check. A judge model answers a question about each response, yes or no.
 
 Its p(yes) comes with the pair (`PreferencePair.judgements`); here it is only used. An instruction's arguments hold
-p(yes) of the texts it was drawn for, by their digest, so that the stored record alone tells the truth about them:
+p(yes) of the texts it was drawn for, by their digest, so that the stored record is enough to check them:
 
     {"use": true, "judged": {"<digest>": 0.97, "<digest>": 0.04}}
 """
@@ -27,7 +27,7 @@ def soft_function(
     quantity: str | None = None,
     against: Iterable[str] = (),
 ) -> InstructionFunction:
-    """Register a property that a judge tells; `use[i]` and `avoid[i]` are the two sides of one wording.
+    """Register a property that a judge checks; `use[i]` and `avoid[i]` are the two sides of one wording.
 
     `question` is about one response and answered yes where the property is there. Arguments: `use`, a bool, and
     `judged`, p(yes) by digest. Drawn for texts with a judgement alone; the check of any other text raises `UserError`.
@@ -71,7 +71,7 @@ def _check_of(name: str, question: str) -> Callable[[Features, Args], bool]:
             raise UserError(
                 f"instruction {name!r}: the response {text.text[:40]!r} (digest {text.digest}) was never judged; "
                 f"judged were {', '.join(args['judged']) or 'none'}. Have a judge answer {question!r} for it first "
-                "(PreferencePair.judgements), and draw the instruction anew."
+                "(PreferencePair.judgements), and draw the instruction again."
             )
         return bool((p >= 0.5) == args["use"])
 

@@ -36,7 +36,7 @@ _EDGES = re.compile(r"^[\W_]+|(?:[^\w+#]|_)+\Z")
 
 
 def is_spaced(text: str) -> bool:
-    """Whether words can be told apart by spaces."""
+    """Whether words are separated by spaces."""
     if text.isascii():
         return True
     unspaced = len(UNSPACED.findall(text))

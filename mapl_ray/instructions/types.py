@@ -18,7 +18,7 @@ from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
 IfEval: TypeAlias = tuple[str, dict[str, Any]]  # instruction id and arguments of an IFEval checker
-# two: serves both flags on nearly every text; one: ordinary text only ever violates it; soft: a judge tells the truth.
+# two: serves both flags on nearly every text; one: ordinary text only ever violates it; soft: a judge decides.
 Sides: TypeAlias = Literal["two", "one", "soft"]
 
 
@@ -112,7 +112,7 @@ class InstructionFunction:
     readings: Callable[[Features, Args], Verdict] | None = None
     # It speaks of words: no verdict on texts in scripts that put no spaces between them, and none is written for them.
     spaced: bool = False
-    validate: Callable[[Args], object] | None = None  # see `validate_args`; None: the check of an empty text tells
+    validate: Callable[[Args], object] | None = None  # see `validate_args`; None: checked on an empty text
 
     def verdict(self, text: Features, args: Args) -> Verdict:
         """The verdict of `check` where all readings agree with it, None where one does not."""

@@ -1,4 +1,4 @@
-"""Words that are never keywords, and plausible ones for where no other text is at hand."""
+"""Words that are never keywords, and plausible ones for where there is no other text."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _any_of(text: Features, words: Sequence[str]) -> Verdict:
 
 
 def _candidates(case: Case) -> dict[str, str]:
-    """Content words of all texts at hand, by their folded form; common ones on top where there is but one text."""
+    """Content words of all given texts, by their folded form; common ones on top where there is but one text."""
     texts = [*(text for text, _ in case.flags), *case.context]
     words = {folded: word for text in texts for folded, word in text.content_words.items()}
     if len(texts) == 1 or len(words) < 6:
@@ -52,11 +52,11 @@ def _candidates(case: Case) -> dict[str, str]:
 def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], Verdict]) -> Args | None:
     """Two to four words, and whether to use or avoid them; drawn until every text's flag comes out.
 
-    Words that tell the texts apart come first, one way or the other by a coin: "all of" and "any of" are asked for as
+    Words that distinguish the texts come first, one way or the other by a coin: "all of" and "any of" are asked for as
     often as they are ruled out, whatever the flag.
     """
     words = _candidates(case)
-    pools = [*in_random_order(_telling(words, case), rng), [*words.values()]]
+    pools = [*in_random_order(_distinguishing(words, case), rng), [*words.values()]]
     for attempt in range(_TRIES):
         pool = pools[attempt % len(pools)]
         drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
@@ -68,7 +68,7 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
     return None
 
 
-def _telling(words: dict[str, str], case: Case) -> tuple[list[str], list[str]]:
+def _distinguishing(words: dict[str, str], case: Case) -> tuple[list[str], list[str]]:
     """Those that every satisfied text has and no violated one, and those of the other way round."""
     has = {folded: [(folded in text.word_counts) == flag for text, flag in case.flags] for folded in words}
     return [words[w] for w, side in has.items() if all(side)], [words[w] for w, side in has.items() if not any(side)]

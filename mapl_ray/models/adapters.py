@@ -24,7 +24,7 @@ def with_saved_adapter(base: Any, adapter: Path) -> Any:
 
 
 def verify_adapter(adapter: Path, base: str, revision: str | None = None) -> None:
-    """Compare an adapter's weights with the policy that it is laid over, reading neither.
+    """Compare an adapter's weights with the policy that it is applied to, reading neither.
 
     Raises `UserError` for an adapter without safetensors or whose weights are missing, extra, misnamed, or of another
     shape.

@@ -137,7 +137,7 @@ def _end_to_end(subtree_end: torch.Tensor, position_ids: torch.Tensor) -> tuple[
     """Ends and positions of all rows as one row, with a block of padding, a tree of its own, where there is but one."""
     rows, width = subtree_end.shape
     offsets = torch.arange(rows, device=subtree_end.device)[:, None] * width
-    # Copies: the compiler tells views of tensors of other shapes apart.
+    # Copies: the compiler distinguishes views of tensors of other shapes.
     end, positions = (subtree_end + offsets).flatten().clone(), position_ids.flatten().clone()
     if (missing := _FEWEST_BLOCKS * FLEX_BLOCK - len(end)) > 0:
         end, positions = pad(end, (0, missing), value=len(end) + missing), pad(positions, (0, missing))

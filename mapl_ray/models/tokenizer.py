@@ -28,7 +28,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     except Exception as error:  # the libraries raise whatever a damaged file makes them do
         raise unloadable(path, "tokenizer", error) from None
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{path}: the tokenizer has no EOS token; responses could not be told to end.")
+        raise UserError(f"{path}: the tokenizer has no EOS token; the end of a response could not be marked.")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.pad_token = _spare_token(tokenizer, path)
     return tokenizer

@@ -47,9 +47,9 @@ def refuse(
         "of another shape": [*shapes],
         "not loaded": [*errors],
     }
-    told = "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
-    if told:
-        raise UserError(f"{path}: its weights are not those of the model that config.json describes ({told}). {cure}")
+    found = "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
+    if found:
+        raise UserError(f"{path}: its weights are not those of the model that config.json describes ({found}). {cure}")
 
 
 def _some(names: list[str]) -> str:

@@ -69,7 +69,7 @@ class MemoryRow:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything that `mapl plan` tells."""
+    """Everything that `mapl plan` reports."""
 
     config: RunConfig
     shape: Shape

@@ -52,7 +52,7 @@ _RATES = {
 
 
 def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib: float | None = None) -> Rates:
-    """The rates above, with the card's peak (`gpu_peak`), and those of a JSON file laid over them.
+    """The rates above, with the card's peak (`gpu_peak`), and overridden by those of a JSON file.
 
     The file maps names to `{"value": ..., "source": ..., "kind": "measured"}`. Raises `UserError` for an unknown card,
     name or kind, and for values that are not finite and above 0.

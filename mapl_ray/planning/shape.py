@@ -49,12 +49,12 @@ class Shape:
 
 
 def model_shape(config: RunConfig) -> Shape:
-    """Of `model.name_or_path`. Raises `UserError` where neither a file nor the name tells a size."""
+    """Of `model.name_or_path`. Raises `UserError` where neither a file nor the name gives a size."""
     counted = parameter_count(config)
     if counted is None:
         raise UserError(
             f"model.name_or_path={config.model.name_or_path!r}: its size is unknown. Name a local directory with "
-            "config.json, or a name that tells it (Llama-3.1-8B)."
+            "config.json, or a name that contains it (Llama-3.1-8B)."
         )
     parameters, source = counted
     if config.model.name_or_path == "tiny":

@@ -128,7 +128,7 @@ def _prompts(file: _Benchmark) -> Iterator[tuple[str, str]]:
         return
     for raw in read_file(file.path, frozenset(_COLUMNS), file.open):
         if raw.values is None:
-            raise UserError(f"data.benchmarks: {file.path}: {raw.problem}. Mend the row, or take it out.")
+            raise UserError(f"data.benchmarks: {file.path}: {raw.problem}. Fix the row, or remove it.")
         for text in _texts(raw.values):
             if text.strip():
                 yield f"{file.path.name}, row {raw.row}", text

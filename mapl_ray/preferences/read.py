@@ -20,7 +20,7 @@ from mapl_ray.records import PreferencePair, Rejection
 Results = list[PreferencePair | Rejection]
 MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below
 Refused = Callable[[PreferencePair], str | None]
-DETECTION_ROWS = 100  # rows looked at to tell the format: single dirty rows at the start must not decide it
+DETECTION_ROWS = 100  # rows read to detect the format: single dirty rows at the start must not decide it
 
 
 def read_pairs(

@@ -40,7 +40,7 @@ def acceptance_section(tally: Tally | None, families: Mapping[str, str]) -> Mark
         for k, pairs in sorted(tally.pairs.items())
     ]
     note = (
-        "A function is asked for an instruction that the response at hand satisfies or violates, as the contrast "
+        "A function is asked for an instruction that this response satisfies or violates, as the contrast "
         "needs it; where it can't write one, another set of functions is drawn. Counted over all pairs, the rejected "
         "ones too."
     )

@@ -35,7 +35,7 @@ def build_data_report(run_dir: Path) -> Path:
     stats = data_stats(data_sets)
     files = read_run(run_dir)
     families = {name: function.family for name, function in REGISTRY.items()}
-    few = "There are too few groups to tell."
+    few = "There are too few groups for an estimate."
     sections: list[Section] = [
         (
             "rows",
@@ -104,8 +104,8 @@ def _leak(found: Leak | None) -> Markup | None:
         return None
     verdict = "guessing" if max(found.single, found.paired) <= BOUND else "more than guessing: mind this data"
     rows = [
-        ["single prompts told right", f"{found.single:.1%}"],
-        ["pairs of prompts told right", f"{found.paired:.1%}"],
+        ["single prompts classified correctly", f"{found.single:.1%}"],
+        ["pairs of prompts classified correctly", f"{found.paired:.1%}"],
         ["relations asked about", f"{found.relations:,}"],
         ["verdict", f"{verdict} (bound {BOUND:.0%})"],
     ]

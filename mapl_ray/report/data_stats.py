@@ -1,4 +1,4 @@
-"""What the data report tells of the groups: counts, lengths, flags; from whole parts, and no more than it takes."""
+"""What the data report shows of the groups: counts, lengths, flags; from whole parts, and no more than it takes."""
 
 from __future__ import annotations
 

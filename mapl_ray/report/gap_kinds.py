@@ -7,6 +7,6 @@ from mapl_ray.records import RelationGroup
 
 
 def prompt_names(group: RelationGroup) -> dict[int, str]:
-    """`x`, `x+`, `x-` where the inter relations tell, else `x1`, `x2`, ... by position."""
+    """`x`, `x+`, `x-` where the inter relations identify them, else `x1`, `x2`, ... by position."""
     kinds = prompt_kinds(group)
     return {number: kinds.get(number, f"x{number}") for number in range(len(group.prompts))}

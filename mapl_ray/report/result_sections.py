@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapl_ray.evaluation.format import format_percent, format_points
-from mapl_ray.evaluation.telling import in_order_of_telling, is_own_baseline
+from mapl_ray.evaluation.ordering import in_table_order, is_own_baseline
 from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import bars, curves_with_intervals, forest, histograms
 from mapl_ray.report.markup import Markup, el, join, table
@@ -18,7 +18,7 @@ Evaluation = Mapping[str, Any]
 def results_section(evaluation: Evaluation) -> Markup:
     """The table: models as rows, levels as columns, every model followed by its baseline and their difference."""
     rows: list[list[str | Markup]] = []
-    for first_told, comparison in in_order_of_telling(evaluation):
+    for first_told, comparison in in_table_order(evaluation):
         rows += [_model_row(evaluation, name) for name in first_told]
         if comparison is not None:
             own = is_own_baseline(comparison)

@@ -33,7 +33,7 @@ class DataSet:
 
 @dataclass(slots=True)
 class RunFiles:
-    """The parts of a run; a missing or unreadable part is empty, `notes` tells of the unreadable."""
+    """The parts of a run; a missing or unreadable part is empty, `notes` lists the unreadable ones."""
 
     run_dir: Path
     evaluation: dict[str, Any] | None = None

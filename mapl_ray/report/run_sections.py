@@ -92,7 +92,7 @@ def data_section(data_sets: Sequence[DataSet], families: Mapping[str, str]) -> M
 
 
 def cost_section(costs: Mapping[str, Mapping[str, Any]]) -> Markup | None:
-    """What every training run took, as far as its result.json tells."""
+    """What every training run took, as far as its result.json records."""
     fields = [name for name in _COST_FIELDS if any(number(cost.get(name)) is not None for cost in costs.values())]
     if not fields:
         return None

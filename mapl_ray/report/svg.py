@@ -1,6 +1,6 @@
 """A small plotting frame in SVG: scales, ticks, axes, legend. Colours come from CSS, so dark mode and print work.
 
-Series are told apart by colour (Okabe-Ito), by marker shape and by dashes, never by colour alone.
+Series differ by colour (Okabe-Ito), by marker shape and by dashes, never by colour alone.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Frame:
         self.text((self.left + WIDTH - RIGHT) / 2, self.height - 6, name, "axis")
 
     def marker(self, x: float, y: float, style: int, title: str) -> None:
-        """A marker whose shape and colour tell the series; `title` shows on hovering."""
+        """A marker whose shape and colour identify the series; `title` shows on hovering."""
         self.parts.append(marker_at(self.px(x), self.py(y), style, title))
 
     def render(self) -> Markup:

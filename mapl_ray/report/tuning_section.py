@@ -1,4 +1,4 @@
-"""The report's section on a search: what was tried, what came of it, what each trial cost."""
+"""The report's section on a search: what was tried, with what result, and what each trial cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mapl_ray.report.tuning_charts import BEHIND, FRONT, THIRDS, Axis, parallel,
 
 _COSTS = {"seconds": "s", "worker_seconds": "worker s", "gpu_seconds": "GPU s", "groups": "groups"}
 _OBJECTIVES = {"pref_accuracy": "pref", "multi_accuracy": "multi"}
-_FEWEST = 3  # trials that a rank correlation is told of
+_FEWEST = 3  # trials needed to report a rank correlation
 
 
 @dataclass(frozen=True, slots=True)

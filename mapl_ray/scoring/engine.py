@@ -155,7 +155,7 @@ def try_engine(scorer: Scorer, model: str) -> None:
 
 
 def _adapter(options: EngineOptions) -> Any:
-    """What tells vLLM to lay the adapter over the model; None without one."""
+    """What makes vLLM apply the adapter to the model; None without one."""
     if options.lora is None:
         return None
     from vllm.lora.request import LoRARequest

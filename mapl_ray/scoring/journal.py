@@ -1,4 +1,4 @@
-"""What an engine has in hand, written down before it begins: a process that dies tells nobody what it died of.
+"""What an engine has in hand, written down before it begins: a process that dies reports no cause.
 
 One file a part of the data, one JSON text a line, appended:
 

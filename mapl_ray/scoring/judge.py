@@ -48,7 +48,7 @@ class Answers:
 
     @property
     def single(self) -> bool:
-        """Whether each is one token: one forward pass then tells all."""
+        """Whether each is one token: one forward pass is then enough."""
         return all(len(ids) == 1 for ids in (*self.yes, *self.no))
 
     @property
@@ -100,7 +100,7 @@ def judge_questions(config: SynthesisConfig, names: Sequence[str] | None) -> dic
     functions = allowed if names is None else [lookup(name) for name in names]
     questions = {function.name: function.question for function in functions if function.question is not None}
     if names is not None and (hard := [name for name in names if name not in questions]):
-        raise UserError(f"scoring.judge.functions: {hard[0]!r} is no soft function; a rule tells the truth about it.")
+        raise UserError(f"scoring.judge.functions: {hard[0]!r} is not a soft function; a rule checks it.")
     if not questions:
         raise UserError(
             "scoring.judge: there is nothing to ask. Allow soft functions in synthesis.functions and family_weights, "

@@ -1,4 +1,4 @@
-"""A PEFT adapter that is laid over the policy: what vLLM takes, told before an engine starts."""
+"""A PEFT adapter applied to the policy: checked against what vLLM takes before an engine starts."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _SPLITS = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "n
 
 @dataclass(frozen=True, slots=True)
 class EngineNeeds:
-    """Of one model in one engine, over all of its ranks. Sizes in bytes; None where the config does not tell."""
+    """Of one model in one engine, over all of its ranks. Sizes in bytes; None where the config does not give them."""
 
     model: str
     weights: float | None
@@ -48,7 +48,7 @@ class EngineNeeds:
 
 
 def engine_needs(config: RunConfig) -> list[EngineNeeds]:
-    """Of every model that `scoring` names; one whose config is not here (yet) tells nothing. Asks no server."""
+    """Of every model that `scoring` names; one whose config is not here (yet) is left out. Asks no server."""
     scoring, dtype = config.scoring, config.model.dtype
     names = [scoring.ref_model or config.model.name_or_path] if scoring.ref_logps else []
     judge = config.model.name_or_path if scoring.judge.model == "policy" else scoring.judge.model

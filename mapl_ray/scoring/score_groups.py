@@ -35,7 +35,7 @@ def score_part(
     engine: AbstractContextManager[object] | None = None,
     on_scored: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
-    """The outcome of every group, batch by batch as `journal` tells; `engine` is held from the first to the last.
+    """The outcome of every group, batch by batch as `journal` records; `engine` is held from the first to the last.
     `on_scored` is called after every batch with its number of groups.
 
     Not batch by batch: two threads that take turns end together, and then read and tokenize together, while the engine

@@ -5,7 +5,7 @@
 (any) the winner satisfies at least one instruction and the loser violates every one.
 
 The two sides are drawn by one rule with the responses exchanged. A prompt of either side is preferred for one response
-and dispreferred for the other, so neither its words nor its numbers tell which it is.
+and dispreferred for the other, so neither its words nor its numbers reveal which it is.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def draw_contrast(
     tally: Tally,
     seen_phrasings_only: bool = False,
 ) -> Contrast | None:
-    """Both sides for one G1, or None where its functions cannot tell the responses apart in both directions.
+    """Both sides for one G1, or None where its functions cannot separate the responses in both directions.
 
     What was asked of each function, and whether it could, is counted in `tally`.
     """

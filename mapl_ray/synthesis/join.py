@@ -51,7 +51,9 @@ def rejoin_prompt(
     """
     turn = last_user_turn(original)
     if turn is None or not joined[turn].content.startswith(original[turn].content):
-        raise UserError("a prompt that does not begin with its original one: its instructions can't be told apart.")
+        raise UserError(
+            "a prompt that does not begin with its original one: its instructions can't be separated from it."
+        )
     content = joined[turn].content
     place = len(original[turn].content)
     pieces = [content[:place]]

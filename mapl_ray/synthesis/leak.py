@@ -1,4 +1,4 @@
-"""Does the prompt alone tell which side of an intra relation it stands on? A classifier is asked.
+"""Does the prompt alone reveal its side of an intra relation? A classifier is trained on it.
 
 A logistic regression over words and pairs of words reads the instructions of some groups and is asked about those of
 others. It would find any word, number or phrasing that goes with one side. It is spared the original prompt, which is
@@ -56,7 +56,7 @@ def compared(group: RelationGroup) -> list[Compared]:
 
 
 def leak(groups: Iterable[RelationGroup]) -> Leak | None:
-    """Learn from two thirds of the prompts, ask about the others; None where there are too few to tell."""
+    """Learn from two thirds of the prompts, ask about the others; None where there are too few."""
     sides: tuple[list[Compared], list[Compared]] = ([], [])
     for group in groups:
         sides[place_of(prompt_key(group.prompts[0])) < 1 / 3].extend(compared(group))

@@ -74,7 +74,7 @@ def synthesize(
     if turn is None:
         return _rejection(pair, "prompt: no user turn; instructions are joined with the last one")
     if pair.chosen == pair.rejected:
-        return _rejection(pair, "chosen and rejected are the same text: no instruction tells them apart")
+        return _rejection(pair, "chosen and rejected are the same text: no instruction separates them")
     try:
         texts = _features(pair, pair.prompt[turn].content, config)
     except UserError as error:

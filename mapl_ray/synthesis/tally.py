@@ -15,7 +15,7 @@ class Tally:
     asked: Counter[str] = field(default_factory=Counter)  # function: instructions asked of it, one a side of a contrast
     written: Counter[str] = field(default_factory=Counter)  # those it could write
     draws: Counter[int] = field(default_factory=Counter)  # k: drawn G1 of so many functions
-    separating: Counter[int] = field(default_factory=Counter)  # those that told the responses apart in both directions
+    separating: Counter[int] = field(default_factory=Counter)  # those that separated the responses in both directions
     pairs: Counter[int] = field(default_factory=Counter)  # k: pairs for which so many instructions were wanted
     groups: Counter[int] = field(default_factory=Counter)  # those that gave a group
 

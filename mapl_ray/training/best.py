@@ -25,7 +25,7 @@ class Best:
 
     @classmethod
     def of(cls, by: By, metrics: dict[str, float], step: int, settings: dict[str, Any]) -> Best | None:
-        """None where the evaluation gave no such number. Equal accuracies are told apart by the held-out loss."""
+        """None where the evaluation gave no such number. Ties are broken by the held-out loss."""
         loss, accuracy = metrics.get("eval/loss"), metrics.get("eval/rewards/accuracies/pref")
         if loss is None or (by == "pref_accuracy" and accuracy is None):
             return None

@@ -52,7 +52,7 @@ class Engine:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
         # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on
-        # which every later one waits for ever.
+        # which every later one waits forever.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()

@@ -1,4 +1,4 @@
-"""DeepSpeed's own configuration: made from ours, and a user's file laid over it where the two agree."""
+"""DeepSpeed's own configuration: made from ours, and overridden by a user's file where the two agree."""
 
 from __future__ import annotations
 

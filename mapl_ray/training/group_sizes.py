@@ -1,4 +1,4 @@
-"""How much there is to compute in every group, told from the lengths of its texts without tokenizing any of them.
+"""How much there is to compute in every group, estimated from the lengths of its texts without tokenizing.
 
 Every rank must know the sizes of all groups of a step, its own and the others', so they have to cost next to nothing.
 UTF-8 bytes stand for tokens: a byte-level tokenizer makes about as many tokens of a byte in one script as in another,

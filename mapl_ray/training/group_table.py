@@ -46,7 +46,7 @@ class GroupTable:
         self._table = self._read(mapped_from)
         self._tokens = None if tokens is None else _tokens(tokens)
         if self._tokens is not None and self._tokens["pair_id"] != self._table["pair_id"]:
-            raise UserError(f"{tokens}: not of the groups in {directory}. Delete it; the next search makes it anew.")
+            raise UserError(f"{tokens}: not of the groups in {directory}. Delete it; the next search makes it again.")
         if len(self) == 0:
             raise UserError(f"{directory}: no groups. See the rejected-*.jsonl files there for the reasons.")
         if needs_margin and self._table["margin"].null_count == len(self):

@@ -29,7 +29,7 @@ def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Ta
     """The concatenated tables of `make`, from a file that is mapped and stays while the result lives.
 
     Args:
-        name: tells the content, plain enough for a file.
+        name: identifies the content; usable as a file name.
         make: called where the file is not there yet; one table is held at a time.
 
     Raises `OSError` where the file can't be written, no room among the reasons, and where another run uses a damaged

@@ -58,7 +58,7 @@ class ProgressDisplay:
 
 
 def line_of(metrics: Mapping[str, float]) -> str:
-    """The few numbers that tell how a run goes; held-out ones where there are any."""
+    """The main numbers of a run; held-out ones where there are any."""
     held_out = "eval/loss" in metrics
     prefix = "eval/" if held_out else ""
     words = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []

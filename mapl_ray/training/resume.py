@@ -40,7 +40,7 @@ class Found:
 def run_settings(
     config: TrainConfig, method: Method, *, model: str, data: str, world_size: int
 ) -> dict[str, str | int | float | bool | None]:
-    """What a checkpoint must agree on to be taken up: flat, so that a difference can be named.
+    """What a checkpoint must agree on to be used: flat, so that a difference can be named.
 
     The number of workers may differ where as many groups make a step: then the steps are the same.
     """

@@ -31,7 +31,7 @@ class Checkpoints:
     settings: dict[str, Any]  # what they must agree on (`run_settings`)
 
     def resume(self) -> int:
-        """Load the newest whole one on every rank, or seed anew; returns the steps already done.
+        """Load the newest whole one on every rank, or seed again; returns the steps already done.
 
         Rank 0 verifies the whole checkpoint, and every rank what it loads itself: nodes may see storage differently.
         Raises `UserError` on every rank where there are some and none can be used, `RunError` where a rank reads other
@@ -56,7 +56,7 @@ class Checkpoints:
         engine.load(path, found.world_size)
         if same_ranks:
             load_rng(path / _rng_file(engine.rank))
-        else:  # There is no state of this very rank: draw anew, the same at every attempt.
+        else:  # There is no state of this rank: draw again, the same at every attempt.
             seed_all(seed, engine.rank, found.step)
         if engine.rank == 0:
             print(f"  resumed after step {found.step} from {path}", flush=True)

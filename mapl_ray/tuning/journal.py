@@ -43,7 +43,7 @@ class Journal:
 
     @classmethod
     def of_search(cls, output: Path, fingerprint: str, weights: dict[str, float]) -> Journal:
-        """The journal of the search with this fingerprint; another one's is kept beside, with a word."""
+        """The journal of the search with this fingerprint; another search's is moved aside, with a message."""
         mark = output / "search.json"
         if output.is_dir() and _mark(mark) != fingerprint and any(output.iterdir()):
             set_aside(output, "of a search with other settings or data")
@@ -61,7 +61,7 @@ class Journal:
         return trial
 
     def refreshed(self, trial: Trial) -> Trial:
-        """With what the trial's own files tell: evaluations, and whether it came to its end or gave up."""
+        """With what the trial's own files hold: evaluations, and whether it came to its end or gave up."""
         folder = self.folder(trial)
         trial = trial.with_reports([{**row, **values_of(row, self._weights)} for row in _evaluations(folder)])
         if (failure := _read(folder / FAILURE)) is not None:

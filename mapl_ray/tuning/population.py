@@ -16,7 +16,7 @@ from mapl_ray.tuning.draws import draw_one
 
 # Those of Ray Tune's scheduler of the same name.
 _QUANTILE = 0.25  # of the population, at either end
-_RESAMPLE = 0.25  # how often a value is drawn anew rather than changed
+_RESAMPLE = 0.25  # how often a value is drawn again rather than changed
 _FACTORS = (0.8, 1.2)
 
 
@@ -48,7 +48,7 @@ def next_moves(
 
 
 def explore(params: Mapping[str, Scalar], space: Mapping[str, Dimension], rng: random.Random) -> dict[str, Scalar]:
-    """Every value drawn anew, or a range's times 0.8 or 1.2 within its bounds, a choice's neighbour in its list."""
+    """Every value drawn again, or a range's times 0.8 or 1.2 within its bounds, a choice's neighbour in its list."""
     return {
         name: draw_one(dimension, rng) if rng.random() < _RESAMPLE else _changed(params[name], dimension, rng)
         for name, dimension in space.items()

@@ -1,4 +1,4 @@
-"""One trial: what it was given, what came of it, what it cost."""
+"""One trial: its values, results and cost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Trial:
     status: Status = "running"
     reports: tuple[dict[str, float], ...] = ()  # step, objective, eval/...: one an evaluation, by step
     cost: Cost = field(default_factory=Cost)
-    starts: int = 0  # how often it was begun or taken up
+    starts: int = 0  # how often it was started or resumed
     run: int = 0  # of a population: how often it has taken over another's checkpoint
     moves: tuple[dict[str, Any], ...] = ()  # these: step, the other's number, values before
     error: str | None = None

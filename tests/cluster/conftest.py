@@ -33,7 +33,7 @@ def ray_clusters(manifests: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
 
 @pytest.fixture(scope="session")
 def crd_schemas() -> dict[str, dict[str, Any]]:
-    """`openAPIV3Schema` of KubeRay's RayCluster and RayJob, version v1; skipped, with a word, where missing."""
+    """`openAPIV3Schema` of KubeRay's RayCluster and RayJob, version v1; skipped, with a message, where missing."""
     if not SCHEMAS.is_dir():
         pytest.skip(f"no KubeRay schemas at {SCHEMAS}")
     # The C loader: 1.4 MB of YAML take the Python one half a minute.

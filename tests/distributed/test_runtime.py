@@ -53,7 +53,7 @@ def state_of(actor_id: str) -> str:
 
 
 def test_workers_ask_the_cluster_that_they_belong_to(local_ray: None, another_cluster: None) -> None:
-    """So Ray Train frees what a stopped trial held; where it can't tell whom to ask, the search waits for ever."""
+    """So Ray Train frees what a stopped trial held; where it can't tell whom to ask, the search waits forever."""
     worker = Worker.remote()  # type: ignore[attr-defined]
     actor_id = ray.get(worker.actor_id.remote())
     assert ray.get(state_of.remote(actor_id), timeout=60) == "ALIVE"
@@ -71,7 +71,7 @@ def training(run_to_train: Callable[..., RunConfig]) -> RunConfig:
 
 @pytest.mark.long
 def test_sigterm_in_the_middle_of_training_loses_no_step(local_ray: None, training: RunConfig) -> None:
-    """To the driver, once three steps are done: a checkpoint after the step at hand, and nothing after it."""
+    """To the driver, once three steps are done: a checkpoint after the current step, and nothing after it."""
     output = training.run_dir / "rm"
     metrics = output / "metrics.jsonl"
 

@@ -50,15 +50,15 @@ def rows(config: RunConfig, name: str) -> list[dict[str, float]]:
 
 
 def test_one_after_the_other(local_ray: None, run_to_train: Make, capfd: pytest.CaptureFixture[str]) -> None:
-    """The second one's loss is not finite: the first stays, and is skipped once the second is mended."""
+    """The second one's loss is not finite: the first stays, and is skipped once the second is fixed."""
     config = run_to_train(max_steps=STEPS)
-    first, broken, mended = (training(config, "a"), training(config, "b", learning_rate=1e30), training(config, "b"))
+    first, broken, fixed = (training(config, "a"), training(config, "b", learning_rate=1e30), training(config, "b"))
     assert in_turn(config, first, broken) == ["begin a", "end a", "begin b", "RunError"]
     assert (first.output / "model" / "config.json").is_file()
     assert not (broken.output / "result.json").exists()
     written = (first.output / "result.json").stat().st_mtime_ns
     capfd.readouterr()
-    assert in_turn(config, first, mended) == ["begin a", "end a", "begin b", "end b"]
+    assert in_turn(config, first, fixed) == ["begin a", "end a", "begin b", "end b"]
     assert (first.output / "result.json").stat().st_mtime_ns == written
     assert capfd.readouterr().out.count("skipped") == 1
 

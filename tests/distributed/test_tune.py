@@ -141,7 +141,7 @@ def test_a_search_survives_its_driver_and_a_worker(
     trials = trials_of(config)
     assert {name: (trial["status"], trial["starts"]) for name, trial in trials.items()} == {
         "0000": ("finished", 1),  # not run again
-        "0001": ("finished", 2),  # by two drivers; the death of a worker is Ray Train's to mend
+        "0001": ("finished", 2),  # by two drivers; the death of a worker is Ray Train's to fix
     }
     assert json.loads((folder / "0000" / "trial.json").read_text()) == first
     assert trials["0001"]["params"] == second["params"]

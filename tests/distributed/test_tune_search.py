@@ -79,7 +79,7 @@ def test_optuna_suggests_within_the_space_and_learns(multi: bool) -> None:
     source, trials = OptunaSource(settings, []), []
     for number in range(12):
         trials.append(rating(settings, source, number))
-        source.tell(trials[-1])
+        source.record(trials[-1])
     study = source._study
     assert len(study.directions) == (2 if multi else 1)
     assert [one.values for one in study.trials] == [
@@ -101,13 +101,13 @@ def test_optuna_takes_up_what_an_earlier_start_left() -> None:
     failed = Trial(4, first.ask(4), "failed")
     again = OptunaSource(settings, [*trials, left, failed])
     assert [one.values for one in again._study.trials] == [[trial.objective] for trial in trials]
-    again.take_up(left)
+    again.resume(left)
     taken_up = again._study.trials[-1]
     assert taken_up.params == left.params
     assert again.ask(5) not in [trial.params for trial in (*trials, left, failed)]  # not the first values once more
-    again.tell(with_values(3, left.params, 0.5))
+    again.record(with_values(3, left.params, 0.5))
     assert again._study.trials[3].values == [0.5]
-    again.tell(Trial(5, {}, "failed"))
+    again.record(Trial(5, {}, "failed"))
     assert again._study.trials[4].state is optuna.trial.TrialState.FAIL
 
 

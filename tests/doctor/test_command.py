@@ -64,5 +64,5 @@ def test_the_last_line_sums_up_and_cures_stand_below() -> None:
         "fail  bee  broken",
         "           -> mend it",
         "warn  c    hm",
-        "1 ok, 1 to note, 1 to mend",
+        "1 ok, 1 to note, 1 to fix",
     ]

@@ -44,7 +44,7 @@ def test_a_model_folder_needs_a_config_and_a_tokenizer(files: tuple[str, ...], m
 
 def test_a_missing_data_file_fails_and_a_hub_name_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = findings_about("data", data={"path": "not/here.jsonl"})
-    assert (finding.level, finding.cure) == ("fail", "mend data.path")
+    assert (finding.level, finding.cure) == ("fail", "fix data.path")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert findings_about("data", data={"path": "org/dataset"})[0].level == "ok"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -105,7 +105,7 @@ def test_what_looks_at_pairs_is_checks(tmp_path: Path, monkeypatch: pytest.Monke
     each = "wants 3 CPU, 0 GPU (1 engine(s), tensor 1 x pipeline 1, 3 CPU, 0 GPU each)"
     assert wanted[:2] == ["score pairs wants 3 CPU, 0 GPU", f"score {each}"]
     gone = findings_about("judge", scoring={"judge": {"model": "./not/here"}})
-    assert [(finding.level, finding.cure) for finding in gone] == [("fail", "mend scoring.judge.model")]
+    assert [(finding.level, finding.cure) for finding in gone] == [("fail", "fix scoring.judge.model")]
 
 
 def test_the_folder_checks_may_not_exist_yet(tmp_path: Path) -> None:
@@ -136,4 +136,4 @@ def test_engines_that_do_not_fit_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "9.0 GiB of main memory for 3 engine(s)" in finding.detail
     assert findings_about("engines", scoring={"kv_cache_gib": 1, "num_engines": 3})[0].level == "ok"
     (finding,) = findings_about("engines", scoring={"max_model_len": 100_000})
-    assert (finding.level, finding.cure) == ("fail", "mend the scoring section")
+    assert (finding.level, finding.cure) == ("fail", "fix the scoring section")

@@ -28,7 +28,7 @@ _SUBNET = "10.77.0"
 _BRIDGE = "br0"
 # The end of a namespace: its first process is killed when `unshare` dies, and that when this process does.
 _UNSHARE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child", "--net")
-# What a host's first process does before it sleeps for ever. It ignores SIGCHLD, so that the kernel buries orphans.
+# What a host's first process does before it sleeps forever. It ignores SIGCHLD, so that the kernel buries orphans.
 # The name resolves to loopback, as on every Debian: whatever takes the name's address for the host's own must fail.
 _BOOT = """\
 set -e

@@ -1,4 +1,4 @@
-"""`mapl doctor` on a node of real Ray: with a token nothing is to be mended, without one nearly everything is."""
+"""`mapl doctor` on a node of real Ray: with a token nothing is to be fixed, without one nearly everything is."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -139,7 +139,7 @@ def test_benchmark_prompts_are_found(tmp_path: Path, prompt: str, place: str | N
         ("missing.txt", None, "missing.txt: no such file"),
         ("notes.md", b"Sort these.", r"notes.md: expected .txt, .jsonl"),
         ("a.jsonl", b'{"text": "hello"}\n', "a.jsonl holds no prompts"),
-        ("b.jsonl", b'{"prompt": "Sort these."}\n{"prompt": "Sp', "b.jsonl: line 2.*Mend the row"),
+        ("b.jsonl", b'{"prompt": "Sort these."}\n{"prompt": "Sp', "b.jsonl: line 2.*Fix the row"),
         ("c.txt", "Où ?".encode("latin-1"), "c.txt: not UTF-8.*iconv"),
         ("d.jsonl.gz", gzip.compress(b'{"prompt": "Sort these."}\n')[:-9], "d.jsonl.gz: truncated or damaged"),
     ],

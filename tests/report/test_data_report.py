@@ -67,7 +67,7 @@ def test_every_part_is_there(run_dir: Path) -> None:
         "inter_widening",
         "By family",
         "that separate",
-        "single prompts told right",
+        "single prompts classified correctly",
     ):
         assert word in said
     assert page.tags.count("svg") == 3  # lengths of prompts, chosen and rejected

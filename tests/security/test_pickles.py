@@ -1,4 +1,4 @@
-"""Pickles and remote code in data and models that somebody hands in: refused with a word, and never run."""
+"""Pickles and remote code in data and models that somebody hands in: refused with a message, and never run."""
 
 import base64
 import contextlib

@@ -100,11 +100,11 @@ def test_what_breaks_is_named(text: str, line: int, error: str, tmp_path: Path) 
 
 
 def test_after_a_mistake_is_mended(tmp_path: Path) -> None:
-    path = write(tmp_path / "mended.py", "mended_sign", SOURCE + "raise ValueError('not yet')\n")
+    path = write(tmp_path / "fixed.py", "mended_sign", SOURCE + "raise ValueError('not yet')\n")
     with pytest.raises(UserError, match="not yet"):
         load_modules([path])
     assert "mended_sign" not in REGISTRY  # what it had registered is taken back
-    write(tmp_path / "mended.py", "mended_sign")
+    write(tmp_path / "fixed.py", "mended_sign")
     load_modules([path])
     assert "mended_sign" in REGISTRY
 

@@ -1,4 +1,4 @@
-"""The order in which a table tells of models and their differences, on the terminal and in the report."""
+"""The order in which a table lists models and their differences, on the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def is_own_baseline(comparison: Mapping[str, Any]) -> bool:
     return bool(comparison["baseline"] == comparison["model"] + BASELINE_SUFFIX)
 
 
-def in_order_of_telling(results: Mapping[str, Any]) -> Iterator[tuple[list[str], Any]]:
-    """Models that have not been told of yet, and the comparison whose row follows them; None: there is none left.
+def in_table_order(results: Mapping[str, Any]) -> Iterator[tuple[list[str], Any]]:
+    """Models that have not been listed yet, and the comparison whose row follows them; None: there is none left.
 
     A model stands before its own baseline, and after any other model that it is compared with.
     """
-    told: set[str] = set()
+    shown: set[str] = set()
     for comparison in results["comparisons"]:
         model, baseline = comparison["model"], comparison["baseline"]
         names = (model, baseline) if is_own_baseline(comparison) else (baseline, model)
-        yield [name for name in names if name not in told], comparison
-        told |= {*names}
-    yield [model for model in results["models"] if model not in told], None
+        yield [name for name in names if name not in shown], comparison
+        shown |= {*names}
+    yield [model for model in results["models"] if model not in shown], None
