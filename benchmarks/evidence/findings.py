@@ -141,7 +141,8 @@ def _layouts(summary: Mapping[str, Any], main: str) -> str:
         f"**`grid` and `independent`.** At equal steps `independent` differs from MAPL's grid by "
         f"{format_points(found['intra']['accuracy'])} points of intra and {format_points(found['pref']['accuracy'])} "
         f"of pref, for {tokens:.1f} times the tokens and {seconds:.1f} times the seconds: it draws "
-        "new instructions for every relation, where the grid uses the same ones for all. At equal tokens they were not compared."
+        "new instructions for every relation, where the grid uses the same ones for all. At equal tokens they were not "
+        "compared."
     )
 
 
