@@ -2,7 +2,7 @@
 
     python benchmarks/synthesis.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 16000
 
-Rates are pairs a second. Every way runs the same function on the same pairs. What a start costs is left out of all of
+Rates are pairs per second. Every way runs the same function on the same pairs. What a start costs is left out of all of
 them alike: each runs on a fifth of the pairs and on all of them, and the rate is that of the difference. Just before
 and after each, the pure function runs on some of the pairs, for a machine's speed drifts: shares are of their mean.
 `pure, 2` runs the function in two processes with nothing between them: what two cores of this machine give at most.
@@ -125,7 +125,7 @@ class Beside:
         self.shares: dict[str, float] = {}  # of the pure rate, a core
 
     def measure(self, name: str, cores: int, rate: Callable[[], float]) -> None:
-        """Run one way; `rate` gives pairs a second."""
+        """Run one way; `rate` gives pairs per second."""
         before = pure(self._pairs)
         self.rates[name] = rate()
         after = pure(self._pairs)

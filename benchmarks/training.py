@@ -178,7 +178,7 @@ def main() -> None:
         groups = [replace(e, ref_logps=(-100.0,) * len(e.sequences)) for _, e in chosen]
         lengths = [len(g.token_ids(i)) for g in groups for i in range(2)]
         print(f"{args.model_size}, {args.dtype}, {args.device}, {torch.get_num_threads()} threads, {args.clock} clock;")
-        print(f"{len(groups)} groups a step, x and a response of {min(lengths)} to {max(lengths)} tokens;")
+        print(f"{len(groups)} groups per step, x and a response of {min(lengths)} to {max(lengths)} tokens;")
         print(f"medians of {args.repeats}; tokenization and collation of a step ", end="")
         found["around_seconds"] = around(records, tokenizer, args.max_sequence_tokens)
         print(f"{1000 * found['around_seconds']:.1f} ms\n", flush=True)

@@ -107,7 +107,7 @@ def in_this_process(config: RunConfig, method: Method, model: Path) -> tuple[Ste
 
 
 def table(steps: Steps, ahead: bool) -> str:
-    """Markdown, one row a part; shares are of the whole step, medians over steps."""
+    """Markdown, one row per part; shares are of the whole step, medians over steps."""
 
     def row(name: str, seconds: list[float]) -> str:
         shares = [100 * part / step["step"] for part, step in zip(seconds, steps, strict=True)]
@@ -163,7 +163,7 @@ def main() -> None:
     dtype = "bfloat16" if args.bf16 else "float32"
     print(f"{args.method}, {args.model_size}: {weights:.0f} million weights, {dtype}, ZeRO-{args.zero_stage}, ", end="")
     print(f"{args.workers} worker(s), {'one process' if args.no_ray else 'Ray Train'}, {date.today()};")
-    print(f"{groups} groups a step, {statistics.mean(tokens):.0f} tokens each; medians of {len(steps)} steps;")
+    print(f"{groups} groups per step, {statistics.mean(tokens):.0f} tokens each; medians of {len(steps)} steps;")
     print(f"peak memory {max(row['peak_memory_gib'] for row in logged):.2f} GiB; all of it, start included, ", end="")
     print(f"{seconds:.0f} s\n\n{table(steps, bool(args.prefetch))}")
     if args.output:

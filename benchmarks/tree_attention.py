@@ -1,4 +1,4 @@
-"""Tree attention on this machine: tokens a second of trees through a bare model, against a plain causal row.
+"""Tree attention on this machine: tokens per second of trees through a bare model, against a plain causal row.
 
     python benchmarks/tree_attention.py [--layers 30] [--tokens 300 1000 3000] [--costs 10000 50000 250000]
 

@@ -42,7 +42,7 @@ def refuse_duplicates(schema: pa.Schema, where: str) -> None:
 
 
 def _extensions(column: pa.Field) -> Iterator[str]:
-    # A stack of one's own: a schema may be nested deeper than Python calls.
+    # An explicit stack: a schema may be nested deeper than Python calls.
     fields = [column]
     while fields:
         field = fields.pop()

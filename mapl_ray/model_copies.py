@@ -66,7 +66,7 @@ def local_directory(path: str | Path, *, weights: bool, revision: str | None = N
 
 
 def remote_model(uri: str) -> RemoteModel:
-    """What is at the address; asked once a process. Raises `UserError` as `local_directory` does."""
+    """What is at the address; asked once per process. Raises `UserError` as `local_directory` does."""
     if uri not in _seen:
         found = [file for file in remote_files(uri, "model") if file.path.suffix in (*SMALL, _WEIGHTS)]
         if not any(file.path.suffix == _WEIGHTS for file in found):

@@ -125,14 +125,14 @@ class RelationGroup:
 
     pair_id: str
     prompts: tuple[tuple[Message, ...], ...]  # index 0 is the original prompt
-    instructions: tuple[tuple[InstructionRecord, ...], ...]  # one tuple a prompt, empty for the original
+    instructions: tuple[tuple[InstructionRecord, ...], ...]  # one tuple per prompt, empty for the original
     responses: tuple[str, ...]  # chosen, rejected; a row of an evaluation set may have more
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     source: str
     margin: float | None = None
-    ref_logps: tuple[float, ...] | None = None  # one a sequence, after scoring
-    rewards: tuple[float, ...] | None = None  # one a sequence, after scoring
+    ref_logps: tuple[float, ...] | None = None  # one per sequence, after scoring
+    rewards: tuple[float, ...] | None = None  # one per sequence, after scoring
 
     @property
     def tool_fields(self) -> str | None:
@@ -296,7 +296,7 @@ GROUP_SCHEMA = pa.schema(
     ]
 )
 
-# What a scorer makes of groups, beside them: one score a sequence of the group.
+# What a scorer makes of groups, beside them: one score per sequence of the group.
 SCORE_SCHEMA = pa.schema([("pair_id", pa.string()), ("scores", pa.list_(pa.float32()))])
 
 # What a tokenizer makes of groups, beside them (`batches.TokenIds`).

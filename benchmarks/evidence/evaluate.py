@@ -70,7 +70,7 @@ def by_function(
 
 @dataclass(frozen=True, slots=True)
 class _Together:
-    """Groups once a seed, and rewards of all seeds in one row."""
+    """Groups once per seed, and rewards of all seeds in one row."""
 
     groups: list[RelationGroup]
     rewards: dict[str, list[tuple[float, ...]]]

@@ -20,7 +20,7 @@ from mapl_ray.records import RelationGroup, Sequence
 
 
 def warm_start(stream: GroupStream, tokenizer: Any, scale: Scale, target: Path) -> list[dict[str, float]]:
-    """Write the model that every arm starts from into `target`; rows of step and mean loss (nats a token)."""
+    """Write the model that every arm starts from into `target`; rows of step and mean loss (nats per token)."""
     model = fresh_model(tokenizer, scale, seed=0)
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=scale.warm_learning_rate, betas=(0.9, 0.95))

@@ -12,8 +12,8 @@ from benchmarks.reliability.registry import FAULTS
 HEAD = """# What happens when something breaks
 
 Made by `make reliability` (`python -m benchmarks.reliability --output docs/reliability.md`); do not edit. Every row is
-a fault that was done to real processes (Ray, vLLM, DeepSpeed on a model of two layers), and the run after it was compared
-with an undisturbed one: the same ids, none twice, and the same content hash for data; equal weights for
+a fault that was done to real processes (Ray, vLLM, DeepSpeed on a model of two layers), and the run after it was
+compared with an undisturbed one: the same ids, none twice, and the same content hash for data; equal weights for
 training. Each round has a time limit: a run that hangs, or tries again without end, is a failure of its row. Times are
 of a small machine where other work went on as well: most of each is starting Python, Ray and engines again. A row
 names the commit, and a digest of `mapl_ray/` and `benchmarks/reliability/` as they were when it was measured (with "+"

@@ -12,7 +12,7 @@ from mapl_ray.batches.render import CURE, RenderError, render, render_answers
 from mapl_ray.batches.truncate import truncate_left
 from mapl_ray.records import Message, Rejection, Relation, RelationGroup, Sequence
 
-# Asked once a tokenizer: a call builds it from the whole list of added tokens.
+# Computed once per tokenizer: a call builds it from the whole list of added tokens.
 _SPECIAL: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
 TruncatePrompt = Literal["refuse", "left"]
 RENDER = "render"  # stage of a rejection that is the chat template's
@@ -25,8 +25,8 @@ class EncodedGroup:
     """Token ids of a group's prompts and responses; a sequence is `prompt_ids + response_ids`."""
 
     pair_id: str
-    prompt_ids: tuple[tuple[int, ...], ...]  # a tuple a prompt, chat template applied, ready for the answer
-    response_ids: tuple[tuple[int, ...], ...]  # a tuple a response, to the end of the assistant's turn
+    prompt_ids: tuple[tuple[int, ...], ...]  # one tuple per prompt, chat template applied, ready for the answer
+    response_ids: tuple[tuple[int, ...], ...]  # one tuple per response, to the end of the assistant's turn
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     ref_logps: tuple[float, ...] | None = None

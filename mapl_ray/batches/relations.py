@@ -24,7 +24,7 @@ class RelationBatch:
         return RelationBatch(self.signs_RS.to(device), self.level_R.to(device), margin_R)
 
     def counts(self) -> torch.Tensor:
-        """Relations a level family, float64 [3]."""
+        """Relations per level family, float64 [3]."""
         return torch.bincount(self.level_R, minlength=len(LEVEL_FAMILIES)).double()
 
 

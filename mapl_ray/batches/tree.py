@@ -22,7 +22,7 @@ class PrefixTree:
     token_ids: IntArray
     depths: IntArray  # position of the token in every sequence through it
     subtree_end: IntArray  # index after the last descendant
-    paths: tuple[IntArray, ...]  # one a sequence, in the caller's order: its nodes from the root on
+    paths: tuple[IntArray, ...]  # one per sequence, in the caller's order: its nodes from the root on
 
 
 def build_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:

@@ -135,7 +135,7 @@ class SynthesisConfig(Section):
 
     @cached_property
     def digest(self) -> str:
-        """The same for equal configs: what is worked out once a config is kept under it."""
+        """The same for equal configs: what is worked out once per config is kept under it."""
         return self.model_dump_json()
 
     @property

@@ -27,7 +27,7 @@ SetFormat = Literal[
 class EvaluationSet(Section):
     """A public set in its own format; IFBench has that of IFEval."""
 
-    TEXT_FIELD: ClassVar[str] = "path"  # a text in the place of a section is its path
+    TEXT_FIELD: ClassVar[str] = "path"  # a text instead of a section is its path
     path: PathText  # File, folder, URI or hub name.
     format: SetFormat = "auto"  # Format of the set. auto: detected from the columns.
     columns: dict[str, str] = Field(default_factory=dict)  # Column names of the set, as in `{prompt: Question}`.

@@ -29,7 +29,7 @@ class Answers:
     """What one policy answered to one set."""
 
     rows: list[FollowRow]  # those whose prompt every policy has room for
-    responses: list[str]  # one a row
+    responses: list[str]  # one per row
     cut: int  # responses that reached the largest number of tokens
 
 

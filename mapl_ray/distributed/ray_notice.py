@@ -1,6 +1,7 @@
 """Keeps one notice of Ray off the screen, which looks like an error and is none.
 
-Ray logs at level E, once a process, that an actor "has constructor arguments in the object store and max_restarts > 0".
+Ray logs at level E, once per process, that an actor "has constructor arguments in the object store and
+max_restarts > 0".
 Every actor pool of Ray Data is such an actor, for Ray Data hands its actors their work as references. Those are held by
 the driver as long as the pool lives, so that a restarted actor finds them. The C++ logger has no filter, and a higher
 level would hide errors that are some.

@@ -3,7 +3,7 @@
     groups/{split} -> scores/ref_logps/{split}, scores/rewards/{split}    vLLM actors on Ray Data
     groups/{split} and those -> scored/{split}                            a task a part
 
-What engines made stands apart: a second scorer adds a column, and no order or choice of columns computes one again.
+Engine output is stored separately: a second scorer adds a column, and no order or choice of columns computes one again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     pairs/{split} -> pair-judgements/{split}    scoring.judge; vLLM actors
     pairs/{split} -> pair-rewards/{split}       scoring.pair_reward_model; vLLM actors
-    pairs/{split} and those -> pairs-scored/{split}, which synthesis takes in the place of pairs/{split}
+    pairs/{split} and those -> pairs-scored/{split}, which synthesis takes instead of pairs/{split}
 
 What engines made stands apart, so that another bound for margins, or a second scorer, computes no score again.
 """
@@ -161,7 +161,7 @@ def _on_engines(
 
 
 class ScorePairs:
-    """One engine, started once; a part of pairs a call."""
+    """One engine, started once; a part of pairs per call."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ class SynthesizeShard:
     """Makes a part a call."""
 
     def __init__(self, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]) -> None:
-        """`configs` has one entry a stage; `digests` are those of the driver's `synthesis.modules`."""
+        """`configs` has one entry per stage; `digests` are those of the driver's `synthesis.modules`."""
         self._stages, self._configs, self._seed, self._digests = stages, configs, seed, digests
 
     @errors_as_rows

@@ -27,7 +27,7 @@ _WAIT_SECONDS = 24 * 3600.0  # for another search that makes them
 def run_tokenization(config: RunConfig, model_path: str) -> Path:
     """Groups as they train -> a folder below `data_dir/tokens`, both splits, skipped where they are there; returns it.
 
-    A folder a model: another run on the same data must not put other ids under the trials of this one.
+    one folder per model: another run on the same data must not put other ids under the trials of this one.
     """
     revision = config.model.revision
     recipe = fingerprint_of(

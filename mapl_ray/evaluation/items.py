@@ -18,7 +18,7 @@ from mapl_ray.records import Level, Relation, RelationGroup
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Rewards = Sequence[tuple[float, ...]]  # of one model: a tuple a group, a float a sequence
+Rewards = Sequence[tuple[float, ...]]  # of one model: one tuple per group, one float per sequence
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -93,7 +93,7 @@ def evaluate_models(
 ) -> Results:
     """Measure every model on the same groups.
 
-    `rewards` maps a model to a tuple of rewards a group, one a sequence; `families` a function's name to its family;
+    `rewards` maps a model to a tuple of rewards a group, one per sequence; `families` a function's name to its family;
     `comparisons` are (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that
     training held out, `unseen_phrasings` whether it held out phrasings; `variants` are the groups asked for otherwise,
     with every model's rewards; `sets` what was found on public sets, which may be all there is. Raises `UserError`

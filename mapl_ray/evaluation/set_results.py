@@ -108,7 +108,7 @@ def following_results(
     samples: int,
     seed: int,
 ) -> SetResults:
-    """Measure every policy on `rows`, those of the set that fit all; `responses`: policy -> (one a row, number cut)."""
+    """Measure every policy on `rows`, those that fit all; `responses`: policy -> (one per row, number cut)."""
     verdicts = {model: judge_responses(rows, given) for model, (given, _) in responses.items() if rows}
     comparisons = []
     for model, baseline in pairs:

@@ -36,7 +36,7 @@ def span_verdict(span: Span, args: Args) -> Verdict:
 
 
 def _spans(name: str, value: Callable[[Features], int], span: Callable[[Features], Span] | None) -> SpanOf:
-    """The span of a text under all readings, the documented one among them, computed once a text."""
+    """The span of a text under all readings, the documented one among them, computed once per text."""
     key = f"{name} span"
 
     def of(text: Features) -> Span:

@@ -1,6 +1,6 @@
 """Output layers that keep memory and digits: log-probabilities in pieces, a reward in float32.
 
-Each is `nn.Linear` with another `forward`, put in the place of a model's own layer. Weights, their names and hooks
+Each is `nn.Linear` with another `forward`, which replaces a model's own layer. Weights, their names and hooks
 stay, so checkpoints and exports do not change. Dimensions: E predicted tokens, H hidden, V vocabulary.
 """
 

@@ -3,7 +3,7 @@
 Every layer but attention runs over a row of trees as it is. Attention runs once for every part of the row
 (`mapl_ray.models.tree_parts`): `tree_parts` cuts a row by cost, which is fastest on a CPU, and `tree_branches` at every
 branching, which computes the fewest scores. Both are attention implementations of transformers. In place of a mask
-they take two numbers a token instead of one a pair of tokens: int64 [B, 1, 2, T], the end of the token's subtree and
+they take two numbers per token, not one per pair of tokens: int64 [B, 1, 2, T], the end of the token's subtree and
 the window. Any other mask goes to `sdpa` as it is.
 Dimensions: B rows, T tokens, L tokens of a part, K keys of a part.
 """

@@ -42,7 +42,7 @@ def short_model(model: Any, device: torch.device | str, dtype: torch.dtype) -> A
 
 
 def _by_layer(config: Any) -> dict[str, list[Any]]:
-    """Settings that have a value a layer, such as `layer_types`."""
+    """Settings that have one value per layer, such as `layer_types`."""
     number = config.num_hidden_layers
     return {
         name: value

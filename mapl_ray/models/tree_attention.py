@@ -56,7 +56,7 @@ def tree_attention(attention: Attention, device_type: str, config: Any) -> str:
 
 
 def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None:
-    """The mask for a model: [B, T] for padded rows; for trees four-dimensional, one a kind of layer if they differ."""
+    """The mask for a model: [B, T] for padded rows; four-dimensional for trees, one per kind of layer if needed."""
     if batch.subtree_end is None:
         return batch.attention_mask
     end, position_ids, implementation = batch.subtree_end, batch.position_ids, model.config._attn_implementation

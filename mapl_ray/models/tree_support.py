@@ -65,7 +65,7 @@ def _ask(model: Any) -> None:
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         raise _refusal(model, "it takes no position_ids: positions would be counted along the row")
     if not getattr(model, "_supports_sdpa", False):
-        raise _refusal(model, "its attention takes no mask of one's own")
+        raise _refusal(model, "its attention takes no custom mask")
     if other := layer_kinds(config) - {"full_attention", "sliding_attention"}:
         raise _refusal(model, f"layers of kind {', '.join(sorted(other))} can't take a tree's mask")
 

@@ -33,7 +33,7 @@ def check_weights(folder: Path, *, whole: bool = True) -> None:
             if not isinstance(shard, str) or not shard.endswith(".safetensors") or "/" in shard or "\\" in shard:
                 raise UserError(f"{index}: {shard!r} is no safetensors file of this directory. {_CURE}")
     if (folder / "adapter_config.json").is_file():
-        # transformers would load the adapter's base model, from wherever its file says, in the place of this one.
+        # transformers would load the adapter's base model, from wherever its file says, instead of this one.
         raise UserError(
             f"{folder}: holds an adapter beside a model, and it is not clear which is meant. Merge it "
             "(peft: merge_and_unload), or take adapter_config.json away."

@@ -16,7 +16,7 @@ _MEASURES = ("loss", "rewards/accuracies", "rewards/margins")
 def level_sums(
     margins_R: torch.Tensor, relations: RelationBatch, options: ObjectiveConfig = PLAIN, beta: float = 1.0
 ) -> torch.Tensor:
-    """Sums a level family, float64 [L, 4]: loss, correct (margin > 0), margin, count."""
+    """Sums per level family, float64 [L, 4]: loss, correct (margin > 0), margin, count."""
     margins_R = margins_R.double()
     losses_R = relation_terms(margins_R, relations, options, beta)
     measures_RM = torch.stack([losses_R, (margins_R > 0).double(), margins_R, torch.ones_like(margins_R)], dim=1)

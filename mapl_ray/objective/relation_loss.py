@@ -39,10 +39,10 @@ def relation_loss(
 
     Args:
         rewards_S: r(x, y) of every sequence, any float dtype; computed on in float32.
-        counts_L: relations a level family in the whole optimizer step, over all ranks and micro-batches, so that
+        counts_L: relations per level family in the whole optimizer step, over all ranks and micro-batches, so that
             the sum of all ranks' losses does not depend on how the step was cut. None: this batch is the step.
         beta: of DPO, for `loss=ipo`.
-        mean_logps_S: log-probabilities a token of every response, in nats, for `nll_weight`.
+        mean_logps_S: log-probabilities per token of every response, in nats, for `nll_weight`.
 
     Raises `ValueError` where `nll_weight` is set and there are no log-probabilities.
     """
@@ -59,6 +59,6 @@ def relation_loss(
         loss = loss + options.center_rewards_coefficient * scale_L[PREF] * centering_terms(rewards_S, relations).sum()
     if options.nll_weight:
         if mean_logps_S is None:
-            raise ValueError("nll_weight needs log-probabilities a token")
+            raise ValueError("nll_weight needs log-probabilities per token")
         loss = loss + options.nll_weight * scale_L[PREF] * nll_terms(mean_logps_S.float(), relations).sum()
     return LossOutput(loss, margins_R.detach())

@@ -1,4 +1,4 @@
-"""The terms of the loss, one value a relation. Dimensions: R relations, S sequences."""
+"""The terms of the loss, one value per relation. Dimensions: R relations, S sequences."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def centering_terms(rewards_S: torch.Tensor, relations: RelationBatch) -> torch.
 def nll_terms(mean_logps_S: torch.Tensor, relations: RelationBatch) -> torch.Tensor:
     """-log pi(y_w|x) / |y_w| of every pref relation, [R], 0 at other levels (Pang et al. 2024, the term L_NLL).
 
-    x is the original prompt: pref relations are between its two responses. `mean_logps_S` in nats a token.
+    x is the original prompt: pref relations are between its two responses. `mean_logps_S` in nats per token.
     """
     return -chosen_and_rejected(mean_logps_S, relations)[0]

@@ -30,8 +30,8 @@ class RunSize:
     gpus: int
     stages: tuple[Stage, ...]
     storage: dict[str, float]  # bytes, by what they are of
-    host_memory: float  # bytes a node, of the groups: few are held by every training worker, many are mapped
-    node_disk: float  # bytes a node: the file of the mapped ones
+    host_memory: float  # bytes per node, of the groups: few are held by every training worker, many are mapped
+    node_disk: float  # bytes per node: the file of the mapped ones
     fits: bool  # the device's and the node's memory, for both methods at the config's ZeRO stage
 
     @property

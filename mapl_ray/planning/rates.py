@@ -46,8 +46,8 @@ _RATES = {
     "characters_per_token": Rate(4.0, "characters", "assumed", "English with a vocabulary of 32,000 or more"),
     "cpus_per_gpu": Rate(8.0, "cores", "assumed", "what clouds sell with a GPU, or more"),
     "gpus_per_node": Rate(8.0, "GPUs", "assumed", "the usual node"),
-    "gpu_memory": Rate(80 * 2.0**30, "bytes a GPU", "data sheet", "80 GB cards"),
-    "node_memory": Rate(1e12, "bytes a node", "assumed", "the usual node of eight GPUs"),
+    "gpu_memory": Rate(80 * 2.0**30, "bytes per GPU", "data sheet", "80 GB cards"),
+    "node_memory": Rate(1e12, "bytes per node", "assumed", "the usual node of eight GPUs"),
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib
         raise UserError(f"--gpu {gpu!r}: not in the table of training/throughput.py. Expected as H100, A100, L40S.")
     rates = {"gpu_peak": Rate(peak, "FLOP/s, dense bfloat16", "data sheet", f"{gpu}, training/throughput.py"), **_RATES}
     if gpu_memory_gib is not None:
-        rates["gpu_memory"] = Rate(gpu_memory_gib * 2.0**30, "bytes a GPU", "data sheet", "--gpu-memory-gib")
+        rates["gpu_memory"] = Rate(gpu_memory_gib * 2.0**30, "bytes per GPU", "data sheet", "--gpu-memory-gib")
     given = {} if path is None else read_json_object(path, f"--rates {path}")
     for name, entry in given.items():
         if name not in rates or not isinstance(entry, dict):

@@ -16,7 +16,7 @@ def render(plan: RunPlan) -> str:
     lines = [
         f"plan of `mapl pipeline`, run {plan.config.name}",
         f"model   {plan.config.model.name_or_path}: {_count(shape.parameters)} parameters ({shape.source})",
-        f"data    {group.source}; {group.groups_per_pair:.2f} groups a pair",
+        f"data    {group.source}; {group.groups_per_pair:.2f} groups per pair",
         "",
         *_columns(
             ["pairs", "GPUs", "prepare", "synthesis", "score", "train", "tune", "evaluate", "in all", "GPU hours",

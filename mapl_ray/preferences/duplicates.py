@@ -24,7 +24,7 @@ _WEIGHTS = (0.2, 0.8)  # of false proposals, of missed ones
 class Duplicates:
     """Remembers the pairs that it let through.
 
-    Exact ones take about 200 bytes a pair (a digest of 16 bytes, the id, their place in the table), so a million pairs
+    Exact ones take about 200 bytes per pair (a digest of 16 bytes, the id, their table entry), so a million pairs
     about 200 MB. Near ones take about 5 KB a pair at a threshold of 0.9 and about 11 KB at 0.5.
     """
 

@@ -35,7 +35,7 @@ def apply_weight(
 
 
 def repeat_of(pair_id: str, mix: Sequence[MixSource]) -> int:
-    """n for an id `...~n` that `apply_weight` may have made of `mix`, else 1: ids of one's own may hold a `~` too."""
+    """n for an id `...~n` that `apply_weight` may have made of `mix`, else 1: ids of your own may hold a `~` too."""
     ending = re.search(r"~([1-9]\d{0,8})\Z", pair_id, re.ASCII)
     number = int(ending[1]) if ending else 1
     return number if number <= max((math.ceil(source.weight) for source in mix), default=1) else 1

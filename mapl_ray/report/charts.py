@@ -84,7 +84,7 @@ def reliability(series: Mapping[str, Mapping[str, Any]]) -> Markup:
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], styles: Sequence[int], name: str) -> Markup:
-    """Values against training steps, a line a run; accuracies get the chance line."""
+    """Values against training steps, one line per run; accuracies get the chance line."""
     points = [point for values in series.values() for point in values]
     accuracy = "accurac" in name
     y = [value for _, value in points]

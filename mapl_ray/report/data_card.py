@@ -17,7 +17,7 @@ from mapl_ray.synthesis import module_digests
 _COLUMNS = {
     "pair_id": "id of the original pair",
     "prompts": "messages of every prompt; the first is the original one",
-    "instructions": "a list a prompt: name of the function, its arguments as JSON text, the wording",
+    "instructions": "one list per prompt: name of the function, its arguments as JSON text, the wording",
     "responses": "chosen, rejected",
     "sequences": "(prompt, response) by index, and whether the response satisfies each instruction of the prompt",
     "relations": "level; preferred and dispreferred sequences by index: the rewards of the first should sum to more",

@@ -38,7 +38,7 @@ class DataStats:
 
 
 def data_stats(data_sets: list[tuple[Path, Manifest]]) -> DataStats:
-    """Look at the groups of all data sets (one a split)."""
+    """Look at the groups of all data sets (one per split)."""
     stats = DataStats(of_groups=sum(manifest.rows for _, manifest in data_sets))
     keep_every = max(1, -(-min(stats.of_groups, SAMPLED_GROUPS) // KEPT_GROUPS))
     for directory, manifest in data_sets:

@@ -26,7 +26,7 @@ _COST_FIELDS = (
 
 
 def curves_section(metrics: Mapping[str, Sequence[Mapping[str, Any]]], order: Sequence[str]) -> Markup | None:
-    """A panel a metric (accuracies, losses, margins), a line a run; `order` gives runs the style of their model."""
+    """One panel per metric (accuracies, losses, margins), one line per run; `order` gives runs their styles."""
     runs = [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
     style_of = {run: index for index, run in enumerate([*order, *(name for name in runs if name not in order)])}
     keys = Counter(key for rows in metrics.values() for row in rows for key in row if number(row[key]) is not None)

@@ -22,7 +22,7 @@ class Axis:
     """Values of one name as places on an axis: numbers by themselves or their logarithm, all else in turn."""
 
     name: str
-    values: tuple[object, ...]  # one a trial
+    values: tuple[object, ...]  # one per trial
     kind: str  # linear, log, names
 
     @classmethod
@@ -98,7 +98,7 @@ def sensitivity(axis: Axis, objectives: Sequence[float], said: Sequence[str]) ->
 
 
 def parallel(axes: Sequence[Axis], thirds: Sequence[int], best: int, said: Sequence[str]) -> Markup:
-    """A line a trial through all its values, one upright axis each; `thirds` says whose third (0 best) a trial is in.
+    """One line per trial through all its values, one upright axis each; `thirds`: the third (0 best) of each trial.
 
     The line of trial `best` is thicker.
     """
@@ -121,7 +121,7 @@ def parallel(axes: Sequence[Axis], thirds: Sequence[int], best: int, said: Seque
         where = " ".join(f"{frame.px(x):.1f},{frame.py(y):.1f}" for x, y in points)
         class_ = f"curve {'best' if trial == best else 'thin'} s{THIRDS[thirds[trial]]}"
         frame.parts.append(el("polyline", el("title", said[trial]), points=where, class_=class_))
-    frame.text(WIDTH / 2, height - 6, "a line a trial; the thick one is the best", "axis")
+    frame.text(WIDTH / 2, height - 6, "one line per trial; the thick one is the best", "axis")
     return frame.render()
 
 

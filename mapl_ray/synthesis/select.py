@@ -70,7 +70,7 @@ def confident_judgements(
 def drawable_families(config: SynthesisConfig, judgements: Mapping[str, Mapping[str, float]]) -> Families:
     """What a pair's instructions are drawn from; empty where the config leaves soft functions alone and none is usable.
 
-    Sorted once a config, and not once a pair. Raises as `select_functions` does.
+    Sorted once per config, and not once per pair. Raises as `select_functions` does.
     """
     judged = frozenset(name for of_text in judgements.values() for name in of_text)
     key = (config.digest, judged, tuple(REGISTRY))

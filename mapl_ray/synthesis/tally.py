@@ -12,7 +12,7 @@ from typing import Any
 class Tally:
     """Counts of a run or a part; they add up."""
 
-    asked: Counter[str] = field(default_factory=Counter)  # function: instructions asked of it, one a side of a contrast
+    asked: Counter[str] = field(default_factory=Counter)  # function: instructions requested, one per side of a contrast
     written: Counter[str] = field(default_factory=Counter)  # those it could write
     draws: Counter[int] = field(default_factory=Counter)  # k: drawn G1 of so many functions
     separating: Counter[int] = field(default_factory=Counter)  # those that separated the responses in both directions

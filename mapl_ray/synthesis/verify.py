@@ -27,7 +27,7 @@ def verify_group(group: RelationGroup, condition: Condition | None = None) -> li
 def _structure(group: RelationGroup) -> list[str]:
     problems: list[str] = []
     if len(group.instructions) != len(group.prompts) or not group.prompts or group.instructions[0]:
-        problems.append("instructions: expected one list a prompt, empty for the original")
+        problems.append("instructions: expected one list per prompt, empty for the original")
     if len(group.responses) != 2:
         problems.append(f"responses: expected chosen and rejected, got {len(group.responses)}")
     if not group.relations:

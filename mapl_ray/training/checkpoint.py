@@ -3,7 +3,7 @@
     writing-step-00000050-4f1c/   being written; a killed run leaves it behind, nobody reads it
     step-00000050/
         state/...            DeepSpeed's shards
-        rng-00000.pt         random states, a file a rank
+        rng-00000.pt         random states, one file per rank
         manifest.json        what it is, sha256 of every file, and of itself
 
 A checkpoint is trusted by its manifest alone. DeepSpeed's files are pickles, so they are never loaded before their

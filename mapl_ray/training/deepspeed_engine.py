@@ -48,7 +48,7 @@ class Engine:
 
     def __init__(self, module: nn.Module, config: TrainConfig, total_steps: int) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # DeepSpeed calls collectives by names that torch is about to rename: a word a call, thousands a run.
+        # DeepSpeed calls collectives by names that torch is about to rename: one line per call, thousands per run.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
         # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on

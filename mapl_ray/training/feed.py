@@ -49,7 +49,7 @@ class Feed:
     """One rank's share of a table, encoded and collated."""
 
     table: GroupTable
-    tokenizer: Any  # a copy of one's own: a tokenizer is not for several threads
+    tokenizer: Any  # its own copy: a tokenizer is not thread-safe
     config: TrainConfig
     rank: int
     world_size: int

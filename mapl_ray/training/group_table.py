@@ -21,7 +21,7 @@ from mapl_ray.shards import Manifest, read_manifest
 from mapl_ray.training.group_sizes import IntArray, group_sizes
 from mapl_ray.training.mapped_table import mapped_table
 
-# Bytes of Parquet, four or five times as many in memory: below that a copy a rank costs less than a file a machine.
+# Bytes of Parquet, four or five times as many in memory: below that a copy per rank costs less than a file per machine.
 MAPPED_FROM = 2**26
 
 
@@ -36,7 +36,7 @@ class GroupTable:
         mapped_from: int = MAPPED_FROM,
     ) -> None:
         """With token ids made before, where `tokens` names their data set: nothing is tokenized then. Parts of
-        `mapped_from` bytes in all, or more, are mapped; a word where there is no room for it.
+        `mapped_from` bytes in all, or more, are mapped; a message where there is no room for it.
 
         Raises `UserError` for an unfinished, damaged or empty data set, for one without a single margin where
         `needs_margin`, and for tokens of other groups.

@@ -151,7 +151,7 @@ def has_ref_logps(dataset: Any) -> bool:
 
 
 def with_ref_logps(dataset: Any, ref_logps: Sequence[Sequence[float]]) -> Any:
-    """The encoded data set with these `ref_logps`, one list a group."""
+    """The encoded data set with these `ref_logps`, one list per group."""
     feature = dataset.features["ref_logps"]
     return dataset.remove_columns("ref_logps").add_column("ref_logps", list(ref_logps), feature=feature)
 

@@ -15,7 +15,7 @@ from mapl_ray.records import LEVEL_FAMILIES
 
 
 class ProgressDisplay:
-    """Steps done, groups a second and time left."""
+    """Steps done, groups per second and time left."""
 
     def __init__(self, total_steps: int, done: int, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream

@@ -59,7 +59,7 @@ def train_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | None:
-    """The newest whole checkpoint; None where there are none. Prints a word about the damaged ones passed over.
+    """The newest whole checkpoint; None where there are none. Prints a message about the damaged ones that are skipped.
 
     Raises `UserError` where checkpoints are there and none can be used: all damaged, or of other settings.
     """

@@ -72,7 +72,7 @@ class Trainer:
         return self.objective(self.engine(batch), batch, counts_L)
 
     def _counts(self, work: Work) -> tuple[torch.Tensor, StepCost]:
-        """Relations a level and cost of the step, over all ranks."""
+        """Relations per level and cost of the step, over all ranks."""
         counts_L = torch.stack([batch.relations.counts() for batch in work.batches]).sum(0)
         mine = astuple(StepCost.of(work.batches, work.groups, self.flops))
         total = self.engine.sum_over_ranks(torch.cat([counts_L, counts_L.new_tensor(mine)]))

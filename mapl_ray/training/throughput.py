@@ -55,7 +55,7 @@ class StepCost:
 
     @classmethod
     def of(cls, batches: Sequence[Batch], groups: int, flops: FlopCounter | None) -> Self:
-        """Of batches on the host; `groups` are those of one's own, without fillers."""
+        """Of batches on the host; `groups` are this rank's, without fillers."""
         return cls(
             groups=groups,
             tokens=sum(batch.num_tokens for batch in batches),
@@ -64,7 +64,7 @@ class StepCost:
         )
 
     def rates(self, seconds: float, peak_flops: float | None) -> dict[str, float]:
-        """Tokens and groups a second, `padding_share` and, where the peak of all ranks (FLOP/s) is known, `mfu`."""
+        """Tokens and groups per second, `padding_share` and, where the peak of all ranks (FLOP/s) is known, `mfu`."""
         found = {
             "tokens_per_second": self.tokens / seconds,
             "groups_per_second": self.groups / seconds,

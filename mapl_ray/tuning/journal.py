@@ -1,4 +1,4 @@
-"""The journal of a search: a folder a trial, written down before the trial starts and whenever something is known.
+"""The journal of a search: one folder per trial, written down before the trial starts and whenever something is known.
 
     tune/search.json                 whose trials these are
     tune/trials/0003/trial.json      `Trial`

@@ -71,7 +71,7 @@ TINY = {"tiny": {"vocab_size": 1000, "hidden_size": 64, "num_layers": 2, "num_he
 
 def test_what_an_engine_needs_by_hand() -> None:
     (needs,) = engine_needs(config(model=TINY))
-    # Keys and values of 2 layers of 64 values of 4 bytes: 2 * 2 * 64 * 4 = 1024 bytes a token.
+    # Keys and values of 2 layers of 64 values of 4 bytes: 2 * 2 * 64 * 4 = 1024 bytes per token.
     assert needs.kv_token == 1024
     # Embeddings 2 * 1000 * 64 and layers 2 * 16 * 64^2: 259,072 parameters of 4 bytes.
     assert needs.weights == 4 * 259_072

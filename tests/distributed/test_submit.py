@@ -75,7 +75,7 @@ def cluster(without_ray: None) -> Iterator[str]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.delenv("RAY_ADDRESS", raising=False)
-        reset_auth_token_state()  # Ray reads mode and token once a process, when it is imported
+        reset_auth_token_state()  # Ray reads mode and token once per process, when it is imported
         command = [
             *(Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={gcs}", "--num-cpus=1"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),

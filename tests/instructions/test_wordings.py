@@ -58,7 +58,7 @@ def drawn(pairs: list[PreferencePair]) -> dict[str, list[dict[str, Any]]]:
 
 
 def without_values(text: str, args: dict[str, Any]) -> str:
-    """The text, with a neutral word in the place of every value that comes from a text."""
+    """The text, with a neutral word instead of every value that comes from a text."""
     values = [*args.get("words", ()), *(args[key] for key in ("word", "phrase", "letter") if key in args)]
     for value in values:
         text = text.replace(f'"{value}"', '"x"')

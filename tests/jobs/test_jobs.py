@@ -1,4 +1,4 @@
-"""The scripts under `jobs/`: thin, one a stage, each hands its arguments to the command line."""
+"""The scripts under `jobs/`: thin, one per stage, each hands its arguments to the command line."""
 
 import re
 import subprocess

@@ -76,7 +76,7 @@ def test_training_by_hand() -> None:
     assert rm["compute"] == pytest.approx(steps * 8 * flops / (CARD * 0.35))
     assert rm["held-out evaluations"] == pytest.approx((steps // 50 + 1) * 99_500 * flops / 3 / (8 * CARD * 0.25))
     assert rm["checkpoints"] == pytest.approx((steps // 50 + 1) * 14e9 / 2e9)
-    # Gradients of 4 bytes four times a step and weights of 2 bytes once, 7 of 8 parts of them, 200 GB/s.
+    # Gradients of 4 bytes four times per step and weights of 2 bytes once, 7 of 8 parts of them, 200 GB/s.
     assert rm["network"] == pytest.approx(steps * (4 * 4e9 + 2e9) * 7 / 8 / 200e9)
     # DPO's output layer runs over the responses; the plain baseline computes two of six sequences.
     more = 6 * 1e7 * counts[1] / flops
@@ -142,7 +142,7 @@ def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
     few, many = (next(size for size in plan.sizes if size.pairs == pairs) for pairs in (10**4, 10**9))
     assert few.node_disk == 0.0  # every worker holds its own
     assert few.host_memory == pytest.approx(few.gpus * 10**4 * plan.group.group_bytes_in_memory, rel=0.01)
-    assert many.node_disk == pytest.approx(10**9 * plan.group.group_bytes_in_memory, rel=0.01)  # one file a node
+    assert many.node_disk == pytest.approx(10**9 * plan.group.group_bytes_in_memory, rel=0.01)  # one file per node
     assert many.host_memory == pytest.approx(many.gpus * 10**9 * 24, rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""Options of synthesis on real pairs: k, family weights, several groups a pair, held-out families, judgements."""
+"""Options of synthesis on real pairs: k, family weights, several groups per pair, held-out families, judgements."""
 
 import json
 from collections import Counter

@@ -1,6 +1,6 @@
 """One rank of training runs, started by the tests: `run_rank.py SPECS.json`, or with a folder to take specs from.
 
-A module of its own, because DeepSpeed takes one process a rank.
+A module of its own, because DeepSpeed takes one process per rank.
 """
 
 import json

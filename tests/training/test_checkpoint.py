@@ -121,7 +121,7 @@ def test_what_does_not_change_the_run_does_not_matter(tmp_path: Path) -> None:
     make(tmp_path, 2)
     for changes in (
         {"checkpoint_every_steps": 7, "max_failures": 3},
-        {"world_size": 1, "gradient_accumulation_steps": 2, "num_workers": 1},  # the same eight groups a step
+        {"world_size": 1, "gradient_accumulation_steps": 2, "num_workers": 1},  # the same eight groups per step
     ):
         assert find_checkpoint(tmp_path, settings(**changes)) is not None
 

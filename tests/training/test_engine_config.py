@@ -66,7 +66,7 @@ def test_contradictions_are_named(values: dict[str, Any], words: tuple[str, ...]
 
 
 def test_a_file_must_hold_for_every_number_of_workers_of_an_elastic_run() -> None:
-    elastic = TrainConfig(num_workers=4, min_workers=2, micro_batch_size=2)  # 8 groups a step
+    elastic = TrainConfig(num_workers=4, min_workers=2, micro_batch_size=2)  # 8 groups per step
 
     def check(**values: Any) -> None:
         check_sizes(elastic.model_copy(update={"deepspeed_config": values}))

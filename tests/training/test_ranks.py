@@ -30,7 +30,7 @@ MEASURED = {
     # no accuracies: margins start at 0, and noise decides which way they fall
     "dpo": ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"),
 }
-# The same eight groups a step, cut in four ways.
+# The same eight groups per step, cut in four ways.
 CUTS = {
     "one rank": (1, {"micro_batch_size": 8, "gradient_accumulation_steps": 1, "zero_stage": 0}),
     "padded": (1, {"micro_batch_size": 4, "gradient_accumulation_steps": 2, "zero_stage": 1, "batching": "padded"}),

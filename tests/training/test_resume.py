@@ -55,7 +55,7 @@ def runs(launch: Any, dropout_model: Path, tmp_path_factory: pytest.TempPathFact
     two += [spec("plain", stage) for stage in RESIZED]
     two += [spec("2 to 1", stage, stop_after=3) for stage in RESIZED]
     launch(2, *two)
-    # One rank accumulates four micro-batches: the same eight groups a step.
+    # One rank accumulates four micro-batches: the same eight groups per step.
     four = {"config": {"gradient_accumulation_steps": 4}}
     one = [spec("2 to 1", stage, **four) for stage in RESIZED]
     one += [spec("1 to 2", stage, stop_after=3, **four) for stage in RESIZED]

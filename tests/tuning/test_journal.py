@@ -47,7 +47,7 @@ def test_a_trial_is_told_by_its_own_files(tmp_path: Path) -> None:
     found = journal.refreshed(one)
     assert (found.status, found.steps, found.objective) == ("running", 2, pytest.approx(0.375))
     assert "loss" not in found.last
-    # A restart from an earlier checkpoint measures step 2 again: one row a step.
+    # A restart from an earlier checkpoint measures step 2 again: one row per step.
     write_metrics(folder, [{"step": 2, accuracy: 0.5}, {"step": 4, accuracy: 1.0}])
     found = journal.refreshed(found)
     assert [(row["step"], row[accuracy]) for row in found.reports] == [(2, 0.5), (4, 1.0)]
