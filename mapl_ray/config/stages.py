@@ -44,7 +44,9 @@ class ModelConfig(Section):
     """The base model: a directory, a hub name, `smollm2-135m` (SmolLM2-135M-Instruct, from PyPI), or `tiny`, built from
     the pairs."""
 
-    name_or_path: PathText = "tiny"  # Model directory, URI, hub name, or `tiny` for a model built from the run's texts.
+    name_or_path: PathText = (
+        "tiny"  # Model directory, URI, hub name, `smollm2-135m`, or `tiny` for a model built from the run's texts.
+    )
     revision: str | None = None  # Revision of a hub model.
     dtype: Literal["float32", "bfloat16"] = "float32"  # Type in which weights are loaded.
     tiny: TinyModelConfig = TinyModelConfig()
