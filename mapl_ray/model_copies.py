@@ -1,4 +1,4 @@
-"""Models behind a URI (s3://, gs://, hdfs://, file://) or on a hub: copied once a machine, then local directories.
+"""Models behind a URI (s3://, gs://, hdfs://, file://) or on a hub: copied once per machine, then local directories.
 
 A copy of a URI is known by the names, sizes and ETags of its files (times of change where a store has no ETags):
 another model at the same address is another copy. Each file is written aside, and renamed when it is whole. Weights

@@ -47,8 +47,8 @@ def _row(fault: Fault, row: Mapping[str, Any] | None) -> str:
     else:
         code = f"commit {row['commit']}, code {row['code'][:12]}" if "code" in row else "its code was not recorded"
         place = f"{row['machine']}; {row['date']}; {code}"
-        told = f"not run: {row['not_run']}" if row["holds"] is None else "yes" if row["holds"] else "**no**"
-        cells = [fault.title, fault.happens, row.get("lost", ""), _times(row), told, command, place]
+        holds = f"not run: {row['not_run']}" if row["holds"] is None else "yes" if row["holds"] else "**no**"
+        cells = [fault.title, fault.happens, row.get("lost", ""), _times(row), holds, command, place]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 

@@ -1,4 +1,4 @@
-"""Limits of a chat template's run: it is a program of whoever made the model, and may loop or multiply text for ever.
+"""Limits of a chat template's run: it is a program of whoever made the model, and may loop or multiply text forever.
 
 A thread of this process looks at the renderings that go on and raises `RenderLimitError` in the thread of one that has
 taken too much CPU time or memory. Ordinary templates take about a millisecond.

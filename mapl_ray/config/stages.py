@@ -44,9 +44,8 @@ class ModelConfig(Section):
     """The base model: a directory, a hub name, `smollm2-135m` (SmolLM2-135M-Instruct, from PyPI), or `tiny`, built from
     the pairs."""
 
-    name_or_path: PathText = (
-        "tiny"  # Model directory, URI, hub name, `smollm2-135m`, or `tiny` for a model built from the run's texts.
-    )
+    # Model directory, URI, hub name, `smollm2-135m`, or `tiny` for a model built from the run's texts.
+    name_or_path: PathText = "tiny"
     revision: str | None = None  # Revision of a hub model.
     dtype: Literal["float32", "bfloat16"] = "float32"  # Type in which weights are loaded.
     tiny: TinyModelConfig = TinyModelConfig()
@@ -81,7 +80,7 @@ class ScoringConfig(Section):
     judge: JudgeConfig = JudgeConfig()
     # Reward model that scores the original pairs before synthesis. null: none.
     pair_reward_model: PathText | None = None
-    pair_reward_model_revision: str | None = None
+    pair_reward_model_revision: str | None = None  # Revision of pair_reward_model on the hub.
     pair_margin: PairMarginConfig = PairMarginConfig()
 
     @property

@@ -25,7 +25,7 @@ def model_identity(path: str | Path, revision: str | None = None) -> str:
 
     Model cards and hidden files don't count. Of a file above 1 GiB the digest covers the header and, of every tensor,
     its first, middle and last 4 KiB: copies are the same model, and training changes all of these. Where the hub can't
-    be asked from here, its revision stands in the place of the commit.
+    be asked from here, its revision stands instead of the commit.
     """
     if is_uri(str(path)):
         return remote_model(str(path)).identity
