@@ -48,6 +48,7 @@ _LOG_LEVELS = {
     "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
     "ray.train": logging.WARNING,
     "ray.tune": logging.WARNING,
+    "ray.tune.analysis.experiment_analysis": logging.ERROR,  # it misses files of loggers that are switched off
     "ray.tune.utils.util": logging.ERROR,  # it warns where a busy machine takes half a second for bookkeeping
     "ray._private.authentication": logging.ERROR,  # a word at every start that a token is asked for
 }

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -161,6 +162,8 @@ def scheduler_of(settings: TuneConfig, ended: Iterable[Trial]) -> TrialScheduler
 def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler: TrialScheduler, at_once: int) -> None:
     """Start, watch and stop `number` trials, `at_once` of them side by side."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables also where verbose is 0
+    # Ray Tune copies them into the runtime environment of every trial, which Ray logs and keeps. A node has its own.
+    ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # of files that are deleted with `storage`
     storage = Path(shared.output) / "ray"
     shutil.rmtree(storage, ignore_errors=True)  # of a driver that died; the journal has all that counts

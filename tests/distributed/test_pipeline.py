@@ -85,7 +85,7 @@ def test_no_secret_of_the_environment_is_kept_by_any_stage(whole: tuple[Path, st
         assert places_of(value, run, ray_logs) == [], name
     # The search finds what is kept: the run's name, in the logs of Ray's workers and in what each stage left.
     found = {path.relative_to(run).parts[0] for path in places_of("whole", run)}
-    assert {"rm", "dpo", "tune", "evaluation.json"} <= found
+    assert {"rm", "dpo", "tune"} <= found
     assert any(path.parent.name == "logs" for path in places_of("mapl_ray", ray_logs))
 
 
