@@ -13,6 +13,7 @@ from typing import Any
 
 from mapl_ray.config import ModelConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.models import model_identity
 from mapl_ray.training.loop import train
 
 
@@ -38,7 +39,7 @@ def run(spec: dict[str, Any]) -> None:
             fingerprint=spec.get("fingerprint", "run"),
             on_report=on_report,
             stop_after=spec.get("stop_after"),
-            model_id="base",
+            model_id=model_identity(spec["model"]),
         ).steps
     except (RunError, UserError) as caught:
         error = {"kind": type(caught).__name__, "text": str(caught)}
