@@ -52,7 +52,7 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60.0) -> None:
+def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 180.0) -> None:
     """Return once the cluster has its node: the dashboard answers some seconds before that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
