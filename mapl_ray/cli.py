@@ -235,6 +235,7 @@ def _submit_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--no-wait", action="store_true", help="print the job's id and return")
     parser.add_argument("--allow-unprotected", action="store_true", help="use a remote cluster that asks for no token")
+    parser.add_argument("--allow-plain-http", action="store_true", help="send the token to another machine unencrypted")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.set_defaults(run=_submit)
 
@@ -252,6 +253,7 @@ def _submit(args: argparse.Namespace) -> int:
         overrides=list(args.overrides),
         wait=not args.no_wait,
         allow_unprotected=args.allow_unprotected,
+        allow_plain_http=args.allow_plain_http,
     )
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from mapl_ray.addresses import is_loopback
+from mapl_ray.distributed.listener import check_listener
 from mapl_ray.errors import RunError, UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -122,10 +123,13 @@ def asks_for_token(url: str) -> bool:
     return False
 
 
-def check_protection(url: str, *, protected: bool, allow_unprotected: bool) -> list[str]:
+def check_protection(
+    url: str, *, protected: bool, allow_unprotected: bool, allow_plain_http: bool = False
+) -> list[str]:
     """Warnings to show about a cluster that asks for a token (`protected`) or does not.
 
-    Raises `UserError` for a remote one that does not, unless `allow_unprotected`.
+    Raises `UserError` for a remote one that does not, unless `allow_unprotected`, and where the token would go over
+    http to another machine, unless `allow_plain_http`, or to a process of another user of this one.
     """
     if not protected:
         if not is_loopback(_host(url)) and not allow_unprotected:
@@ -135,20 +139,33 @@ def check_protection(url: str, *, protected: bool, allow_unprotected: bool) -> l
                 "closed to others."
             )
         return [f"{url} asks for no token: whoever reaches this port can run code there."]
-    if not is_loopback(_host(url)) and url.startswith("http://"):
-        return [f"{url} is not encrypted, the token can be read on the way: better through an ssh tunnel."]
-    return []
+    if is_loopback(_host(url)):
+        check_listener(url, urlsplit(url).port or 0)
+        return []
+    if url.startswith("https://"):
+        return []
+    if not allow_plain_http:
+        raise UserError(
+            f"{url}: the cluster's token would go there over http, where it can be read on the way, and whoever "
+            "answers in the cluster's place gets it. Use an ssh tunnel or `kubectl port-forward` and its address on "
+            "this machine (cluster/README.md), or https; or pass --allow-plain-http on a network that you trust."
+        )
+    return [f"{url} is not encrypted, the token can be read on the way (--allow-plain-http)."]
 
 
-def connect(address: str | None, *, allow_unprotected: bool = False) -> tuple[JobSubmissionClient, str, list[str]]:
+def connect(
+    address: str | None, *, allow_unprotected: bool = False, allow_plain_http: bool = False
+) -> tuple[JobSubmissionClient, str, list[str]]:
     """A client of the job server, its URL, and warnings to show.
 
-    Raises `UserError` for a remote cluster that asks for no token (unless `allow_unprotected`), for one that asks
-    for a token when there is none or a wrong one here, and where nothing answers.
+    Raises `UserError` as `check_protection` does, for a cluster that asks for a token when there is none or a wrong one
+    here, and where nothing answers.
     """
     url = job_server(address)
     protected = asks_for_token(url)
-    warnings = check_protection(url, protected=protected, allow_unprotected=allow_unprotected)
+    warnings = check_protection(
+        url, protected=protected, allow_unprotected=allow_unprotected, allow_plain_http=allow_plain_http
+    )
     with exactly_this_address():
         try:
             client = JobSubmissionClient(url)

@@ -51,6 +51,7 @@ def submit(
     *,
     wait: bool = True,
     allow_unprotected: bool = False,
+    allow_plain_http: bool = False,
     package: bool = True,
     python: str | None = None,
 ) -> int:
@@ -68,7 +69,7 @@ def submit(
     """
     config = load_config(config_path, list(overrides))
     refuse_secrets({str(config_path): config_path.read_text(encoding="utf-8"), "an override": "\n".join(overrides)})
-    client, url, warnings = connect(address, allow_unprotected=allow_unprotected)
+    client, url, warnings = connect(address, allow_unprotected=allow_unprotected, allow_plain_http=allow_plain_http)
     local = on_this_machine(client, url)
     written = load_config(config_path, list(overrides), as_written=True)
     words = _entrypoint(written, command, overrides, local=local, python=python)

@@ -1,7 +1,10 @@
 """What `mapl submit` finds out without a cluster: addresses, protection, paths, the plan."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.distributed import job_client, submit
 from mapl_ray.distributed.job_entry import job_arguments
 from mapl_ray.distributed.job_paths import absolute_paths
+from mapl_ray.distributed.listener import listeners
 from mapl_ray.distributed.worker_environment import FORWARDED, QUIET, worker_environment
 from mapl_ray.errors import UserError
 
@@ -51,7 +55,8 @@ def test_addresses_in_short() -> None:
         ("http://127.0.0.1:8265", True, False, "quiet"),
         ("http://127.0.0.1:8265", False, False, "whoever reaches this port"),  # one's own machine: only a word
         ("http://[::1]:8265", False, False, "whoever reaches this port"),
-        ("http://10.0.0.1:8265", True, False, "not encrypted"),
+        ("http://10.0.0.1:8265", True, False, "over http"),
+        ("http://10.0.0.1:8265", True, True, "not encrypted"),
         ("https://10.0.0.1:8265", True, False, "quiet"),
         ("http://10.0.0.1:8265", False, False, "refused"),
         ("https://ray.example:443", False, False, "refused"),  # encrypted, and still open to all
@@ -60,12 +65,50 @@ def test_addresses_in_short() -> None:
     ],
 )
 def test_a_remote_cluster_without_a_token_is_refused(url: str, protected: bool, allowed: bool, outcome: str) -> None:
-    if outcome == "refused":
-        with pytest.raises(UserError, match=r"asks for no token.*--allow-unprotected"):
-            job_client.check_protection(url, protected=protected, allow_unprotected=allowed)
+    words = {"refused": r"asks for no token.*--allow-unprotected", "over http": r"over http.*--allow-plain-http"}
+    options = {"allow_unprotected": allowed and not protected, "allow_plain_http": allowed and protected}
+    if outcome in words:
+        with pytest.raises(UserError, match=words[outcome]):
+            job_client.check_protection(url, protected=protected, **options)
         return
-    warnings = job_client.check_protection(url, protected=protected, allow_unprotected=allowed)
+    warnings = job_client.check_protection(url, protected=protected, **options)
     assert [outcome in warning for warning in warnings] == ([] if outcome == "quiet" else [True])
+
+
+LISTEN = """
+import os, socket, sys
+if sys.argv[1] != "own": os.setuid(int(sys.argv[1]))
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:
+        link, _ = server.accept()
+        print(link.recv(65536).decode(), file=sys.stderr, flush=True)
+        link.sendall(b"HTTP/1.1 401 Unauthorized\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+        link.close()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user's process takes root to start")
+def test_the_token_goes_to_no_other_user_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that waits on a free port, answers 401 as Ray does, and would be told the token."""
+    (tmp_path / "token").write_text("f" * 64)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    for user, words in (("65534", r"is of another user \(uid 65534\)"), ("own", "asks for a token, and the one here")):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LISTEN, user], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        try:
+            assert listeners(port) == {65534 if user == "65534" else 0}
+            with pytest.raises(UserError, match=words):
+                job_client.connect(f"127.0.0.1:{port}")
+        finally:
+            process.kill()
+        _, heard = process.communicate()
+        # The control: Ray's client, which sends the token, asks one's own process, so this would have shown it above.
+        assert ("python-requests" in heard) is (user == "own")
 
 
 def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
