@@ -26,7 +26,7 @@ from mapl_ray.instructions import (
     variety,
     word_sets,
 )
-from mapl_ray.instructions.compatibility import compatible, fit_together
+from mapl_ray.instructions.compatibility import Company, compatible, fit_together
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.soft import soft_function
@@ -36,6 +36,7 @@ __all__ = [
     "REGISTRY",
     "Args",
     "Case",
+    "Company",
     "Features",
     "Instruction",
     "InstructionFunction",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import islice
 
 from mapl_ray.instructions.builders import count_function, presence_function
-from mapl_ray.instructions.claims import absent, all_of, occurs, present
+from mapl_ray.instructions.claims import about, all_of, capitals, used
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.one_sided import unusual_function
 from mapl_ray.instructions.register import instruction_function
@@ -69,9 +70,9 @@ section_use = unusual_function(
 
 
 def _all_capitals(text: Features) -> Verdict:
-    small = sum(sign.islower() for sign in text.text)
+    small = len([*islice(filter(str.islower, text.text), 4)])
     if not small:
-        return True if sum(sign.isupper() for sign in text.text) > 1 else None
+        return True if len([*islice(filter(str.isupper, text.text), 2)]) > 1 else None
     return False if small > 3 else None
 
 
@@ -87,20 +88,22 @@ all_capitals_use = unusual_function(
 
 
 def _english_share(text: Features) -> float:
-    words = text.folded_words
-    return sum(word in ENGLISH_WORDS for word in words) / len(words) if words else 0.0
+    number = text.num_words
+    return sum(n for word, n in text.word_counts.items() if word in ENGLISH_WORDS) / number if number else 0.0
 
 
 def _english(text: Features) -> Verdict:
     """Identified by the share of the commonest English words, which no other language has."""
-    if len(text.words) < _LEAST_WORDS:
+    if text.num_words < _LEAST_WORDS:
         return None
-    letters = sum(sign.isalpha() for sign in text.text)
-    plain = sum(sign.isalpha() and sign.isascii() for sign in text.text)
     share = _english_share(text)
-    if share >= 0.3 and plain >= 0.97 * letters:
+    if share >= 0.3 and (text.ascii or _plain_letters(text.text) >= 0.97 * sum(map(str.isalpha, text.text))):
         return True
-    return False if share < 0.03 and len(text.words) > 11 else None
+    return False if share < 0.03 and text.num_words > 11 else None
+
+
+def _plain_letters(text: str) -> int:
+    return sum(map(str.isalpha, text.encode("ascii", "ignore").decode("ascii")))
 
 
 english_use = presence_function(
@@ -109,7 +112,7 @@ english_use = presence_function(
 
 
 def _pronouns(text: Features) -> int:
-    return sum(word in PERSONAL or word in POSSESSIVE for word in text.folded_words)
+    return sum(n for word, n in text.word_counts.items() if word in PERSONAL or word in POSSESSIVE)
 
 
 pronoun_count = count_function(
@@ -117,30 +120,27 @@ pronoun_count = count_function(
     "address",
     _pronouns,
     forms.PRONOUNS,
-    span=lambda text: Span(sum(word in PERSONAL for word in text.folded_words), _pronouns(text)),
+    span=lambda text: Span(sum(n for word, n in text.word_counts.items() if word in PERSONAL), _pronouns(text)),
     spaced=True,
     size=True,
 )
 
 
-def _request(text: Features) -> str:
-    return " ".join(fold(text.text).split())
-
-
 def _repeats(text: Features, request: str) -> Verdict:
     wanted_start = " ".join(fold(request).split())
-    if _request(text).startswith(wanted_start):
+    own = text.measure("joined", lambda text: " ".join(text.folded.split()))
+    if own.startswith(wanted_start):
         return True
     # Two words alike may be chance; a start that is half the request is a repetition to some.
-    return None if _request(text)[:12] == wanted_start[:12] or wanted_start[:40] in _request(text) else False
+    return None if own[:12] == wanted_start[:12] or wanted_start[:40] in own else False
 
 
 @instruction_function(
     family="copying",
-    claims=lambda args: (
-        all_of(present("request_repeated"), absent("opening"), *occurs(args["prompt"]))
-        if args["use"]
-        else all_of(absent("request_repeated"))
+    claims=lambda args: all_of(
+        used(f"request:{args['prompt']}", bool(args["use"])),
+        *(capitals(args["prompt"]) if args["use"] else ()),
+        *map(about, ("first_sentence", "first_paragraph", "first_sentence_word", "word_order")),
     ),
     check=lambda text, args: (_repeats(text, args["prompt"]) is True) == bool(args["use"]),
     readings=lambda text, args: wanted(_repeats(text, args["prompt"]), bool(args["use"])),

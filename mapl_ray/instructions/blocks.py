@@ -118,7 +118,8 @@ def numbered_items(prose: list[str]) -> int:
 def _outer(lines: list[str], item: re.Pattern[str]) -> int:
     """Items that are nested in no other."""
     indents = [len(line) - len(line.lstrip()) for line in lines if item.match(line)]
-    return sum(indent < min(indents) + 2 for indent in indents)
+    outermost = min(indents, default=0)
+    return sum(indent < outermost + 2 for indent in indents)
 
 
 def bullet_span(prose: list[str]) -> Span:

@@ -93,6 +93,7 @@ def count_function(
             sides=sides,
             readings=lambda text, args: span_verdict(span_of(text), args),
             spaced=spaced,
+            proven=True,
         )
     )
 
@@ -145,6 +146,7 @@ def presence_function(
             sides=sides,
             readings=lambda text, args: wanted(seen(text), bool(args["use"])),
             spaced=spaced,
+            proven=True,
         )
     )
 

@@ -10,6 +10,7 @@ Names of counts: a plain name ("word", "bullet"), or one with a value:
     at:first_word=the    1 where "the" stands at that place, else 0; only one value can stand at a place
     in:first_sentence=x  how often the text occurs in that part
     letter:e, initial:e  occurrences of a letter, and words that begin with it
+    request:Go on.       1 where the response begins with this request, as it is written
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ def absent(of: str) -> Bound:
     return Bound(of, 0, 0)
 
 
+def about(of: str) -> Bound:
+    """Nothing but the name: two instructions about one count never meet."""
+    return Bound(of)
+
+
 def used(of: str, use: bool) -> Bound:
     """At least one, or none."""
     return present(of) if use else absent(of)
@@ -76,12 +82,12 @@ def at(place: str, value: str) -> str:
 
 def occurs(text: str) -> tuple[Bound, ...]:
     """The text occurs as it is written: its capital letters count."""
-    return (present(text_of(text)), *_capitals(text))
+    return (present(text_of(text)), *capitals(text))
 
 
 def stands(place: str, text: str) -> Claims:
     """The text stands at the place as it is written."""
-    return all_of(present(at(place, text)), *_capitals(text))
+    return all_of(present(at(place, text)), *capitals(text))
 
 
 def number_of_words(words: Iterable[str], args: Mapping[str, Any]) -> Claims:
@@ -92,5 +98,6 @@ def number_of_words(words: Iterable[str], args: Mapping[str, Any]) -> Claims:
     return tuple(tuple(map(absent, some)) for some in combinations(names, max(0, len(names) - args["n"])))
 
 
-def _capitals(text: str) -> tuple[Bound, ...]:
+def capitals(text: str) -> tuple[Bound, ...]:
+    """A capital letter, where the text has one."""
     return (present("capitals"),) if any(unicodedata.category(sign) == "Lu" for sign in text) else ()

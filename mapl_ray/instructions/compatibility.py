@@ -1,14 +1,13 @@
 """Which instructions can stand in one prompt: none excludes another, and none follows from the others.
 
 One rule over what the instructions claim (`claims.py`) and what follows from it (`laws.py`). It is strict: limits that
-only an odd text would keep together are taken for exclusive.
+only an odd text would keep together are taken for exclusive, and so is what takes too long to decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import product
-from math import prod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from mapl_ray.instructions.claims import Alternative, Bound, Claims
 from mapl_ray.instructions.features import fold
@@ -16,7 +15,34 @@ from mapl_ray.instructions.laws import least, needs
 from mapl_ray.instructions.types import Instruction, lookup
 
 _AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
-_MOST_CHOICES = 256  # ways to choose an alternative of every instruction; with more, the pairs decide alone
+_MOST_CHOICES = 400  # choices of an alternative that are tried; what takes more is not drawn
+
+
+class _Said(NamedTuple):
+    """What one instruction says, and of which counts."""
+
+    function: str
+    quantity: str
+    claims: Claims
+    words: tuple[str, ...]  # that it names
+    counts: frozenset[str]  # that it bounds
+    topics: frozenset[str]  # the counts it bounds, and the places, whatever stands there
+    reached: frozenset[str]  # these, and what they need
+
+
+class Company:
+    """The instructions of one prompt, as they are drawn one after the other."""
+
+    def __init__(self) -> None:
+        self._members: list[_Said] = []
+
+    def take(self, instruction: Instruction) -> bool:
+        """Add the instruction if it can stand beside those that were taken; whether it can."""
+        said = _said(instruction)
+        fits = all(_compatible(said, other) for other in self._members) and _together([*self._members, said])
+        if fits:
+            self._members.append(said)
+        return fits
 
 
 def compatible(a: Instruction, b: Instruction) -> bool:
@@ -24,65 +50,101 @@ def compatible(a: Instruction, b: Instruction) -> bool:
 
     Two instructions about one count never meet, nor do two that name the same word or one that holds the other.
     """
-    f, g = lookup(a.name), lookup(b.name)
-    if f.name == g.name or f.quantity == g.quantity:
-        return False
-    one, two = f.claims_of(a.args), g.claims_of(b.args)
-    if _share_a_count(one, two) or _share_a_word(a, b):
-        return False
-    return _satisfiable((one, two)) and not _implies((one,), two) and not _implies((two,), one)
+    return _compatible(_said(a), _said(b))
 
 
 def fit_together(instructions: Sequence[Instruction]) -> bool:
     """Whether a text can meet all of three or more that are compatible by twos, and none follows from the others."""
-    if len(instructions) < 3:
+    return _together([_said(one) for one in instructions])
+
+
+def _said(instruction: Instruction) -> _Said:
+    function = lookup(instruction.name)
+    claims = function.claims_of(instruction.args)
+    bounds = [bound for alternative in claims for bound in alternative]
+    counts = frozenset(bound.of for bound in bounds if bound.of != "capitals")
+    topics = {*counts, *[of.partition("=")[0] for of in counts if of.startswith("at:")]}
+    for average, parts in _AVERAGES.items():
+        if average in topics:
+            topics |= {"word", parts}
+    reached = topics.union(*[needs(bound.of) for bound in bounds])
+    if len(counts) < len(bounds):
+        topics.add("capitals")
+    return _Said(
+        function.name,
+        function.quantity,
+        claims,
+        _named_words(instruction),
+        counts,
+        frozenset(topics),
+        frozenset(reached),
+    )
+
+
+def _compatible(a: _Said, b: _Said) -> bool:
+    if a.function == b.function or a.quantity == b.quantity or not a.counts.isdisjoint(b.counts):
+        return False
+    if any(word in other or other in word for word in a.words for other in b.words):
+        return False
+    if not _touch(a, b):
         return True
-    claims = [lookup(one.name).claims_of(one.args) for one in instructions]
+    one, two = a.claims, b.claims
+    return _satisfiable((one, two)) and not _implies((one,), two) and not _implies((two,), one)
+
+
+def _touch(a: _Said, b: _Said) -> bool:
+    """Whether what one says can bear on what the other says."""
+    return not (a.topics.isdisjoint(b.reached) and b.topics.isdisjoint(a.reached))
+
+
+def _together(said: Sequence[_Said]) -> bool:
+    return all(_group_fits([one.claims for one in group]) for group in _groups(said) if len(group) > 2)
+
+
+def _groups(said: Sequence[_Said]) -> Iterator[list[_Said]]:
+    """The instructions in groups of such that bear on each other, directly or through others."""
+    left = [*said]
+    while left:
+        group = [left.pop()]
+        for member in group:
+            group += [other for other in left if _touch(member, other)]
+            left = [other for other in left if not any(other is one for one in group)]
+        yield group
+
+
+def _group_fits(claims: Sequence[Claims]) -> bool:
     if not _satisfiable(claims):
         return False
-    return not any(_implies(claims[:i] + claims[i + 1 :], claims[i]) for i in range(len(claims)))
+    return not any(_implies([*claims[:i], *claims[i + 1 :]], claims[i]) for i in range(len(claims)))
 
 
-def _share_a_count(one: Claims, two: Claims) -> bool:
-    counts = {bound.of for alternative in one for bound in alternative if bound.of != "capitals"}
-    return any(bound.of in counts for alternative in two for bound in alternative)
-
-
-def _share_a_word(a: Instruction, b: Instruction) -> bool:
-    one, two = _named_words(a), _named_words(b)
-    return any(word in other or other in word for word in one for other in two)
-
-
-def _named_words(instruction: Instruction) -> list[str]:
+def _named_words(instruction: Instruction) -> tuple[str, ...]:
     args = instruction.args
     named = [*args.get("words", ()), *(args[key] for key in ("word", "phrase") if isinstance(args.get(key), str))]
-    return [fold(word) for text in named for word in text.split()]
+    return tuple(fold(word) for text in named for word in text.split())
 
 
 def _satisfiable(claims: Sequence[Claims]) -> bool:
-    """Whether one alternative of each can hold, all of them at once."""
-    choices = prod(map(len, claims))
-    if choices == 1:
-        return _holds([bound for one in claims for bound in one[0]])
-    if choices > _MOST_CHOICES:
-        return True
-    return any(_holds([bound for part in chosen for bound in part]) for chosen in product(*claims))
+    """Whether one alternative of each can hold, all of them at once; False where too many were tried."""
+    fixed = [bound for one in claims if len(one) == 1 for bound in one[0]]
+    return _some_choice(fixed, [one for one in claims if len(one) != 1], iter(range(_MOST_CHOICES)))
+
+
+def _some_choice(fixed: Sequence[Bound], claims: Sequence[Claims], tries: Iterator[int]) -> bool:
+    """Whether an alternative of each of the claims can hold beside the fixed bounds."""
+    if next(tries, None) is None or not _holds(fixed):
+        return False
+    left = [tuple(alternative for alternative in one if _holds([*fixed, *alternative])) for one in claims]
+    if not all(left):
+        return False
+    left.sort(key=len)
+    return not left or any(_some_choice([*fixed, *chosen], left[1:], tries) for chosen in left[0])
 
 
 def _implies(claims: Sequence[Claims], claim: Claims) -> bool:
-    """Whether a text that meets all `claims` can't but meet `claim` as well."""
-    opposite = _opposite(claim)
-    return opposite is not None and not _satisfiable((*claims, opposite))
-
-
-def _opposite(claim: Claims) -> Claims | None:
-    """What holds where the claim does not; None for claims too involved to turn round."""
-    if len(claim) == 1:
-        return tuple(piece for bound in claim[0] for piece in _outside(bound))
-    if any(len(alternative) > 1 for alternative in claim):
-        return None
-    pieces = [_outside(alternative[0]) for alternative in claim]
-    return tuple(tuple(bound for part in chosen for bound in part) for chosen in product(*pieces))
+    """Whether a text that meets all `claims` can't but meet `claim` as well: each of its alternatives must break."""
+    opposite = [tuple(piece for bound in alternative for piece in _outside(bound)) for alternative in claim]
+    return not _satisfiable((*claims, *opposite))
 
 
 def _outside(bound: Bound) -> list[Alternative]:
@@ -121,12 +183,12 @@ def _most_of(bounds: Iterable[Bound], of: str) -> int | None:
 def _one_thing_a_place(lower: Sequence[Bound]) -> bool:
     held: dict[str, str] = {}
     for bound in lower:
-        if not bound.of.startswith("at:"):
+        if not bound.of.startswith(("at:", "request:")):
             continue
         for name in needs(bound.of):
             if name.startswith("at:"):
                 place, _, value = name.partition("=")
-                if held.setdefault(place, value) != value:
+                if value and held.setdefault(place, value) != value:
                     return False
     return True
 

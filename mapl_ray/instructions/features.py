@@ -64,6 +64,11 @@ class Features:
     def words(self) -> list[str]:
         return rules.words(self.text)
 
+    @property
+    def num_words(self) -> int:
+        """The number of words: of the folded ones, which more functions need; folding parts no ASCII words."""
+        return len(self.folded_words if self.ascii else self.words)
+
     @cached_property
     def lines(self) -> list[str]:
         return rules.lines(self.text)
@@ -76,7 +81,7 @@ class Features:
     @cached_property
     def word_span(self) -> Span:
         """The number of words by all readings."""
-        return tokens.word_span(self.text, len(self.words))
+        return tokens.word_span(self.text, self.num_words)
 
     @cached_property
     def squeezed(self) -> str:
@@ -162,7 +167,7 @@ class Features:
         """
         text = self._composed
         found: dict[str, str] = {}
-        for word in dict.fromkeys(self._plain_words):
+        for word in self._plain_words:
             if not 2 < len(word) <= _LONGEST_KEYWORD:
                 continue
             folded = word.lower() if self.ascii else word.casefold()
@@ -173,6 +178,8 @@ class Features:
             elif folded not in found:
                 # A capital at the start of a sentence or title says nothing: the small form is right.
                 found[folded] = word if _is_name(text, word) else folded
+        if self.ascii:
+            return found
         return {folded: word for folded, word in found.items() if folded.isascii() or not UNSPACED.search(folded)}
 
     @cached_property
@@ -180,33 +187,43 @@ class Features:
         return self.text if self.ascii else unicodedata.normalize("NFC", self.text)
 
     @cached_property
-    def _plain_words(self) -> list[str]:
-        found: list[str] = []
+    def _plain_words(self) -> dict[str, int]:
+        """How often each word occurs by itself, as it is written; in the order of their first occurrence."""
+        found: dict[str, int] = {}
         text = rules.parted(self.text, _APART) if self.ascii else self._composed
-        for piece in text.split():
-            if piece.isalpha() or (piece := piece.rstrip(_AFTER).lstrip(_BEFORE)).isalpha():
-                found.append(piece)
+        for piece, number in Counter(text.split()).items():
+            if piece.isalpha():
+                found[piece] = found.get(piece, 0) + number
             else:
-                found.extend(_PLAIN_WORD.findall(piece))
+                for word in _plain_words_of(piece):
+                    found[word] = found.get(word, 0) + number
         return found
 
     @cached_property
     def plain_counts(self) -> Counter[str]:
         """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
-        return Counter(fold(" ".join(self._plain_words)).split())
+        found: Counter[str] = Counter()
+        folded = fold("\n".join(self._plain_words)).split("\n")
+        for word, number in zip(folded, self._plain_words.values(), strict=False):  # of no words, one empty string
+            found[word] = found.get(word, 0) + number
+        return found
+
+    @cached_property
+    def _stems(self) -> set[str]:
+        """The folded words without an ending that a plural may have: forms of one word share it."""
+        return {word.rstrip("es") for word in self.word_counts}
 
     def word_presence(self, word: str) -> Verdict:
         """Whether the whole word occurs: None where only a compound with it, or another form of it, does."""
         folded = fold(word)
-        if self.ascii and folded.removesuffix("s").removesuffix("e") not in self.folded:
-            return False
-        if folded in self.plain_counts:
-            return True
-        counts = self.word_counts
-        if folded in counts or folded + "s" in counts or folded + "es" in counts:
-            return None
-        if folded[-1:] == "s" and (folded[:-1] in counts or folded.removesuffix("es") in counts):
-            return None
+        if folded.rstrip("es") in self._stems:
+            if folded in self.plain_counts:
+                return True
+            counts = self.word_counts
+            if folded in counts or folded + "s" in counts or folded + "es" in counts:
+                return None
+            if folded[-1:] == "s" and (folded[:-1] in counts or folded.removesuffix("es") in counts):
+                return None
         return False if self.ascii or not self.count_word(word) else None
 
     def count_span(self, word: str) -> Span:
@@ -261,6 +278,13 @@ def features_of(text: str | Features) -> Features:
 @lru_cache(maxsize=64)
 def _remembered(text: str) -> Features:
     return Features(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain_words_of(piece: str) -> tuple[str, ...]:
+    """The words by themselves in what stands between two spaces."""
+    inner = piece.rstrip(_AFTER).lstrip(_BEFORE)
+    return (inner,) if inner.isalpha() else tuple(_PLAIN_WORD.findall(inner))
 
 
 def _is_name(text: str, word: str) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
+from mapl_ray.instructions.requests import held_by
 from mapl_ray.instructions.word_lists import PRONOUNS
 
 # Each of the first needs so many of the second.
 _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
     "word": (("character", 3),),
-    "sentence": (("word", 2),),
+    "sentence": (("word", 2), ("prose", 1)),
     "paragraph": (("line", 1), ("sentence", 1)),
     "line": (("word", 1),),
     "bullet": (("list", 1),),
@@ -25,18 +26,18 @@ _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
     "list": (("line", 1), ("sentence", 1), ("markdown", 1)),
     "heading": (("line", 1), ("markdown", 1)),
     "bold": (("word", 1), ("markdown", 1)),
-    "table": (("line", 3), ("markdown", 1)),
+    "table": (("line", 3), ("word", 6), ("markdown", 1)),
     "code_block": (("line", 2), ("markdown", 1)),
     "inline_code": (("markdown", 1),),
     "link": (("markdown", 1),),
     "question": (("sentence", 1), ("question_mark", 1)),
-    "longest_sentence": (("word", 1),),
+    "longest_sentence": (("word", 1), ("prose", 1)),
     "first_sentence": (("longest_sentence", 1), ("first_paragraph", 1)),
     "last_sentence": (("longest_sentence", 1), ("last_paragraph", 1)),
     "words_per_sentence": (("longest_sentence", 1),),
-    "first_paragraph": (("word", 1),),
-    "last_paragraph": (("word", 1),),
-    "words_per_paragraph": (("word", 1),),
+    "first_paragraph": (("word", 1), ("prose", 1)),
+    "last_paragraph": (("word", 1), ("prose", 1)),
+    "words_per_paragraph": (("word", 1), ("prose", 1)),
     "repeated_start": (("sentence", 2),),
     "unique_word": (("word", 1),),
     "long_word": (("word", 1), ("character", 10)),
@@ -77,13 +78,10 @@ _NO_NEEDS: Mapping[str, int] = MappingProxyType({})
 def needs(of: str) -> Mapping[str, int]:
     """Every count that one of `of` needs at least one of -> how many, itself among them."""
     found = {of: 1}
-    queue = [of]
-    while queue:
-        name = queue.pop()
-        for other, factor in _direct(name).items():
-            if found[name] * factor > found.get(other, 0):
-                found[other] = found[name] * factor
-                queue.append(other)
+    for other, factor in _direct(of).items():
+        for name, number in needs(other).items() if other != of else ():
+            if factor * number > found.get(name, 0):
+                found[name] = factor * number
     return MappingProxyType(found)
 
 
@@ -99,14 +97,18 @@ def _direct(name: str) -> Mapping[str, int]:
         return dict(_NEEDS.get(name, ()))
     if kind == "text":
         return _of_text(value)
+    if kind == "request":
+        return held_by(value)
     if kind == "initial":
         return {"word": 1, f"letter:{value}": 1}
     if kind == "letter":
         return {"character": 1}
     place, _, held = value.partition("=")
+    if not held:  # the place itself
+        return _NO_NEEDS
     if kind == "in":
         return {f"text:{held}": 1, "prose": 1}
-    return _of_place(place, held) if kind == "at" else _NO_NEEDS
+    return {f"at:{place}": 1} | _of_place(place, held) if kind == "at" else _NO_NEEDS
 
 
 def _of_place(place: str, held: str) -> dict[str, int]:
@@ -114,11 +116,11 @@ def _of_place(place: str, held: str) -> dict[str, int]:
         marks = {"?": "question_mark", "!": "exclamation_mark"}
         return {"ending": 1, "prose": 1} | ({marks[held]: 1} if held in marks else {})
     if place == "first_letter":
-        return {"opening": 1, "prose": 1}
+        return {"prose": 1}
     tokens = _TOKEN.findall(held)
     found = {f"text:{held}": 1, "prose": 1}
     if place == "first_word":
-        found |= {f"at:first_letter={held[:1]}": 1, f"in:first_sentence={held}": 1, "opening": 1}
+        found |= {f"at:first_letter={held[:1]}": 1, f"in:first_sentence={held}": 1}
     elif place in ("last_word", "ending"):
         found["ending"] = 1
         if tokens:
@@ -133,11 +135,12 @@ def _of_place(place: str, held: str) -> dict[str, int]:
 
 
 def _of_text(text: str) -> dict[str, int]:
-    words = _WORD.findall(text)
+    plain = text.isalpha() and text.isascii()
+    words = [text] if plain else _WORD.findall(text)
     found = {"character": len(text), "word": len(words)}
-    if len(words) > 1 or words != [text]:
+    if words != [text]:
         found |= {f"text:{word}": 1 for word in {*words, *_TOKEN.findall(text)} if word != text}
-    for name, signs in _MARKS.items():
+    for name, signs in () if plain else _MARKS.items():
         if count := sum(map(text.count, signs)):
             found[name] = count
     for word in words:

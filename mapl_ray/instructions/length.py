@@ -34,7 +34,7 @@ def _ifbench_range(args: Args) -> IfEval | None:
 word_count = count_function(
     "word_count",
     _FAMILY,
-    lambda text: len(text.words),
+    lambda text: text.num_words,
     amounts.WORD_COUNT,
     span=lambda text: text.word_span,
     spaced=True,
@@ -59,7 +59,7 @@ character_count = count_function(
     family=_FAMILY,
     quantity="word",
     claims=lambda args: all_of(Bound("word", args["low"], args["high"])),
-    check=lambda text, args: bool(args["low"] <= len(text.words) <= args["high"]),
+    check=lambda text, args: bool(args["low"] <= text.num_words <= args["high"]),
     phrasings=lambda args: fill(amounts.WORD_COUNT_BETWEEN, **args),
     ifeval=_ifbench_range,
     readings=lambda text, args: text.word_span.within(args["low"], args["high"]),

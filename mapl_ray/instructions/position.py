@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from mapl_ray.instructions.claims import absent, all_of, at, occurs, present, used
+from mapl_ray.instructions.claims import about, absent, all_of, at, occurs, present, used
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
@@ -63,7 +63,9 @@ def _flag(case: Case, text: Features) -> bool:
 
 @instruction_function(
     family=_FAMILY,
-    claims=lambda args: all_of(used(f"in:first_sentence={fold(args['word'])}", args["use"])),
+    claims=lambda args: all_of(
+        used(f"in:first_sentence={fold(args['word'])}", args["use"]), about("first_sentence_word")
+    ),
     check=lambda text, args: (_first(text)[0].count_word(args["word"]) > 0) == bool(args["use"]),
     readings=lambda text, args: wanted(_in_part(_first, text, args["word"]), bool(args["use"])),
     spaced=True,
@@ -117,6 +119,7 @@ def _surely_in_order(text: Features, args: Args) -> Verdict:
         present(f"order:{fold(args['words'][0])}<{fold(args['words'][1])}"),
         *(bound for word in args["words"] for bound in occurs(word)),
         absent(at("first_word", args["words"][1])),
+        about("word_order"),
     ),
     check=_in_order,
     readings=_surely_in_order,

@@ -54,7 +54,7 @@ words_per_sentence = count_function(
 words_per_paragraph = count_function(
     "words_per_paragraph",
     _FAMILY,
-    lambda text: _average(len(text.words), len(text.paragraphs)),
+    lambda text: _average(text.num_words, len(text.paragraphs)),
     amounts.WORDS_PER_PARAGRAPH,
     span=lambda text: _ratio(text.word_span, text.paragraph_span),
     spaced=True,

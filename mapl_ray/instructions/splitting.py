@@ -24,7 +24,8 @@ _END = re.compile(
 )
 _UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f", "\uff61")  # of scripts that put no space after them
 _WORD = re.compile(r"\w", re.ASCII), regex.compile(r"\w")
-_TOKEN_BEFORE = re.compile(r"[\w.]+\Z")
+_NO_TOKEN = re.compile(r"[^\w.]")
+_LONGEST_SHORT = 6  # letters of the longest abbreviation: "approx"
 _ABBREVIATIONS = re.compile(
     r"(?:mr|mrs|ms|dr|prof|sr|jr|st|mt|ft|gen|col|capt|lt|sgt|rev|hon|gov|sen|vs|etc|e\.g|i\.e|eg|ie|cf|fig|no|nos|vol|"
     r"pp|ed|eds|al|inc|ltd|co|corp|dept|est|approx|max|min|ca|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tue|wed|"
@@ -165,8 +166,9 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
         return None if after[0].isalnum() and not (after[0].isupper() or mark[-1] in "*_\"')]") else Reading.FINEST
     if follows.islower():
         return Reading.FINEST
-    before = _TOKEN_BEFORE.search(text, max(start, match.start() - 12), match.start())
-    token = before.group() if before else ""
+    token = _NO_TOKEN.split(text[max(start, match.start() - 12) : match.start()])[-1]
+    if mark == "." and len(token) > _LONGEST_SHORT and "." not in token:
+        return Reading.SUREST  # a plain word: the ordinary end
     if mark[0] == "." and not mark.startswith("..") and _ABBREVIATIONS.fullmatch(token):
         return Reading.FINEST
     if mark == "." and len(token) == 1 and token.isupper() and token != "I":

@@ -110,6 +110,8 @@ class InstructionFunction:
     question: str | None = None  # soft functions: what a judge is asked of one response, to be answered yes or no
     # What the other reasonable readings agree on, None where they differ; without it, all readings are `check`.
     readings: Callable[[Features, Args], Verdict] | None = None
+    # The readings are all of them, that of `check` too, and `draw` goes by them: nothing it draws needs another look.
+    proven: bool = False
     # It speaks of words: no verdict on texts in scripts that put no spaces between them, and none is written for them.
     spaced: bool = False
     validate: Callable[[Args], object] | None = None  # see `validate_args`; None: checked on an empty text
@@ -118,6 +120,8 @@ class InstructionFunction:
         """The verdict of `check` where all readings agree with it, None where one does not."""
         if self.spaced and not text.spaced:
             return None
+        if self.proven and self.readings is not None:
+            return self.readings(text, args)
         documented = self.check(text, args)
         if self.readings is None or self.readings(text, args) is documented:
             return documented
@@ -168,7 +172,9 @@ class InstructionFunction:
             return None
         wording = rng.getrandbits(32) if wording is None else wording
         args = self.draw(case, rng)
-        if args is None or any(self.verdict(text, args) is not flag for text, flag in case.flags):
+        if args is None:
+            return None
+        if not self.proven and any(self.verdict(text, args) is not flag for text, flag in case.flags):
             return None
         phrasings = self.phrasings(args)
         usable = seen_wordings(phrasings) if seen_only else range(len(phrasings))

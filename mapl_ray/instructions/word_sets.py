@@ -161,9 +161,9 @@ def _holds_phrase(text: Features, phrase: str) -> bool:
 def phrase_presence(text: Features, phrase: str) -> Verdict:
     """None where marks stand between or around the words: a full stop, a list mark, an apostrophe, a hyphen."""
     sought = fold(phrase).split()
-    first, number = sought[0], len(sought)
+    first = sought[0]
     words = text.folded_words
-    if not any(word == first and words[i : i + number] == sought for i, word in enumerate(words)):
+    if first not in text.word_counts or not _holds_run(words, sought):
         return False
     squeezed, joined = text.squeezed, " ".join(sought)
     place = squeezed.find(joined)
@@ -174,6 +174,17 @@ def phrase_presence(text: Features, phrase: str) -> Verdict:
             return True
         place = squeezed.find(joined, place + 1)
     return None
+
+
+def _holds_run(words: Sequence[str], run: Sequence[str]) -> bool:
+    at = -1
+    try:
+        while True:
+            at = words.index(run[0], at + 1)
+            if words[at : at + len(run)] == run:
+                return True
+    except ValueError:  # no further one
+        return False
 
 
 def _phrases(text: Features, rng: random.Random) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from mapl_ray.instructions import Case, Features, Instruction, InstructionFunction, compatible, fit_together
+from mapl_ray.instructions import Case, Company, Features, Instruction, InstructionFunction
 from mapl_ray.instructions.weights import family_weight, weight_of
 from mapl_ray.synthesis.tally import Tally
 
@@ -137,6 +137,7 @@ def _draw_side(
 ) -> tuple[Instruction, ...] | None:
     """Instructions that the winner satisfies and the loser violates, as the condition says; in the order of slots."""
     drawn: dict[int, Instruction] = {}
+    beside = Company()
     separated = False
     for index in rng.sample(range(len(slots)), len(slots)):
         instruction = None
@@ -148,7 +149,7 @@ def _draw_side(
             case = Case(
                 ((winner, flags[0]), (loser, flags[1])), (pair.prompt,), prompt=pair.prompt, judgements=pair.judgements
             )
-            instruction = _draw_slot(slots[index], case, [*drawn.values()], rng)
+            instruction = _draw_slot(slots[index], case, beside, rng)
             if instruction is not None:
                 separated |= flags == (True, False)
                 break
@@ -180,11 +181,11 @@ def _satisfiable(
     return not others or (flags[0] and all(other.check(winner) for other in others))
 
 
-def _draw_slot(slot: _Slot, case: Case, beside: Sequence[Instruction], rng: random.Random) -> Instruction | None:
+def _draw_slot(slot: _Slot, case: Case, beside: Company, rng: random.Random) -> Instruction | None:
     for _ in range(_TRIES):
         instruction = slot.function.generate_for(case, rng, slot.wording, slot.seen_only)
         if instruction is None:
             return None
-        if all(compatible(instruction, other) for other in beside) and fit_together([*beside, instruction]):
+        if beside.take(instruction):
             return instruction
     return None

@@ -1,7 +1,6 @@
 """Every function of the registry: truth, both sides, restoring, wording."""
 
 import random
-from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -28,40 +27,45 @@ def test_the_set_is_broad() -> None:
     assert all(name == function.name for name, function in REGISTRY.items())
 
 
-SHARES: dict[str, dict[str, float]] = defaultdict(dict)  # file -> function -> share of responses served both ways
+SHARES: dict[tuple[str, str], float] = {}  # (file, function) -> share of responses served both ways
+
+
+def served_both_ways(name: str, pairs: list[PreferencePair]) -> float:
+    """The share of responses that get both an instruction that they satisfy and one they violate; computed once.
+
+    With the other response at hand, and without; one-sided functions have but to write one that is violated. The
+    verdict is always the flag.
+    """
+    key = pairs[0].source, name
+    if key not in SHARES:
+        function, rng = REGISTRY[name], random.Random(name)
+        both = asked = 0
+        for pair in pairs:
+            for response, other in ((pair.chosen, pair.rejected), (pair.rejected, None)):
+                asked += 1
+                served = set()
+                for flag in (True, False):
+                    instruction = function.generate(response, flag, rng, other=other, prompt=pair.prompt[-1].content)
+                    if instruction is not None:
+                        served.add(flag)
+                        assert instruction.verdict(response) is flag
+                        assert instruction.verdict(pair.chosen) in (None, instruction.check(pair.chosen))
+                both += served >= ({True, False} if function.sides == "two" else {False})
+        assert asked >= 600
+        SHARES[key] = both / asked
+    return SHARES[key]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_served_both_ways_on_real_responses(name: str, pairs: list[PreferencePair]) -> None:
-    """The verdict is always the flag; most responses get both an instruction that they satisfy and one they violate.
-
-    With the other response at hand, and without; one-sided functions have but to write one that is violated.
-    """
-    function, rng = REGISTRY[name], random.Random(name)
-    both = asked = 0
-    for pair in pairs:
-        for response, other in ((pair.chosen, pair.rejected), (pair.rejected, None)):
-            asked += 1
-            served = set()
-            for flag in (True, False):
-                instruction = function.generate(response, flag, rng, other=other, prompt=pair.prompt[-1].content)
-                if instruction is not None:
-                    served.add(flag)
-                    assert instruction.verdict(response) is flag
-                    assert instruction.verdict(pair.chosen) in (None, instruction.check(pair.chosen))
-            both += served >= ({True, False} if function.sides == "two" else {False})
-    assert asked >= 600
-    assert both >= 0.5 * asked, f"{both} of {asked}"
-    SHARES[pairs[0].source][name] = both / asked
+    assert served_both_ways(name, pairs) >= 0.5
 
 
-def test_most_functions_serve_nine_responses_of_ten_both_ways() -> None:
-    """Counted over the test above, where it ran for every function and file."""
-    finished = [shares for shares in SHARES.values() if shares.keys() == set(NAMES)]
-    for shares in finished:
-        served = [REGISTRY[name] for name, share in shares.items() if share >= 0.9 and REGISTRY[name].sides == "two"]
-        assert len(served) >= 60
-        assert len({function.family for function in served}) >= 15
+def test_most_functions_serve_nine_responses_of_ten_both_ways(pairs: list[PreferencePair]) -> None:
+    two_sided = [function for function in REGISTRY.values() if function.sides == "two"]
+    served = [function for function in two_sided if served_both_ways(function.name, pairs) >= 0.9]
+    assert len(served) >= 60
+    assert len({function.family for function in served}) >= 15
 
 
 texts = st.one_of(
@@ -85,33 +89,6 @@ def test_any_unicode(name, text, other, flag, rng) -> None:
         assert restored.check(one) == instruction.check(one)
         assert restored.verdict(one) in (None, restored.check(one))
     canonical_json(instruction.args).encode()  # JSON text, and UTF-8
-
-
-# Of 300,000 characters of these a quadratic rule would take hours (make test-long); 20,000 try their truth.
-UNITS = (
-    "x",
-    "word ",
-    "[",
-    "<<",
-    "[a](",
-    "`a",
-    "|---",
-    "e\u0301",
-    "\u202ea",
-    "- - ",
-    "A. ",
-    "1.",
-    "**a",
-    "a-",
-    "P.S. ",
-    "\n",
-)
-
-
-@pytest.mark.parametrize("length", [20_000, pytest.param(300_000, marks=pytest.mark.long)])
-@pytest.mark.parametrize("unit", UNITS)
-def test_long_odd_responses(unit: str, length: int) -> None:
-    check_every_function(unit * (length // len(unit)))
 
 
 @pytest.mark.parametrize("response", ["", " ", "\n\n", "🙂", "a", "字" * 50])

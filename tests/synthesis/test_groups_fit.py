@@ -1,94 +1,30 @@
 """Instructions of one prompt fit together: for every prompt drawn, texts are found that prove it (`witness.py`)."""
 
-import importlib.util
-import random
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 
-from mapl_ray.config import DataConfig, SynthesisConfig
 from mapl_ray.instructions import REGISTRY, Features, Instruction, compatible, fit_together
-from mapl_ray.preferences import read_pairs
-from mapl_ray.records import PreferencePair, RelationGroup
-from mapl_ray.synthesis import synthesize
-
-FILES = ("alpaca_eval_pairs.jsonl.gz", "hh_harmless_base_test.jsonl.gz", "pandalm_human.jsonl.gz")
+from tests.synthesis.fit import unfit_prompts
+from tests.synthesis.witness import find
 
 
-class Drawn(NamedTuple):
-    """A prompt's instructions, and texts to start from: the pair's own responses first."""
-
-    instructions: list[Instruction]
-    starts: list[Features]
-
-
-@pytest.fixture(scope="module")
-def witness() -> ModuleType:
-    """The search, which shares no code with `compatible`."""
-    spec = importlib.util.spec_from_file_location("witness", Path(__file__).with_name("witness.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def drawn_prompts(shared_data: Path, number: int, seed: int) -> Iterator[Drawn]:
-    """As many prompts, of both conditions and all three data sets, with two to five instructions each."""
-    pairs = [
-        pair
-        for file in FILES
-        for pair in read_pairs(DataConfig(path=str(shared_data / file)))
-        if isinstance(pair, PreferencePair)
-    ]
-    rng = random.Random(seed)
-    others = [Features(text) for pair in rng.sample(pairs, 30) for text in (pair.chosen[:2000], pair.rejected[:400])]
-    made = 0
-    while made < number:
-        pair, condition = rng.choice(pairs), rng.choice(("all", "any"))
-        config = SynthesisConfig.model_validate({"condition": condition, "min_instructions": 2, "max_instructions": 5})
-        group = synthesize(pair, config, rng.getrandbits(32))
-        if not isinstance(group, RelationGroup):
-            continue
-        own = [Features(pair.chosen), Features(pair.rejected)]
-        for records in group.instructions[1:]:
-            made += 1
-            yield Drawn([Instruction.from_record(record) for record in records], [*own, *rng.sample(others, 40)])
-
-
-def unfit(prompts: Iterator[Drawn], witness: ModuleType) -> list[tuple[str, list[str]]]:
-    """Prompts that no text was found to meet, and pairs of which no text was found to meet one alone."""
-    found = []
-    for number, (instructions, starts) in enumerate(prompts):
-        texts = [one.text for one in instructions]
-        if witness.find([(one, True) for one in instructions], starts, number) is None:
-            found.append(("no text meets all", texts))
-        for a in instructions:
-            for b in instructions:
-                if a is not b and witness.find([(a, True), (b, False)], starts, number) is None:
-                    found.append(("the first implies the second", [a.text, b.text]))
-    return found
-
-
-def test_instructions_of_one_prompt_fit(shared_data: Path, witness: ModuleType) -> None:
-    assert unfit(drawn_prompts(shared_data, 100, 1), witness) == []
+def test_instructions_of_one_prompt_fit(shared_data: Path) -> None:
+    assert unfit_prompts(shared_data, 200, 1) == []
 
 
 @pytest.mark.long
-def test_instructions_of_many_prompts_fit(shared_data: Path, witness: ModuleType) -> None:
-    assert unfit(drawn_prompts(shared_data, 1_000, 1), witness) == []
+def test_instructions_of_many_prompts_fit(shared_data: Path) -> None:
+    assert unfit_prompts(shared_data, 2_000, 1) == []
 
 
-def test_the_search_finds_none_where_there_is_none(witness: ModuleType) -> None:
+def test_the_search_finds_none_where_there_is_none() -> None:
     starts = [Features("We met at noon, and talked."), Features("- one\n- two\n- three")]
     include, forbid = _instruction("include_word", word="river"), _instruction("forbid_word", word="river")
-    assert witness.find([(include, True), (forbid, True)], starts, 0) is None
+    assert find([(include, True), (forbid, True)], starts, 0) is None
     bullets, lists = _instruction("bullet_count", direction="at least", n=3), _instruction("list_use", use=True)
-    assert witness.find([(bullets, True), (lists, False)], starts, 0) is None
-    assert witness.find([(bullets, False), (lists, True)], starts, 0) is not None
+    assert find([(bullets, True), (lists, False)], starts, 0) is None
+    assert find([(bullets, False), (lists, True)], starts, 0) is not None
 
 
 def _instruction(name: str, **args: object) -> Instruction:

@@ -11,16 +11,21 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import and_
 from typing import Any
 
-from mapl_ray.instructions import Instruction
+from mapl_ray.instructions import Instruction, lookup
 from mapl_ray.instructions.features import Features
 
 Goal = tuple[Instruction, bool]
+Unfit = tuple[str, list[str]]  # what is wrong, and the instructions it is wrong with
 Edit = Callable[[str, random.Random], str]
 
 # Rounds: tries from each start, starts, the longest text. Short texts are quick, and most that is wanted is in them.
-ROUNDS = ((60, 6, 300), (150, 6, 1500), (500, 8, 4000), (600, 8, 9000))
+ROUNDS = ((60, 6, 300), (300, 12, 400), (150, 6, 1500), (500, 8, 4000), (600, 8, 9000))
+LONGEST_KEPT, MOST_KEPT = 3000, 60  # characters of a found text that is kept, and how many are
+LONGEST_OWN = 600  # characters of an argument that edits write into a text
 FILLER = "We walked home slowly before noon and sat down near that old wall to rest our tired feet"
 SECTIONS = "Section 1\nIt rains.\n\nSection 2\nIt pours."
 GERMAN = "zwei \u00e4pfel und drei birnen liegen neben der alten t\u00fcr im garten."
@@ -43,9 +48,13 @@ def _extremes() -> list[Features]:
     texts += [joint.join(["It rains"] * 60) for joint in (". ", "\n", "\n\n", "? ", "! ", ", ", ": ", "; ", "\n- ")]
     texts += [f"{part}\n" * number for part in PARTS for number in (1, 12, 60)]
     texts += [f"{letter}{letter} " * 120 for letter in "abcdefghijklmnopqrstuvwxyz"]
+    texts += [f"{letter * 12} " * 16 for letter in "abcdefghijklmnopqrstuvwxyz"]
+    texts += [f"{short} " * number for short in ("Why?", "So!", "It is.", "**so**", "1987") for number in (4, 8, 16)]
+    texts += ["\n".join(f"{i}. {TOKENS[i]}" for i in range(1, number)) for number in (4, 8, 16, 40)]
+    texts += ["\n".join(f"- {TOKENS[i]}" for i in range(number)) for number in (4, 8, 16, 40)]
     texts += [f"It{'s' * size} {FILLER} {FILLER}." for size in (4, 9, 14, 22)]
     texts += [f"{FILLER} " * 12, f"{FILLER}. " * 12, f"{FILLER}.\n\n" * 12, "internationalization " * 40]
-    texts += [f"{FILLER}{end} " * 55 for end in ".?!"]
+    texts += [f"{FILLER}{end} " * number for end in ".?!" for number in (55, 120)]
     texts += ["It rains. It pours. It snows.\n" * number for number in (8, 16, 32, 60)]
     texts += [f"{GERMAN} " * 3, f"{GERMAN} " * 12]
     everything = "\n\n".join(PARTS)
@@ -65,26 +74,114 @@ def _extremes() -> list[Features]:
 EXTREMES = _extremes()
 
 
+class Pool:
+    """Texts whose verdicts are looked up before any search; what a search finds joins them, for the prompts to come."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Features] = {}
+
+    def unfit(self, instructions: Sequence[Instruction], starts: Sequence[Features], seed: int) -> list[Unfit]:
+        """What no text was found for: one that meets all, and for every two one that meets the first alone."""
+        wanted = [[(one, True) for one in instructions]]
+        wanted += [[(a, True), (b, False)] for a in instructions for b in instructions if a is not b]
+        for texts in (starts, [*EXTREMES, *self._found.values()]):
+            wanted = _not_met(wanted, texts)
+        texts = [*starts, *EXTREMES, *self._found.values()]
+        unmet = [goals for goals in wanted if not self._search(goals, texts, seed)]
+        return [
+            ("no text meets all" if all(flag for _, flag in goals) else "the first implies the second",
+             [instruction.text for instruction, _ in goals])
+            for goals in unmet
+        ]  # fmt: skip
+
+    def _search(self, goals: Sequence[Goal], texts: Sequence[Features], seed: int) -> bool:
+        found = find(goals, texts, seed)
+        if found is None:
+            return False
+        if len(found) < LONGEST_KEPT:
+            while len(self._found) >= MOST_KEPT:
+                del self._found[next(iter(self._found))]
+            self._found[found] = Features(found)
+        return True
+
+
+def _not_met(wanted: Sequence[list[Goal]], texts: Sequence[Features]) -> list[list[Goal]]:
+    """Those of the goals that none of the texts meets."""
+    met: dict[int, int] = {}  # instruction -> the texts that meet it, as bits
+    for instruction in {id(one): one for goals in wanted for one, _ in goals}.values():
+        check, args = lookup(instruction.name).check, instruction.args
+        met[id(instruction)] = int("".join("1" if check(text, args) else "0" for text in texts), 2)
+    every = (1 << len(texts)) - 1
+    return [
+        goals for goals in wanted if not reduce(and_, [met[id(one)] ^ (0 if flag else every) for one, flag in goals])
+    ]
+
+
 def find(goals: Sequence[Goal], starts: Sequence[Features], seed: int) -> str | None:
-    """A text with the wanted verdict on every instruction, or None where none was found."""
-    best: dict[tuple[bool, ...], str] = {}  # verdicts -> the shortest text that has them
-    for start in (*starts, *EXTREMES):
+    """A text with the wanted verdict on every instruction, or None where none was found from these texts."""
+    best: dict[tuple[bool, ...], list[str]] = {}  # verdicts -> the texts that have them
+    rng = random.Random(seed)
+    for start in (*starts, *map(Features, _composed(goals, rng))):
         right = _right(start, goals)
         if all(right):
             return start.text
-        if right not in best or len(start.text) < len(best[right]):
-            best[right] = start.text
-    ordered = sorted(best.items(), key=lambda one: (-sum(one[0]), len(one[1])))
+        best.setdefault(right, []).append(start.text)
+    chosen = [(right, text) for right, texts in best.items() for text in _various(texts, rng)]
+    ordered = sorted(chosen, key=lambda one: (-sum(one[0]), len(one[1])))
     words = [word for start in starts[:12] for word in re.findall(r"[A-Za-z]{2,}", start.text[:4000])]
     general = [*_general(), *_wordy(words)]
     own = [edit for instruction, _ in goals for edit in _own(instruction)]
-    rng = random.Random(seed)
     edits = general, own or general
     for steps, number, longest in ROUNDS:  # a hard one is tried for longer
         for right, text in [one for one in ordered if len(one[1]) <= longest][:number]:
             if (found := _climb(text, len(goals) - sum(right), goals, edits, steps, longest, rng)) is not None:
                 return found
     return None
+
+
+def _various(texts: list[str], rng: random.Random) -> list[str]:
+    """The shortest two, and some others."""
+    ordered = sorted(texts, key=len)
+    return [*ordered[:2], *rng.sample(ordered[2:], min(3, len(ordered) - 2 if len(ordered) > 2 else 0))]
+
+
+def _composed(goals: Sequence[Goal], rng: random.Random) -> Iterator[str]:
+    """For every goal that an empty text misses something short that alone meets it; one after the other, in some order.
+
+    Filled up with sentences to the numbers of words, and of lines, that the arguments name.
+    """
+    numbers = [n for one, _ in goals for n in one.args.values() if isinstance(n, int) and n <= 1500]
+    menu = [Features(text) for text in (*PARTS, *_menu(goals, numbers, rng))]
+    helpers = [
+        [text.text for text in menu if one.check(text) == wanted] for one, wanted in goals if one.check("") != wanted
+    ]
+    helpers = [texts for texts in helpers if texts]
+    for joint in (" ", "\n", "\n\n") * 16:
+        pieces = [rng.choice(texts[: rng.choice((2, 99))]) for texts in helpers if rng.random() < 0.85]
+        text = joint.join(rng.sample(pieces, len(pieces)))
+        found = [text, f"{text} I know, you see."]
+        words = len(re.findall(r"\w+", text))
+        for number in rng.sample(numbers, min(2, len(numbers))):
+            more = _sentence(rng, max(0, number - words))
+            found += [f"{text} {more}", f"{more} {text}", f"{more}\n\n{text}"]
+            lines = min(200, number - text.count("\n") - 1)
+            found += ["\n".join([text, *(_sentence(rng, size) for _ in range(lines))]) for size in (1, 40)]
+        for one in found:
+            yield from (one, rng.choice((one.lower(), one.upper())))
+
+
+def _menu(goals: Sequence[Goal], numbers: list[int], rng: random.Random) -> Iterator[str]:
+    """Short texts of what the arguments name."""
+    for own in {text for one, _ in goals for text in _strings(one.args)}:
+        yield from (own, f"{own}.", f"{own} it is", " ".join([own] * rng.randint(2, 12)))
+    for number in {n + more for n in numbers if n <= 200 for more in (0, 1)}:
+        yield "\n".join(_items("-", number, rng))
+        yield "\n".join(_items("1.", number, rng))
+        yield "\n".join(_items("", number, rng))
+        yield "\n\n".join(_items("", number, rng))
+        yield _sentence(rng, number)
+        for part in ("Why?", "So!", "It is.", "**so**", "7", "NASA"):
+            yield " ".join([part] * number)
 
 
 def _climb(
@@ -97,7 +194,9 @@ def _climb(
     rng: random.Random,
 ) -> str | None:
     for _ in range(steps):
-        changed = rng.choice(edits[rng.random() < 0.6])(text, rng)
+        changed = text
+        for _ in range(rng.choice((1, 1, 1, 1, 2, 3))):
+            changed = rng.choice(edits[rng.random() < 0.6])(changed, rng)
         if len(changed) > longest:
             continue
         now = _wrong(Features(changed), goals)
@@ -109,7 +208,7 @@ def _climb(
 
 
 def _right(text: Features, goals: Sequence[Goal]) -> tuple[bool, ...]:
-    return tuple(instruction.check(text) == wanted for instruction, wanted in goals)
+    return tuple(lookup(one.name).check(text, one.args) == wanted for one, wanted in goals)
 
 
 def _wrong(text: Features, goals: Sequence[Goal]) -> int:
@@ -186,7 +285,9 @@ def _own(instruction: Instruction) -> Iterator[Edit]:
             yield lambda text, rng, form=form: f"{text} " + f"{form} " * rng.randint(1, 12)
         yield lambda text, rng, own=own: re.sub(re.escape(own), "", text, flags=re.IGNORECASE)
         yield lambda text, rng, own=own: re.sub(re.escape(own), "", text, count=1, flags=re.IGNORECASE)
-        for word in own.split():
+        if "\n" in own:
+            yield lambda text, rng, own=own: f"{' '.join(own.split())} {text}"
+        for word in own.split() if len(own) < 100 else ():
             yield lambda text, rng, word=word: re.sub(re.escape(word), "", text, flags=re.IGNORECASE)
             yield lambda text, rng, word=word: f"{text} {word} it is"
     for number in numbers:
@@ -198,6 +299,11 @@ def _own(instruction: Instruction) -> Iterator[Edit]:
             yield lambda text, rng, n=number: f"{text}\n" + "\n".join(_sentence(rng, 2) for _ in range(n))
             yield lambda text, rng, n=number: " ".join(text.split(" ")[: n + rng.randint(-3, 3)])
             yield lambda text, rng, n=number: "\n".join(text.split("\n")[: n + rng.randint(-3, 3)])
+            for number_of in (number, number + 1):
+                yield lambda text, rng, n=number_of: f"{text}\n" + "\n".join(_items("-", n, rng))
+                yield lambda text, rng, n=number_of: f"{text}\n" + "\n".join(_items("1.", n, rng))
+            for short in ("Why?", "So!", "It is.", "**so**", "7"):
+                yield lambda text, rng, n=number, short=short: f"{text} " + " ".join([short] * (n + 1))
             for joint in ("\n", "\n\n"):
                 yield lambda text, rng, n=number, joint=joint: _resized(text, joint, n, rng)
             for own in texts:
@@ -207,16 +313,21 @@ def _own(instruction: Instruction) -> Iterator[Edit]:
                 yield lambda text, rng, n=number, own=own: _insert(text, own, n - 1)
 
 
+def _items(mark: str, number: int, rng: random.Random) -> list[str]:
+    return [f"{mark} {word}".strip() for word in rng.choices(TOKENS, k=number)]
+
+
 def _resized(text: str, joint: str, number: int, rng: random.Random) -> str:
     """The text with exactly as many lines or paragraphs: cut, or filled up with some of one to four sentences."""
     blocks = [block for block in re.split("\n+" if joint == "\n" else r"\n\n+", text) if block.strip()]
     more = [" ".join(_sentence(rng, 4) for _ in range(rng.randint(1, 4))) for _ in range(number - len(blocks))]
-    return joint.join([*blocks[:number], *more])
+    kept = sorted(rng.sample(range(len(blocks)), min(number, len(blocks))))
+    return joint.join([*(blocks[i] for i in kept), *more])
 
 
 def _strings(args: Any) -> list[str]:
     if isinstance(args, str):
-        return [args] if len(args) < 100 else []
+        return [args] if len(args) <= LONGEST_OWN else []
     values = args.values() if isinstance(args, dict) else args if isinstance(args, list | tuple) else ()
     return [text for value in values for text in _strings(value)]
 
