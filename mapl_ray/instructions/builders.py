@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from mapl_ray.instructions.claims import Bound, all_of, bounded, used
 from mapl_ray.instructions.features import Features
-from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
+from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order, limits
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, Sides, register
 from mapl_ray.instructions.verdicts import Span, Verdict, wanted
 from mapl_ray.instructions.wordings.templates import CountWords, ExactWords, UseWords
@@ -71,8 +71,13 @@ def count_function(
     span_of = _spans(name, value, span)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
+        directions = in_random_order(DIRECTIONS, rng)
+        documented = [(text.measure(name, value), flag) for text, flag in case.flags]
+        # The documented reading first: where it leaves no threshold, the spans around it leave none.
+        if all(limits(documented, one, least=least, most=most, min_gap=min_gap) is None for one in directions):
+            return None
         values = [(span_of(text), flag) for text, flag in case.flags]
-        for direction in in_random_order(DIRECTIONS, rng):
+        for direction in directions:
             n = draw_threshold(values, direction, rng, least=least, most=most, min_gap=min_gap)
             if n is not None:
                 return {"direction": direction, "n": n}
@@ -127,6 +132,9 @@ def presence_function(
         return text.measure(key, of)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
+        # The documented reading first: where it rules the draw out, the others need not be asked.
+        if len({text.measure(name, present) is flag for text, flag in case.flags}) > 1:
+            return None
         sides = {wanted(seen(text), flag) for text, flag in case.flags}
         if len(sides) > 1 or None in sides:
             return None

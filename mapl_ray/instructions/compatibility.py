@@ -35,9 +35,16 @@ class Company:
 
     def __init__(self) -> None:
         self._members: list[_Said] = []
+        self._alone: Instruction | None = None  # a prompt's first: what it says is needed when another comes
 
     def take(self, instruction: Instruction) -> bool:
         """Add the instruction if it can stand beside those that were taken; whether it can."""
+        if self._alone is None and not self._members:
+            self._alone = instruction
+            return True
+        if self._alone is not None:
+            self._members.append(_said(self._alone))
+            self._alone = None
         said = _said(instruction)
         fits = all(_compatible(said, other) for other in self._members) and _together([*self._members, said])
         if fits:

@@ -71,12 +71,19 @@ _MARKS: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 _WORD = re.compile(r"[^\W_]+")
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+# Pronoun -> the groups it belongs to.
+_GROUPS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    word: tuple(group for group, members in PRONOUNS.items() if word in members)
+    for word in {word for members in PRONOUNS.values() for word in members}
+})  # fmt: skip
 _NO_NEEDS: Mapping[str, int] = MappingProxyType({})
 
 
 @lru_cache(maxsize=8192)
 def needs(of: str) -> Mapping[str, int]:
     """Every count that one of `of` needs at least one of -> how many, itself among them."""
+    if of.startswith("text:") and of[5:].isalpha() and of.isascii():
+        return MappingProxyType({of: 1} | _of_plain_word(of[5:]))
     found = {of: 1}
     for other, factor in _direct(of).items():
         for name, number in needs(other).items() if other != of else ():
@@ -134,13 +141,27 @@ def _of_place(place: str, held: str) -> dict[str, int]:
     return found
 
 
+def _of_plain_word(word: str) -> dict[str, int]:
+    """All that follows from a word of ASCII letters: most texts are such, and this is quicker than step by step."""
+    found = {"word": 1, "character": max(3, len(word)), f"initial:{word[0]}": 1, "longest_word": len(word)}
+    if len(word) > 4:
+        found["most_frequent_word"] = 1
+    if len(word) > 9:
+        found["long_word"] = 1
+    for letter in word:
+        name = f"letter:{letter}"
+        found[name] = found.get(name, 0) + 1
+    for group in _GROUPS_OF.get(word, ()):
+        found[group] = found["pronoun"] = 1
+    return found
+
+
 def _of_text(text: str) -> dict[str, int]:
-    plain = text.isalpha() and text.isascii()
-    words = [text] if plain else _WORD.findall(text)
+    words = _WORD.findall(text)
     found = {"character": len(text), "word": len(words)}
     if words != [text]:
         found |= {f"text:{word}": 1 for word in {*words, *_TOKEN.findall(text)} if word != text}
-    for name, signs in () if plain else _MARKS.items():
+    for name, signs in _MARKS.items():
         if count := sum(map(text.count, signs)):
             found[name] = count
     for word in words:
@@ -154,9 +175,7 @@ def _of_text(text: str) -> dict[str, int]:
                 found["most_frequent_word"] = 1
         elif word[0].isdigit():
             found["number"] = found.get("number", 0) + 1
-        for group, members in PRONOUNS.items():
-            if word in members:
-                found[group] = 1
+        found |= dict.fromkeys(_GROUPS_OF.get(word, ()), 1)
     for letter in set(text):
         if letter.isalpha():
             found[f"letter:{letter}"] = text.count(letter)

@@ -42,9 +42,17 @@ def draw_threshold(
     most: int | None = None,
     min_gap: int = 2,
 ) -> int | None:
-    """A threshold n from `least` to `most`, log-uniform: `value >= n` (or `<= n`) for what must satisfy alone.
+    """A threshold n within the `limits`, log-uniform; None where there are none."""
+    ends = limits(values, direction, least=least, most=most, min_gap=min_gap)
+    return None if ends is None else _log_uniform(*ends, rng)
 
-    None where no n keeps the margins.
+
+def limits(
+    values: Values, direction: Direction, *, least: int = 1, most: int | None = None, min_gap: int = 2
+) -> tuple[int, int] | None:
+    """The smallest and the largest threshold n with `value >= n` (or `<= n`) for what must satisfy alone.
+
+    From `least` to `most`; None where no n keeps the margins.
     """
     low, high = least, None
     bounded_below = False
@@ -60,7 +68,7 @@ def draw_threshold(
     elif not bounded_below:
         low = max(low, math.ceil(high / _REACH))
     high = high if most is None else min(high, most)
-    return None if low > high else _log_uniform(low, high, rng)
+    return None if low > high else (low, high)
 
 
 def draw_range(values: Values, rng: random.Random, *, least: int = 1, min_gap: int = 2) -> tuple[int, int] | None:
