@@ -15,6 +15,7 @@ _QUOTE = r"[ \t]*(?:>[ \t]*)*+"
 _NO_RULE = r"(?![-*][ \t]*[-*][ \t]*$)"
 _SIGNS = r"\-*+\u2022\u25e6\u2023\u25aa\u25a0\u25cf\u25cb\u00b7\u2219\u2043\u25ba\u27a2"
 _BULLET = re.compile(rf"{_QUOTE}[{_SIGNS}][ \t]+(?=\S){_NO_RULE}")
+_PLUS = re.compile(rf"{_QUOTE}\+[ \t]")
 # Also dashes, arrows, stars, ticks and pictographs, and a sign that text follows at once.
 _MORE_SIGNS = r"\u2013\u2014\u2212\u25b8-\u25ff\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\u00bb\U0001f300-\U0001faff"
 _LIKE_BULLET = re.compile(
@@ -126,7 +127,9 @@ def bullet_span(prose: list[str]) -> Span:
     """From the outer items with a usual sign to all that look like bullet points."""
     marked = [line for line in prose if not line[:1].isalpha() or line[:2] in ("o ", "o\t")]
     most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line)) for line in marked)
-    return Span(_outer(marked, _BULLET) if most else 0, most)
+    # A plus sign may mark a turn of a dialogue or an addition, and then so may a dash beside it.
+    doubtful = any(_PLUS.match(line) for line in marked)
+    return Span(_outer(marked, _BULLET) if most and not doubtful else 0, most)
 
 
 def numbered_span(prose: list[str]) -> Span:
@@ -186,8 +189,8 @@ def paragraphs(all_lines: list[str]) -> list[str]:
 
 
 def paragraph_span(all_lines: list[str], code: Code) -> Span:
-    """From the blocks of text alone to all that blank lines divide, with rules and within code."""
-    text = [block for block in paragraphs(code.prose) if not is_title(block)]
+    """From the blocks of text alone, lists and titles aside, to all that blank lines divide, with rules and within code."""
+    text = [block for block in paragraphs(code.prose) if not is_title(block) and not item_end(block)]
     return Span(
         len(text), sum(not is_blank(a) and is_blank(b) for a, b in zip(all_lines, [*all_lines[1:], ""], strict=True))
     )

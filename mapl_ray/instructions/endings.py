@@ -10,7 +10,7 @@ from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.verdicts import Verdict
-from mapl_ray.instructions.word_lists import COMMON_WORDS
+from mapl_ray.instructions.word_lists import ENDINGS
 from mapl_ray.instructions.wordings import places
 
 _MAX_CHARS = 60
@@ -63,7 +63,7 @@ def exact_ending(case: Case, rng: random.Random) -> Args | None:
     lines = [text.text.strip().rsplit("\n", 1)[-1] for text in (case.satisfied[:1] or case.context)]
     if not case.satisfied:
         lines += [sentence for text in case.violated for sentence in text.sentences[:6]]
-        lines += [" ".join(rng.sample(COMMON_WORDS, number)) + "."]
+        lines += rng.sample(ENDINGS, 2)
     phrases = [phrase for line in lines if (phrase := _ending(line, number)) is not None]
     fitting = [phrase for phrase in phrases if all(surely_ends_with(text, phrase) is flag for text, flag in case.flags)]
     return {"phrase": rng.choice(fitting)} if fitting else None

@@ -20,8 +20,8 @@ from mapl_ray.instructions.word_lists import STOP_WORDS
 T = TypeVar("T")
 
 _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
-# Letters alone, joined to nothing by an apostrophe or a hyphen.
-_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
+# Letters alone, joined to nothing by an apostrophe or a hyphen; no hashtags.
+_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@#])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
 _BEFORE, _AFTER = "\"'([{*_\u201c\u2018", "\"')]}*_\u201d\u2019\u2026.,;:!?"  # what may stand around it
 _APART = ',;:!?()[]{}*~`|<>=+%^"'  # what parts words as a space does
 _LONGEST_KEYWORD = 20

@@ -35,6 +35,22 @@ def _openings(paragraphs: Sequence[str]) -> list[str]:
     return found or [""]
 
 
+def _joined(text: Features) -> Span:
+    """The paragraphs by all readings; one block of several lines is a single paragraph to some readers alone."""
+    span = text.paragraph_span
+    return Span(1, max(1, sum(map(bool, map(str.strip, text.lines))))) if span == (1, 1) else span
+
+
+def _of_last(text: Features) -> Span:
+    """The words of the last paragraph; none where a text has but one, which is no last one to some."""
+    words_of_last = map(word_span, _openings(text.paragraphs[::-1]))
+    return Span.over(*words_of_last, *(() if _several(text) else (0,)))
+
+
+def _several(text: Features) -> bool:
+    return text.paragraph_span.fewest > 1
+
+
 paragraph_count = count_function(
     "paragraph_count",
     _FAMILY,
@@ -61,7 +77,7 @@ last_paragraph = count_function(
     _FAMILY,
     lambda text: len(words(text.paragraphs[-1])) if text.paragraphs else 0,
     amounts.LAST_PARAGRAPH,
-    span=lambda text: Span.over(*map(word_span, _openings(text.paragraphs[::-1]))),
+    span=_of_last,
     spaced=True,
     least=5,
     size=True,
@@ -72,7 +88,7 @@ paragraph_exact = exact_function(
     _FAMILY,
     lambda text: len(text.paragraphs),
     amounts.PARAGRAPH_EXACT,
-    span=lambda text: text.paragraph_span,
+    span=_joined,
     size=True,
 )
 
@@ -88,6 +104,8 @@ def _last_starts(text: Features, word: str) -> bool:
 
 def _surely_starts(text: Features, args: Args) -> Verdict:
     word = folded(args["word"])
+    if not _several(text) and _last_starts(text, args["word"]):
+        return None
     starts = [words for block in _openings(text.paragraphs[::-1]) for words in opening_readings(block, 1)]
     return agreed(words == [word] for words in starts)
 

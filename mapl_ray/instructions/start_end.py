@@ -16,7 +16,7 @@ from mapl_ray.instructions.thresholds import in_random_order
 from mapl_ray.instructions.tokens import closing_readings, folded, opening_readings
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.verdicts import Verdict, agreed, opposite, wanted
-from mapl_ray.instructions.word_lists import COMMON_WORDS, OPENERS
+from mapl_ray.instructions.word_lists import COMMON_WORDS, ENDINGS, OPENERS
 from mapl_ray.instructions.wordings import places
 
 _FAMILY = "start_end"
@@ -217,7 +217,7 @@ def ending_phrase(case: Case, rng: random.Random) -> Args | None:
     phrases = [last_words(text.text, number) for text in sources]
     if not case.satisfied:
         phrases += [last_words(sentence, number) for text in case.violated for sentence in text.sentences[:6]]
-        phrases += [rng.sample(COMMON_WORDS, number) for _ in range(2)]
+        phrases += [last_words(ending, number) for ending in rng.sample(ENDINGS, 4)]
     fitting = [
         " ".join(words)
         for words in phrases

@@ -61,6 +61,14 @@ OPENERS: tuple[str, ...] = _words(
     "There This To Today Unfortunately We When While Yes You Your"
 )
 
+# What people close a text with.
+ENDINGS: tuple[str, ...] = (
+    "Thank you for your time.", "Thanks for reading!", "Have a great day!", "Good luck!", "Take care.",
+    "I hope this helps.", "Let me know what you think.", "Feel free to ask.", "Stay safe.", "Enjoy your meal!",
+    "See you next time.", "What do you think?", "The choice is yours.", "And that is all.", "Happy reading!",
+    "All the best.",
+)  # fmt: skip
+
 # Letters most answers hold many of, so that a count of them says something.
 COUNTED_LETTERS = "abcdefghiklmnoprstuvwy"
 

@@ -148,6 +148,14 @@ PARAGRAPH_EXACT = ExactWords(
         "Structure your answer as exactly {n} {things}; a blank line marks a new paragraph.",
         "I want exactly {n} {things} in your answer; a blank line starts a new paragraph.",
     ),
+    one=(
+        "Write exactly one paragraph, without blank lines.",
+        "Your response should be a single paragraph.",
+        "There should be only one paragraph; do not use blank lines.",
+        "The response must consist of exactly one paragraph.",
+        "Structure your answer as a single paragraph with no blank lines.",
+        "I want your answer in one paragraph.",
+    ),
     none=_NO_TEXT,
     nouns=("paragraph", "paragraphs"),
 )

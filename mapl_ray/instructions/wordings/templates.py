@@ -41,18 +41,20 @@ class CountWords:
 
 @dataclass(frozen=True, slots=True)
 class ExactWords:
-    """Wordings of "exactly n things" and "no things"; fields as in `CountWords`."""
+    """Wordings of "exactly n things" and "no things"; fields as in `CountWords`. `one`: other wordings for 1."""
 
     exactly: Templates
     none: Templates
     nouns: tuple[str, str] = ("", "")
+    one: Templates = ()
 
     def __post_init__(self) -> None:
-        _check(self.exactly, self.none)
+        _check(self.exactly, self.none, self.one or self.exactly)
 
     def of(self, args: Mapping[str, Any], **values: object) -> Wordings:
         """All wordings of the number `n`."""
-        return fill(self.exactly if args["n"] else self.none, **_number(args["n"], self.nouns), **values)
+        exactly = self.one if self.one and args["n"] == 1 else self.exactly
+        return fill(exactly if args["n"] else self.none, **_number(args["n"], self.nouns), **values)
 
 
 @dataclass(frozen=True, slots=True)
