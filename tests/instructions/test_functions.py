@@ -54,7 +54,7 @@ def served_both_ways(name: str, pairs: list[PreferencePair]) -> float:
                         assert instruction.verdict(response) is flag
                         assert instruction.verdict(pair.chosen) in (None, instruction.check(pair.chosen))
                 both += served >= ({True, False} if function.sides == "two" else {False})
-        assert asked >= (60 if name in OF_LAST_PARAGRAPH else 600)
+        assert asked >= (10 if name in OF_LAST_PARAGRAPH else 600)
         SHARES[key] = both / asked
     return SHARES[key]
 

@@ -1,6 +1,7 @@
-"""`word_count_between` and IFBench's `count:word_count_range` come to the same verdict, where `ifbench` is installed.
+"""`word_count_between` and IFBench's `count:word_count_range` come to the same verdict.
 
-Its mapping is tested everywhere; its checkers are no part of the project's installation (`pip install ifbench`).
+IFBench itself is not on PyPI; the package `if-verifiable` carries its checkers. It is not part of the project's
+installation: the comparison runs where it is installed, the test of the mapping everywhere.
 """
 
 import random
@@ -40,7 +41,8 @@ def test_what_ifbench_would_draw_is_not_mapped(low: Any, high: Any) -> None:
 
 def test_verdicts_agree(pairs: list[PreferencePair]) -> None:
     registry = pytest.importorskip(
-        "ifbench.instructions_registry", reason="IFBench's checkers are not installed: pip install ifbench"
+        "if_verifiable.ifbench.instructions_registry",
+        reason="IFBench's checkers are not installed: pip install if-verifiable",
     )
     rng = random.Random(0)
     texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
