@@ -189,7 +189,7 @@ def paragraphs(all_lines: list[str]) -> list[str]:
 
 
 def paragraph_span(all_lines: list[str], code: Code) -> Span:
-    """From the blocks of text alone, lists and titles aside, to all that blank lines divide, with rules and within code."""
+    """From the blocks of text alone, lists and titles aside, to all that blank lines divide, rules and code too."""
     text = [block for block in paragraphs(code.prose) if not is_title(block) and not item_end(block)]
     return Span(
         len(text), sum(not is_blank(a) and is_blank(b) for a, b in zip(all_lines, [*all_lines[1:], ""], strict=True))
