@@ -79,7 +79,7 @@ def test_both_sides_are_the_same_functions(groups_of) -> None:
 
 
 def test_the_independent_layout() -> None:
-    group = synthesize(PAIR, SynthesisConfig(layout="independent"), 0)
+    group = synthesize(PAIR, SynthesisConfig(layout="independent"), 1)
     assert isinstance(group, RelationGroup)
     assert len(group.prompts) == 7
     used = {i for relation in group.relations for i in (*relation.preferred, *relation.dispreferred)}
