@@ -103,7 +103,7 @@ def trials_at_once(config: RunConfig, resources: Resources) -> int:
     """How many trials of a search run side by side without one waiting for a worker that another holds.
 
     A trial is `train.num_workers` workers of one size, all of them or none; the trial itself and Ray Train's controller
-    take no CPU. Workers of one size leave no gaps: a node holds as many as fit, whosever they are, so that the trials
+    take no CPU. Workers of one size leave no gaps: a node holds as many as fit, so that the trials
     are all nodes' workers over the workers of one. Raises `UserError`, as `check_stage` does, where not one fits.
     """
     check_stage("tune", config, resources)
