@@ -152,7 +152,7 @@ def test_a_rerun_skips_and_another_bound_scores_nothing_again(
 def test_what_can_be_known_before_is_told_before(tmp_path: Path, judge_model: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "Why?", "chosen": "So.", "rejected": "No."}\n')
     for scoring, message in (
-        ({"judge": {"model": "policy", "functions": ["word_count"]}}, "'word_count' is no soft function"),
+        ({"judge": {"model": "policy", "functions": ["word_count"]}}, "'word_count' is not a soft function"),
         ({"judge": {"model": "./not/here"}}, "./not/here: no such model directory"),
         ({"pair_reward_model": "./not/here"}, "./not/here: no such model directory"),
     ):

@@ -125,7 +125,7 @@ def test_what_is_asked() -> None:
     assert set(judge_questions(SynthesisConfig(), None)) == soft
     assert set(judge_questions(SynthesisConfig(family_weights={"soft_tone": 0.0}), None)) < soft
     assert judge_questions(SynthesisConfig(), ["formal_tone"]) == {"formal_tone": QUESTIONS["formal_tone"]}
-    for names, message in ((["word_count"], "'word_count' is no soft function"), (["formal_tonne"], "formal_tonne")):
+    for names, message in ((["word_count"], "'word_count' is not a soft function"), (["formal_tonne"], "formal_tonne")):
         with pytest.raises(UserError, match=message):
             judge_questions(SynthesisConfig(), names)
     with pytest.raises(UserError, match="nothing to ask"):
