@@ -97,7 +97,7 @@ def elsewhere(path: Path, **changes: str) -> Owner:
 @pytest.mark.parametrize("changes", [{"boot": "another"}, {"boot": ""}, {"processes": "pid:[1]"}])
 def test_another_hosts_lease_is_taken_over_when_it_is_too_old(path: Path, changes: dict[str, str]) -> None:
     elsewhere(path, **changes)
-    old = time.time() - leases.leases.GONE_SECONDS - 1
+    old = time.time() - leases.GONE_SECONDS - 1
     os.utime(path, (old, old))
     take(path)
 
