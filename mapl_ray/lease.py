@@ -119,9 +119,11 @@ def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
 
 def _take(path: Path, me: Owner) -> bool:
     """Make the file, whole and if it is not there: a link does both, on network storage too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{me.token}")
-    aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
+    while not aside.is_file():
+        with suppress(FileNotFoundError):  # a run that ends removes the empty folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
     try:
         os.link(aside, path)
     except FileExistsError:
@@ -222,7 +224,10 @@ def _refreshed(path: Path) -> int:
 def _age(path: Path) -> float:
     """Seconds since the lease was refreshed, by the clock of the storage: that of this host may be another."""
     probe = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
-    probe.touch()
+    try:
+        probe.touch()
+    except FileNotFoundError:  # its owner has ended, and removed the empty folder
+        return 0.0
     try:
         return (_refreshed(probe) - (_refreshed(path) or _refreshed(probe))) / 1e9
     finally:
