@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from mapl_ray.shards import iter_rows, read_manifest
 
-pytestmark = [pytest.mark.ray, pytest.mark.vllm]
+# Each stage has quick tests of its own.
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.long]
 CONFIG = {
     "name": "whole",
     "data": {"path": "demo", "limit": 40, "eval_fraction": 0.25},
@@ -35,7 +36,7 @@ CONFIG = {
     },
     "rm": {"zero_stage": 2},
     "dpo": {"zero_stage": 3},
-    "tune": {"num_trials": 1, "max_steps": 2, "eval_every_steps": 1, "grace_period_steps": 1},
+    "tune": {"num_trials": 2, "max_steps": 2, "eval_every_steps": 1, "grace_period_steps": 1},
     "evaluation": {"bootstrap_samples": 50, "cpus": 0.5},
     "cluster": {"num_cpus": 2},
 }
@@ -99,7 +100,6 @@ def test_the_log_raises_no_false_alarm(whole: tuple[Path, str]) -> None:
     assert not [line for line in printed.splitlines() if any(alarm in line for alarm in ALARMS)]
 
 
-@pytest.mark.long
 def test_the_demo_is_short_and_never_silent(tmp_path: Path) -> None:
     """The demo itself, from its first second: what a newcomer sees, and when."""
     times, lines = [time.monotonic()], []
@@ -164,7 +164,6 @@ def test_the_table_compares_with_the_baseline(whole: tuple[Path, str]) -> None:
         assert str(run / artefact) in printed
 
 
-@pytest.mark.long
 def test_a_rerun_skips_what_is_finished_and_says_so(whole: tuple[Path, str]) -> None:
     run, _ = whole
     kept = [p for p in run.rglob("*") if p.suffix in (".parquet", ".safetensors") or p.name == "trials.json"]
@@ -177,7 +176,6 @@ def test_a_rerun_skips_what_is_finished_and_says_so(whole: tuple[Path, str]) -> 
     assert {path: path.stat().st_mtime_ns for path in kept} == before
 
 
-@pytest.mark.long
 def test_the_best_config_trains_as_it_is(whole: tuple[Path, str]) -> None:
     """From any folder: it names the run's data, and its model stands beside the others."""
     run, _ = whole

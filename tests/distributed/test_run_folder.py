@@ -14,7 +14,6 @@ from mapl_ray.distributed import pipeline
 from mapl_ray.distributed.pipeline import _keep_other
 from mapl_ray.distributed.resources import ALL_STAGES
 from mapl_ray.distributed.run_folder import check_run_folder, leases
-from mapl_ray.distributed.train import run_training
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import collect_provenance
 from mapl_ray.models import model_identity
@@ -135,24 +134,6 @@ def test_a_link_below_the_runs_folder_does_not_lead_out(
         assert main([*command, "--config", str(file), "scoring.max_model_len=256"]) == 2
         assert f"{link} is a link to {outside}, outside {config.run_dir}. Remove the link" in capsys.readouterr().err
     assert [path.name for path in outside.iterdir()] == ["part-00007.parquet"]
-
-
-@pytest.mark.ray
-def test_a_finished_model_of_other_settings_is_kept(
-    local_ray: None, run_to_train: Maker, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Also one of a run that was shorter than its first checkpoint."""
-    config = run_to_train(max_steps=1)
-    output, aside = config.run_dir / "rm", config.run_dir / "rm.aside-1"
-    (output / "model").mkdir(parents=True)
-    (output / "model" / "config.json").write_text("{}")
-    (output / "result.json").write_text(json.dumps({"fingerprint": "of other settings"}))
-    result = run_training(
-        config, "rm", train_config=config.training("rm"), model_path=config.model.name_or_path, output=output
-    )
-    assert f"{output}: of a run with other settings or data, kept as {aside}" in capsys.readouterr().out
-    assert (aside / "model" / "config.json").read_text() == "{}"
-    assert json.loads((output / "result.json").read_text())["fingerprint"] == result.fingerprint
 
 
 def test_other_results_are_kept_and_the_same_are_replaced(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The private session: beside another cluster on the same machine, and a training that is told to stop."""
 
+import itertools
 import json
 import os
 import signal
@@ -27,14 +28,20 @@ with ray_session(ClusterConfig(num_cpus=1)):
 
 
 @pytest.fixture
-def another_cluster() -> Iterator[None]:
-    """As a colleague's, or one's own second run."""
+def another_cluster() -> Iterator[list[str]]:
+    """As a colleague's, or one's own second run, from a shell that names a cluster. What it printed as it started."""
     process = subprocess.Popen(
-        [sys.executable, "-c", OTHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE
+        [sys.executable, "-c", OTHER],
+        env={**os.environ, "RAY_ADDRESS": "10.0.0.7:6379"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert "up\n" in iter(process.stdout.readline, ""), process.communicate()
-    yield
+    printed = list(itertools.takewhile(lambda line: line != "up\n", iter(process.stdout.readline, "")))
+    assert process.poll() is None, process.communicate()
+    yield printed
     process.communicate("\n", timeout=60)
 
 
@@ -52,8 +59,11 @@ def state_of(actor_id: str) -> str:
     return found.state if found is not None else "unknown"
 
 
-def test_workers_ask_the_cluster_that_they_belong_to(local_ray: None, another_cluster: None) -> None:
+def test_workers_ask_the_cluster_that_they_belong_to(local_ray: None, another_cluster: list[str]) -> None:
     """So Ray Train frees what a stopped trial held; where it can't tell whom to ask, the search waits forever."""
+    # A private cluster starts whatever the shell names, and says so.
+    unused = "RAY_ADDRESS=10.0.0.7:6379 is not used: to run on that cluster, set cluster.address=auto\n"
+    assert another_cluster.count(unused) == 1
     worker = Worker.remote()  # type: ignore[attr-defined]
     actor_id = ray.get(worker.actor_id.remote())
     assert ray.get(state_of.remote(actor_id), timeout=60) == "ALIVE"

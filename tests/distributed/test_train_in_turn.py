@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -49,17 +50,48 @@ def rows(config: RunConfig, name: str) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if not any(word in key for word in timed)} for line in lines]
 
 
-def test_one_after_the_other(local_ray: None, run_to_train: Make, capfd: pytest.CaptureFixture[str]) -> None:
-    """The second one's loss is not finite: the first stays, and is skipped once the second is fixed."""
+@dataclass(frozen=True)
+class Begun:
+    """Two trainings in turn, the second with a loss that is not finite, into folders of which one was in use."""
+
+    config: RunConfig
+    first: Training
+    seen: list[str]
+    printed: str
+
+
+@pytest.fixture
+def begun(local_ray: None, run_to_train: Make, capfd: pytest.CaptureFixture[str]) -> Begun:
     config = run_to_train(max_steps=STEPS)
-    first, broken, fixed = (training(config, "a"), training(config, "b", learning_rate=1e30), training(config, "b"))
-    assert in_turn(config, first, broken) == ["begin a", "end a", "begin b", "RunError"]
-    assert (first.output / "model" / "config.json").is_file()
-    assert not (broken.output / "result.json").exists()
+    first, broken = training(config, "a"), training(config, "b", learning_rate=1e30)
+    # A finished model of a run that was shorter than its first checkpoint.
+    (first.output / "model").mkdir(parents=True)
+    (first.output / "model" / "config.json").write_text("{}")
+    (first.output / "result.json").write_text(json.dumps({"fingerprint": "of other settings"}))
+    return Begun(config, first, in_turn(config, first, broken), capfd.readouterr().out)
+
+
+def test_one_after_the_other(begun: Begun, capfd: pytest.CaptureFixture[str]) -> None:
+    """The second one's loss is not finite: the first stays, and is skipped from then on."""
+    config, first = begun.config, begun.first
+    assert begun.seen == ["begin a", "end a", "begin b", "RunError"]
+    assert not (config.run_dir / "b" / "result.json").exists()
+    aside = config.run_dir / "a.aside-1"
+    assert f"{first.output}: of a run with other settings or data, kept as {aside}" in begun.printed
+    assert (aside / "model" / "config.json").read_text() == "{}"
+    assert "model_type" in (first.output / "model" / "config.json").read_text()
     written = (first.output / "result.json").stat().st_mtime_ns
-    capfd.readouterr()
-    assert in_turn(config, first, fixed) == ["begin a", "end a", "begin b", "end b"]
+    assert in_turn(config, first) == ["begin a", "end a"]
     assert (first.output / "result.json").stat().st_mtime_ns == written
+    assert capfd.readouterr().out.count("skipped") == 1
+
+
+@pytest.mark.long
+def test_the_second_is_trained_once_it_is_fixed(begun: Begun, capfd: pytest.CaptureFixture[str]) -> None:
+    written = (begun.first.output / "result.json").stat().st_mtime_ns
+    fixed = training(begun.config, "b")
+    assert in_turn(begun.config, begun.first, fixed) == ["begin a", "end a", "begin b", "end b"]
+    assert (begun.first.output / "result.json").stat().st_mtime_ns == written
     assert capfd.readouterr().out.count("skipped") == 1
 
 
