@@ -7,12 +7,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mapl_ray.shards import write_json
+
+if TYPE_CHECKING:
+    from mapl_ray.distributed.training_job import TrainingJob
 
 MODEL = ("forward pass", "backward pass", "optimizer")
 AROUND = ("micro-batches", "loss", "reductions", "logging", "Ray")
@@ -92,15 +94,15 @@ def watch() -> Clock:
     return clock
 
 
-def clocked_worker(spec: dict[str, Any]) -> None:
+def clocked_worker(job: TrainingJob) -> None:
     """A worker of Ray Train with a clock on it; rank 0 leaves what it read in `clock.json`."""
     import ray.train
 
-    from mapl_ray.distributed import train as shell
+    from mapl_ray.distributed import train_worker as shell
 
     clock = watch()
-    stop_requests = shell._stop_requests
-    shell._stop_requests = lambda spec: clock.timed("Ray", stop_requests(spec))
-    shell.train_worker(spec)
+    stop_requests = shell.stop_requests
+    shell.stop_requests = lambda job: clock.timed("Ray", stop_requests(job))
+    shell.train_worker(job)
     if ray.train.get_context().get_world_rank() == 0:
-        write_json(Path(spec["output"]) / "clock.json", clock.steps)
+        write_json(job.output / "clock.json", clock.steps)

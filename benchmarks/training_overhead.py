@@ -21,6 +21,7 @@ import tempfile
 import time
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,15 @@ def prepare(folder: Path, args: argparse.Namespace) -> tuple[RunConfig, Path]:
 def under_ray(config: RunConfig, method: Method, model: Path) -> tuple[Steps, float]:
     """The steps as a worker of Ray Train saw them, and how long the whole took."""
     from mapl_ray.distributed.runtime import ray_session
-    from mapl_ray.distributed.train import make_trainer, worker_spec
+    from mapl_ray.distributed.train import make_trainer
+    from mapl_ray.distributed.training_job import TrainingJob
 
     train, output = config.training(method), config.run_dir / method
     output.mkdir(parents=True)
     with ray_session(config.cluster):
-        spec = worker_spec(config, method, train, str(model), output, "f") | {"export": False}
+        job = replace(TrainingJob.of(config, method, train, str(model), output, "f"), export=False)
         began = time.perf_counter()
-        make_trainer(spec, train, storage=config.run_dir / "ray", name="run", worker=clocked_worker).fit()
+        make_trainer(partial(clocked_worker, job), train, storage=config.run_dir / "ray", name="run").fit()
         seconds = time.perf_counter() - began
     steps: Steps = json.loads((output / "clock.json").read_text())
     return steps, seconds

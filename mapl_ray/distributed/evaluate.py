@@ -12,7 +12,7 @@ from mapl_ray.config import Method, RunConfig
 from mapl_ray.distributed.generate import Answers, answer_prompts
 from mapl_ray.distributed.preflight import METHODS
 from mapl_ray.distributed.prepare import resolve_model
-from mapl_ray.distributed.train import data_dirs
+from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.evaluation import Results, collect_provenance, evaluate_models
 from mapl_ray.evaluation.checkpoints import Checkpoint, named_checkpoints, split_revision

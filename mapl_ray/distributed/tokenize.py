@@ -14,7 +14,7 @@ from mapl_ray.batches import ENCODING, RenderError, TokenIds
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.prepare import SPLITS
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages
-from mapl_ray.distributed.train import data_dirs
+from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import load_tokenizer, model_identity
 from mapl_ray.progress import tracked

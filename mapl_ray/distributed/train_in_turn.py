@@ -11,26 +11,26 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray.train
 import ray.train.collective
 
 from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.distributed.train import (
-    checked_spec,
-    failure_file,
+    checked_job,
     failure_of,
-    finished_of,
     make_room,
     make_trainer,
     result_of,
     run_training,
     say_skipped,
     stop_files,
-    train_worker,
 )
+from mapl_ray.distributed.train_worker import train_worker
+from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.progress import WAITING_SECONDS, progress
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def run_in_turn(config: RunConfig, trainings: Sequence[Training], begin: Begin, 
     Raises what `run_training` raises, for the first that fails; those before it stay.
     """
     if len(trainings) > 1 and _can_share([one.config for one in trainings]):
-        specs = [checked_spec(config, one.method, one.config, one.model_path, one.output) for one in trainings]
-        todo = [spec for spec in specs if finished_of(spec) is None]
-        with _followed(list(zip(trainings, specs, strict=True)), todo, begin, end):
+        jobs = [checked_job(config, one.method, one.config, one.model_path, one.output) for one in trainings]
+        todo = [job for job in jobs if job.finished() is None]
+        with _followed(list(zip(trainings, jobs, strict=True)), todo, begin, end):
             if todo:
                 _train_on_shared_workers(config, trainings[0].config, todo)
         return
@@ -78,65 +78,64 @@ def _can_share(configs: Sequence[TrainConfig]) -> bool:
     return on_cpus and all(len({getattr(one, name) for one in configs}) == 1 for name in _SHARED)
 
 
-def _train_on_shared_workers(config: RunConfig, train: TrainConfig, specs: Sequence[dict[str, Any]]) -> None:
+def _train_on_shared_workers(config: RunConfig, train: TrainConfig, jobs: Sequence[TrainingJob]) -> None:
     from mapl_ray.training.stop import sigterm_watch
 
-    for spec in specs:
-        make_room(spec)
+    for job in jobs:
+        make_room(job)
     trainer = make_trainer(
-        {"specs": list(specs)},
+        partial(train_workers_in_turn, list(jobs)),
         train,
         storage=config.run_dir / "ray",
-        name=f"in-turn-{specs[0]['token']}",
-        worker=train_workers_in_turn,
+        name=f"in-turn-{jobs[0].token}",
     )
-    with sigterm_watch() as terminated, stop_files(specs, terminated), progress("train", silence=WAITING_SECONDS):
+    with sigterm_watch() as terminated, stop_files(jobs, terminated), progress("train", silence=WAITING_SECONDS):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise failure_of(_unfinished(specs), error) from None
-    for spec in specs:
-        result_of(spec, terminated())
+            raise failure_of(_unfinished(jobs), error) from None
+    for job in jobs:
+        result_of(job, terminated())
 
 
-def _unfinished(specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The one that failed: it left a word, or has no result."""
-    failed = [spec for spec in specs if failure_file(spec).is_file()]
-    return (failed or [spec for spec in specs if finished_of(spec) is None] or [*specs])[0]
+def _unfinished(jobs: Sequence[TrainingJob]) -> TrainingJob:
+    """The one that failed: a worker left its error, or it has no result."""
+    failed = [job for job in jobs if job.failure_file.is_file()]
+    return (failed or [job for job in jobs if job.finished() is None] or [*jobs])[0]
 
 
-def train_workers_in_turn(given: dict[str, Any]) -> None:
+def train_workers_in_turn(jobs: Sequence[TrainingJob]) -> None:
     """One rank. A worker group that is started again goes on with the first training that is not finished."""
-    for spec in given["specs"]:
-        if _finished_for_all(spec):
+    for job in jobs:
+        if _finished_for_all(job):
             continue
-        train_worker(spec)
+        train_worker(job)
         gc.collect()  # the engine refers to itself; the next one needs its memory
-        if not _finished_for_all(spec):
+        if not _finished_for_all(job):
             return  # asked to stop, on all ranks
 
 
-def _finished_for_all(spec: dict[str, Any]) -> bool:
+def _finished_for_all(job: TrainingJob) -> bool:
     """As rank 0 sees it: ranks that disagree would wait for each other."""
     rank = ray.train.get_context().get_world_rank()
-    finished: bool = ray.train.collective.broadcast_from_rank_zero(finished_of(spec) is not None if rank == 0 else None)
+    finished: bool = ray.train.collective.broadcast_from_rank_zero(job.finished() is not None if rank == 0 else None)
     return finished
 
 
 @contextmanager
 def _followed(
-    trainings: Sequence[tuple[Training, dict[str, Any]]], todo: Sequence[dict[str, Any]], begin: Begin, end: End
+    trainings: Sequence[tuple[Training, TrainingJob]], todo: Sequence[TrainingJob], begin: Begin, end: End
 ) -> Iterator[None]:
     """Calls `begin` and `end` while the workers go from one training to the next, as their results appear."""
     left = threading.Event()
 
     def follow() -> None:
-        for training, spec in trainings:
+        for training, job in trainings:
             begin(training)
-            while (result := finished_of(spec)) is None:
-                if left.wait(_LOOK_SECONDS) and finished_of(spec) is None:
+            while (result := job.finished()) is None:
+                if left.wait(_LOOK_SECONDS) and job.finished() is None:
                     return
-            if spec not in todo:
+            if job not in todo:
                 say_skipped(result, training.output)
             end(training, result)
 

@@ -13,7 +13,7 @@ from mapl_ray.distributed.prepare import resolve_model
 from mapl_ray.distributed.resources import trials_at_once
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.tokenize import run_tokenization
-from mapl_ray.distributed.train import data_dirs
+from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.distributed.tune_optuna import OptunaSource
 from mapl_ray.distributed.tune_population import run_population
 from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, Source, run_tuner, scheduler_of

@@ -9,7 +9,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from ray import tune
 
 from mapl_ray.config import RunConfig, Scalar, TrainConfig
 from mapl_ray.config.searched import with_params
-from mapl_ray.distributed.train import failure_of, make_trainer, worker_spec
+from mapl_ray.distributed.train import failure_of, make_trainer
+from mapl_ray.distributed.train_worker import train_worker
+from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError
 from mapl_ray.shards import write_json
 from mapl_ray.tuning.journal import DONE, FAILURE
@@ -32,31 +35,31 @@ class Shared:
     """What all trials of a search have in common."""
 
     config: RunConfig
-    spec: dict[str, Any]  # of the workers, but for what is a trial's own
+    job: TrainingJob  # but for what is a trial's own
     output: str  # `run_dir/tune`
 
     @classmethod
     def of(cls, config: RunConfig, model_path: str, tokens: Path, output: Path) -> Shared:
         """Worked out once: a trial's own process neither reads the base model nor loads what trains it."""
         tune = config.tune
-        spec = worker_spec(config, tune.method, config.training(tune.method), model_path, output, fingerprint="")
-        spec |= {"export": False, "objective": tune.objective, "tokens_dir": str(tokens)}
-        return cls(config, spec, str(output))
+        job = TrainingJob.of(config, tune.method, config.training(tune.method), model_path, output, fingerprint="")
+        return cls(config, replace(job, export=False, objective=tune.objective, tokens_dir=tokens), str(output))
 
-    def of_trial(self, given: dict[str, Any], train: TrainConfig) -> dict[str, Any]:
-        """The whole spec. A DeepSpeed file is taken as it was read at the start, if it is the run's."""
-        values = train.model_dump(mode="json")
+    def of_trial(self, given: dict[str, Any], train: TrainConfig) -> TrainingJob:
+        """What the trial's workers are given. A DeepSpeed file is taken as it was read at the start, if it is the
+        run's."""
         if train.deepspeed_config == self.config.training(self.config.tune.method).deepspeed_config:
-            values["deepspeed_config"] = self.spec["train"]["deepspeed_config"]
-        return {
-            **self.spec,
-            "train": values,
-            "output": given["folder"],
-            "fingerprint": str(given["number"]),
-            "stop_after": given["stop_after"],
-            "done": str(Path(given["folder"]) / DONE),
-            "token": uuid.uuid4().hex[:12],
-        }
+            train = train.model_copy(update={"deepspeed_config": self.job.train.deepspeed_config})
+        folder = Path(given["folder"])
+        return replace(
+            self.job,
+            train=train,
+            output=folder,
+            fingerprint=str(given["number"]),
+            stop_after=given["stop_after"],
+            done=folder / DONE,
+            token=uuid.uuid4().hex[:12],
+        )
 
 
 def trial_config(config: RunConfig, params: dict[str, Scalar]) -> TrainConfig:
@@ -138,16 +141,20 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     """
     folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])
     folder.mkdir(parents=True, exist_ok=True)
-    spec = shared.of_trial(given, train)
-    reports = folder / f"reports-{spec['token']}.jsonl"
+    job = shared.of_trial(given, train)
+    reports = folder / f"reports-{job.token}.jsonl"
     trainer = make_trainer(
-        spec, train, storage=folder / "ray", name=spec["token"], trial_callback=ReportFile(str(reports))
+        partial(train_worker, job),
+        train,
+        storage=folder / "ray",
+        name=job.token,
+        trial_callback=ReportFile(str(reports)),
     )
     try:
         with _passed_on(reports):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
-        write_json(folder / FAILURE, {"text": str(failure_of(spec, error))})
+        write_json(folder / FAILURE, {"text": str(failure_of(job, error))})
         return
     done = json.loads((folder / DONE).read_text(encoding="utf-8"))
     if done["steps"] < min(given["stop_after"] or done["total_steps"], done["total_steps"]):

@@ -1,0 +1,118 @@
+"""One rank of a training under Ray Train: what it runs, what it reports, and when it stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from typing import TYPE_CHECKING
+
+import ray.train
+
+from mapl_ray.distributed.runtime import preemption_watched
+from mapl_ray.distributed.training_job import TrainingJob
+from mapl_ray.errors import RunError, UserError, no_space
+from mapl_ray.progress import progress
+from mapl_ray.shards import read_manifest, write_json
+from mapl_ray.tuning import values_of
+
+if TYPE_CHECKING:
+    from mapl_ray.training.result import TrainResult
+    from mapl_ray.training.stop import StopRequest
+
+
+def train_worker(job: TrainingJob) -> None:
+    """Train as this process's rank. A user's mistake or a loss that is not finite is written to `job.failure_file`:
+    the next attempt ends at once, and the driver reports it."""
+    first = ray.train.get_context().get_world_rank() == 0
+    if job.done is not None:  # of a search, whose driver prints a line for every evaluation of a trial
+        with (job.output / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
+            _train_rank(job)
+        return
+    with progress(f"train {job.method}") if first else nullcontext():
+        _train_rank(job)
+
+
+def _train_rank(job: TrainingJob) -> None:
+    from mapl_ray.training.loop import train
+
+    # Ray Train repeats every report that is made to it, through a logger named by its file's path.
+    logging.getLogger().setLevel(logging.WARNING)
+    if (failure := job.read_failure()) is not None:
+        raise RuntimeError(str(failure))
+    if job.train.min_workers is not None:
+        job.mark("running").touch()
+    try:
+        result = train(
+            job.train,
+            job.method,
+            model_path=job.model_path,
+            model_config=job.model,
+            train_dir=job.train_dir,
+            eval_dir=job.eval_dir,
+            output_dir=job.output,
+            fingerprint=job.fingerprint,
+            tokens_dir=job.tokens_dir,
+            stop_after=job.stop_after,
+            on_report=_reporter(job.objective),
+            export=job.export,
+            model_id=job.model_id,
+            stop_requests=stop_requests(job),
+        )
+    except (UserError, RunError) as error:
+        job.write_failure(error)
+        raise
+    except (OSError, RuntimeError) as error:
+        if (message := no_space(error, job.output)) is not None:
+            from mapl_ray.training.checkpoint import drop_unfinished
+
+            drop_unfinished(job.output / "checkpoints")  # or there is no room for the error either
+            full = RunError(message)
+            job.write_failure(full)
+            raise full from None
+        raise
+    if job.done is not None and ray.train.get_context().get_world_rank() == 0:
+        write_json(job.done, _how_far(job, result))
+
+
+def _how_far(job: TrainingJob, result: TrainResult) -> dict[str, int]:
+    from mapl_ray.training.plan import total_steps
+
+    rows = read_manifest(job.train_dir, verify=False).rows
+    whole = total_steps(job.train, rows, result.num_workers)
+    return {"steps": result.steps, "total_steps": whole, "resumed_step": result.resumed_step, "tokens": result.tokens}
+
+
+def stop_requests(job: TrainingJob) -> Callable[[], StopRequest]:
+    """What every rank asks before every step.
+
+    It is to stop once the driver was asked to; to save, once, when Ray is about to take a worker's node away. Workers
+    that come and go leave then, and where there is room for more of them: the driver starts them again on what is
+    there. A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
+    """
+    from mapl_ray.training.stop import StopRequest
+
+    saved, elastic, watched = False, job.train.min_workers is not None, preemption_watched()
+
+    def asked() -> StopRequest:
+        nonlocal saved
+        # A collective: every rank asks before every step.
+        leaving = watched and ray.train.get_preemption_info() is not None
+        save, saved = leaving and not saved, saved or leaving
+        if job.mark("stop").exists() or (leaving and elastic):
+            return StopRequest.STOP
+        if save:
+            return StopRequest.SAVE
+        return StopRequest.LEAVE if elastic and job.mark("grow").exists() else StopRequest.NONE
+
+    return asked
+
+
+def _reporter(objective: dict[str, float] | None) -> Callable[[dict[str, float]], None]:
+    def report(metrics: dict[str, float]) -> None:
+        values = dict(metrics)
+        if objective is not None:
+            values |= values_of(metrics, objective)
+        ray.train.report(values)
+
+    return report

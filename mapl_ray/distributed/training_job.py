@@ -1,0 +1,100 @@
+"""One training as its driver hands it to the workers, and the files by which both sides signal each other."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
+from mapl_ray.errors import RunError, UserError
+from mapl_ray.shards import read_manifest, write_json
+
+if TYPE_CHECKING:
+    from mapl_ray.training.result import TrainResult
+
+
+def _token() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What every worker of one training is given. All folders are on storage that the workers share."""
+
+    method: Method
+    train: TrainConfig  # without a reference to a DeepSpeed file: its content stands in it
+    model: ModelConfig
+    model_path: str
+    model_id: str  # `models.model_identity`
+    train_dir: Path
+    eval_dir: Path | None
+    output: Path
+    fingerprint: str  # of a run with this config, data and model
+    export: bool = True
+    objective: dict[str, float] | None = None  # of a trial: weights of the level accuracies, reported with the metrics
+    tokens_dir: Path | None = None
+    stop_after: int | None = None  # steps
+    done: Path | None = None  # of a trial: the file that says how many steps it made
+    token: str = field(default_factory=_token)  # of this start of the command
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, method: Method, train: TrainConfig, model_path: str, output: Path, fingerprint: str
+    ) -> TrainingJob:
+        """A training on the run's groups. Raises `UserError` where a DeepSpeed file can't be read."""
+        from mapl_ray.models import model_identity
+        from mapl_ray.training.engine_config import inlined
+
+        train_dir, eval_dir = data_dirs(config)
+        return cls(
+            method=method,
+            train=inlined(train),
+            model=config.model,
+            model_path=model_path,
+            model_id=model_identity(model_path, config.model.revision),
+            train_dir=train_dir,
+            eval_dir=eval_dir,
+            output=output,
+            fingerprint=fingerprint,
+        )
+
+    def finished(self) -> TrainResult | None:
+        """The result of this very run if it is there."""
+        from mapl_ray.training.result import finished_result
+
+        return finished_result(self.output, self.fingerprint)
+
+    def mark(self, what: str) -> Path:
+        """An empty file that signals `stop`, `grow` or `running`."""
+        return self.output / f"{what}-{self.token}"
+
+    @property
+    def failure_file(self) -> Path:
+        """Where a worker writes why it can't go on. The next attempt then ends at once."""
+        return self.output / f"failure-{self.token}.json"
+
+    def write_failure(self, error: UserError | RunError) -> None:
+        """Leave the error for the driver and for later attempts."""
+        write_json(self.failure_file, {"kind": type(error).__name__, "text": str(error)})
+
+    def read_failure(self) -> UserError | RunError | None:
+        """The error that a worker left."""
+        if not self.failure_file.is_file():
+            return None
+        failure = json.loads(self.failure_file.read_text(encoding="utf-8"))
+        return UserError(failure["text"]) if failure["kind"] == "UserError" else RunError(failure["text"])
+
+
+def data_dirs(config: RunConfig) -> tuple[Path, Path | None]:
+    """Folders of train and held-out groups; no second one where no group is held out."""
+    train, held_out = (groups_to_train(config, split) for split in ("train", "eval"))
+    return train, held_out if read_manifest(held_out).rows else None
+
+
+def groups_to_train(config: RunConfig, split: str) -> Path:
+    """The groups of a split, as scored where they are, else as synthesized."""
+    scored = config.data_dir / "scored" / split
+    return scored if (scored / "manifest.json").is_file() else config.data_dir / "groups" / split
