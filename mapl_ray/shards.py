@@ -260,14 +260,6 @@ def iter_rows(directory: Path, manifest: Manifest | None = None) -> Iterator[dic
         yield from read_part(directory, part)
 
 
-def rows_hash(directory: Path) -> str:
-    """sha256 (hex) over all rows in their order, whatever parts they are cut into; reads everything."""
-    digest = hashlib.sha256()
-    for row in iter_rows(directory):
-        digest.update(canonical_json(row).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
 def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
     """All rows of one part. Raises `UserError` for one that we did not write: its columns may hold pickles."""
     # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.

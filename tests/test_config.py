@@ -30,7 +30,7 @@ from mapl_ray.errors import UserError
         ("scoring.pair_margin.min_margin=0", r"scoring=.*pair_margin without pair_reward_model"),
         ("scoring.pair_margin.min_margin=.nan", r"scoring.pair_margin.min_margin=nan: .*finite"),
         ("scoring.judge.modle=policy", r"unknown key 'scoring.judge.modle'. Known keys here: model, revision"),
-        ("tune.lambda_intra=[2, 1]", r"tune.lambda_intra=.*low <= high"),
+        ("tune.space={train.beta: {loguniform: [2, 1]}}", r"tune.space.train.beta=.*low < high"),
         ("tune.objective={prefs: 1}", r"tune.objective=.*pref, intra, inter"),
         ("seed.x=1", r"seed"),
         ("seed", r"expected section.key=value"),
@@ -70,7 +70,9 @@ def test_the_command_line_wins_over_a_method_section(tmp_path: Path) -> None:
 
 
 def test_a_config_survives_its_own_dump() -> None:
-    config = load_config(None, ["dpo.zero_stage=3", "tune.beta=[0.05, 0.5]"])
+    config = load_config(
+        None, ["dpo.zero_stage=3", "tune.method=dpo", "tune.space={train.beta: {loguniform: [0.05, 0.5]}}"]
+    )
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -11,7 +12,7 @@ from benchmarks.evidence import tables
 from benchmarks.evidence.experiment import MAIN, THREE, UNSEEN
 from benchmarks.evidence.findings import disappointments, targets_table
 from benchmarks.evidence.plots import write_plots
-from mapl_ray.shards import write_atomically, write_json
+from mapl_ray.shards import write_atomically
 
 _TEMPLATE = Path(__file__).with_name("template.md")
 _NOT_RUN = "(not run)"
@@ -21,7 +22,8 @@ def write_document(summary: Mapping[str, Any], path: Path) -> None:
     """Write the document, and beside it a folder of its name with plots and `summary.json`."""
     folder = path.with_suffix("")
     plots = write_plots(summary, MAIN, THREE, folder)
-    write_json(folder / "summary.json", summary)
+    compact = json.dumps(summary, separators=(",", ":"), ensure_ascii=False, default=str) + "\n"
+    write_atomically(folder / "summary.json", lambda aside: aside.write_text(compact, encoding="utf-8"))
     images = {name: f"![{alt}]({folder.name}/{file})" for name, (file, alt) in plots.items()}
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     values = {**_facts(summary), **_tables(summary), **_images(images)}

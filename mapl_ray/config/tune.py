@@ -13,7 +13,7 @@ from mapl_ray.config.space import Dimension, flattened
 from mapl_ray.records import LEVEL_FAMILIES
 
 _DEFAULT_TRIALS = 4
-_DEFAULT_RANGE = (0.1, 2.0)
+_LOSS_WEIGHTS = {f"train.weights.{name}": Dimension(loguniform=(0.1, 2.0)) for name in ("lambda_intra", "lambda_inter")}
 
 
 class TuneConfig(Section):
@@ -40,25 +40,11 @@ class TuneConfig(Section):
     # Weights of the level accuracies whose mean is maximized.
     objective: dict[str, float] = Field(default={"pref": 1.0, "intra": 0.5, "inter": 0.5})
     seed: int = 0  # Seed of the search.
-    lambda_intra: tuple[float, float] | None = None  # Older form of `space`: [low, high] of lambda_intra, log-uniform.
-    lambda_inter: tuple[float, float] | None = None  # Older form of `space`: [low, high] of lambda_inter, log-uniform.
-    beta: tuple[float, float] | None = None  # Older form of `space`: [low, high] of beta, log-uniform; DPO only.
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
         """What is searched, by dotted name; without `space` the loss weights."""
-        if self.space:
-            return self.space
-        ranges = {
-            "train.weights.lambda_intra": self.lambda_intra or _DEFAULT_RANGE,
-            "train.weights.lambda_inter": self.lambda_inter or _DEFAULT_RANGE,
-        }
-        if self.method == "dpo" and self.beta is not None:
-            ranges["train.beta"] = self.beta
-        return {
-            name: Dimension(choice=(low,)) if low == high else Dimension(loguniform=(low, high))
-            for name, (low, high) in ranges.items()
-        }
+        return self.space or _LOSS_WEIGHTS
 
     @property
     def grid_points(self) -> int:
@@ -93,23 +79,6 @@ class TuneConfig(Section):
         if not value or set(value) - set(LEVEL_FAMILIES) or min(value.values()) < 0 or sum(value.values()) <= 0:
             raise ValueError(f"expected non-negative weights of {', '.join(LEVEL_FAMILIES)}, at least one above 0")
         return value
-
-    @field_validator("lambda_intra", "lambda_inter", "beta")
-    @classmethod
-    def _bounds(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0.0 < value[0] <= value[1]:
-            raise ValueError(f"expected [low, high] with 0 < low <= high, got {list(value)}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        for name in ("lambda_intra", "lambda_inter", "beta"):
-            if self.space and (given := getattr(self, name)) is not None:
-                full = "train.beta" if name == "beta" else f"train.weights.{name}"
-                raise ValueError(
-                    f"{name} and space: give it in space, as {full}: {{loguniform: [{given[0]:g}, {given[1]:g}]}}"
-                )
-        return self
 
     @model_validator(mode="after")
     def _grid(self) -> Self:

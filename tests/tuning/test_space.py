@@ -86,7 +86,6 @@ def test_values_that_do_not_go_together_are_found() -> None:
         ({"scheduler": "pbt"}, "scheduler=pbt takes no grid"),
         ({"num_trials": 1}, "the grid has 2 points"),
         ({"num_trials": 3}, "more would repeat them"),
-        ({"lambda_intra": [0.1, 1]}, r"as train.weights.lambda_intra: {loguniform: [0.1, 1]}"),
     ],
 )
 def test_what_does_not_fit_a_grid(tune: dict[str, object], expected: str) -> None:
@@ -126,17 +125,12 @@ def test_numbers_of_trials() -> None:
     assert (tune(grid), tune(rate), tune({**grid, **rate}), tune({**grid, **rate}, num_trials=13)) == (6, 4, 6, 13)
 
 
-def test_the_earlier_keys_still_work() -> None:
+def test_the_loss_weights_are_searched_by_default() -> None:
     default = parse_config({}, "run.yaml").tune.dimensions
     assert {name: one.given for name, one in default.items()} == {
         "train.weights.lambda_intra": (0.1, 2.0),
         "train.weights.lambda_inter": (0.1, 2.0),
     }
-    earlier = {"lambda_intra": [0.5, 0.5], "beta": [0.05, 0.5]}
-    found = parse_config({"tune": {**earlier, "method": "dpo"}}, "run.yaml").tune.dimensions
-    assert found["train.weights.lambda_intra"].values == (0.5,)
-    assert found["train.beta"].given == (0.05, 0.5)
-    assert "train.beta" not in parse_config({"tune": earlier}, "run.yaml").tune.dimensions
 
 
 def test_values_of_a_trial_have_the_last_word_for_its_method_alone() -> None:
