@@ -28,6 +28,7 @@ _LIKE_MARKS = {
 }
 _TRAILING = " \t\r\n\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~0123456789[("  # quotes, Markdown, footnotes
 _MAX_WORD = 30  # longer runs are no words a person would name
+_OF_ADDRESSES = ("http", "https", "www")
 
 
 def _is_word(word: str | None, wanted: str) -> bool:
@@ -36,7 +37,12 @@ def _is_word(word: str | None, wanted: str) -> bool:
 
 def usable(word: str | None) -> bool:
     """Whether a person would name it as a word."""
-    return word is not None and len(word) <= _MAX_WORD and any(sign.isalpha() for sign in word)
+    return (
+        word is not None
+        and len(word) <= _MAX_WORD
+        and any(sign.isalpha() for sign in word)
+        and word.lower() not in _OF_ADDRESSES
+    )
 
 
 def _pick(case: Case, own: list[str | None], others: list[str], rng: random.Random) -> str | None:

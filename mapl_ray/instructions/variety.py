@@ -21,6 +21,7 @@ from mapl_ray.instructions.word_lists import COUNTED_LETTERS
 from mapl_ray.instructions.wordings import words
 
 _FAMILY = "vocabulary"
+_LONGEST = 18  # letters; hardly a word is longer: a higher limit says nothing
 
 unique_word_count = count_function(
     "unique_word_count",
@@ -46,6 +47,7 @@ longest_word = count_function(
     span=lambda text: longest_span(text.text),
     spaced=True,
     least=5,
+    most=_LONGEST,
 )
 
 

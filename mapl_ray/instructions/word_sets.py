@@ -9,13 +9,14 @@ from mapl_ray.instructions.builders import span_verdict, within_bound
 from mapl_ray.instructions.claims import absent, all_of, any_of, number_of_words, occurs, present, text_of
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.ifeval import forbidden_words
-from mapl_ray.instructions.phrasing import listed, quoted
+from mapl_ray.instructions.phrasing import Wordings, listed, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.thresholds import DIRECTIONS, draw_threshold, in_random_order
 from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.verdicts import Span, Verdict, agreed, wanted
 from mapl_ray.instructions.word_lists import COMMON_WORDS
 from mapl_ray.instructions.wordings import words
+from mapl_ray.instructions.wordings.templates import UseWords
 
 _FAMILY = "keywords"
 _TRIES = 8
@@ -79,6 +80,10 @@ def _apart(words: Sequence[str]) -> bool:
     return not any(a in b for i, a in enumerate(folded) for j, b in enumerate(folded) if i != j)
 
 
+def _wordings(of_two: UseWords, of_more: UseWords, args: Args) -> Wordings:
+    return (of_two if len(args["words"]) == 2 else of_more).of(args, words=listed(args["words"], "and"))
+
+
 def _ifeval_forbidden(args: Args) -> IfEval | None:
     return None if args["use"] else forbidden_words(args["words"])
 
@@ -93,7 +98,7 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
     check=lambda text, args: (_present(text, args["words"]) == len(args["words"])) == bool(args["use"]),
     readings=lambda text, args: wanted(_all_of(text, args["words"]), bool(args["use"])),
     spaced=True,
-    phrasings=lambda args: words.ALL_OF_WORDS.of(args, words=listed(args["words"], "and")),
+    phrasings=lambda args: _wordings(words.BOTH_WORDS, words.ALL_OF_WORDS, args),
 )
 def all_of_words(case: Case, rng: random.Random) -> Args | None:
     """Words that must all occur, or must not all occur."""
@@ -110,7 +115,7 @@ def all_of_words(case: Case, rng: random.Random) -> Args | None:
     check=lambda text, args: (_present(text, args["words"]) > 0) == bool(args["use"]),
     readings=lambda text, args: wanted(_any_of(text, args["words"]), bool(args["use"])),
     spaced=True,
-    phrasings=lambda args: words.ANY_OF_WORDS.of(args, words=listed(args["words"], "and")),
+    phrasings=lambda args: _wordings(words.EITHER_WORD, words.ANY_OF_WORDS, args),
     ifeval=_ifeval_forbidden,
 )
 def any_of_words(case: Case, rng: random.Random) -> Args | None:

@@ -13,6 +13,7 @@ from mapl_ray.records import InstructionRecord, PreferencePair, canonical_json
 MIN_WORDINGS = 6
 MAX_CHARS = 260  # with six keywords quoted
 NUMBERS = (1, 2, 5, 120)
+SIDES = {"use", "negated"}  # arguments that turn an instruction into its opposite
 # What no sentence may have; the values that a person's text brings in are taken out first.
 FAULTS = {
     "double punctuation": r"[.,;:!?]\s*[.,;:](?!\w)|\.\"\.|!\"\.|\?\"\.",
@@ -23,6 +24,9 @@ FAULTS = {
     "singular for several": r"\b(?:[02-9]|\d\d+) (?:word|sentence|time|comma|paragraph|letter|character|line|"
     r"question(?! mark)|number|colon|part|heading|bullet point)\b",
     "fewer with less": r"\bless than\b|\bless\b",
+    "fewer than one": r"fewer than (?:one|1)\b",
+    "a verb that agrees with nothing": r"\b(?:one|1) (?:\w+ of your answer|of the words [^.]*?) (?:appear|begin|start|occur)\b",
+    "a first one of some length": r"\ba (?:first|last) (?:sentence|paragraph) of\b",
     "a before a vowel": r"\ba (?:[aeio]|un(?!i))\w+|\ban (?:[bcdfgjklmnpqrstvwxyz])\w+",
     "a percentage of words": r"percent of|% of",
     "a command to include an upper bound": r"^(?:Include|Use|Write|Give) \S+ or (?:fewer|less)",
@@ -35,9 +39,10 @@ def drawn(pairs: list[PreferencePair]) -> dict[str, list[dict[str, Any]]]:
     """Arguments of every function, as real responses give them, and those numbers that are hard to word."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, function in REGISTRY.items():
-        if function.sides == "soft":
-            continue
         of_name = found.setdefault(name, {})
+        if function.sides == "soft":
+            of_name.update({str(use): {"use": use, "judged": {}} for use in (True, False)})
+            continue
         for seed, pair in enumerate(pairs[:60]):
             rng = random.Random(seed)
             made = function.generate(
@@ -47,6 +52,11 @@ def drawn(pairs: list[PreferencePair]) -> dict[str, list[dict[str, Any]]]:
                 continue
             args = dict(made.args)
             variants = [args]
+            if "words" in args and len(args["words"]) > 2 and name != "some_of_words":
+                variants += [{**args, "words": args["words"][:2]}]
+            variants += [
+                {**one, side: value} for one in variants for side in SIDES & set(one) for value in (True, False)
+            ]
             if "direction" in args:
                 variants += [{**args, "n": n, "direction": d} for n in NUMBERS for d in ("at least", "at most")]
                 variants += [{**args, "n": 0, "direction": "at most"}]
@@ -65,14 +75,19 @@ def without_values(text: str, args: dict[str, Any]) -> str:
     return text
 
 
+def test_all_functions_are_looked_at_in_both_directions(drawn: dict[str, list[dict[str, Any]]]) -> None:
+    assert drawn.keys() == REGISTRY.keys()
+    for name, variants in drawn.items():
+        assert variants, name
+        for side in {*SIDES, "direction"} & variants[0].keys():
+            assert len({args[side] for args in variants}) == 2, (name, side)
+
+
 def test_every_function_has_six_wordings_a_direction(drawn: dict[str, list[dict[str, Any]]]) -> None:
     for name, variants in drawn.items():
         counts = {len(REGISTRY[name].phrasings(args)) for args in variants}
         assert len(counts) == 1, name  # as many for any arguments: an index says nothing about them
         assert counts.pop() >= MIN_WORDINGS, name
-    soft = [function for function in REGISTRY.values() if function.sides == "soft"]
-    for function in soft:
-        assert min(len(function.phrasings({"use": use, "judged": {}})) for use in (True, False)) >= MIN_WORDINGS
 
 
 def test_wordings_are_correct_english(drawn: dict[str, list[dict[str, Any]]]) -> None:
@@ -86,6 +101,7 @@ def test_wordings_are_correct_english(drawn: dict[str, list[dict[str, Any]]]) ->
             for text in wordings:
                 seen += 1
                 plain = without_values(text, args)
+                assert not re.search(r"[.!?]\"[.,;:!?]", text), (name, text)  # a mark after a quoted one
                 assert len(plain) <= MAX_CHARS, (name, text)
                 assert text[0].isupper(), (name, text)
                 assert text.endswith("."), (name, text)
@@ -113,6 +129,16 @@ def test_directions_are_worded_apart(drawn: dict[str, list[dict[str, Any]]]) -> 
                     r"at least(?! \w+ letters)|minimum|no fewer|(?<!seven )or more (?!letters)",
                     text.replace("ten or more", "").replace("five or more", ""),
                 ), text
+
+
+def test_what_is_asked_for_and_what_is_ruled_out_are_worded_apart(drawn: dict[str, list[dict[str, Any]]]) -> None:
+    sides = [
+        (name, args, side) for name, variants in drawn.items() for args in variants for side in SIDES & args.keys()
+    ]
+    assert len({name for name, _, _ in sides}) > 40
+    for name, args, side in sides:
+        wordings = [{*REGISTRY[name].phrasings({**args, side: value})} for value in (True, False)]
+        assert wordings[0].isdisjoint(wordings[1]), (name, args)
 
 
 @pytest.mark.parametrize("n", [1, 4, 50])

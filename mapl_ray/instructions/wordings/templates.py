@@ -33,10 +33,14 @@ class CountWords:
 
     def of(self, args: Mapping[str, Any], **values: object) -> Wordings:
         """All wordings of the bound in `direction` and `n`; `values` fill in the other fields."""
-        upper = self.at_most if args["n"] else self.none
-        return fill(
-            self.at_least if args["direction"] == "at least" else upper, **_number(args["n"], self.nouns), **values
-        )
+        if args["direction"] == "at least":
+            # Nobody writes "no fewer than one comma".
+            templates = self.at_least
+            if args["n"] == 1:
+                templates = tuple(template.replace("no fewer than", "at least") for template in templates)
+        else:
+            templates = self.at_most if args["n"] else self.none
+        return fill(templates, **_number(args["n"], self.nouns), **values)
 
 
 @dataclass(frozen=True, slots=True)

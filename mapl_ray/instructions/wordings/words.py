@@ -24,7 +24,7 @@ FORBID_WORD = (
 PROMPT_WORD = UseWords(
     use=(
         "Use the word {word} from my message in your answer.",
-        "Your response should contain the word {word}, as my message does.",
+        "Your response should contain the word {word}, which is in my message.",
         "Reuse the word {word} from my question at least once.",
         "Make sure the word {word} from this request appears in your answer.",
         "The response must repeat the word {word} from this request.",
@@ -32,7 +32,7 @@ PROMPT_WORD = UseWords(
     ),
     avoid=(
         "Do not use the word {word} from my message in your answer.",
-        "Your response should not contain the word {word}, although my message does.",
+        "Your response should not contain the word {word}, which is in my message.",
         "Do not reuse the word {word} from my question.",
         "Make sure the word {word} from this request does not appear in your answer.",
         "The response must not repeat the word {word} from this request.",
@@ -72,7 +72,7 @@ ALL_OF_WORDS = UseWords(
     use=(
         "Include all of these words: {words}.",
         "Your response should contain each of the words {words}.",
-        "Use the words {words} in your answer, every one of them.",
+        "Use each of the words {words} at least once in your answer.",
         "Make sure the words {words} all appear in your answer.",
         "The response must include the keywords {words}.",
         "Please work in all of the following words: {words}.",
@@ -80,9 +80,29 @@ ALL_OF_WORDS = UseWords(
     avoid=(
         "Do not use all of these words in one answer: {words}.",
         "Your response should not contain all of the words {words}.",
-        "Do not use every one of the words {words} in your answer.",
+        "Your answer may use some of the words {words}, but not all of them.",
         "Make sure the words {words} do not all appear in your answer.",
         "The response must not include all of the keywords {words}.",
+        "Please leave out at least one of the following words: {words}.",
+    ),
+)
+
+# The same of two words.
+BOTH_WORDS = UseWords(
+    use=(
+        "Include both of these words: {words}.",
+        "Your response should contain both of the words {words}.",
+        "Use the words {words} in your answer, each at least once.",
+        "Make sure the words {words} both appear in your answer.",
+        "The response must include the keywords {words}.",
+        "Please work in both of the following words: {words}.",
+    ),
+    avoid=(
+        "Do not use both of these words in one answer: {words}.",
+        "Your response should not contain both of the words {words}.",
+        "Your answer may use one of the words {words}, but not both.",
+        "Make sure the words {words} do not both appear in your answer.",
+        "The response must not include both of the keywords {words}.",
         "Please leave out at least one of the following words: {words}.",
     ),
 )
@@ -106,12 +126,24 @@ ANY_OF_WORDS = UseWords(
     ),
 )
 
+EITHER_WORD = UseWords(
+    use=ANY_OF_WORDS.use,
+    avoid=(
+        "Do not use either of these words: {words}.",
+        "Your response should contain neither of the words {words}.",
+        "Avoid both of the words {words} in your answer.",
+        "Make sure neither of the words {words} appears in your answer.",
+        "The response must not include either of the keywords {words}.",
+        "Please stay away from both of the following words: {words}.",
+    ),
+)
+
 SOME_OF_WORDS = CountWords(
     at_least=(
         "Use at least {n} of these words: {words}.",
         "Your response should contain at least {n} of the words {words}.",
         "Include {n} or more of the following words: {words}.",
-        "Make sure at least {n} of the words {words} appear in your answer.",
+        "Make sure your answer uses at least {n} of the words {words}.",
         "The response must include a minimum of {n} of the keywords {words}.",
         "I want to see at least {n} of these words in your reply: {words}.",
     ),
@@ -119,7 +151,7 @@ SOME_OF_WORDS = CountWords(
         "Use at most {n} of these words: {words}.",
         "Your response should contain at most {n} of the words {words}.",
         "Do not use more than {n} of the following words: {words}.",
-        "Make sure no more than {n} of the words {words} appear in your answer.",
+        "Make sure your answer uses no more than {n} of the words {words}.",
         "The response must not include more than {n} of the keywords {words}.",
         "I don't want to see more than {n} of these words in your reply: {words}.",
     ),
@@ -178,16 +210,16 @@ INITIAL_COUNT = CountWords(
         "Use at least {n} {things} starting with the letter {letter}.",
         "Your response should contain at least {n} {things} beginning with {letter}.",
         "Include {n} or more {many} that start with the letter {letter}.",
-        "Make sure no fewer than {n} {things} of your answer begin with the letter {letter}.",
-        "The response must include a minimum of {n} {things} that start with {letter}.",
+        "Make sure your answer has no fewer than {n} {things} beginning with the letter {letter}.",
+        "The response must include a minimum of {n} {things} starting with {letter}.",
         "I want to see at least {n} {things} beginning with the letter {letter} in your reply.",
     ),
     at_most=(
         "Use at most {n} {things} starting with the letter {letter}.",
         "Your response should contain at most {n} {things} beginning with {letter}.",
-        "Do not use more than {n} {things} that start with the letter {letter}.",
-        "Make sure no more than {n} {things} of your answer begin with the letter {letter}.",
-        "The response must not contain more than {n} {things} that start with {letter}.",
+        "Do not use more than {n} {things} starting with the letter {letter}.",
+        "Make sure your answer has no more than {n} {things} beginning with the letter {letter}.",
+        "The response must not contain more than {n} {things} starting with {letter}.",
         "I don't want to see more than {n} {things} beginning with the letter {letter} in your reply.",
     ),
     none=(
