@@ -25,7 +25,7 @@ FAULTS = {
     r"question(?! mark)|number|colon|part|heading|bullet point)\b",
     "fewer with less": r"\bless than\b|\bless\b",
     "fewer than one": r"fewer than (?:one|1)\b",
-    "a verb that agrees with nothing": r"\b(?:one|1) (?:\w+ of your answer|of the words [^.]*?) (?:appear|begin|start|occur)\b",
+    "a plural verb for one": r"\b(?:one|1) (?:\w+ of your answer|of the words [^.]*?) (?:appear|begin|start|occur)\b",
     "a first one of some length": r"\ba (?:first|last) (?:sentence|paragraph) of\b",
     "a before a vowel": r"\ba (?:[aeio]|un(?!i))\w+|\ban (?:[bcdfgjklmnpqrstvwxyz])\w+",
     "a percentage of words": r"percent of|% of",

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import and_
+from string import ascii_lowercase
 from typing import Any
 
 from mapl_ray.instructions import Instruction, lookup
@@ -47,8 +48,8 @@ def _extremes() -> list[Features]:
     texts = ["", "It rains.", " ".join(TOKENS), " ".join(words[:120]), " ".join(words[:500]), "b " * 400]
     texts += [joint.join(["It rains"] * 60) for joint in (". ", "\n", "\n\n", "? ", "! ", ", ", ": ", "; ", "\n- ")]
     texts += [f"{part}\n" * number for part in PARTS for number in (1, 12, 60)]
-    texts += [f"{letter}{letter} " * 120 for letter in "abcdefghijklmnopqrstuvwxyz"]
-    texts += [f"{letter * 12} " * 16 for letter in "abcdefghijklmnopqrstuvwxyz"]
+    texts += [f"{letter}{letter} " * 120 for letter in ascii_lowercase]
+    texts += [f"{letter * size} " * number for letter in ascii_lowercase for size, number in ((12, 16), (40, 3))]
     texts += [f"{short} " * number for short in ("Why?", "So!", "It is.", "**so**", "1987") for number in (4, 8, 16)]
     texts += ["\n".join(f"{i}. {TOKENS[i]}" for i in range(1, number)) for number in (4, 8, 16, 40)]
     texts += ["\n".join(f"- {TOKENS[i]}" for i in range(number)) for number in (4, 8, 16, 40)]
