@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mapl_ray.errors import UserError
+from mapl_ray.unfinished import unfinished
 
 BEAT_SECONDS = 10.0
 GONE_SECONDS = 90.0
@@ -46,7 +47,7 @@ class Owner:
     def this_process(cls) -> Owner:
         """A new owner."""
         return cls(
-            token=uuid.uuid4().hex,
+            token=secrets.token_hex(16),
             host=socket.gethostname(),
             boot=_text(Path("/proc/sys/kernel/random/boot_id")),
             processes=_namespace(),
@@ -119,7 +120,7 @@ def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
 
 def _take(path: Path, me: Owner) -> bool:
     """Make the file, whole and if it is not there: a link does both, on network storage too."""
-    aside = path.with_name(f".{path.stem}.{me.token}")
+    aside = unfinished(path)
     while not aside.is_file():
         with suppress(FileNotFoundError):  # a run that ends removes the empty folder
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def _write_new(path: Path, text: str) -> bool:
 
 def _break(path: Path, owner: Owner) -> None:
     """Remove the lease of an owner that is gone; whoever comes second finds another owner's, and leaves it."""
-    doomed = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
+    doomed = unfinished(path)
     with suppress(FileNotFoundError):
         path.rename(doomed)
         if (found := _owner(doomed)) is not None and found.token != owner.token:
@@ -223,7 +224,7 @@ def _refreshed(path: Path) -> int:
 
 def _age(path: Path) -> float:
     """Seconds since the lease was refreshed, by the clock of the storage: that of this host may be another."""
-    probe = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
+    probe = unfinished(path)
     try:
         probe.touch()
     except FileNotFoundError:  # its owner has ended, and removed the empty folder

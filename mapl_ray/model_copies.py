@@ -19,10 +19,13 @@ from filelock import FileLock
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.hub_models import SMALL, hub_folder, is_hub_name
 from mapl_ray.preferences import RemoteFile, is_uri, remote_files
+from mapl_ray.unfinished import leftovers, unfinished
 
 # Beside SMALL: never a pickle, never code, but weights that are numbers alone.
 _WEIGHTS = ".safetensors"
 _CHUNK = 2**24  # bytes
+# A copy that nobody has written to for so long was killed. Locks don't reach other hosts on all network storage.
+_LEFT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,9 @@ def _known_by(file: RemoteFile, uri: str) -> str:
 
 
 def _copy(file: RemoteFile, target: Path, uri: str) -> None:
-    aside = target.with_name(f".{target.name}.part")
+    for leftover in leftovers(target, _LEFT_SECONDS):
+        leftover.unlink(missing_ok=True)
+    aside = unfinished(target)
     try:
         with file.open() as source, aside.open("wb") as copy:
             shutil.copyfileobj(source, copy, _CHUNK)

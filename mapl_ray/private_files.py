@@ -9,6 +9,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from mapl_ray.unfinished import unfinished
+
 
 def private_folder(name: str, base: str | Path | None = None) -> Path:
     """The folder `NAME-UID` below `base` (default: the machine's temporary folder), mode 0700; made if missing.
@@ -38,9 +40,9 @@ def ensure_token_file() -> None:
     path = Path.home() / ".ray" / "auth_token"
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Written aside and linked: another process that starts Ray must not read half of it. mkstemp's mode is 0600.
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".auth_token.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # Written aside and linked: another process that starts Ray must not read half of it.
+        aside = unfinished(path)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32))
         with suppress(FileExistsError):  # that other process was first
             os.link(aside, path)

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -27,12 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.arrow_types import refuse_extensions
+from mapl_ray.awaited import await_files
 from mapl_ray.errors import UserError
 from mapl_ray.records import SCHEMA_VERSION, Rejection, RelationGroup, canonical_json
+from mapl_ray.unfinished import becomes, unfinished
 
 MANIFEST = "manifest.json"
-# Names of this module's files, whole and being written; others in the folder are somebody else's.
-_OURS = re.compile(r"\.?((part|notes)-\d{5,}\.json|part-\d{5,}\.parquet|rejected-\d{5,}\.jsonl)(\.[0-9a-f]{12}\.tmp)?")
+# Names of this module's files; others in the folder are somebody else's.
+_OURS = re.compile(r"(part|notes)-\d{5,}\.json|part-\d{5,}\.parquet|rejected-\d{5,}\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def fingerprint_of(value: Any) -> str:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, fsync it, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # pods share process ids
+    aside = unfinished(path)
     try:
         write(aside)
         with aside.open("rb+") as handle:
@@ -209,7 +210,7 @@ def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part])
     keep |= {_notes_path(directory, p.index).name for p in ordered}
     keep |= {f"rejected-{p.index:05d}.jsonl" for p in ordered if p.rejected}
     for stale in directory.iterdir():
-        if _OURS.fullmatch(stale.name) and stale.name not in keep:
+        if _OURS.fullmatch(becomes(stale.name) or stale.name) and stale.name not in keep:
             stale.unlink()
     write_json(directory / MANIFEST, asdict(manifest))
     return manifest
@@ -243,6 +244,12 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
                 "Run the stage again: it rewrites this part and keeps the others."
             )
     return manifest
+
+
+def await_data_set(directory: Path) -> None:
+    """Wait until this node finds the files of a data set that another node has finished."""
+    if not await_files(directory, [MANIFEST]):
+        await_files(directory, [part.file for part in read_manifest(directory, verify=False).parts])
 
 
 def finished(directory: Path, fingerprint: str) -> Manifest | None:

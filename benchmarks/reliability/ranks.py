@@ -19,6 +19,7 @@ from benchmarks.reliability.runs import (
     undisturbed_training,
 )
 from mapl_ray.training.checkpoint import checkpoint_path
+from mapl_ray.unfinished import leftovers
 
 WORKER = "RayTrainWorker"
 
@@ -40,7 +41,7 @@ def in_mid_checkpoint(scene: Scene) -> Outcome:
     def moment(run: Path, command: Command) -> bool:
         folder, step = run / "rm" / "checkpoints", scene.rng.randrange(2 * INTERVAL, STEPS, INTERVAL)
         killed_in.append(checkpoint_path(folder, step))
-        return wait_until(lambda: any(folder.glob(f"writing-{checkpoint_path(folder, step).name}-*")), command)
+        return wait_until(lambda: any(leftovers(checkpoint_path(folder, step))), command)
 
     def after(outcome: Outcome) -> None:
         outcome.check("the checkpoint in progress was not whole yet", not killed_in[-1].exists())

@@ -172,8 +172,7 @@ def compare_weights(outcome: Outcome, there: Path, here: Path) -> None:
 
 def leftovers(run: Path) -> list[str]:
     """Files that belong to no finished work."""
-    names = (".tmp", ".spill", ".journal")
-    found = [path for path in run.rglob("*") if path.name.endswith(names) or path.name.startswith("writing-")]
+    found = [path for path in run.rglob("*") if path.name.endswith((".tmp", ".journal"))]
     return [str(path.relative_to(run)) for path in found if not path.is_relative_to(run / "ray")]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import ray.train
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
+from mapl_ray.awaited import has_appeared, list_again
 from mapl_ray.config import TrainConfig
 from mapl_ray.distributed.resources import room_for
 from mapl_ray.distributed.runtime import available_resources
@@ -116,7 +117,7 @@ def _room_watch(missing: int, resources: dict[str, float], grow: Path, running: 
     done = threading.Event()
 
     def watch() -> None:
-        while not running.exists():  # before that the room might be theirs
+        while not has_appeared(running):  # before that the room might be theirs
             if done.wait(_LOOK_SECONDS):
                 return
         seats = Seats(missing, resources)
@@ -144,4 +145,5 @@ def _room_watch(missing: int, resources: dict[str, float], grow: Path, running: 
 
 def _newest_step(output: Path) -> int:
     """Of the checkpoints that are whole by their name; 0 where there is none."""
+    list_again(output / "checkpoints")
     return max((int(path.name.rsplit("-", 1)[-1]) for path in committed(output / "checkpoints")), default=0)

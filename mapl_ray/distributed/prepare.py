@@ -62,7 +62,7 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
         set_parts_aside(folder / split, fingerprint, {fingerprint})
     with progress("read benchmarks"):  # before the hours that reading may take
         contamination = Contamination.load(config.data)
-    with Spill(folder / ".spill") as spill, RejectionFile(folder / ".spill" / "rejected.jsonl") as rejected:
+    with Spill(folder / "spill") as spill, RejectionFile(spill.directory / "rejected.jsonl") as rejected:
         counts = _read(config, spill, rejected)
         total = sum(counts.values()) + rejected.count
         writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mapl_ray.awaited import has_appeared
 from mapl_ray.records import Rejection
 from mapl_ray.shards import read_manifest, read_notes, read_part
 
@@ -24,7 +25,7 @@ def with_source_rows(rejections: Sequence[Rejection], pairs: Path, index: int) -
     wrote) rows stay -1. Ids of a pair's further groups are `pair_id#2`, `pair_id#3`, ...
     """
     unknown = [rejection for rejection in rejections if rejection.row < 0]
-    if not unknown or not (pairs / "manifest.json").is_file():
+    if not unknown or not has_appeared(pairs / "manifest.json"):
         return list(rejections)
     part = next((part for part in read_manifest(pairs, verify=False).parts if part.index == index), None)
     notes = None if part is None else read_notes(pairs, part)

@@ -18,6 +18,7 @@ import ray
 import ray.data
 
 from mapl_ray.aside import set_parts_aside
+from mapl_ray.awaited import await_files, awaited
 from mapl_ray.distributed.ray_notice import notice_given
 from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.errors import RunError, UserError, first_line, no_space
@@ -25,11 +26,14 @@ from mapl_ray.group_columns import groups_to_table
 from mapl_ray.progress import WAITING_SECONDS, tracked
 from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.shards import (
+    MANIFEST,
     Manifest,
+    Part,
     commit,
     fingerprint_of,
     finished,
     finished_part,
+    part_name,
     read_manifest,
     read_part,
     write_part,
@@ -130,13 +134,20 @@ def _not_made(stages: Sequence[Stage], items: Sequence[Mapping[str, Any]]) -> st
 
 
 def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:
-    parts = {index: finished_part(stage.target, index, mark) for index, mark in sorted(wanted.items())}
-    if lost := [index for index, part in parts.items() if part is None]:
+    parts: dict[int, Part] = {}
+
+    def look() -> list[Part] | None:
+        for index, mark in wanted.items():
+            if index not in parts and (part := finished_part(stage.target, index, mark)) is not None:
+                parts[index] = part
+        return None if len(parts) < len(wanted) else [*parts.values()]
+
+    if (whole := awaited(look, stage.target)) is None:  # the workers have reported all of them
         raise RunError(
-            f"{stage.target}: parts {lost} are not there after the stage. On a cluster, output_dir must be on storage "
-            "that all nodes share."
+            f"{stage.target}: parts {sorted(wanted.keys() - parts.keys())} are not there after the stage. On a "
+            "cluster, output_dir must be on storage that all nodes share (mapl doctor --config looks)."
         )
-    return commit(stage.target, stage.name, stage.fingerprint, [part for part in parts.values() if part is not None])
+    return commit(stage.target, stage.name, stage.fingerprint, whole)
 
 
 def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
@@ -178,7 +189,8 @@ def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Argu
 
 
 def rows_of_part(directory: Path, index: int) -> list[dict[str, Any]]:
-    """All rows of one part of a finished data set, without looking at the others' files."""
+    """All rows of one part of a finished data set, without looking at the others' files. The driver has seen it."""
+    await_files(directory, [MANIFEST, part_name(index)])
     part = next(part for part in read_manifest(directory, verify=False).parts if part.index == index)
     return read_part(directory, part)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scor
 from mapl_ray.distributed.worker_environment import shell_environment
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.shards import fingerprint_of
+from mapl_ray.unfinished import scratch_folder
 
 __all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
 
@@ -216,8 +216,7 @@ def _entrypoint(
 @contextmanager
 def _staged(config_path: Path, *, package: bool) -> Iterator[Path]:
     """A folder with exactly what the job needs, which Ray uploads."""
-    with tempfile.TemporaryDirectory(prefix="mapl-submit-") as name:
-        folder = Path(name)
+    with scratch_folder("mapl-submit") as folder:
         shutil.copyfile(config_path, folder / CONFIG_NAME)
         if package:
             source = Path(mapl_ray.__file__ or "").parent

@@ -19,6 +19,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from mapl_ray.aside import set_aside
+from mapl_ray.awaited import awaited
 from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.distributed.torch_network import NodeNetwork
 from mapl_ray.distributed.train_worker import train_worker
@@ -65,11 +66,11 @@ def run_training(
                     _worker_resources(train),
                     output,
                     attempt=attempt,
-                    ended=lambda: terminated() or job.failure_file.is_file() or job.finished() is not None,
+                    ended=lambda: terminated() or job.has_failed() or job.finished() is not None,
                     grow=job.mark("grow"),
                     running=job.mark("running"),
                 )
-                if job.failure_file.is_file():
+                if job.has_failed():
                     raise failure_of(job, RunError(""))
         except ray.train.TrainingFailedError as error:
             raise failure_of(job, error) from None
@@ -104,7 +105,7 @@ def make_room(job: TrainingJob) -> None:
 def result_of(job: TrainingJob, terminated: bool) -> TrainResult:
     """The result once the workers have left. Raises `KeyboardInterrupt` where they were asked to, else `RunError`, if
     there is none."""
-    result = job.finished()
+    result = job.finished() if terminated else awaited(job.finished, job.output)
     if result is None and terminated:
         raise KeyboardInterrupt  # the workers left a checkpoint: the same command goes on from it
     if result is None:

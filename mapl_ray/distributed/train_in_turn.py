@@ -100,7 +100,7 @@ def _train_on_shared_workers(config: RunConfig, train: TrainConfig, jobs: Sequen
 
 def _unfinished(jobs: Sequence[TrainingJob]) -> TrainingJob:
     """The one that failed: a worker left its error, or it has no result."""
-    failed = [job for job in jobs if job.failure_file.is_file()]
+    failed = [job for job in jobs if job.has_failed()]
     return (failed or [job for job in jobs if job.finished() is None] or [*jobs])[0]
 
 

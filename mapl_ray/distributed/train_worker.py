@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import ray.train
 
+from mapl_ray.awaited import has_appeared
 from mapl_ray.distributed.runtime import preemption_watched
 from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.progress import progress
-from mapl_ray.shards import read_manifest, write_json
+from mapl_ray.shards import await_data_set, read_manifest, write_json
 from mapl_ray.tuning import values_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def _train_rank(job: TrainingJob) -> None:
         raise RuntimeError(str(failure))
     if job.train.min_workers is not None:
         job.mark("running").touch()
+    for folder in (job.train_dir, job.eval_dir, job.tokens_dir):
+        if folder is not None:
+            await_data_set(folder)  # the driver has read it
     try:
         result = train(
             job.train,
@@ -99,11 +103,11 @@ def stop_requests(job: TrainingJob) -> Callable[[], StopRequest]:
         # A collective: every rank asks before every step.
         leaving = watched and ray.train.get_preemption_info() is not None
         save, saved = leaving and not saved, saved or leaving
-        if job.mark("stop").exists() or (leaving and elastic):
+        if has_appeared(job.mark("stop")) or (leaving and elastic):
             return StopRequest.STOP
         if save:
             return StopRequest.SAVE
-        return StopRequest.LEAVE if elastic and job.mark("grow").exists() else StopRequest.NONE
+        return StopRequest.LEAVE if elastic and has_appeared(job.mark("grow")) else StopRequest.NONE
 
     return asked
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mapl_ray.awaited import has_appeared
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.shards import read_manifest, write_json
@@ -76,13 +77,17 @@ class TrainingJob:
         """Where a worker writes why it can't go on. The next attempt then ends at once."""
         return self.output / f"failure-{self.token}.json"
 
+    def has_failed(self) -> bool:
+        """Whether a worker has left an error."""
+        return has_appeared(self.failure_file)
+
     def write_failure(self, error: UserError | RunError) -> None:
         """Leave the error for the driver and for later attempts."""
         write_json(self.failure_file, {"kind": type(error).__name__, "text": str(error)})
 
     def read_failure(self) -> UserError | RunError | None:
         """The error that a worker left."""
-        if not self.failure_file.is_file():
+        if not self.has_failed():
             return None
         failure = json.loads(self.failure_file.read_text(encoding="utf-8"))
         return UserError(failure["text"]) if failure["kind"] == "UserError" else RunError(failure["text"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
@@ -20,6 +19,7 @@ from ray.tune.search import Searcher
 from mapl_ray.config import RunConfig, Scalar, TuneConfig
 from mapl_ray.distributed.tune_trial import Shared, run_trial
 from mapl_ray.tuning import Journal, Trial, draw
+from mapl_ray.unfinished import unique_word
 
 # Tune wants a trial to hold something. It only waits for its workers, and must not take a CPU that they need: a byte.
 _TRIAL_HOLDS = {"CPU": 0, "memory": 1}
@@ -174,7 +174,7 @@ def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler:
             num_samples=number, search_alg=searcher, scheduler=scheduler, max_concurrent_trials=at_once
         ),
         run_config=tune.RunConfig(
-            name=f"search-{uuid.uuid4().hex[:8]}",
+            name=f"search-{unique_word()}",
             storage_path=str(storage),
             verbose=0,
             # Of the trial's own process; workers that die are started again by Ray Train.

@@ -17,6 +17,7 @@ from typing import Any
 import ray.train
 from ray import tune
 
+from mapl_ray.awaited import await_files, has_appeared
 from mapl_ray.config import RunConfig, Scalar, TrainConfig
 from mapl_ray.config.searched import with_params
 from mapl_ray.distributed.train import failure_of, make_trainer
@@ -110,7 +111,7 @@ def _passed_on(reports: Path) -> Iterator[None]:
         number, last = 0, False
         while not last:
             last = ended.wait(_LOOK_SECONDS)  # what was written before the end is still passed on
-            text = reports.read_text(encoding="utf-8") if reports.is_file() else ""
+            text = reports.read_text(encoding="utf-8") if has_appeared(reports) else ""
             for line in text[: text.rfind("\n") + 1].splitlines()[number:]:
                 tune.report(json.loads(line))
                 number += 1
@@ -156,6 +157,7 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     except ray.train.TrainingFailedError as error:
         write_json(folder / FAILURE, {"text": str(failure_of(job, error))})
         return
+    await_files(folder, [DONE])
     done = json.loads((folder / DONE).read_text(encoding="utf-8"))
     if done["steps"] < min(given["stop_after"] or done["total_steps"], done["total_steps"]):
         raise RunError(f"{folder}: the trial was asked to stop after step {done['steps']}; it goes on from there.")

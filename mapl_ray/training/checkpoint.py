@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there: written aside, committed by a manifest with digests, then renamed.
 
-    writing-step-00000050-4f1c/   being written; a killed run leaves it behind, nobody reads it
+    .step-00000050.HOST-4f1c.tmp/   being written; a killed run leaves it behind, nobody reads it
     step-00000050/
         state/...            DeepSpeed's shards
         rng-00000.pt         random states, one file per rank
@@ -16,18 +16,19 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.awaited import await_files
 from mapl_ray.errors import RunError
 from mapl_ray.shards import file_sha256, fingerprint_of, sync_folder
+from mapl_ray.unfinished import becomes, unfinished
 
 _MANIFEST = "manifest.json"
-_UNFINISHED = re.compile(r"writing-step-\d{8}-[0-9a-f]{8}|(removing|universal)-step-\d{8}")
+_STEP = re.compile(r"step-\d{8}")
 _RANK = re.compile(r"(?:zero_pp_rank_(\d+)_mp_rank_\d+_\w+|(?:^|/)rng-(\d{5}))\.pt$")  # DeepSpeed's names and ours
 _READERS = 8  # files digested at once; hashlib lets other threads run
 
@@ -54,7 +55,7 @@ def begin_checkpoint(directory: Path, step: int) -> Path:
     One rank calls it, before all.
     """
     drop_unfinished(directory)
-    path = directory / f"writing-{checkpoint_path(directory, step).name}-{uuid.uuid4().hex[:8]}"
+    path = unfinished(checkpoint_path(directory, step))
     path.mkdir(parents=True)
     return path
 
@@ -62,7 +63,7 @@ def begin_checkpoint(directory: Path, step: int) -> Path:
 def drop_unfinished(directory: Path) -> None:
     """Remove what killed or failed runs began to write or to remove."""
     for leftover in directory.iterdir() if directory.is_dir() else ():
-        if _UNFINISHED.fullmatch(leftover.name):
+        if _STEP.fullmatch(becomes(leftover.name) or ""):
             shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
 
 
@@ -89,9 +90,10 @@ def commit_checkpoint(
     """
     path = checkpoint_path(written.parent, step)
     reported = {name: digest for of_rank in files for name, digest in of_rank.items()}
-    found = {str(file.relative_to(written)) for file in _files(written)}
     if not reported:
         raise RunError(f"{path}: not saved: no rank has written a file.")
+    await_files(written, sorted(reported))
+    found = {str(file.relative_to(written)) for file in _files(written)}
     if wrong := sorted(found ^ {*reported}):
         what = "is gone" if wrong[0] in reported else "was not written by this run"
         raise RunError(f"{path}: not saved: {wrong[0]} {what}. Does another run work in {written.parent}?")
@@ -110,7 +112,7 @@ def commit_checkpoint(
 
 def committed(directory: Path) -> list[Path]:
     """Folders of the checkpoints, oldest first; not yet verified."""
-    return sorted(path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+    return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name))
 
 
 def read_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
@@ -139,6 +141,7 @@ def file_digests(path: Path) -> dict[str, str]:
 
 def difference(path: Path, files: Mapping[str, str]) -> str:
     """The first difference between the files of a folder and those expected (`file_digests`); empty for none."""
+    await_files(path, sorted(files))
     return _difference(file_digests(path), files)
 
 
@@ -146,6 +149,7 @@ def damage_for_rank(path: Path, files: Mapping[str, str], rank: int) -> str:
     """What is wrong with those of `files` (path below the checkpoint -> sha256) that `rank` loads, as its node sees
     them; empty where nothing is. Shards of other ranks are not read."""
     own = {name: digest for name, digest in files.items() if _rank_of(name) in (None, rank)}
+    await_files(path, sorted(own))
     return _difference(_digests(path, [path / name for name in own if (path / name).is_file()]), own)
 
 
@@ -173,7 +177,7 @@ def remove_old(directory: Path, keep: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    doomed = path.rename(path.with_name(f"removing-{path.name}"))  # first, so that half a deletion is no checkpoint
+    doomed = path.rename(unfinished(path))  # first, so that half a deletion is no checkpoint
     shutil.rmtree(doomed)
 
 

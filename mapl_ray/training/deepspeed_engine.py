@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import logging
@@ -26,6 +27,7 @@ from mapl_ray.progress import progress
 from mapl_ray.training.checkpoint import difference, file_digests
 from mapl_ray.training.engine_config import engine_config, parameter_groups
 from mapl_ray.training.schedule import lr_schedule
+from mapl_ray.unfinished import unfinished
 
 # DeepSpeed would otherwise look for a GPU on its import and fail without one.
 if not torch.cuda.is_available():
@@ -205,7 +207,7 @@ class Engine:
         if world_size == self.world_size or stage == 0:  # without ZeRO every rank holds everything
             self._load(directory)
             return
-        merged = directory.with_name(f"universal-{directory.name}")
+        merged = self.from_rank_0(lambda: unfinished(directory))
         with progress("merge the checkpoint's shards") if self.rank == 0 else contextlib.nullcontext():
             digests = self.from_rank_0(lambda: _to_universal(directory / _TAG, merged / _TAG))
         wrong = [text for text in self.gather(difference(merged, digests)) if text]
@@ -297,7 +299,10 @@ def ensure_process_group() -> None:
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     else:  # Met through a file of its own: no port, and runs side by side do not meet each other.
-        meeting = Path(tempfile.mkdtemp(prefix="mapl-")) / "meet"
+        folder = unfinished(Path(tempfile.gettempdir()) / "mapl-ranks")
+        folder.mkdir(mode=0o700)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        meeting = folder / "meet"
         dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=0, world_size=1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.lora import merged, save_adapter
 from mapl_ray.training.model_card import CardFacts, model_card
 from mapl_ray.training.module import ModelSource, TrainingModule
+from mapl_ray.unfinished import leftovers, unfinished
 
 _WRAPPER = "model."  # RewardScores and PolicyLogps hold the model under this name
 
@@ -75,9 +75,9 @@ def export_model(
 @contextmanager
 def _at_once(directory: Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of `directory`, all of it on the disk."""
-    for leftover in directory.parent.glob(f".{directory.name}.*.tmp"):  # of killed runs
+    for leftover in leftovers(directory):  # of killed runs
         shutil.rmtree(leftover, ignore_errors=True)
-    aside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:12]}.tmp")
+    aside = unfinished(directory)
     aside.mkdir(parents=True)
     yield aside
     sync_tree(aside)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from mapl_ray.private_files import private_folder
 from mapl_ray.shards import file_sha256
+from mapl_ray.unfinished import leftovers, unfinished
 
 _PATIENCE_SECONDS = 10.0  # for others to give a damaged file back, time in which one of them writes it aside
 
@@ -61,7 +62,9 @@ def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Ta
 
 
 def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    aside = path.with_suffix(".writing")
+    for leftover in leftovers(path):  # of a rank that was killed; no other writes now
+        leftover.unlink()
+    aside = unfinished(path)
     try:
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for table in tables:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.aside import is_aside, set_aside
+from mapl_ray.awaited import list_again
 from mapl_ray.errors import first_line
 from mapl_ray.shards import json_lines, write_json
 from mapl_ray.tuning.objectives import values_of
@@ -63,6 +64,7 @@ class Journal:
     def refreshed(self, trial: Trial) -> Trial:
         """With what the trial's own files hold: evaluations, and whether it came to its end or gave up."""
         folder = self.folder(trial)
+        list_again(folder)
         trial = trial.with_reports([{**row, **values_of(row, self._weights)} for row in _evaluations(folder)])
         if (failure := _read(folder / FAILURE)) is not None:
             return replace(trial, status="failed", error=str(failure.get("text")))

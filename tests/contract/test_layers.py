@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mapl_ray"
 HEAVY = ("ray", "vllm", "deepspeed")
 # From top to bottom: a layer imports itself and what stands before it.
 ORDER = (
-    "errors", "lazy", "addresses", "private_files", "optional", "progress", "arrow_types", "versions", "records",
-    "group_columns", "config",
-    "shards", "aside", "lease", "preferences", "hub_models", "model_copies", "instructions", "synthesis", "batches",
-    "objective", "models", "scoring", "training", "evaluation", "tuning", "report", "distributed", "model_states",
-    "planning", "doctor", "cli",
+    "errors", "lazy", "addresses", "unfinished", "awaited", "private_files", "optional", "progress", "arrow_types",
+    "versions", "records", "group_columns", "config",
+    "shards", "aside", "lease", "storage", "preferences", "hub_models", "model_copies", "instructions", "synthesis",
+    "batches", "objective", "models", "scoring", "training", "evaluation", "tuning", "report", "distributed",
+    "model_states", "planning", "doctor", "cli",
 )  # fmt: skip
 ALLOWED = {"distributed": {"ray"}}
 IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py"}}

@@ -67,7 +67,7 @@ def test_twenty_kills_change_nothing(source: Path, tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
     pairs = [read_manifest(killed / "run" / "pairs" / split) for split in ("train", "eval")]
     assert sum(manifest.input_rows for manifest in pairs) == ROWS + 1
-    leftovers = [p.name for p in (killed / "run").rglob("*") if p.name.endswith(".tmp") or p.name == ".spill"]
+    leftovers = [p.name for p in (killed / "run").rglob("*") if p.name.endswith(".tmp")]
     assert leftovers == []
 
 

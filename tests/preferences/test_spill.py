@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mapl_ray.preferences import RejectionFile, Spill, place_of
 from mapl_ray.records import Message, PreferencePair, Rejection
+from mapl_ray.unfinished import unfinished
 
 
 def pair(index: int, chosen: str = "yes") -> PreferencePair:
@@ -18,7 +19,7 @@ def out_of(folder: Path, pairs: list[PreferencePair]) -> list[PreferencePair]:
         for one in pairs:
             spill.add(one)
         found = list(spill.sorted())
-    assert not (folder / "spill").exists()
+    assert list(folder.iterdir()) == []
     return found
 
 
@@ -40,13 +41,14 @@ def test_buffers_larger_than_memory_allows_are_written(tmp_path: Path) -> None:
     with Spill(tmp_path / "spill") as spill:
         for one in many:
             spill.add(one)
-        assert sum(f.stat().st_size for f in (tmp_path / "spill").iterdir()) > 4_000_000
+        assert sum(f.stat().st_size for f in spill.directory.iterdir()) > 4_000_000
         assert len(list(spill.sorted())) == 40
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "spill").mkdir()
-    (tmp_path / "spill" / "003.jsonl").write_text("half a li")
+    left = unfinished(tmp_path / "spill")
+    left.mkdir()
+    (left / "003.jsonl").write_text("half a li")
     assert out_of(tmp_path, [pair(1)]) == [pair(1)]
 
 

@@ -1,0 +1,155 @@
+"""What storage must be able to do for a run, tried with small files as one or two nodes see them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapl_ray.awaited import awaited
+from mapl_ray.errors import first_line
+from mapl_ray.shards import sync_folder, write_atomically
+from mapl_ray.unfinished import unfinished
+
+LOCKS = "locks (flock)"
+SEEN = "a file that one node writes is found by another"
+_OLD = 1_000_000_000.0  # a time of change that no file has by itself, seconds since the epoch
+
+
+class Side:
+    """A folder as one process sees it. Every method is one step of `try_storage`, and may raise `OSError`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._locks: dict[str, int] = {}
+
+    def host(self) -> str:
+        """Name of the node."""
+        return socket.gethostname()
+
+    def syncs(self, name: str) -> bool:
+        """Have a file and the folder's names on the disk."""
+        with (self._folder / name).open("w") as file:
+            os.fsync(file.fileno())
+        sync_folder(self._folder)
+        return True
+
+    def write(self, name: str, text: str) -> bool:
+        """Write a file aside, fsync it and its folder, and rename it over what is there."""
+        write_atomically(self._folder / name, lambda aside: aside.write_text(text, encoding="utf-8"))
+        return True
+
+    def reads(self, name: str, text: str) -> bool:
+        """Whether the file holds this text, at the latest when patience is at its end."""
+        path = self._folder / name
+
+        def look() -> bool | None:
+            with suppress(FileNotFoundError):
+                return True if path.read_text(encoding="utf-8") == text else None
+            return None
+
+        return awaited(look, path.parent) is not None
+
+    def lacks(self, name: str) -> bool:
+        """Whether there is no such file."""
+        path = self._folder / name
+        return awaited(lambda: None if path.exists() else True, path.parent) is not None
+
+    def move(self, old: str, new: str) -> bool:
+        """Rename a folder."""
+        (self._folder / old).rename(self._folder / new)
+        sync_folder(self._folder)
+        return True
+
+    def claim(self, name: str) -> bool:
+        """Make a file that must not be there, as a lease is made: by a link, or else by exclusive creation."""
+        path = self._folder / name
+        aside = unfinished(path)
+        aside.touch()
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            try:
+                path.open("x").close()
+            except FileExistsError:
+                return False
+        return True
+
+    def touch(self, name: str) -> bool:
+        """Set a file's time of change."""
+        os.utime(self._folder / name, (_OLD, _OLD))
+        return True
+
+    def is_touched(self, name: str) -> bool:
+        """Whether it has that time."""
+        path = self._folder / name
+        return awaited(lambda: True if path.stat().st_mtime == _OLD else None, self._folder) is not None
+
+    def lock(self, name: str) -> bool:
+        """Take an exclusive lock, if nobody has it."""
+        handle = os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        self._locks[name] = handle
+        return True
+
+    def unlock(self, name: str) -> bool:
+        """Give it back."""
+        os.close(self._locks.pop(name))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class StorageTrial:
+    """The outcome of `try_storage`."""
+
+    hosts: tuple[str, ...]
+    lacking: tuple[str, ...]  # what the storage does not do, with the error that it gave, if any
+    seen_seconds: float  # until another node found a new file
+
+
+def try_storage(sides: Sequence[Side]) -> StorageTrial:
+    """Do with the folder of the sides (one, or one on each of two nodes) what runs do with theirs."""
+    first, last = sides[0], sides[-1]
+    hosts, lacking = tuple(dict.fromkeys(side.host() for side in sides)), list[str]()
+
+    def holds(what: str, *steps: Callable[[], bool]) -> None:
+        try:
+            if not all(step() for step in steps):
+                lacking.append(what)
+        except OSError as error:
+            lacking.append(f"{what}: {first_line(error)}")
+
+    # Asked for before it is there: a client that remembers "not there" must find it all the same.
+    holds("fsync", lambda: last.lacks("file"), lambda: first.syncs("synced"))
+    if not lacking:
+        holds("renames of files", lambda: first.write("file", "1"))
+    began = time.monotonic()
+    if not lacking:
+        holds(SEEN, lambda: last.reads("file", "1"))
+    seconds = time.monotonic() - began
+    if not lacking:
+        holds("a file renamed over another", lambda: first.write("file", "2"), lambda: last.reads("file", "2"))
+        holds(
+            "a renamed folder",
+            *(lambda: first.write("old/file", "1"), lambda: last.reads("old/file", "1")),
+            *(lambda: first.move("old", "new"), lambda: last.reads("new/file", "1"), lambda: last.lacks("old/file")),
+        )
+        holds("exclusive creation", lambda: first.claim("lease"), lambda: not last.claim("lease"))
+        holds("times of change", lambda: first.touch("lease"), lambda: last.is_touched("lease"))
+        holds(
+            LOCKS,
+            *(lambda: first.lock("lock"), lambda: not last.lock("lock")),
+            *(lambda: first.unlock("lock"), lambda: last.lock("lock"), lambda: last.unlock("lock")),
+        )
+    return StorageTrial(hosts, tuple(lacking), seconds)
