@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -92,7 +93,8 @@ def test_no_secret_of_the_environment_is_kept_by_any_stage(whole: tuple[Path, st
 
 # What makes a newcomer believe that something went wrong.
 ALARMS = (" E ", "WARNING", "Warning:", "Failed to", "Traceback")
-MOST_LINES = 120
+ELAPSED = re.compile(r": (\d+ of \d+ parts, )?\d\d:\d\d( \(.* left\))?$")
+MOST_LINES = 100  # without those that only say that work goes on: a slow machine shows more of them
 
 
 def test_the_log_raises_no_false_alarm(whole: tuple[Path, str]) -> None:
@@ -115,7 +117,7 @@ def test_the_demo_is_short_and_never_silent(tmp_path: Path) -> None:
     log = "".join(lines)
     assert process.returncode == 0, log
     assert not [line for line in lines if any(alarm in line for alarm in ALARMS)], log
-    assert len(lines) <= MOST_LINES, log
+    assert len([line for line in lines if not ELAPSED.search(line)]) <= MOST_LINES, log
     # Ten seconds are promised; a machine with other work may be late with a line.
     assert max(after - before for before, after in itertools.pairwise(times)) < 20, log
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from mapl_ray.config import ModelConfig, TrainConfig
+from mapl_ray.models import model_identity
 from mapl_ray.training.loop import train
 
 
@@ -26,7 +27,7 @@ def growth(spec: dict[str, Any]) -> float:
     """Bytes by which a run's peak lies above what the process held before."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier runs gave back is not kept for this one
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     before = status("VmRSS")
     train(
         TrainConfig.model_validate(spec["config"]),
@@ -37,7 +38,7 @@ def growth(spec: dict[str, Any]) -> float:
         eval_dir=None,
         output_dir=Path(spec["output"]),
         fingerprint="run",
-        model_id="base",
+        model_id=model_identity(spec["model"]),
     )
     return status("VmHWM") - before
 

@@ -1,4 +1,4 @@
-"""The memory that `mapl plan` tells, beside the peak of real training processes on this machine."""
+"""The memory that `mapl plan` reports, beside the peak of real training processes on this machine."""
 
 import json
 import os
@@ -66,12 +66,14 @@ def test_the_estimate_is_near_the_peak_of_real_ranks(tmp_path: Path, grid_groups
     encoded = [one for group in groups if isinstance(one := encode_group(group, tokenizer, 512), EncodedGroup)]
     batch = collate(encoded[:8], "tree", tokenizer.pad_token_id)
     shape = model_shape(RunConfig.model_validate({"model": {"name_or_path": str(models["big"])}}))
-    told = {}
+    reported = {}
     for spec, (method, stage), measured in zip(specs[1:], CASES, zip(*peaks, strict=True), strict=True):
         config = TrainConfig.model_validate(spec["config"])
         estimate = training_memory(
             shape, config, method, RANKS, tokens=batch.num_tokens, edges=batch.source_E.numel(), zero_stage=stage
         )
-        told[method, stage] = f"{[round(peak / 2**20) for peak in measured]} MiB, told {estimate.total / 2**20:.0f}"
-        print(method, stage, told[method, stage])
-        assert all(estimate.total / FACTOR < peak < estimate.total * FACTOR for peak in measured), told
+        reported[method, stage] = (
+            f"{[round(peak / 2**20) for peak in measured]} MiB, reported {estimate.total / 2**20:.0f}"
+        )
+        print(method, stage, reported[method, stage])
+        assert all(estimate.total / FACTOR < peak < estimate.total * FACTOR for peak in measured), reported
