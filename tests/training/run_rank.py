@@ -24,7 +24,7 @@ def run(spec: dict[str, Any]) -> None:
 
     def on_report(metrics: dict[str, float]) -> None:
         reports.append(metrics)
-        if metrics["step"] == spec.get("sigterm_at") and os.environ["RANK"] == "1":  # one rank of two
+        if metrics["step"] == spec.get("sigterm_at") and os.environ.get("RANK", "0") == "1":  # one rank of two
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
@@ -45,7 +45,7 @@ def run(spec: dict[str, Any]) -> None:
         error = {"kind": type(caught).__name__, "text": str(caught)}
     output.mkdir(parents=True, exist_ok=True)
     # Every rank writes it, and two that write one file at once can leave a mix of both.
-    aside = output / f"outcome-{os.environ['RANK']}.json"
+    aside = output / f"outcome-{os.environ.get('RANK', '0')}.json"
     aside.write_text(json.dumps({"reports": reports, "error": error, "steps": steps}))
     aside.rename(output / "outcome.json")
 
@@ -60,7 +60,7 @@ def serve(folder: Path) -> None:
             continue
         for one in json.loads(specs.read_text()):
             run(one)
-        (folder / f"done-{launch}-{os.environ['RANK']}").touch()
+        (folder / f"done-{launch}-{os.environ.get('RANK', '0')}").touch()
         launch += 1
 
 
