@@ -17,6 +17,7 @@ import pytest
 from pyarrow import fs
 
 from mapl_ray.config import TinyModelConfig
+from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.models import build_tiny, load_reward_model, load_tokenizer
 from mapl_ray.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
 from tests.shared_ray import SharedRay
@@ -58,6 +59,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real preference data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def own_functions_go_with_their_test() -> Iterator[None]:
+    """Instruction functions that a test registers are not drawn by the tests after it."""
+    before = dict(_FUNCTIONS)
+    yield
+    _FUNCTIONS.clear()
+    _FUNCTIONS.update(before)
 
 
 @pytest.fixture(scope="session")

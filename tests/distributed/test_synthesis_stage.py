@@ -15,7 +15,6 @@ from mapl_ray.distributed.synthesize import recipe_of, run_synthesis, split_conf
 from mapl_ray.distributed.synthesize_actor import SynthesizeShard
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import RelationGroup
 from mapl_ray.shards import Manifest, iter_rows, read_manifest
 from mapl_ray.synthesis import verify_group
@@ -201,20 +200,17 @@ def test_functions_of_ones_own_reach_the_workers(
     )
     (tmp_path / "stage_signs.py").write_text(source, encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # a relative path means the same to the workers, which run elsewhere
-    try:
-        manifest = run_synthesis(config)["train"]
-        names = {r["name"] for row in iter_rows(config.run_dir / "groups" / "train") for r in row["instructions"][1]}
-        assert names == {"stage_sign"}
-        plain = split_configs(config.synthesis)["train"]
-        assert recipe_of(plain, 0) != recipe_of(plain.model_copy(update={"modules": ()}), 0)
-        part, stage = manifest.parts[0], tmp_path / "other"
-        stages = [Stage("synthesize", config.run_dir / "pairs" / "train", stage, "r")]
-        row = {"stage": 0, "index": part.index, "fingerprint": "f"}
-        made = SynthesizeShard(stages, [plain], seed=0, digests=["of another version"])(row)
-        assert "this node has another version" in made["error"]
-        assert not stage.exists()
-    finally:
-        _FUNCTIONS.pop("stage_sign", None)
+    manifest = run_synthesis(config)["train"]
+    names = {r["name"] for row in iter_rows(config.run_dir / "groups" / "train") for r in row["instructions"][1]}
+    assert names == {"stage_sign"}
+    plain = split_configs(config.synthesis)["train"]
+    assert recipe_of(plain, 0) != recipe_of(plain.model_copy(update={"modules": ()}), 0)
+    part, stage = manifest.parts[0], tmp_path / "other"
+    stages = [Stage("synthesize", config.run_dir / "pairs" / "train", stage, "r")]
+    row = {"stage": 0, "index": part.index, "fingerprint": "f"}
+    made = SynthesizeShard(stages, [plain], seed=0, digests=["of another version"])(row)
+    assert "this node has another version" in made["error"]
+    assert not stage.exists()
 
 
 def test_no_usable_row_is_the_users_mistake(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.instructions.types import _FUNCTIONS, all_or_none
+from mapl_ray.instructions.types import all_or_none
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "instructions.md").read_text(encoding="utf-8")
@@ -63,13 +63,10 @@ def test_every_kind_of_ifeval_is_told_of(generator: ModuleType, checkers: Module
 def test_the_example_works() -> None:
     code = PAGE.split("## A function of your own")[1].split("```python\n")[1].split("```")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    try:
-        with all_or_none():
-            exec(compile(code, "instructions.md", "exec"), {})
-        for flag in (True, False):
-            instruction = REGISTRY["currency_sign"].generate("It costs $5.", flag, random.Random(0))
-            assert instruction is not None
-            assert instruction.check("It costs $5.") == flag
-            assert len(set(REGISTRY["currency_sign"].phrasings(instruction.args))) == 4
-    finally:
-        _FUNCTIONS.pop("currency_sign", None)
+    with all_or_none():
+        exec(compile(code, "instructions.md", "exec"), {})
+    for flag in (True, False):
+        instruction = REGISTRY["currency_sign"].generate("It costs $5.", flag, random.Random(0))
+        assert instruction is not None
+        assert instruction.check("It costs $5.") == flag
+        assert len(set(REGISTRY["currency_sign"].phrasings(instruction.args))) == 4

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Case, Features, Instruction, compatible, features_of, instruction_function
-from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import InstructionRecord, PreferencePair, canonical_json
 
 NAMES = sorted(name for name, function in REGISTRY.items() if function.sides != "soft")  # soft ones: test_soft.py
@@ -173,15 +172,12 @@ def test_a_function_of_ones_own() -> None:
         """Wrong on purpose: it never looks at the flags."""
         return {"sign": rng.choice("$€")}
 
-    try:
-        rng = random.Random(0)
-        drawn = [REGISTRY["currency_sign"].generate("It costs $5.", True, rng) for _ in range(40)]
-        # Every draw is checked: the wrong half is held back.
-        assert {instruction.args["sign"] for instruction in drawn if instruction is not None} == {"$"}
-        assert None in drawn
-        with pytest.raises(UserError, match="registered already"):
-            instruction_function(
-                family="topic", name="currency_sign", check=lambda text, args: True, phrasings=lambda args: ["x"]
-            )(lambda case, rng: {})
-    finally:
-        _FUNCTIONS.pop("currency_sign")
+    rng = random.Random(0)
+    drawn = [REGISTRY["currency_sign"].generate("It costs $5.", True, rng) for _ in range(40)]
+    # Every draw is checked: the wrong half is held back.
+    assert {instruction.args["sign"] for instruction in drawn if instruction is not None} == {"$"}
+    assert None in drawn
+    with pytest.raises(UserError, match="registered already"):
+        instruction_function(
+            family="topic", name="currency_sign", check=lambda text, args: True, phrasings=lambda args: ["x"]
+        )(lambda case, rng: {})

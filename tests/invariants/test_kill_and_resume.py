@@ -43,6 +43,15 @@ def finish(source: Path, output: Path) -> None:
     assert command.finish(300) == 0, command.text()[-3000:]
 
 
+def owner_of(run: Path) -> int | None:
+    """The process that holds the lease of synthesis; the lease of one that was killed is still there."""
+    try:
+        lease = json.loads((run / ".leases" / "synthesize.json").read_text())
+    except (OSError, ValueError):  # not there, or about to be written
+        return None
+    return int(lease["process"])
+
+
 @contextmanager
 def paused(command: Command) -> Iterator[None]:
     """The driver does nothing meanwhile, and is there."""
@@ -94,7 +103,7 @@ def test_a_second_copy_is_refused_whenever_the_first_is_killed(source: Path, tmp
     rng = random.Random(10)
     for kill in range(10):
         first = start(source, killed)
-        assert wait_until((killed / "run" / ".leases" / "synthesize.json").exists, first)
+        assert wait_until(lambda first=first: owner_of(killed / "run") == first.process.pid, first)
         with paused(first):  # or it might be over before the second one has started
             second = start(source, killed)
             assert second.finish(120) == 2, second.text()[-3000:]

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from mapl_ray.config import SynthesisConfig
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.records import Message, PreferencePair, RelationGroup
 from mapl_ray.synthesis import load_modules, module_digests, select_functions, synthesize, with_absolute_paths
 
@@ -29,15 +27,6 @@ def NAME(case, rng):
     return {"sign": sign, "use": sides.pop()} if len(sides) == 1 else None
 """
 PAIR = PreferencePair("p", (Message("user", "Price?"),), "It costs $5 for a day.", "It is 7% of all.", "test")
-
-
-@pytest.fixture(autouse=True)
-def own_functions() -> Iterator[None]:
-    """The registry afterwards as it was."""
-    before = set(REGISTRY)
-    yield
-    for name in set(REGISTRY) - before:
-        del _FUNCTIONS[name]
 
 
 def write(path: Path, name: str, text: str = SOURCE) -> str:
