@@ -42,6 +42,16 @@ _HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
 _LIKE_HEADING = re.compile(_QUOTE + r"(?:#|<h[1-6])", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ ]{0,3}(?:={3,}|-{3,})[ \t]*")
 _RULE = re.compile(r"[ \t]*(?:[-*_=~\u2013\u2014][ \t]*){3,}")
+# Of a letter: "Dear Ann,", "Subject: Tea", "Kind regards,\nAnn", "[Your Name]".
+_LETTER_PART = re.compile(
+    r"(?:(?:dear|hi|hello|hey|good (?:morning|afternoon|evening))\b[^.!?\n]{0,60}[,:!]?\Z|"
+    r"to\b[^.!?\n]{0,60}[,:]\Z|(?:subject(?: line)?|re|from):|"
+    r"(?:(?:yours|very|most|with|warm|warmest|kind|kindest|best|many)\s)*"
+    r"(?:sincerely|faithfully|truly|regards|wishes|respectfully|cordially|thanks|thank you|cheers|love|best|yours)"
+    r"(?: yours| regards)?[,!]?[ \t]*(?:\n|\Z)|\[[^\]\n]*\]\Z)",
+    re.IGNORECASE,
+)
+_LONGEST_LETTER_PART = 160  # characters
 _BLANKS = "\u200b\u200c\u200d\u2060\ufeff"  # of no width: a line of these alone is blank to a reader
 _TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-++:?+[ \t]*+(?:\|[ \t]*+:?+-++:?+[ \t]*+)*+\|?+")
 
@@ -124,9 +134,10 @@ def _outer(lines: list[str], item: re.Pattern[str]) -> int:
 
 
 def bullet_span(prose: list[str]) -> Span:
-    """From the outer items with a usual sign to all that look like bullet points."""
+    """From the outer items with a usual sign to all that look like bullet points, numbered items among them."""
     marked = [line for line in prose if not line[:1].isalpha() or line[:2] in ("o ", "o\t")]
-    most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line)) for line in marked)
+    # "Bullet points" are list items of any kind to some.
+    most = sum(any(sign.match(line) for sign in (_BULLET, _LIKE_BULLET, _NUMBERED)) for line in marked)
     # A plus sign may mark a turn of a dialogue or an addition, and then so may a dash beside it.
     doubtful = any(_PLUS.match(line) for line in marked)
     return Span(_outer(marked, _BULLET) if most and not doubtful else 0, most)
@@ -188,16 +199,38 @@ def paragraphs(all_lines: list[str]) -> list[str]:
     return ["\n".join(block) for block in blocks if len(block) > 1 or not is_rule(block[0])]
 
 
+def introduction(block: str) -> list[str]:
+    """What stands before the list items of the block, where it begins with something else and has some."""
+    lines = block.split("\n")
+    first = next((number for number, line in enumerate(lines) if item_end(line)), 0)
+    return ["\n".join(lines[:first])] if first else []
+
+
 def paragraph_span(all_lines: list[str], code: Code) -> Span:
-    """From the blocks of text alone, lists and titles aside, to all that blank lines divide, rules and code too."""
-    text = [block for block in paragraphs(code.prose) if not is_title(block) and not item_end(block)]
+    """From the blocks of text alone, lists, titles and the parts of a letter aside, to all that blank lines divide."""
+    text, signed = 0, False
+    for block in paragraphs(code.prose):
+        signed = is_letter_part(block) or (signed and _is_name(block))
+        text += not (signed or is_title(block) or item_end(block))
     return Span(
-        len(text), sum(not is_blank(a) and is_blank(b) for a, b in zip(all_lines, [*all_lines[1:], ""], strict=True))
+        text, sum(not is_blank(a) and is_blank(b) for a, b in zip(all_lines, [*all_lines[1:], ""], strict=True))
     )
 
 
+def is_letter_part(block: str) -> bool:
+    """Whether a block is the subject, the salutation, the closing or the signature of a letter."""
+    return len(block) < _LONGEST_LETTER_PART and _LETTER_PART.match(block) is not None
+
+
+def _is_name(block: str) -> bool:
+    """Whether it may be the name below a closing, with a title or a company."""
+    return len(block) < _LONGEST_LETTER_PART and len(block.split()) < 9 and block.rstrip()[-1] not in ".!?:"
+
+
 def is_title(block: str) -> bool:
-    """Whether a block is no paragraph to some readers: a heading, a line in bold, a table."""
+    """Whether a block is no paragraph to some readers: a heading, a line in bold, a table, a part of a letter."""
+    if is_letter_part(block):
+        return True
     if "\n" in block:
         return all(map(is_table_row, block.split("\n")))
     line = block.strip()

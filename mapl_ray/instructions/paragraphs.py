@@ -28,6 +28,7 @@ def _openings(paragraphs: Sequence[str]) -> list[str]:
     found: list[str] = []
     for paragraph in paragraphs[:_LOOKED_AT]:
         found.append(paragraph)
+        found += blocks.introduction(paragraph)
         if not blocks.is_title(paragraph) and not blocks.item_end(paragraph):
             break
         # A list that ends a text: its last item, or the paragraph before it.

@@ -104,13 +104,17 @@ def _in_order(text: Features, args: Args) -> bool:
 
 
 def _surely_in_order(text: Features, args: Args) -> Verdict:
-    """None where one of the words occurs only as part of others, or the first of both depends on it."""
+    """None where one of the words occurs only as part of others, and where each of them stands before the other."""
     verdict = every(text.word_presence(word) for word in args["words"])
     if verdict is not True:
         return verdict
     plain = text.measure("plain places", lambda text: {word: i for i, word in enumerate(text.plain_counts)})
-    first, second = (plain[fold(word)] for word in args["words"])
-    return first < second
+    first, second = map(fold, args["words"])
+    if plain[first] < plain[second]:
+        return True
+    # "Mention a and, later on, b": b before a is no matter where b follows as well.
+    start = text.measure("word_places", _places)[first]
+    return None if second in text.folded_words[start + 1 :] else False
 
 
 @instruction_function(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mapl_ray.instructions import blocks
 from mapl_ray.instructions.builders import count_function
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.splitting import Reading
@@ -31,7 +32,7 @@ def _words_per_sentence(text: Features) -> Span:
     averages = []
     for sentences in text.sentence_readings:
         surest, finished = sentences.by(Reading.SUREST), sentences.finished
-        number = Span.over(len(surest), len(sentences.by(Reading.FINEST)))
+        number = Span.over(len(surest), len(sentences.by(Reading.FINEST)), len(sentences.running))
         averages.append(_ratio(word_span("\n".join(surest)), number))
         if not finished:  # fragments without an end mark are no sentences to some
             averages.append(Span(0, 0))
@@ -51,12 +52,29 @@ words_per_sentence = count_function(
     size=True,
 )
 
+
+def _words_per_paragraph(text: Features) -> Span:
+    number = text.paragraph_span
+    averages = [_ratio(text.word_span, number)]
+    items = text.over_prose("bullets", blocks.bullet_span).most
+    if items:  # paragraphs of their own to some, none to others
+        prose = [
+            part
+            for block in text.paragraphs
+            if not blocks.item_end(block)
+            for part in (blocks.introduction(block) or [block])
+        ]
+        averages.append(_ratio(text.word_span, Span.over(number.most + items)))
+        averages.append(_ratio(word_span("\n".join(prose)), Span.over(len(prose))))
+    return Span.over(*averages)
+
+
 words_per_paragraph = count_function(
     "words_per_paragraph",
     _FAMILY,
     lambda text: _average(text.num_words, len(text.paragraphs)),
     amounts.WORDS_PER_PARAGRAPH,
-    span=lambda text: _ratio(text.word_span, text.paragraph_span),
+    span=_words_per_paragraph,
     spaced=True,
     least=5,
     size=True,

@@ -16,6 +16,7 @@ from mapl_ray.instructions.verdicts import Span, Verdict, agreed
 from mapl_ray.instructions.wordings import amounts, layout, marks
 
 _FAMILY = "sentences"
+_MOST_WORDS = 60  # of one sentence: nobody asks for longer ones
 _QUESTION_MARKS = "?\uff1f\u061f\u2047-\u2049"
 _QUESTIONS = re.compile(f"[{_QUESTION_MARKS}](?:[{_QUESTION_MARKS}!]| [?!])*+")
 _ASKS = re.compile(rf"[{_QUESTION_MARKS}]!*[\"'\u201d\u2019)\]*_ ]*\Z")
@@ -55,10 +56,16 @@ longest_sentence = count_function(
     _FAMILY,
     lambda text: max(text.sentence_lengths, default=0),
     amounts.LONGEST_SENTENCE,
-    span=lambda text: _over(text, *(lambda s, r=r: _longest(s.by(r)) for r in Reading), lambda s: _longest(s.finished)),
+    span=lambda text: _over(
+        text,
+        *(lambda s, r=r: _longest(s.by(r)) for r in Reading),
+        lambda s: _longest(s.finished),
+        lambda s: _longest(s.running),
+    ),
     spaced=True,
     size=True,
     least=5,
+    most=_MOST_WORDS,
 )
 
 first_sentence = count_function(
@@ -69,6 +76,7 @@ first_sentence = count_function(
     span=lambda text: _over(text, lambda sentences: _joint(sentences.first)),
     spaced=True,
     least=3,
+    most=_MOST_WORDS,
     size=True,
 )
 
@@ -80,6 +88,7 @@ last_sentence = count_function(
     span=lambda text: _over(text, lambda sentences: _joint(sentences.last)),
     spaced=True,
     least=3,
+    most=_MOST_WORDS,
     size=True,
 )
 
@@ -99,7 +108,8 @@ def _repeats_a_start(sentences: Sequence[str]) -> bool:
 
 
 def _surely_repeats(text: Features) -> Verdict:
-    return agreed(_repeats_a_start(s.by(reading)) for s in text.sentence_readings for reading in Reading)
+    pieces = [s.by(reading) for s in text.sentence_readings for reading in Reading]
+    return agreed(map(_repeats_a_start, [*pieces, *(s.running for s in text.sentence_readings)]))
 
 
 repeated_start_use = presence_function(

@@ -56,6 +56,7 @@ class _Block(NamedTuple):
     text: str
     ends: list[tuple[int, Reading]]  # where a sentence may end, and the last reading by which it does
     aside: bool  # a heading or a row of a table: a sentence by the finest reading alone
+    item: bool = False  # of a list
 
 
 class Sentences:
@@ -81,6 +82,29 @@ class Sentences:
         """Of the surest ones those that end with a mark."""
         return [piece for block in self._blocks for piece in _cut(block, Reading.SUREST, rest=False)]
 
+    @cached_property
+    def running(self) -> list[str]:
+        """The documented ones, but a list without end marks makes one sentence with what introduces it ("We have:")."""
+        found: list[_Block] = []
+        joined: list[list[str]] = []
+        open_end = False
+        for block in self._blocks:
+            if block.aside:
+                open_end = False
+                continue
+            if open_end and block.item:
+                joined[-1].append(block.text)
+            else:
+                found.append(block)
+                joined.append([block.text])
+                open_end = block.text.rstrip(" *_").endswith(":")
+            open_end &= not _is_finished(block)
+        return [
+            piece
+            for block, texts in zip(found, joined, strict=True)
+            for piece in _cut(block if len(texts) == 1 else _ends(texts), Reading.DOCUMENTED)
+        ]
+
     @property
     def first(self) -> list[str]:
         """What may be taken for the first sentence; the documented one first."""
@@ -96,7 +120,9 @@ class Sentences:
         found = [_edge(texts, reading, place) for reading in (Reading.DOCUMENTED, Reading.SUREST, Reading.FINEST)]
         every = self._blocks[:3] if place == 0 else self._blocks[-1:-4:-1]
         found += [_edge(texts, Reading.SUREST, place, rest=False), _edge(every, Reading.FINEST, place)]
-        return [piece for piece in dict.fromkeys(found) if piece]
+        found += self.running[place:][:1]
+        # Headings and tables alone have no sentence to most readers.
+        return [piece for piece in dict.fromkeys(found) if piece or not texts]
 
 
 def _edge(blocks_in_order: list[_Block], reading: Reading, place: int, rest: bool = True) -> str:
@@ -107,11 +133,14 @@ def _edge(blocks_in_order: list[_Block], reading: Reading, place: int, rest: boo
 def _scan(prose: list[str]) -> list[_Block]:
     found: list[_Block] = []
     block: list[str] = []
+    item = False
 
     def close() -> None:
+        nonlocal item
         if block:
-            found.append(_ends(block))
+            found.append(_ends(block)._replace(item=item))
             block.clear()
+        item = False
 
     for line in prose:
         first = line.lstrip()[:1]
@@ -130,11 +159,17 @@ def _scan(prose: list[str]) -> list[_Block]:
             found.append(_Block(line.strip(), [], True))
         elif start:
             close()
+            item = True
             block.append(line[start:])
         else:
             block.append(line)
     close()
     return found
+
+
+def _is_finished(block: _Block) -> bool:
+    """Whether it ends with an end mark."""
+    return any(level is not Reading.FINEST and end >= len(block.text.rstrip()) for end, level in block.ends[-1:])
 
 
 def _ends(lines: list[str]) -> _Block:

@@ -95,7 +95,7 @@ def stripped(token: str) -> str:
 
 
 def opening_readings(text: str, number: int) -> list[list[str]]:
-    """The first `number` words by several readings, documented first, lower-case; a list number is a word to some."""
+    """The first `number` words by several readings, documented first, lower-case; numbers are words to some."""
     start = text.lstrip()[: 40 * (number + 8)]
     tokens = [word for token in start.split() if (word := stripped(token))]
     runs = rules.words(start)
@@ -103,6 +103,9 @@ def opening_readings(text: str, number: int) -> list[list[str]]:
     readings = [spelled, tokens[:number], runs[:number]]
     if not spelled[:1] or not any(sign.isalpha() for sign in spelled[0]):
         readings += [words[1 : number + 1] for words in (rules.first_words(text, number + 1), tokens, runs)]
+    if not all(map(str.isalpha, runs[:number])):  # numbers are no words to some
+        every = rules.first_words(text, 2 * number), tokens, runs
+        readings += [[word for word in words if any(map(str.isalpha, word))][:number] for words in every]
     return [[folded(word) for word in words] for words in readings]
 
 

@@ -193,15 +193,31 @@ def _holds_run(words: Sequence[str], run: Sequence[str]) -> bool:
 
 
 def _phrases(text: Features, rng: random.Random) -> list[str]:
-    """Some runs of two words, the second a content word, letters alone, as the text writes them."""
+    """Some runs of two content words, or of two with a small one between, letters alone, as the text writes them.
+
+    "hot tea" and "cup of tea" are phrases that a person would quote; "a hot" is none.
+    """
     tokens = text.text.split()
-    starts = rng.sample(range(max(0, len(tokens) - 1)), min(24, max(0, len(tokens) - 1)))
-    pairs = [(tokens[i], tokens[i + 1].rstrip(".,;:!?")) for i in starts]
-    return [
-        f"{a} {b}"
-        for a, b in pairs
-        if a.isalpha() and b.isalpha() and len(b) > 3 and fold(b) in text.content_words and f"{a} {b}" in text.text
-    ]
+    found = []
+    for start in rng.sample(range(max(0, len(tokens) - 1)), min(24, max(0, len(tokens) - 1))):
+        run = [*tokens[start : start + 3]]
+        if len(run) == 3 and (fold(run[1]) in text.content_words or not run[1].isalpha()):
+            run.pop()
+        run[-1] = run[-1].rstrip(".,;:!?")
+        phrase = " ".join(run)
+        if (
+            all(map(str.isalpha, run))
+            and _is_content(run[0], text)
+            and _is_content(run[-1], text)
+            and phrase in text.text
+        ):
+            found.append(phrase)
+    # Those with a small word between may begin or end in the middle of something: they come last.
+    return sorted(found, key=lambda phrase: phrase.count(" ") > 1 and " of " not in phrase)
+
+
+def _is_content(word: str, text: Features) -> bool:
+    return fold(word) in text.content_words
 
 
 @instruction_function(
@@ -213,7 +229,7 @@ def _phrases(text: Features, rng: random.Random) -> list[str]:
     phrasings=lambda args: words.EXACT_PHRASE.of(args, phrase=quoted(args["phrase"])),
 )
 def exact_phrase(case: Case, rng: random.Random) -> Args | None:
-    """A phrase of two words that must, or must not, occur."""
+    """A phrase of two or three words that must, or must not, occur."""
     texts = [*(text for text, _ in case.flags), *case.context]
     for use in in_random_order((True, False), rng):
         for text in rng.sample(texts, len(texts)):
