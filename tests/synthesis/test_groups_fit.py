@@ -15,7 +15,7 @@ def test_instructions_of_one_prompt_fit(shared_data: Path) -> None:
 
 @pytest.mark.long
 def test_instructions_of_many_prompts_fit(shared_data: Path) -> None:
-    assert unfit_prompts(shared_data, 2_000, 1) == []
+    assert unfit_prompts(shared_data, 500, 1) == []
 
 
 def test_the_search_finds_none_where_there_is_none() -> None:
