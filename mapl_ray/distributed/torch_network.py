@@ -1,8 +1,10 @@
-"""Which network torch.distributed talks over on CPUs: the one that Ray's nodes reach each other on.
+"""Which network torch.distributed talks over: the one that Ray's nodes reach each other on.
 
 gloo takes the address that the host's own name resolves to. That is loopback on many systems (Debian writes
 `127.0.1.1 NAME` into /etc/hosts), so ranks on two hosts look for each other on themselves; and where it is not, a run
-on one machine listens on the network. `GLOO_SOCKET_IFNAME`, where set, is left as it is.
+on one machine listens on the network. NCCL meets over the first interface that is neither loopback nor Docker's, which
+may be a container network or a storage network; its InfiniBand traffic does not depend on this. `GLOO_SOCKET_IFNAME`
+and `NCCL_SOCKET_IFNAME`, where set, are left as they are.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
-_VARIABLE = "GLOO_SOCKET_IFNAME"
+_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 @dataclass
 class NodeNetwork(TorchConfig):
-    """Ray Train's torch backend with gloo on the node's own network interface."""
+    """Ray Train's torch backend with gloo and NCCL on the node's own network interface."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
@@ -37,7 +39,8 @@ class _NodeNetworkBackend(_TorchBackend):
 def _use_node_interface() -> None:
     name = interface_of(ray.util.get_node_ip_address())
     if name is not None:
-        os.environ.setdefault(_VARIABLE, name)
+        for variable in _VARIABLES:
+            os.environ.setdefault(variable, name)
 
 
 def interface_of(address: str) -> str | None:

@@ -26,6 +26,7 @@ from mapl_ray.distributed.train_worker import train_worker
 from mapl_ray.distributed.training_job import TrainingJob, data_dirs
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.shards import read_manifest
+from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT
 
 if TYPE_CHECKING:
     from mapl_ray.training.result import TrainResult
@@ -153,7 +154,7 @@ def make_trainer(
     training's output; Ray keeps its own state below `storage`. `trial_callback` is that of a search's trial."""
     return (LeanTrainer if trial_callback is None else LeanTrialTrainer)(
         worker,
-        torch_config=NodeNetwork(backend="nccl" if train.gpus_per_worker else "gloo"),
+        torch_config=_network(train),
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.gpus_per_worker > 0,
@@ -208,6 +209,12 @@ def failure_of(job: TrainingJob, error: Exception) -> UserError | RunError:
         f"training into {job.output} failed: {lines[-1] if lines else type(error).__name__}. "
         "Checkpoints are kept: the same command goes on from the newest."
     )
+
+
+def _network(train: TrainConfig) -> NodeNetwork:
+    if train.gpus_per_worker:
+        return NodeNetwork(backend="nccl", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds()))
+    return NodeNetwork(backend="gloo")
 
 
 def _worker_resources(train: TrainConfig) -> dict[str, float]:

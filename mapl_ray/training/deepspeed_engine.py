@@ -25,7 +25,7 @@ from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
 from mapl_ray.training.checkpoint import difference, file_digests
-from mapl_ray.training.engine_config import engine_config, parameter_groups
+from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT, LONG_WAIT, engine_config, parameter_groups
 from mapl_ray.training.schedule import lr_schedule
 from mapl_ray.unfinished import unfinished
 
@@ -49,15 +49,9 @@ class Engine:
     """ZeRO over one module. Loss and gradients do not depend on the number of ranks or micro-batches."""
 
     def __init__(self, module: nn.Module, config: TrainConfig, total_steps: int) -> None:
-        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # DeepSpeed calls collectives by names that torch is about to rename: one line per call, thousands per run.
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
-        # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on
-        # which every later one waits forever.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
+        self._patient = dist.new_group(backend="gloo", timeout=LONG_WAIT)
         self._accumulation = config.gradient_accumulation_steps
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
         self._micro_batches, self._norm = 0, float("nan")
@@ -154,8 +148,8 @@ class Engine:
         return int(largest.item())
 
     def barrier(self) -> None:
-        """Wait for every rank."""
-        dist.all_reduce(torch.zeros(1, device=self.device))
+        """Wait for every rank, for hours where it must be: rank 0 may be writing a model."""
+        dist.all_reduce(torch.zeros(1), group=self._patient)
 
     def from_rank_0(self, make: Callable[[], T]) -> T:
         """What `make` gives on rank 0 (small, plain), on every rank; it is not called on the others.
@@ -168,7 +162,7 @@ class Engine:
                 box[0] = make()
             except (UserError, RunError) as error:
                 box[1] = error
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=0, group=self._patient)
         if box[1] is not None:
             raise box[1]
         value: T = box[0]
@@ -177,7 +171,7 @@ class Engine:
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value (small, plain) on every rank, in order of rank."""
         values = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._patient)
         return values
 
     def save(self, directory: Path) -> list[Path]:
@@ -272,7 +266,7 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
         of: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
         return of
-    return torch.optim.AdamW(groups, **options)
+    return torch.optim.AdamW(groups, fused=True, **options)  # one pass over memory, no temporaries
 
 
 def _to_universal(shards: Path, target: Path) -> dict[str, str]:
@@ -294,10 +288,20 @@ def _to_universal(shards: Path, target: Path) -> dict[str, str]:
 
 def ensure_process_group() -> None:
     """Ranks come from the launcher (Ray Train, torchrun); without one, a group of this process alone."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that torch is about to rename: one line per call, thousands per run.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
+    # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on
+    # which every later one waits forever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if dist.is_initialized():
         return
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            dist.init_process_group("nccl", timeout=COLLECTIVE_TIMEOUT)
+        else:
+            dist.init_process_group("gloo")
     else:  # Met through a file of its own: no port, and runs side by side do not meet each other.
         folder = unfinished(Path(tempfile.gettempdir()) / "mapl-ranks")
         folder.mkdir(mode=0o700)

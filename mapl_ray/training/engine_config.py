@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mapl_ray.config import TrainConfig
@@ -12,6 +13,11 @@ from mapl_ray.training.plan import at_size
 
 if TYPE_CHECKING:
     from torch import nn
+
+# On GPUs, for the collectives of a step: where ranks wait longer, one of them hangs.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+# For what one rank does while the others wait: verifying and converting a checkpoint, writing a model.
+LONG_WAIT = timedelta(hours=12)
 
 # What the loop relies on: a file may repeat these values, or say `auto`, and change none of them.
 _OURS = {
@@ -104,10 +110,15 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     if weight_decay == 0.0:
         return [{"params": trained, "weight_decay": 0.0}]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if _ndim(p) > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if _ndim(p) <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _ndim(parameter: nn.Parameter) -> int:
+    """Of a parameter that ZeRO-3 has partitioned too: what it leaves has one dimension, and the shape is beside it."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _offload(config: TrainConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mapl_ray.training.feed import Feed, Work
 from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.loggers import check_loggers
 from mapl_ray.training.model_card import CardFacts
-from mapl_ray.training.module import ModelSource, TrainingModule, training_module
+from mapl_ray.training.module import ModelSource, TrainingModule, loaded_in_parts, training_module
 from mapl_ray.training.plan import StepPlan, at_size
 from mapl_ray.training.reference import Fill, frozen_reference, reference_kind, switched_off_reference
 from mapl_ray.training.result import TrainResult
@@ -196,7 +196,8 @@ def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: Tra
     if kind == "frozen":
         if engine.rank == 0:
             print(f"  reference: a frozen copy of {source.path} (`mapl score` saves its memory)", flush=True)
-        model = source.load(engine.device.type)
+        with loaded_in_parts(config):
+            model = source.load(engine.device.type)
         if config.batching == "tree":
             prepare_for_trees(model, config.attention, engine.device.type, bf16=True if config.bf16 else None)
         return frozen_reference(frozen_forward(PolicyLogps(model), config, engine.device))

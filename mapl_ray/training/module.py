@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, prepare_for_trees
+from mapl_ray.training.deepspeed_engine import ensure_process_group, world_size
+from mapl_ray.training.engine_config import engine_config
 from mapl_ray.training.lora import check_quantize, with_adapter
+from mapl_ray.training.plan import at_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,8 @@ def training_module(config: TrainConfig, source: ModelSource, tokenizer: Any) ->
     """
     check_quantize(config)
     lora, device = config.lora, "cuda" if torch.cuda.is_available() else "cpu"
-    model = source.load(device, four_bit=lora is not None and lora.quantize is not None)
+    with loaded_in_parts(config):
+        model = source.load(device, four_bit=lora is not None and lora.quantize is not None)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -64,3 +71,24 @@ def training_module(config: TrainConfig, source: ModelSource, tokenizer: Any) ->
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return TrainingModule(RewardScores(model) if source.method == "rm" else PolicyLogps(model), wrapped)
+
+
+@contextmanager
+def loaded_in_parts(config: TrainConfig) -> Iterator[None]:
+    """Under ZeRO-3 transformers partitions every module that it builds within the block as soon as it is built.
+
+    Without it each rank would hold the whole model, on its GPU too, until DeepSpeed cuts it: a 70B model in bfloat16
+    takes 141 GB there. Other stages load as usual. What is loaded after the block (a base model to merge adapters
+    into) is whole again.
+    """
+    if config.zero_stage < 3:
+        yield
+        return
+    ensure_process_group()
+    # transformers keeps a weak reference: the object must live as long as models are built.
+    settings = HfDeepSpeedConfig(engine_config(at_size(config, world_size()), world_size()))
+    try:
+        yield
+    finally:
+        del settings
+        unset_hf_deepspeed_config()

@@ -28,13 +28,16 @@ def test_an_address_of_another_host_has_none() -> None:
 @ray.remote(num_cpus=0)
 def interface_taken() -> str:
     _use_node_interface()
+    assert os.environ["NCCL_SOCKET_IFNAME"] == os.environ["GLOO_SOCKET_IFNAME"]
     return os.environ["GLOO_SOCKET_IFNAME"]
 
 
 @pytest.mark.ray
 def test_workers_take_the_nodes_interface_and_the_users_choice_before_it(local_ray: None) -> None:
     assert ray.get(interface_taken.remote(), timeout=60) == interface_of(ray.util.get_node_ip_address())
-    chosen = interface_taken.options(runtime_env={"env_vars": {"GLOO_SOCKET_IFNAME": "mine0"}})
+    chosen = interface_taken.options(
+        runtime_env={"env_vars": {"GLOO_SOCKET_IFNAME": "mine0", "NCCL_SOCKET_IFNAME": "mine0"}}
+    )
     assert ray.get(chosen.remote(), timeout=60) == "mine0"
 
 
