@@ -63,7 +63,7 @@ def watch() -> Clock:
     from mapl_ray.objective import Objective
     from mapl_ray.training import feed, group_table
     from mapl_ray.training.deepspeed_engine import Engine
-    from mapl_ray.training.writers import MetricWriters
+    from mapl_ray.training.loggers import MetricWriters
 
     clock = Clock()
     for owner, name, part in (

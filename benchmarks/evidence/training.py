@@ -19,8 +19,7 @@ from mapl_ray.objective import Objective
 from mapl_ray.training.deepspeed_engine import Engine, frozen_forward
 from mapl_ray.training.feed import Work
 from mapl_ray.training.module import ModelSource, training_module
-from mapl_ray.training.reference import frozen_reference
-from mapl_ray.training.step import Trainer
+from mapl_ray.training.step import Trainer, frozen_reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,8 @@ from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
 from mapl_ray.scoring.judge import judge_prompts, judge_questions
 from mapl_ray.synthesis import select_functions
-from mapl_ray.training.engine_config import check_sizes
+from mapl_ray.training.engine_config import check_quantize, check_sizes
 from mapl_ray.training.loggers import check_loggers
-from mapl_ray.training.lora import check_quantize
 
 METHODS: tuple[Method, ...] = ("rm", "dpo")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.tune_trial import trial_config
-from mapl_ray.training.adopt import adopt_checkpoint
+from mapl_ray.training.resume import adopt_checkpoint
 from mapl_ray.tuning import Journal, Move, Trial, draw, next_moves
 
 Turn = Callable[[list[Trial], int | None], None]  # train these members; up to a step, or to the end

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mapl_ray.config import TrainConfig
 from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
+from mapl_ray.optional import require
 from mapl_ray.training.plan import at_size
 
 if TYPE_CHECKING:
@@ -76,6 +77,12 @@ def check_sizes(config: TrainConfig) -> None:
             engine_config(at_size(config, workers), workers)
         except UserError as error:
             raise UserError(f"train.min_workers={config.min_workers}: with {workers} worker(s): {error}") from None
+
+
+def check_quantize(config: TrainConfig) -> None:
+    """Raises `UserError` where 4-bit weights can't be had: without bitsandbytes."""
+    if config.lora is not None and config.lora.quantize is not None:
+        require(f"train.lora.quantize={config.lora.quantize}", ["bitsandbytes"], "set it to null")
 
 
 def read_deepspeed_config(source: str | Mapping[str, Any] | None) -> dict[str, Any]:

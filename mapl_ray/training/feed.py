@@ -1,23 +1,22 @@
-"""Groups of a table as micro-batches on the host, made ahead of their use."""
+"""Groups of a table as micro-batches on the host, made in a background thread ahead of their use."""
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, of_levels, without_relations
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
 from mapl_ray.records import Rejection
-from mapl_ray.training.balance import shares
 from mapl_ray.training.group_table import GroupTable, encode_all
-from mapl_ray.training.plan import StepPlan
-from mapl_ray.training.prefetch import prefetched
+from mapl_ray.training.plan import StepPlan, shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +138,30 @@ class Feed:
         group = self.table[index]
         where = f"pair {group.pair_id!r} of {group.source}"
         raise RunError(f"{self.table.directory}: no group can be trained on. {where}: {why}.")
+
+
+T = TypeVar("T")
+
+
+def prefetched(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
+    """The same items in the same order, at most `ahead` of them made before they are asked for; 0: no thread.
+
+    An exception of `items` is raised where its item would have come. The thread ends with the items, or when the
+    generator is closed (`contextlib.closing`): then the item that is being made is still finished.
+    """
+    if ahead == 0:
+        yield from items
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")  # one thread: futures end in the order they were made
+    waiting: deque[Future[list[T]]] = deque(pool.submit(_next, items) for _ in range(ahead))
+    try:
+        while found := waiting.popleft().result():
+            waiting.append(pool.submit(_next, items))
+            yield found[0]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _next(items: Iterator[T]) -> list[T]:
+    """The next item alone in a list, which is empty where there is none: a future can't hold a StopIteration."""
+    return list(islice(items, 1))

@@ -1,10 +1,22 @@
 """Random access to the groups of a finished data set, held as Arrow columns: in memory, or mapped into it from a file
-that all ranks of a machine share."""
+that all ranks of a machine share.
+
+The mapped file is in a folder of the user's own below the machine's temporary folder (`TMPDIR`), named by its content.
+The first rank writes it, the others wait for it; the last one that leaves removes it. What a rank that was killed
+leaves behind serves the next one of the same content, and goes when one of another content comes. Every rank compares
+the file with the digest beside it, and a damaged one is written again.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
+import time
+import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +28,11 @@ import pyarrow.parquet as pq
 from mapl_ray.batches import RENDER, EncodedGroup, TokenIds, encode_group
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import UserError
+from mapl_ray.private_files import private_folder
 from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
-from mapl_ray.shards import Manifest, read_manifest
-from mapl_ray.training.group_sizes import IntArray, group_sizes
-from mapl_ray.training.mapped_table import mapped_table
+from mapl_ray.shards import Manifest, file_sha256, read_manifest
+from mapl_ray.training.plan import IntArray, group_sizes
+from mapl_ray.unfinished import leftovers, unfinished
 
 # Bytes of Parquet, four or five times as many in memory: below that a copy per rank costs less than a file per machine.
 MAPPED_FROM = 2**26
@@ -128,3 +141,94 @@ def encode_all(
             counts["prompt_truncated"] += group.truncated
             groups.append(group)
     return Encoded(groups, +counts)
+
+
+_PATIENCE_SECONDS = 10.0  # for others to give a damaged file back, time in which one of them writes it aside
+
+
+def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Table]]) -> pa.Table:
+    """The concatenated tables of `make`, from a file that is mapped and stays while the result lives.
+
+    Args:
+        name: identifies the content; usable as a file name.
+        make: called where the file is not there yet; one table is held at a time.
+
+    Raises `OSError` where the file can't be written, no room among the reasons, and where another run uses a damaged
+    one.
+    """
+    folder = private_folder("mapl-groups")
+    path, lock = folder / f"{name}.arrow", _locked(folder / f"{name}.lock", fcntl.LOCK_SH)
+    try:
+        _remove_unused(folder, path)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not _is_whole(path):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one rank writes
+                if not _is_whole(path):
+                    _write(path, schema, make())
+                deadline = time.monotonic() + _PATIENCE_SECONDS
+            time.sleep(random.uniform(0.01, 0.1))  # two that keep each other from writing
+            waits = time.monotonic()
+            fcntl.flock(lock, fcntl.LOCK_SH)  # waits for the one that does
+            deadline += time.monotonic() - waits
+            if time.monotonic() > deadline:
+                raise OSError(f"{path} is damaged, and ranks of another run have it open")
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except BaseException:
+        os.close(lock)
+        raise
+    weakref.finalize(table, _release, path, lock)
+    return table
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    for leftover in leftovers(path):  # of a rank that was killed; no other writes now
+        leftover.unlink()
+    aside = unfinished(path)
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        digest = file_sha256(aside)
+        aside.rename(path)
+        _digest_path(path).write_text(digest, encoding="ascii")
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return _digest_path(path).read_bytes() == file_sha256(path).encode()
+    except FileNotFoundError:
+        return False
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _remove_unused(folder: Path, ours: Path) -> None:
+    for path in folder.glob("*.arrow"):
+        if path != ours:
+            with suppress(BlockingIOError):
+                _release(path, _locked(path.with_suffix(".lock"), fcntl.LOCK_SH | fcntl.LOCK_NB))
+
+
+def _release(path: Path, lock: int) -> None:
+    """Give the lock back, and remove the file where nobody else has it. The lock's own file stays: it is empty, and
+    removing one that another rank has just opened would leave two ranks with a lock each."""
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+        _digest_path(path).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _locked(path: Path, how: int) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, how)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle

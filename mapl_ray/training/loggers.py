@@ -1,18 +1,31 @@
-"""Where curves go: TensorBoard, Weights & Biases, MLflow. Each is imported only when it is asked for."""
+"""Metrics of a run: JSON lines always, the loggers that are asked for, and what a person sees of it while it runs.
+
+TensorBoard, Weights & Biases and MLflow are each imported only when asked for. Progress is a bar on a terminal, plain
+lines in a log.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
 from uuid import uuid4
 
+from tqdm import tqdm
+
+from mapl_ray.config import Method, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.optional import require
-from mapl_ray.shards import write_json
+from mapl_ray.progress import SILENCE_SECONDS, progress
+from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.shards import json_lines, write_atomically, write_json
 
 _PROJECT = "mapl"  # where WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME do not name another
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -163,3 +176,114 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+class MetricWriters:
+    """One row a call; on a resumed run the rows after the checkpoint are dropped and written again."""
+
+    def __init__(
+        self, output_dir: Path, resumed_step: int, total_steps: int, config: TrainConfig, method: Method
+    ) -> None:
+        """Raises `UserError` for a logger that can't be opened."""
+        self._path = output_dir / "metrics.jsonl"
+        output_dir.mkdir(parents=True, exist_ok=True)
+        kept = _rows_until(self._path, resumed_step) if resumed_step else []
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self._path, lambda aside: aside.write_text(text, encoding="utf-8"))  # a disk may be full
+        self._lines = self._path.open("a", encoding="utf-8")
+        settings = {"method": method, **config.model_dump(mode="json")}
+        self._loggers: dict[str, MetricLogger] = {
+            name: open_logger(name, output_dir, resumed_step, settings) for name in config.loggers
+        }
+        self._display = ProgressDisplay(total_steps, resumed_step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._display.close()
+        self._lines.close()
+        self._each(lambda logger: logger.close(failed=kind is not None))
+
+    def write(self, step: int, metrics: Mapping[str, float], show: bool = False) -> None:
+        """Log after `step` steps; `show` prints a line as well."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
+        self._lines.flush()
+        self._each(lambda logger: logger.log(step, finite))
+        self._display.update(step, metrics, show)
+
+    def _each(self, act: Callable[[MetricLogger], None]) -> None:
+        """A logger that fails is left out from there on: a server that is away must not end a run of days."""
+        for name, logger in list(self._loggers.items()):
+            try:
+                act(logger)
+            except Exception as error:  # each package has its own kinds
+                del self._loggers[name]
+                print(f"  {name} failed and is left out from here on; metrics.jsonl has it all: {error}", flush=True)
+
+
+def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    rows = (row for row in json_lines(path) if row is not None)
+    return [row for row in rows if isinstance(row.get("step"), int | float) and row["step"] <= step]
+
+
+class ProgressDisplay:
+    """Steps done, groups per second and time left."""
+
+    def __init__(self, total_steps: int, done: int, stream: TextIO | None = None) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._total, self._first, self._began = total_steps, done, time.monotonic()
+        self._shown = self._began
+        self._waiting = ExitStack()  # for lines during steps that take long
+        self._activity = self._waiting.enter_context(progress("train"))
+        self._bar = (
+            tqdm(total=total_steps, initial=done, desc="  train", unit="step", file=self._stream, dynamic_ncols=True)
+            if self._stream.isatty()
+            else None
+        )
+
+    def update(self, step: int, metrics: Mapping[str, float], show: bool) -> None:
+        """After `step` steps; `show` leaves a line that stays, as do some seconds without one in a log."""
+        self._activity.what = f"step {step + 1}/{self._total}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(_speed(metrics), refresh=False)
+            self._bar.update(step - self._bar.n)
+        now = time.monotonic()
+        if show or (self._bar is None and now - self._shown > SILENCE_SECONDS):
+            line = f"  step {step}/{self._total}  {line_of(metrics)}"
+            if self._bar is not None:
+                self._bar.write(line, file=self._stream)
+            else:
+                print(f"{line}{self._left(step)}", file=self._stream, flush=True)
+            self._shown = now
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+        self._waiting.close()
+
+    def _left(self, step: int) -> str:
+        if step >= self._total or step <= self._first:
+            return ""
+        seconds = (time.monotonic() - self._began) / (step - self._first) * (self._total - step)
+        return f"  {tqdm.format_interval(seconds)} left"
+
+
+def line_of(metrics: Mapping[str, float]) -> str:
+    """The main numbers of a run; held-out ones where there are any."""
+    held_out = "eval/loss" in metrics
+    prefix = "eval/" if held_out else ""
+    words = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
+    words += [f"held-out: loss {metrics['eval/loss']:.3f}"] if held_out else []
+    for level in LEVEL_FAMILIES:
+        if (name := f"{prefix}rewards/accuracies/{level}") in metrics:
+            words.append(f"{level} {metrics[name]:.3f}")
+    words += [f"{metrics['tokens_per_second']:.0f} tokens/s"] if "tokens_per_second" in metrics else []
+    words += [speed] if (speed := _speed(metrics)) else []
+    return "  ".join(words)
+
+
+def _speed(metrics: Mapping[str, float]) -> str:
+    return f"{metrics['groups_per_second']:.1f} groups/s" if "groups_per_second" in metrics else ""

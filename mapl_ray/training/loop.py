@@ -16,25 +16,20 @@ from mapl_ray.models import PolicyLogps, check_same_model, load_tokenizer, prepa
 from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective
 from mapl_ray.progress import tracked
-from mapl_ray.training.best import Best, read_best
 from mapl_ray.training.deepspeed_engine import Engine, ensure_process_group, frozen_forward, world_size
 from mapl_ray.training.engine_config import inlined
-from mapl_ray.training.export import Exporter
+from mapl_ray.training.export import CardFacts, Exporter
 from mapl_ray.training.feed import Feed, Work
 from mapl_ray.training.group_table import GroupTable
-from mapl_ray.training.loggers import check_loggers
-from mapl_ray.training.model_card import CardFacts
+from mapl_ray.training.loggers import MetricWriters, check_loggers
 from mapl_ray.training.module import ModelSource, TrainingModule, loaded_in_parts, training_module
 from mapl_ray.training.plan import StepPlan, at_size
-from mapl_ray.training.reference import Fill, frozen_reference, reference_kind, switched_off_reference
-from mapl_ray.training.result import TrainResult
+from mapl_ray.training.result import Best, TrainResult, read_best, vouched_for
 from mapl_ray.training.resume import run_settings
 from mapl_ray.training.saving import Checkpoints
-from mapl_ray.training.step import Report, Trainer
+from mapl_ray.training.step import Fill, Report, Trainer, frozen_reference, reference_kind, switched_off_reference
 from mapl_ray.training.stop import StopRequest, sigterm_watch
 from mapl_ray.training.throughput import FlopCounter, peak_flops
-from mapl_ray.training.weight_files import vouched_for
-from mapl_ray.training.writers import MetricWriters
 
 
 @dataclass(slots=True)

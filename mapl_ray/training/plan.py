@@ -1,16 +1,28 @@
-"""Which groups every rank computes in every micro-batch of every step: plain arithmetic, the same on all ranks."""
+"""Which groups every rank computes in every micro-batch of every step: plain arithmetic, the same on all ranks.
+
+Ranks wait for each other, after every micro-batch under ZeRO-2 and 3 and after every step in any case, so a step takes
+as long as its fullest share. What is to be computed in a group is estimated from the lengths of its texts without
+tokenizing: every rank must know the sizes of all groups of a step. UTF-8 bytes stand for tokens: a byte-level tokenizer
+makes about as many tokens of a byte in one script as in another, which is not so of characters.
+
+Dimensions: G groups, P prompts, S sequences, all over a whole table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.training.balance import shares
-from mapl_ray.training.group_sizes import IntArray
+from mapl_ray.records import Level
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,3 +95,129 @@ def at_size(config: TrainConfig, world_size: int) -> TrainConfig:
 @lru_cache(maxsize=2)  # a million groups take as long to shuffle as a thousand take to train
 def _order(seed: int, epoch: int, number: int) -> IntArray:
     return np.random.default_rng([seed, epoch]).permutation(number)
+
+
+Hands = list[list[int]]
+
+
+def shares(sizes: Sequence[int], ranks: int, turns: int, most: int, alike: bool) -> list[Hands]:
+    """Positions of `sizes` as `turns` micro-batches of every rank, each of at most `most`; some may be empty.
+
+    In every turn the ranks take neighbours in size, the fullest in the first turn, where memory that is short is found
+    short at once; the order of ranks turns round, so that no rank takes the fullest of every turn.
+
+    Args:
+        sizes: positive, at most `ranks * turns * most` of them.
+        alike: those of like size together (`alike_in_size`), else as much in each as can be had (`even`).
+    """
+    hands = (alike_in_size if alike else even)(sizes, ranks * turns, most)
+    hands.sort(key=lambda hand: (-_load(sizes, hand, alike), hand))
+    rounds = [hands[turn * ranks : (turn + 1) * ranks][:: -1 if turn % 2 else 1] for turn in range(turns)]
+    return [[hands_of_turn[rank] for hands_of_turn in rounds] for rank in range(ranks)]
+
+
+def even(sizes: Sequence[int], hands: int, most: int) -> Hands:
+    """Hands of about the same sum: longest first, each to the hand that holds least and has room.
+
+    Without the limit to `most`, the fullest is at most 4/3 of the best there is (Graham 1969, "Bounds on
+    multiprocessing timing anomalies").
+    """
+    dealt: Hands = [[] for _ in range(hands)]
+    open_hands = [(0, hand) for hand in range(hands)]  # (sum, hand), a heap
+    for position in _longest_first(sizes):
+        total, hand = heapq.heappop(open_hands)
+        dealt[hand].append(position)
+        if len(dealt[hand]) < most:
+            heapq.heappush(open_hands, (total + sizes[position], hand))
+    return [sorted(hand) for hand in dealt]
+
+
+def alike_in_size(sizes: Sequence[int], hands: int, most: int) -> Hands:
+    """Hands of like sizes, as many in each: a padded batch is as wide as its longest, and has the least padding so."""
+    cut = np.array_split(np.array(_longest_first(sizes), dtype=np.int64), hands)
+    dealt = [sorted(hand.tolist()) for hand in cut]
+    assert all(len(hand) <= most for hand in dealt)
+    return dealt
+
+
+def _longest_first(sizes: Sequence[int]) -> list[int]:
+    return sorted(range(len(sizes)), key=lambda position: (-sizes[position], position))
+
+
+def _load(sizes: Sequence[int], hand: list[int], alike: bool) -> int:
+    of_hand = [sizes[position] for position in hand]
+    return max(of_hand, default=0) * len(hand) if alike else sum(of_hand)
+
+
+IntArray = npt.NDArray[np.int64]
+
+
+def group_sizes(table: pa.Table, families: Collection[str], batching: Literal["tree", "padded"]) -> IntArray:
+    """Bytes [G] of a table in `GROUP_SCHEMA`, at least 1 each.
+
+    Args:
+        families: levels that are computed (`of_levels`); sequences that only other levels need count for nothing.
+        batching: `tree`: of a group's prefix tree, x once; `padded`: of its longest sequence.
+    """
+    levels = pa.array([level.value for level in Level if level.family in families], pa.string())
+    found = [_sizes(batch, levels, batching) for batch in table.to_batches()]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def _sizes(groups: pa.RecordBatch, levels: pa.Array, batching: str) -> IntArray:
+    prompts, responses, sequences = groups["prompts"], groups["responses"], groups["sequences"]
+    group_S = np.repeat(np.arange(len(groups)), _lengths(sequences))
+    cells = sequences.flatten()
+    prompt_S = _starts(prompts)[group_S] + _numbers(cells.field("prompt"))
+    response_S = _starts(responses)[group_S] + _numbers(cells.field("response"))
+    response_bytes_S = _numbers(pc.binary_length(responses.flatten()))[response_S]
+    bytes_P = _prompt_bytes(prompts.flatten())
+    kept_S = _needed(groups["relations"], _starts(sequences), len(cells), levels)
+    sizes_G = np.ones(len(groups), dtype=np.int64)
+    if batching == "padded":
+        np.maximum.at(sizes_G, group_S[kept_S], (bytes_P[prompt_S] + response_bytes_S)[kept_S])
+        return sizes_G
+    x_G = bytes_P[_starts(prompts)]
+    group_P = np.repeat(np.arange(len(groups)), _lengths(prompts))
+    kept_P = np.zeros(len(bytes_P), dtype=bool)
+    kept_P[prompt_S[kept_S]] = True
+    np.add.at(sizes_G, group_P[kept_P], (bytes_P - x_G[group_P])[kept_P])  # every prompt begins with x
+    np.add.at(sizes_G, group_S[kept_S], response_bytes_S[kept_S])
+    sizes_G += x_G
+    return sizes_G
+
+
+def _needed(relations: pa.Array, first_sequence_G: IntArray, num_sequences: int, levels: pa.Array) -> Any:
+    """Whether each sequence [S] occurs in a relation of these levels."""
+    flat = relations.flatten()
+    first_R = np.repeat(first_sequence_G, _lengths(relations))
+    wanted_R = pc.is_in(flat.field("level"), value_set=levels).to_numpy(zero_copy_only=False)
+    needed_S = np.zeros(num_sequences, dtype=bool)
+    for side in ("preferred", "dispreferred"):
+        lists = flat.field(side)
+        lengths = _lengths(lists)
+        places = np.repeat(first_R, lengths) + _numbers(lists.flatten())
+        needed_S[places[np.repeat(wanted_R, lengths)]] = True
+    return needed_S
+
+
+def _prompt_bytes(prompts: pa.Array) -> IntArray:
+    """[P], all messages of a prompt together."""
+    contents = _numbers(pc.binary_length(prompts.flatten().field("content")))
+    until = np.concatenate([[0], np.cumsum(contents)])
+    starts = _starts(prompts)
+    return np.asarray(until[starts + _lengths(prompts)] - until[starts], dtype=np.int64)
+
+
+def _lengths(lists: pa.Array) -> IntArray:
+    return _numbers(pc.list_value_length(lists))
+
+
+def _starts(lists: pa.Array) -> IntArray:
+    """Where each list begins among the flattened values."""
+    lengths = _lengths(lists)
+    return np.asarray(np.cumsum(lengths) - lengths, dtype=np.int64)
+
+
+def _numbers(values: pa.Array) -> IntArray:
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,14 +1,19 @@
-"""What a finished training run leaves, and how a rerun knows that there is nothing to do."""
+"""What a finished training run leaves, and how a rerun knows that there is nothing to do.
+
+The result vouches for its weights: they are on disk before it says that they are there, and are compared when it is
+read. Which evaluation was the best so far is kept in a file beside the model, so that a resume knows.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 from mapl_ray.config import Method, TrainConfig
-from mapl_ray.shards import Manifest, fingerprint_of, write_json
-from mapl_ray.training.weight_files import WeightFile, weight_damage
+from mapl_ray.shards import Manifest, file_sha256, fingerprint_of, sync_tree, write_json
 
 # What changes how a run is carried out, and not what comes out of it.
 OPERATIONAL = {
@@ -88,3 +93,80 @@ def finished_result(output_dir: Path, fingerprint: str) -> TrainResult | None:
         print(f"  {output_dir / 'model'}: {wrong}; trained again from the newest checkpoint", flush=True)
         return None
     return result
+
+
+By = Literal["pref_accuracy", "eval_loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Contents of `best.json`."""
+
+    by: By
+    score: tuple[float, ...]  # compared from left to right, more is better
+    step: int
+    run: str  # digest of the settings
+    weights: dict[str, WeightFile] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, by: By, metrics: dict[str, float], step: int, settings: dict[str, Any]) -> Best | None:
+        """None where the evaluation gave no such number. Ties are broken by the held-out loss."""
+        loss, accuracy = metrics.get("eval/loss"), metrics.get("eval/rewards/accuracies/pref")
+        if loss is None or (by == "pref_accuracy" and accuracy is None):
+            return None
+        score = (-loss,) if by == "eval_loss" or accuracy is None else (accuracy, -loss)
+        return cls(by, score, step, fingerprint_of(settings))
+
+    def write(self, output_dir: Path) -> None:
+        """To be called after the model of this step was written."""
+        best = replace(self, weights=vouched_for(output_dir / "best"))
+        write_json(output_dir / "best.json", asdict(best))
+
+
+def read_best(output_dir: Path, by: By, settings: dict[str, Any], resumed: int) -> Best | None:
+    """The best of this run up to the step it goes on from; what came later will be evaluated again."""
+    try:
+        values = json.loads((output_dir / "best.json").read_text(encoding="utf-8"))
+        best = Best(**{**values, "score": tuple(values["score"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    same = best.by == by and best.run == fingerprint_of(settings) and best.step <= resumed
+    return best if same and not weight_damage(output_dir / "best", best.weights) else None
+
+
+_PATTERNS = ("*.safetensors", "*.safetensors.index.json")  # cards and configs are people's to edit
+
+
+class WeightFile(TypedDict):
+    """One file of weights."""
+
+    bytes: int
+    sha256: str
+
+
+def vouched_for(folder: Path) -> dict[str, WeightFile]:
+    """Size and digest of every file of weights, after all files of the folder were brought to the disk."""
+    sync_tree(folder)
+    return {
+        file.name: WeightFile(bytes=file.stat().st_size, sha256=file_sha256(file))
+        for pattern in _PATTERNS
+        for file in sorted(folder.glob(pattern))
+    }
+
+
+def weight_damage(folder: Path, files: Mapping[str, WeightFile]) -> str:
+    """What is wrong with the weights of a model; empty where nothing is. Sizes are looked at before bytes are read.
+
+    A result of an earlier release names no files: then every file of weights must hold something.
+    """
+    if not (folder / "config.json").is_file():
+        return "config.json is missing"
+    sizes = {file.name: file.stat().st_size for pattern in _PATTERNS for file in folder.glob(pattern)}
+    if not sizes or not all(sizes.values()):
+        return "there are no weights" if not sizes else f"{min(sizes, key=lambda name: sizes[name])} is empty"
+    for name, file in files.items():
+        if sizes.get(name) != file["bytes"]:
+            return f"{name} is missing" if name not in sizes else f"{name} has {sizes[name]} bytes of {file['bytes']}"
+    return next(
+        (f"{name} is damaged" for name, file in files.items() if file_sha256(folder / name) != file["sha256"]), ""
+    )

@@ -1,10 +1,12 @@
 """Where a run starts: after the newest whole checkpoint of its own, or at step 0 where there is none at all.
 
-A run that finds checkpoints and can use none of them stops and says why; it never starts again by itself.
+A run that finds checkpoints and can use none of them stops and says why; it never starts again by itself. A member of a
+population takes another run's checkpoint as its start, with other values of the training.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,18 @@ from typing import Any
 
 from mapl_ray.aside import set_aside
 from mapl_ray.config import Method, TrainConfig
-from mapl_ray.errors import UserError
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.training.checkpoint import (
     CheckpointManifest,
+    begin_checkpoint,
+    checkpoint_path,
+    commit_checkpoint,
     committed,
     damage,
     read_manifest,
+    written_files,
 )
+from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.plan import groups_per_step
 from mapl_ray.training.result import OPERATIONAL
 
@@ -137,3 +144,31 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def adopt_checkpoint(source: Path, target: Path, step: int, config: TrainConfig) -> Path:
+    """Copy the checkpoint after `step` steps from one folder of checkpoints to another, as one of a run with `config`.
+
+    Weights, moments, schedule and random states are the source's; rates and weights of the loss are the config's. The
+    caller sees to it that the rest fits. Raises `RunError` where there is no whole checkpoint of that step.
+    """
+    path = checkpoint_path(source, step)
+    manifest, reason = read_manifest(path)
+    if manifest is not None:
+        reason = damage(path, manifest)
+    if manifest is None or reason:
+        raise RunError(f"{path}: can't be taken over: {reason}.")
+    written = begin_checkpoint(target, step)
+    shutil.copytree(path, written, dirs_exist_ok=True, ignore=_without_manifest)
+    return commit_checkpoint(
+        written,
+        step,
+        files=[written_files(written, (written / name for name in manifest.files))],
+        world_size=manifest.world_size,
+        zero_stage=manifest.zero_stage,
+        settings={**manifest.settings, **train_settings(inlined(config))},
+    )
+
+
+def _without_manifest(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == "manifest.json"]

@@ -1,11 +1,18 @@
-"""Writing a checkpoint and going on from one, on all ranks together."""
+"""Writing a checkpoint and going on from one, on all ranks together.
+
+Random states are part of it: dropout draws in a step, and a resumed run must draw on.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
@@ -18,7 +25,6 @@ from mapl_ray.training.checkpoint import (
 )
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.resume import find_or_restart
-from mapl_ray.training.rng import load_rng, save_rng, seed_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +92,36 @@ class Checkpoints:
 
 def _rng_file(rank: int) -> str:
     return f"rng-{rank:05d}.pt"
+
+
+def seed_all(*parts: int) -> None:
+    """Seed Python, NumPy and torch (all devices) from several numbers, as in `seed_all(seed, rank)`."""
+    seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def save_rng(path: Path) -> None:
+    """Write this process's random states."""
+    generator, keys, *rest = np.random.get_state()
+    torch.save(
+        {
+            "python": random.getstate(),
+            "numpy": [str(generator), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        },
+        path,
+    )
+
+
+def load_rng(path: Path) -> None:
+    """The inverse of `save_rng`; the file holds tensors and plain values alone."""
+    states: dict[str, Any] = torch.load(path, weights_only=True)
+    random.setstate(states["python"])
+    generator, keys, *rest = states["numpy"]
+    np.random.set_state((generator, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

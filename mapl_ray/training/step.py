@@ -1,20 +1,27 @@
-"""One optimizer step and one evaluation, over the same forward pass and loss."""
+"""One optimizer step and one evaluation, over the same forward pass and loss; where reference logps come from.
+
+Log pi_ref(y|x) of DPO comes from the data, from a frozen copy of the base model, or from the policy with its adapter
+switched off. A loss or gradient that is not finite ends the run with the groups it came from.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any, Literal
 
 import torch
 
 from mapl_ray.batches import Batch
-from mapl_ray.config import TrainConfig
+from mapl_ray.config import Method, TrainConfig
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.objective import Objective, Result
-from mapl_ray.training.deepspeed_engine import Engine
+from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.training.deepspeed_engine import Engine, NonFiniteGradientError
 from mapl_ray.training.feed import Work
-from mapl_ray.training.finite import check_loss, checked_step
-from mapl_ray.training.group_table import REASONS
+from mapl_ray.training.group_table import REASONS, GroupTable
+from mapl_ray.training.module import switched_off
 from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
 
 
@@ -90,3 +97,100 @@ class Trainer:
 
 
 Report = Callable[[dict[str, float]], None]
+
+
+Kind = Literal["none", "scored", "frozen", "adapter"]
+Fill = Callable[[Batch], Batch]
+
+
+def reference_kind(config: TrainConfig, method: Method, tables: list[GroupTable]) -> Kind:
+    """What `train.reference` comes to: `auto` takes the cheapest that the run has.
+
+    Scores cost nothing, an adapter one more forward pass, a frozen copy that and its memory. Scores are those of whole
+    weights: a policy of 4-bit weights would begin away from its reference, so there `auto` is the adapter. Raises
+    `UserError` where what is asked for is not there.
+    """
+    if method == "rm":
+        return "none"
+    unscored = [table.directory for table in tables if not table.has_ref_logps]
+    if config.reference == "scored" and unscored:
+        raise UserError(
+            f"{unscored[0]}: no ref_logps, which train.reference=scored needs. Run `mapl score` with "
+            "scoring.ref_logps=true, or set train.reference=frozen (adapter with train.lora)."
+        )
+    if config.reference != "auto":
+        return config.reference
+    if not unscored and (config.lora is None or config.lora.quantize is None):
+        return "scored"
+    return "frozen" if config.lora is None else "adapter"
+
+
+def switched_off_reference(engine: Engine, wrapped: Any) -> Fill:
+    """The policy's own engine with its adapter switched off, without dropout."""
+
+    def fill(batch: Batch) -> Batch:
+        training = engine.module.training
+        engine.train_mode(False)
+        with torch.no_grad(), switched_off(wrapped):
+            ref_logps_S = engine(batch)
+        engine.train_mode(training)
+        return replace(batch, ref_logps_S=ref_logps_S)
+
+    return fill
+
+
+def frozen_reference(forward: Callable[[Batch], torch.Tensor]) -> Fill:
+    """A model of its own, which is not trained."""
+
+    def fill(batch: Batch) -> Batch:
+        with torch.no_grad():
+            return replace(batch, ref_logps_S=forward(batch))
+
+    return fill
+
+
+_NAMED = 16  # groups in a message
+
+
+def check_loss(
+    engine: Engine, sums_LM: torch.Tensor, step: int, batches: Sequence[Batch], margins: Sequence[torch.Tensor]
+) -> None:
+    """Raise `RunError` on every rank where the sums over ranks of a step are not finite.
+
+    Args:
+        sums_LM: `level_sums` of the whole step, the same on all ranks.
+        step: steps done before this one.
+        margins: the signed sums of each batch of this rank.
+    """
+    wrong_L = ~torch.isfinite(sums_LM).all(dim=1)
+    if not wrong_L.any():
+        return
+    levels = [level for level, wrong in zip(LEVEL_FAMILIES, wrong_L.tolist(), strict=True) if wrong]
+    mine = [b for b, m in zip(batches, margins, strict=True) if not torch.isfinite(m).all()]
+    raise RunError(
+        f"step {step + 1}: the loss is not finite at level {', '.join(levels)}; the weights were not changed. "
+        f"Groups of the micro-batches concerned: {_groups(engine, mine)}. "
+        "Lower train.learning_rate, or look at these groups' ref_logps."
+    )
+
+
+def checked_step(engine: Engine, step: int, batches: Sequence[Batch]) -> None:
+    """`Engine.step` after the last micro-batch; raises `RunError` on every rank for a gradient that is not finite."""
+    try:
+        engine.step()
+    except NonFiniteGradientError:
+        counts_L = engine.sum_over_ranks(torch.stack([b.relations.counts() for b in batches]).sum(0))
+        levels = [level for level, count in zip(LEVEL_FAMILIES, counts_L.tolist(), strict=True) if count]
+        raise RunError(
+            f"step {step + 1}: the loss is finite and its gradient is not (levels in this step: {', '.join(levels)}); "
+            f"the weights were not changed. Groups of this step: {_groups(engine, batches)}. "
+            "Lower train.learning_rate, or look at the weights and at these groups."
+        ) from None
+
+
+def _groups(engine: Engine, batches: Sequence[Batch]) -> str:
+    """Ids over all ranks; every rank must call it."""
+    ranks = engine.gather([pair_id for batch in batches for pair_id in batch.pair_ids])
+    ids = list(dict.fromkeys(pair_id for rank in ranks for pair_id in rank))
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{', '.join(ids[:_NAMED])}{more}"

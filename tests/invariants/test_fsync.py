@@ -10,7 +10,7 @@ import pytest
 from mapl_ray.records import GROUP_SCHEMA
 from mapl_ray.shards import commit, write_json, write_part
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, written_files
-from mapl_ray.training.weight_files import vouched_for
+from mapl_ray.training.result import vouched_for
 
 
 class Calls:

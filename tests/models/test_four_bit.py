@@ -10,7 +10,7 @@ import torch
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
 from mapl_ray.config import LoraConfig
 from mapl_ray.models import RewardScores, load_reward_model
-from mapl_ray.training.lora import with_adapter
+from mapl_ray.training.module import with_adapter
 
 
 @pytest.fixture

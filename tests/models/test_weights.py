@@ -25,7 +25,7 @@ from mapl_ray.models import (
     verify_model,
     with_saved_adapter,
 )
-from mapl_ray.training.lora import merged, save_adapter, with_adapter
+from mapl_ray.training.module import merged, save_adapter, with_adapter
 
 Weights = dict[str, torch.Tensor]
 

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapl_ray.training.balance import alike_in_size, even, shares
+from mapl_ray.training.plan import alike_in_size, even, shares
 
 
 def test_longest_first_by_hand() -> None:

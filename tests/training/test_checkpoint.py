@@ -10,8 +10,7 @@ from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, remove_old, written_files
 from mapl_ray.training.resume import Found, find_checkpoint, find_or_restart, run_settings
-from mapl_ray.training.rng import save_rng
-from mapl_ray.training.saving import Checkpoints
+from mapl_ray.training.saving import Checkpoints, save_rng
 from mapl_ray.unfinished import becomes
 
 SHARDS = ("state/latest", "state/zero_rank_0.pt", "state/zero_rank_1.pt", "rng-00000.pt")
@@ -186,7 +185,7 @@ def test_random_states_come_back(tmp_path: Path) -> None:
     import numpy as np
     import torch
 
-    from mapl_ray.training.rng import load_rng, save_rng, seed_all
+    from mapl_ray.training.saving import load_rng, save_rng, seed_all
 
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))

@@ -9,7 +9,7 @@ import pytest
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, of_levels
 from mapl_ray.records import GROUP_SCHEMA, Message, RelationGroup
-from mapl_ray.training.group_sizes import group_sizes
+from mapl_ray.training.plan import group_sizes
 
 ALL = ("pref", "intra", "inter")
 

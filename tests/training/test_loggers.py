@@ -17,9 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.training.loggers import check_loggers
-from mapl_ray.training.progress import ProgressDisplay
-from mapl_ray.training.writers import MetricWriters
+from mapl_ray.training.loggers import MetricWriters, ProgressDisplay, check_loggers
 
 METRICS = {"loss": 2.5, "rewards/accuracies/pref": 0.75, "tokens_per_second": 120.4, "groups_per_second": 3.25}
 

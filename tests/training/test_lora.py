@@ -15,7 +15,7 @@ from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import TrainConfig, load_config
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, RewardScores, load_reward_model
-from mapl_ray.training.lora import check_quantize
+from mapl_ray.training.engine_config import check_quantize
 from tests.training.compare import NOISE, largest_difference, typical_difference, weights
 
 CONFIG = {

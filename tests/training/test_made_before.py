@@ -10,10 +10,9 @@ from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import TOKEN_SCHEMA
 from mapl_ray.shards import commit, read_groups, write_part
-from mapl_ray.training.adopt import adopt_checkpoint
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, damage, read_manifest, written_files
 from mapl_ray.training.group_table import GroupTable, encode_all
-from mapl_ray.training.resume import find_checkpoint, run_settings
+from mapl_ray.training.resume import adopt_checkpoint, find_checkpoint, run_settings
 
 
 def write_tokens(folder: Path, groups: Path, tokenizer: Any, number: int | None = None) -> Path:

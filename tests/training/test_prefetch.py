@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from mapl_ray.training.prefetch import prefetched
+from mapl_ray.training.feed import prefetched
 
 
 class Source:

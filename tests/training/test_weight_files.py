@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.shards import fingerprint_of
-from mapl_ray.training.best import Best, read_best
 from mapl_ray.training.export import _at_once
-from mapl_ray.training.result import TrainResult, finished_result
-from mapl_ray.training.weight_files import WeightFile, vouched_for, weight_damage
+from mapl_ray.training.result import (
+    Best,
+    TrainResult,
+    WeightFile,
+    finished_result,
+    read_best,
+    vouched_for,
+    weight_damage,
+)
 
 
 def result_of(weights: dict[str, WeightFile]) -> TrainResult:
