@@ -64,6 +64,9 @@ class Code:
         self.blocks = 0  # closed ones that hold something
         self.doubtful = 0  # empty ones, and one that is never closed
         self.unclosed: list[str] | None = None  # the prose where a fence that is never closed opens nothing
+        if not any("```" in line or "~~~" in line for line in all_lines):
+            self.prose = [*all_lines]
+            return
         fence, opened, held = "", 0, False
         for number, line in enumerate(all_lines):
             mark = _FENCE.match(line) if "```" in line or "~~~" in line else None
@@ -86,7 +89,7 @@ class Code:
 
 def is_blank(line: str) -> bool:
     """Whether a reader sees nothing in the line."""
-    return not line or line.isspace() or not line.strip().strip(_BLANKS)
+    return not line or not (line[0].isalnum() or line.strip().strip(_BLANKS))
 
 
 def is_rule(line: str) -> bool:

@@ -7,6 +7,7 @@ only an odd text would keep together are taken for exclusive, and so is what tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from mapl_ray.instructions.claims import Alternative, Bound, Claims
@@ -15,6 +16,7 @@ from mapl_ray.instructions.laws import least, needs
 from mapl_ray.instructions.types import Instruction, lookup
 
 _AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
+_NAMING = ("words", "word", "phrase")  # arguments that name words
 _MOST_CHOICES = 400  # choices of an alternative that are tried; what takes more is not drawn
 
 
@@ -68,30 +70,28 @@ def fit_together(instructions: Sequence[Instruction]) -> bool:
 def _said(instruction: Instruction) -> _Said:
     function = lookup(instruction.name)
     claims = function.claims_of(instruction.args)
-    bounds = [bound for alternative in claims for bound in alternative]
-    counts = frozenset(bound.of for bound in bounds if bound.of != "capitals")
-    topics = {*counts, *[of.partition("=")[0] for of in counts if of.startswith("at:")]}
+    names = tuple([bound.of for alternative in claims for bound in alternative])
+    return _Said(function.name, function.quantity, claims, _named_words(instruction), *_scope(names))
+
+
+@lru_cache(maxsize=2048)
+def _scope(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """`counts`, `topics` and `reached` of an instruction that bounds these counts; most functions bound but one."""
+    counts = frozenset([name for name in names if name != "capitals"])
+    topics = {*counts, *[name.partition("=")[0] for name in counts if name.startswith("at:")]}
     for average, parts in _AVERAGES.items():
         if average in topics:
             topics |= {"word", parts}
-    reached = topics.union(*[needs(bound.of) for bound in bounds])
-    if len(counts) < len(bounds):
+    reached = frozenset(topics.union(*map(needs, names)))
+    if len(counts) < len(names):
         topics.add("capitals")
-    return _Said(
-        function.name,
-        function.quantity,
-        claims,
-        _named_words(instruction),
-        counts,
-        frozenset(topics),
-        frozenset(reached),
-    )
+    return counts, frozenset(topics), reached
 
 
 def _compatible(a: _Said, b: _Said) -> bool:
     if a.function == b.function or a.quantity == b.quantity or not a.counts.isdisjoint(b.counts):
         return False
-    if any(word in other or other in word for word in a.words for other in b.words):
+    if a.words and b.words and any(word in other or other in word for word in a.words for other in b.words):
         return False
     if not _touch(a, b):
         return True
@@ -105,6 +105,8 @@ def _touch(a: _Said, b: _Said) -> bool:
 
 
 def _together(said: Sequence[_Said]) -> bool:
+    if len(said) < 3:
+        return True
     return all(_group_fits([one.claims for one in group]) for group in _groups(said) if len(group) > 2)
 
 
@@ -127,6 +129,8 @@ def _group_fits(claims: Sequence[Claims]) -> bool:
 
 def _named_words(instruction: Instruction) -> tuple[str, ...]:
     args = instruction.args
+    if args.keys().isdisjoint(_NAMING):
+        return ()
     named = [*args.get("words", ()), *(args[key] for key in ("word", "phrase") if isinstance(args.get(key), str))]
     return tuple(fold(word) for text in named for word in text.split())
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -15,19 +14,15 @@ from mapl_ray.instructions import text as rules
 from mapl_ray.instructions.splitting import Reading, Sentences
 from mapl_ray.instructions.tokens import UNSPACED
 from mapl_ray.instructions.verdicts import Span, Verdict
+from mapl_ray.instructions.word_forms import has_form, is_name, pieces, plain_words_of, runs_of
 from mapl_ray.instructions.word_lists import STOP_WORDS
 
 T = TypeVar("T")
 
 _CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
-# Letters alone, joined to nothing by an apostrophe or a hyphen; no hashtags.
-_PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@#])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
-_BEFORE, _AFTER = "\"'([{*_\u201c\u2018", "\"')]}*_\u201d\u2019\u2026.,;:!?"  # what may stand around it
-_APART = ',;:!?()[]{}*~`|<>=+%^"'  # what parts words as a space does
 _LONGEST_KEYWORD = 20
 # The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).
-_LIKE_ASCII = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
-_MID_SENTENCE = re.compile(r"[^\W\d_A-Z],?[ ]\Z")
+_LIKE_ASCII = {"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"}
 
 
 class Features:
@@ -66,8 +61,8 @@ class Features:
 
     @property
     def num_words(self) -> int:
-        """The number of words: of the folded ones, which more functions need; folding parts no ASCII words."""
-        return len(self.folded_words if self.ascii else self.words)
+        """The number of words, `len(words)`."""
+        return self._word_numbers[0]
 
     @cached_property
     def lines(self) -> list[str]:
@@ -78,10 +73,14 @@ class Features:
         """Whether the text's words are separated by spaces: nothing is said of words where they can't."""
         return tokens.is_spaced(self.text)
 
-    @cached_property
+    @property
     def word_span(self) -> Span:
         """The number of words by all readings."""
-        return tokens.word_span(self.text, self.num_words)
+        return self._word_numbers[1]
+
+    @cached_property
+    def _word_numbers(self) -> tuple[int, Span]:
+        return tokens.word_numbers(self.text)
 
     @cached_property
     def squeezed(self) -> str:
@@ -156,8 +155,23 @@ class Features:
 
     @cached_property
     def word_counts(self) -> Counter[str]:
-        """How often each folded word occurs."""
-        return Counter(self.folded_words)
+        """How often each folded word occurs, in the order of their first occurrence."""
+        if not self.ascii:
+            return Counter(self.folded_words)
+        found: dict[str, int] = {}
+        numbers = self._pieces
+        for piece, number in zip("\n".join(numbers).lower().split("\n"), numbers.values(), strict=False):
+            if piece.isalpha():
+                found[piece] = found.get(piece, 0) + number
+            else:
+                for word in runs_of(piece):
+                    found[word] = found.get(word, 0) + number
+        return Counter(found)
+
+    @cached_property
+    def _pieces(self) -> Counter[str]:
+        """How often each of the `pieces` occurs."""
+        return Counter(pieces(self._composed))
 
     @cached_property
     def content_words(self) -> dict[str, str]:
@@ -167,17 +181,16 @@ class Features:
         """
         text = self._composed
         found: dict[str, str] = {}
-        for word in self._plain_words:
-            if not 2 < len(word) <= _LONGEST_KEYWORD:
+        for word, folded in zip(self._plain_words, self._plain_folded, strict=False):
+            if not 2 < len(word) <= _LONGEST_KEYWORD or folded in STOP_WORDS:
                 continue
-            folded = word.lower() if self.ascii else word.casefold()
-            if folded in STOP_WORDS:
-                continue
-            if word == folded:
-                found[folded] = folded  # written small somewhere: that is how it is written
-            elif folded not in found:
-                # A capital at the start of a sentence or title says nothing: the small form is right.
-                found[folded] = word if _is_name(text, word) else folded
+            # Written small somewhere: that is how it is written.
+            if word == folded or folded not in found:
+                found[folded] = word
+        for folded, word in found.items():
+            # A capital at the start of a sentence or title says nothing: the small form is right.
+            if word != folded and not is_name(text, word):
+                found[folded] = folded
         if self.ascii:
             return found
         return {folded: word for folded, word in found.items() if folded.isascii() or not UNSPACED.search(folded)}
@@ -190,23 +203,30 @@ class Features:
     def _plain_words(self) -> dict[str, int]:
         """How often each word occurs by itself, as it is written; in the order of their first occurrence."""
         found: dict[str, int] = {}
-        text = rules.parted(self.text, _APART) if self.ascii else self._composed
-        for piece, number in Counter(text.split()).items():
+        for piece, number in self._pieces.items():
             if piece.isalpha():
                 found[piece] = found.get(piece, 0) + number
             else:
-                for word in _plain_words_of(piece):
+                for word in plain_words_of(piece):
                     found[word] = found.get(word, 0) + number
         return found
 
     @cached_property
+    def _plain_folded(self) -> list[str]:
+        """The `_plain_words` folded, one for one; of no words, one empty string."""
+        return fold("\n".join(self._plain_words)).split("\n")
+
+    @cached_property
+    def _plain_set(self) -> set[str]:
+        return set(self._plain_folded)
+
+    @cached_property
     def plain_counts(self) -> Counter[str]:
         """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
-        found: Counter[str] = Counter()
-        folded = fold("\n".join(self._plain_words)).split("\n")
-        for word, number in zip(folded, self._plain_words.values(), strict=False):  # of no words, one empty string
+        found: dict[str, int] = {}
+        for word, number in zip(self._plain_folded, self._plain_words.values(), strict=False):
             found[word] = found.get(word, 0) + number
-        return found
+        return Counter(found)
 
     @cached_property
     def _stems(self) -> set[str]:
@@ -216,15 +236,27 @@ class Features:
     def word_presence(self, word: str) -> Verdict:
         """Whether the whole word occurs: None where only a compound with it, or another form of it, does."""
         folded = fold(word)
+        counts = self.word_counts
+        if self.ascii:
+            if folded in counts:
+                return True if folded in self._plain_set else None
+            return None if has_form(folded, counts) else False
         if folded.rstrip("es") in self._stems:
-            if folded in self.plain_counts:
+            if folded in self._plain_set:
                 return True
-            counts = self.word_counts
-            if folded in counts or folded + "s" in counts or folded + "es" in counts:
+            if folded in counts or has_form(folded, counts):
                 return None
-            if folded[-1:] == "s" and (folded[:-1] in counts or folded.removesuffix("es") in counts):
-                return None
-        return False if self.ascii or not self.count_word(word) else None
+        return None if self.count_word(word) else False
+
+    def lacking(self, words: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Of the words, given with their folded form before them, those that surely do not occur.
+
+        The same as `word_presence(word) is False`.
+        """
+        counts = self.word_counts
+        if self.ascii:
+            return [named for named in words if named[0] not in counts and not has_form(named[0], counts)]
+        return [named for named in words if named[0] not in counts and self.word_presence(named[1]) is False]
 
     def count_span(self, word: str) -> Span:
         """How often the word occurs: by itself alone, to all its forms and all compounds with it."""
@@ -251,7 +283,10 @@ class Features:
     def _ascii_counts(self) -> Counter[str]:
         if self.ascii:
             return self.word_counts
-        return Counter(rules.searched_words(self.text.translate(_LIKE_ASCII).lower()))
+        text = self.text
+        for sign, letter in _LIKE_ASCII.items():
+            text = text.replace(sign, letter)
+        return Counter(rules.searched_words(text.lower()))
 
     def measure(self, name: str, value: Callable[[Features], T]) -> T:
         """`value` of this text, computed once; `name` is its key."""
@@ -278,18 +313,3 @@ def features_of(text: str | Features) -> Features:
 @lru_cache(maxsize=64)
 def _remembered(text: str) -> Features:
     return Features(text)
-
-
-@lru_cache(maxsize=1 << 14)
-def _plain_words_of(piece: str) -> tuple[str, ...]:
-    """The words by themselves in what stands between two spaces."""
-    inner = piece.rstrip(_AFTER).lstrip(_BEFORE)
-    return (inner,) if inner.isalpha() else tuple(_PLAIN_WORD.findall(inner))
-
-
-def _is_name(text: str, word: str) -> bool:
-    # "in Paris", "NASA": capitals that do not come from the place in the sentence.
-    if word.isupper():
-        return True
-    start = text.find(word)
-    return _MID_SENTENCE.search(text, max(0, start - 3), start) is not None

@@ -7,7 +7,7 @@ and the other lacks; with none, from words that turn up in answers on nearly any
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mapl_ray.instructions.builders import span_verdict, within_bound
 from mapl_ray.instructions.claims import absent, all_of, bounded, occurs, text_of
@@ -26,24 +26,28 @@ _FAMILY = "keywords"
 
 def keyword_pool(present: Sequence[Features], absent: Sequence[Features], context: Sequence[Features]) -> list[str]:
     """Content words that all of `present` hold and none of `absent`; plausible ones, in a fixed order."""
-    if present:
-        words = [
-            word
+    if not present:
+        words = _lacking([named for text in context for named in text.content_words.items()], absent)
+        return words or _lacking([(word, word) for word in COMMON_WORDS], absent)
+    words = _lacking(
+        [
+            (folded, word)
             for folded, word in present[0].content_words.items()
             if all(folded in text.content_words for text in present[1:])
-            and all(text.word_presence(word) is False for text in absent)
-        ]
-        if absent:
-            return words
-        preferred = (
-            [word for word in words if not context[0].count_word(word)]
-            if context
-            else [word for word in words if word in _COMMON]
-        )
-        return preferred or words
-    words = [word for text in context for word in text.content_words.values()]
-    lacking = [word for word in dict.fromkeys(words) if all(text.word_presence(word) is False for text in absent)]
-    return lacking or [word for word in COMMON_WORDS if all(text.word_presence(word) is False for text in absent)]
+        ],
+        absent,
+    )
+    if absent:
+        return words
+    preferred = [word for word in words if (not context[0].count_word(word) if context else word in _COMMON)]
+    return preferred or words
+
+
+def _lacking(words: Iterable[tuple[str, str]], absent: Sequence[Features]) -> list[str]:
+    """The words, given with their folded form before them, that none of the texts holds; each once."""
+    for text in absent:
+        words = text.lacking(words)
+    return [*dict.fromkeys(word for _, word in words)]
 
 
 _COMMON = frozenset(COMMON_WORDS)
@@ -84,6 +88,13 @@ def forbid_word(case: Case, rng: random.Random) -> Args | None:
     return {"word": rng.choice(pool)} if pool else None
 
 
+def _most_used(counts: Mapping[str, int]) -> list[str]:
+    """The twelve most frequent words, those as frequent in alphabetical order."""
+    least = sorted(counts.values())[-12:][:1]  # counts alone first: few words are left to put in order
+    frequent = [(-n, word) for word, n in counts.items() if n >= least[0]]
+    return [word for _, word in sorted(frequent)[:12]]
+
+
 @instruction_function(
     family=_FAMILY,
     claims=lambda args: all_of(bounded(text_of(args["word"]), args)),
@@ -99,8 +110,7 @@ def word_frequency(case: Case, rng: random.Random) -> Args | None:
         of_text = text.word_counts
         for folded, word in text.content_words.items():
             counts[word] = max(counts.get(word, 0), of_text[folded])
-    words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:12]]
-    words = words or list(COMMON_WORDS)
+    words = _most_used(counts) or list(COMMON_WORDS)
     for word in rng.sample(words, min(6, len(words))):
         values = [(text.count_span(word), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):

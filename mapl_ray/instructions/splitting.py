@@ -26,12 +26,15 @@ _UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f", "\uff61")  # of scripts that put
 _WORD = re.compile(r"\w", re.ASCII), regex.compile(r"\w")
 _NO_TOKEN = re.compile(r"[^\w.]")
 _LONGEST_SHORT = 6  # letters of the longest abbreviation: "approx"
-_ABBREVIATIONS = re.compile(
-    r"(?:mr|mrs|ms|dr|prof|sr|jr|st|mt|ft|gen|col|capt|lt|sgt|rev|hon|gov|sen|vs|etc|e\.g|i\.e|eg|ie|cf|fig|no|nos|vol|"
-    r"pp|ed|eds|al|inc|ltd|co|corp|dept|est|approx|max|min|ca|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tue|wed|"
-    r"thu|fri|sat|sun|ave|blvd|rd|u\.s|u\.k|u\.n|u\.s\.a|e\.u|a\.m|p\.m|ph\.d|m\.d|b\.a|m\.a|b\.c|a\.d|d\.c|a\.k\.a|"
-    r"w\.r\.t|n\.b|p\.s)",
-    re.IGNORECASE,
+_ABBREVIATIONS = frozenset(
+    word
+    for words in (
+        "mr mrs ms dr prof sr jr st mt ft gen col capt lt sgt rev hon gov sen vs etc e.g i.e eg ie cf fig no nos",
+        "vol pp ed eds al inc ltd co corp dept est approx max min ca jan feb mar apr jun jul aug sep sept oct nov",
+        "dec mon tue wed thu fri sat sun ave blvd rd u.s u.k u.n u.s.a e.u a.m p.m ph.d m.d b.a m.a b.c a.d d.c",
+        "a.k.a w.r.t n.b p.s",
+    )
+    for word in words.split()
 )
 # Words that are no abbreviation, although they are short.
 _SHORT_WORDS = frozenset(
@@ -201,10 +204,13 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
         return None if after[0].isalnum() and not (after[0].isupper() or mark[-1] in "*_\"')]") else Reading.FINEST
     if follows.islower():
         return Reading.FINEST
-    token = _NO_TOKEN.split(text[max(start, match.start() - 12) : match.start()])[-1]
+    piece = text[max(start, match.start() - 12) : match.start()]
+    token = piece[piece.rfind(" ") + 1 :]
+    if not token.isalnum():
+        token = _NO_TOKEN.split(token)[-1]
     if mark == "." and len(token) > _LONGEST_SHORT and "." not in token:
         return Reading.SUREST  # a plain word: the ordinary end
-    if mark[0] == "." and not mark.startswith("..") and _ABBREVIATIONS.fullmatch(token):
+    if mark[0] == "." and not mark.startswith("..") and token.lower() in _ABBREVIATIONS:
         return Reading.FINEST
     if mark == "." and len(token) == 1 and token.isupper() and token != "I":
         return Reading.FINEST

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from itertools import filterfalse
 
 import regex
 
@@ -37,24 +38,30 @@ _EDGES = re.compile(r"^[\W_]+|(?:[^\w+#]|_)+\Z")
 
 def is_spaced(text: str) -> bool:
     """Whether words are separated by spaces."""
-    if text.isascii():
+    if not any(map(UNSPACED.match, rules.foreign(text))):
         return True
     unspaced = len(UNSPACED.findall(text))
     return unspaced <= _FEW_UNSPACED * (len(text) - len(text.split()) + 1)
 
 
-def word_span(text: str, documented: int | None = None) -> Span:
-    """From the pieces between spaces that hold a letter to all runs, single signs and parts of names such as a_b.
+def word_span(text: str) -> Span:
+    """The number of words by all readings."""
+    return word_numbers(text)[1]
 
-    `documented` is the number of runs, where it is known.
+
+def word_numbers(text: str) -> tuple[int, Span]:
+    """The number of runs, and its span by all readings.
+
+    From the pieces between spaces that hold a letter to all runs, single signs and parts of names such as a_b.
     """
     pieces = text.split()
-    marked = [piece for piece in pieces if not piece.isalpha()]
-    others = "\n".join(marked)
-    clear = len(pieces) - len(marked)
-    runs = clear + len(rules.words(others)) if documented is None else documented
-    fewest = clear + len(_LETTERED.findall(others))
-    return Span(min(runs, fewest), runs + len(marked) - len(_WORDED.findall(others)) + others.count("_"))
+    # Letters alone, or letters with one sign after them, are one word by any reading.
+    others = [piece for piece in filterfalse(str.isalpha, pieces) if not piece[:-1].isalpha()]
+    joined = "\n".join(others)
+    clear = len(pieces) - len(others)
+    runs = clear + len(rules.words(joined))
+    fewest = clear + len(_LETTERED.findall(joined))
+    return runs, Span(min(runs, fewest), runs + len(others) - len(_WORDED.findall(joined)) + text.count("_"))
 
 
 def unique_span(text: str, documented: int) -> Span:

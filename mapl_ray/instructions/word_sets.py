@@ -71,8 +71,12 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
 
 def _distinguishing(words: dict[str, str], case: Case) -> tuple[list[str], list[str]]:
     """Those that every satisfied text has and no violated one, and those of the other way round."""
-    has = {folded: [(folded in text.word_counts) == flag for text, flag in case.flags] for folded in words}
-    return [words[w] for w, side in has.items() if all(side)], [words[w] for w, side in has.items() if not any(side)]
+    own = others = [*words]
+    for text, flag in case.flags:
+        counts = text.word_counts
+        own = [folded for folded in own if (folded in counts) == flag]
+        others = [folded for folded in others if (folded in counts) != flag]
+    return [words[folded] for folded in own], [words[folded] for folded in others]
 
 
 def _apart(words: Sequence[str]) -> bool:

@@ -10,18 +10,29 @@ and dispreferred for the other, so neither its words nor its numbers reveal whic
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from mapl_ray.instructions import Case, Company, Features, Instruction, InstructionFunction
 from mapl_ray.instructions.weights import family_weight, weight_of
 from mapl_ray.synthesis.tally import Tally
 
 Condition = Literal["all", "any"]
-Families: TypeAlias = Sequence[tuple[float, Sequence[InstructionFunction]]]  # (weight, members) of each
 _TRIES = 3  # draws of one instruction before the function is given up
+
+
+class Family(NamedTuple):
+    """Functions of one family that can be drawn."""
+
+    weight: float
+    members: Sequence[InstructionFunction]
+    weights: Sequence[float]  # of the members
+
+
+Families: TypeAlias = Sequence[Family]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,10 @@ def weighted_families(functions: Sequence[InstructionFunction], weights: Mapping
     families: dict[str, list[InstructionFunction]] = {}
     for function in sorted(functions, key=lambda function: function.name):
         families.setdefault(function.family, []).append(function)
-    return [(family_weight(family) * weights.get(family, 1.0), members) for family, members in sorted(families.items())]
+    return [
+        Family(family_weight(family) * weights.get(family, 1.0), members, [weight_of(one.name) for one in members])
+        for family, members in sorted(families.items())
+    ]
 
 
 def draw_functions(families: Families, k: int, rng: random.Random) -> list[InstructionFunction]:
@@ -62,35 +76,44 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
 
     Families come in proportion to their weights, without repetition. Fewer than k where no more fit together.
     """
-    # The order of exponential waiting times is the order of weighted draws without replacement.
-    order = sorted((rng.expovariate(weight), i) for i, (weight, _) in enumerate(families))
-    queue = [_Members(families[index][1], rng) for _, index in order]
+    order = _weighted_order([one.weight for one in families], rng)
+    waiting: Iterable[_Members] = (_Members(families[index], rng) for index in order)
     chosen: list[InstructionFunction] = []
     # One of every family before any family gives a second.
-    while len(chosen) < k and queue:
-        for members in [*queue]:
+    while len(chosen) < k and waiting:
+        left = []
+        for members in waiting:
             if len(chosen) == k:
                 break
             function = members.next_fitting(chosen)
-            if function is None:
-                queue.remove(members)
-            else:
+            if function is not None:
                 chosen.append(function)
+                left.append(members)
+        waiting = left
     return chosen
+
+
+def _weighted_order(weights: Sequence[float], rng: random.Random) -> list[int]:
+    """Indices in the order of weighted draws without replacement, which is that of exponential waiting times.
+
+    `rng.expovariate(weight)`, without a call for each.
+    """
+    uniform, log = rng.random, math.log
+    return [index for _, index in sorted([(-log(1.0 - uniform()) / w, index) for index, w in enumerate(weights)])]
 
 
 class _Members:
     """A family's functions in random order by weight, drawn when they are first asked for: most never are."""
 
-    def __init__(self, functions: Sequence[InstructionFunction], rng: random.Random) -> None:
-        self._functions, self._rng = functions, rng
+    def __init__(self, family: Family, rng: random.Random) -> None:
+        self._family, self._rng = family, rng
         self._left: list[InstructionFunction] | None = None
 
     def next_fitting(self, chosen: Sequence[InstructionFunction]) -> InstructionFunction | None:
         """The next that can stand with the chosen ones; those before it, which can't, are dropped for good."""
         if self._left is None:
-            waiting = [(self._rng.expovariate(weight_of(one.name)), i) for i, one in enumerate(self._functions)]
-            self._left = [self._functions[i] for _, i in sorted(waiting, reverse=True)]
+            members = self._family.members
+            self._left = [members[i] for i in reversed(_weighted_order(self._family.weights, self._rng))]
         while self._left:
             function = self._left.pop()
             if _fits(function, chosen):

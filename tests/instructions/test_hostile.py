@@ -65,4 +65,4 @@ def test_a_quadratic_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     monkeypatch.setitem(_FUNCTIONS, "quadratic", slow)
     monkeypatch.setattr("tests.instructions.test_hostile.REGISTRY", {"quadratic": slow})
-    assert len(growing_too_fast("word ", 10_000)) == 1
+    assert len(growing_too_fast("word ", 2_000)) == 1
