@@ -141,7 +141,7 @@ def _scan(prose: list[str]) -> list[_Block]:
     def close() -> None:
         nonlocal item
         if block:
-            found.append(_ends(block)._replace(item=item))
+            found.append(_ends(block, item))
             block.clear()
         item = False
 
@@ -175,7 +175,7 @@ def _is_finished(block: _Block) -> bool:
     return any(level is not Reading.FINEST and end >= len(block.text.rstrip()) for end, level in block.ends[-1:])
 
 
-def _ends(lines: list[str]) -> _Block:
+def _ends(lines: list[str], item: bool = False) -> _Block:
     text = lines[0] if len(lines) == 1 else " ".join(lines)
     ends: list[tuple[int, Reading]] = []
     start = 0
@@ -191,7 +191,7 @@ def _ends(lines: list[str]) -> _Block:
             at += len(line) + 1
             ends.append((at, Reading.FINEST))
         ends.sort()
-    return _Block(text, ends, False)
+    return _Block(text, ends, False, item)
 
 
 def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
