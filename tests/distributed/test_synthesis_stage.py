@@ -53,13 +53,13 @@ def test_same_bytes_for_any_order_and_number_of_workers(
     local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     shuffled = random.Random(3).sample(real_rows, len(real_rows))
-    orders = {1: real_rows, 2: list(reversed(real_rows)), 8: shuffled}
+    orders = {1: real_rows, 2: list(reversed(real_rows)), 4: shuffled}
     configs = [
         config_of(tmp_path / str(n), rows, cluster={"synthesis_workers": n}, synthesis={"rows_per_shard": 20})
         for n, rows in orders.items()
     ]
     manifests = [run_synthesis(config) for config in configs]
-    assert len(manifests[0]["train"].parts) >= 8  # work for eight
+    assert len(manifests[0]["train"].parts) >= 8  # two for each of four
     assert contents(configs[0]) == contents(configs[1]) == contents(configs[2])
 
 
