@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mapl_ray.config import Override, RunConfig, load_config
 from mapl_ray.errors import RunError, UserError, no_space
-from mapl_ray.optional import require_cluster_stack
 from mapl_ray.progress import WAITING_SECONDS, progress, tracked
+from mapl_ray.versions import require_cluster_stack
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {

@@ -3,7 +3,7 @@
 import pytest
 
 from mapl_ray.errors import UserError
-from mapl_ray.optional import require
+from mapl_ray.versions import require
 
 
 def test_what_is_missing_is_named_with_the_cure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mapl_ray.batches.batch import pack
 from mapl_ray.batches.encode import (
     ENCODING,
     RENDER,
@@ -16,7 +17,6 @@ from mapl_ray.batches.encode import (
     read_at,
     without_relations,
 )
-from mapl_ray.batches.pack import pack
 from mapl_ray.batches.render import CURE, RenderError, render
 from mapl_ray.batches.tree import PrefixTree, build_tree
 from mapl_ray.lazy import lazy_names

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from mapl_ray.batches.encode import EncodedGroup
-from mapl_ray.batches.pack import pack
 from mapl_ray.batches.relations import RelationBatch, relation_batch
 from mapl_ray.batches.tree import IntArray, build_tree
 
@@ -193,3 +192,24 @@ def _subtree_ends(shape: tuple[int, int], places: Sequence[int], pieces: Sequenc
     width = shape[1]
     ends = [place % width + piece.subtree_end for place, piece in zip(places, pieces, strict=True)]
     return _laid(shape, width, places, ends)
+
+
+def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of `lengths` a row, so that no row is longer than `budget`, in tokens.
+
+    Longest first, each into the first row that holds it (first-fit decreasing: at most 11/9 of the fewest rows, plus
+    one; Dósa 2007). What is longer than the budget gets a row of its own. Depends on the arguments alone; indices
+    ascend within a row, and rows are ordered by their first index.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        for row, free in enumerate(room):
+            if lengths[index] <= free:
+                rows[row].append(index)
+                room[row] -= lengths[index]
+                break
+        else:
+            rows.append([index])
+            room.append(budget - lengths[index])
+    return sorted(sorted(row) for row in rows)

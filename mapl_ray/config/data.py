@@ -9,8 +9,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mapl_ray.config.field_types import Section
 from mapl_ray.config.path_text import PathText
-from mapl_ray.config.section import Section
 
 PairFormat = Literal[
     "auto",

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from mapl_ray.config.field_types import Section
 from mapl_ray.config.path_text import PathText
-from mapl_ray.config.section import Section
 
 SetFormat = Literal[
     "auto",

@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from mapl_ray.config.strict_yaml import as_number, load_yaml
 
@@ -148,3 +148,9 @@ def _item_type(kind: Any, index: int) -> Any:
     if not arguments:
         return Any
     return arguments[index] if index < len(arguments) and arguments[index] is not ... else arguments[0]
+
+
+class Section(BaseModel):
+    """A part of a run config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from mapl_ray.config.section import Section
+from mapl_ray.config.field_types import Section
 
 Method = Literal["rm", "dpo"]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]

@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from mapl_ray.config.field_types import Section
 from mapl_ray.config.path_text import PathText
-from mapl_ray.config.section import Section
 
 
 class JudgeConfig(Section):

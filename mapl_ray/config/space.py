@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_serializer, model_validator
 
-from mapl_ray.config.section import Section
+from mapl_ray.config.field_types import Section
 from mapl_ray.config.strict_yaml import as_number
 
 Scalar = bool | int | float | str | None

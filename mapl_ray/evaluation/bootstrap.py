@@ -74,3 +74,24 @@ def _resampled_means(sums_P: FloatArray, counts_P: FloatArray, samples: int, see
         drawn_BP = rng.integers(0, num_prompts, size=(min(step, samples - start), num_prompts))
         means.append(sums_P[drawn_BP].sum(axis=1) / counts_P[drawn_BP].sum(axis=1))
     return np.concatenate(means)
+
+
+def format_percent(value: Estimate) -> str:
+    """`72.1 [68.0, 76.3]`: percent and its interval, where there is one."""
+    return _format(value, "")
+
+
+def format_points(value: Estimate) -> str:
+    """`+4.2 [-1.0, +9.3]`: signed percentage points and their interval, where there is one."""
+    return _format(value, "+")
+
+
+def _format(value: Estimate, sign: str) -> str:
+    text = _percent(value["value"], sign)
+    if value["low"] is None or value["high"] is None:
+        return text
+    return f"{text} [{_percent(value['low'], sign)}, {_percent(value['high'], sign)}]"
+
+
+def _percent(share: float, sign: str) -> str:
+    return f"{round(100 * share, 1) + 0.0:{sign}.1f}"  # no -0.0

@@ -1,9 +1,9 @@
-"""Paired comparison of two models on the same relations, resampled by prompt."""
+"""Paired comparison of two models on the same relations, resampled by prompt; the order in which tables list both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypedDict
 
 from mapl_ray.evaluation.items import FloatArray, RelationItems
 from mapl_ray.evaluation.paired import Difference, difference
@@ -48,3 +48,22 @@ def pairs_with_the_first(models: Iterable[str]) -> list[tuple[str, str]]:
     """`(name, first)` for every other model: of models that were named one by one, the first is what to beat."""
     first, *others = models
     return [(name, first) for name in others]
+
+
+def is_own_baseline(comparison: Mapping[str, Any]) -> bool:
+    """Whether a model is compared with the plain baseline that was trained beside it."""
+    return bool(comparison["baseline"] == comparison["model"] + BASELINE_SUFFIX)
+
+
+def in_table_order(results: Mapping[str, Any]) -> Iterator[tuple[list[str], Any]]:
+    """Models that have not been listed yet, and the comparison whose row follows them; None: there is none left.
+
+    A model stands before its own baseline, and after any other model that it is compared with.
+    """
+    shown: set[str] = set()
+    for comparison in results["comparisons"]:
+        model, baseline = comparison["model"], comparison["baseline"]
+        names = (model, baseline) if is_own_baseline(comparison) else (baseline, model)
+        yield [name for name in names if name not in shown], comparison
+        shown |= {*names}
+    yield [model for model in results["models"] if model not in shown], None

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mapl_ray.errors import RunError
-from mapl_ray.evaluation.wordings import is_unseen_wording
-from mapl_ray.records import Level, Relation, RelationGroup
+from mapl_ray.instructions import REGISTRY
+from mapl_ray.instructions.phrasing import held_out_wordings
+from mapl_ray.records import InstructionRecord, Level, Relation, RelationGroup
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -98,3 +99,12 @@ def relation_margins(groups: Sequence[RelationGroup], rewards: Rewards, model: s
 
 def _prompts(group: RelationGroup, relation: Relation) -> set[int]:
     return {group.sequences[s].prompt for s in (*relation.preferred, *relation.dispreferred)}
+
+
+def is_unseen_wording(record: InstructionRecord) -> bool:
+    """Whether the text is a wording that `synthesis.held_out_phrasings` holds out; no for unknown functions."""
+    function = REGISTRY.get(record.name)
+    if function is None:
+        return False
+    phrasings = function.phrasings(record.args)
+    return any(phrasings[index] == record.text for index in held_out_wordings(phrasings))

@@ -16,7 +16,6 @@ from mapl_ray.evaluation.by_family import (
     accuracy_by_phrasing,
     worst_families,
 )
-from mapl_ray.evaluation.by_k import accuracy_by_k
 from mapl_ray.evaluation.calibration import Calibration, calibration_by_level
 from mapl_ray.evaluation.compare import Comparison, baseline_pairs, compare
 from mapl_ray.evaluation.examples import Example, pick_examples
@@ -24,7 +23,7 @@ from mapl_ray.evaluation.gaps import GapHistograms, gap_histograms
 from mapl_ray.evaluation.invariance import Invariance, invariance
 from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards, relation_items, relation_margins
 from mapl_ray.evaluation.length_bias import LengthBias, length_bias
-from mapl_ray.evaluation.levels import LevelResult, kind_results, level_results
+from mapl_ray.evaluation.levels import LevelResult, accuracy_by_k, kind_results, level_results
 from mapl_ray.evaluation.provenance import Provenance
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.evaluation.variants import ScoredVariant

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mapl_ray.evaluation.format import format_percent, format_points
+from mapl_ray.evaluation.bootstrap import format_percent, format_points
 
 _FOLLOWING = ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose")
 _STYLES = ("hard", "normal", "easy")

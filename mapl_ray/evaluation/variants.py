@@ -9,8 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapl_ray.evaluation.items import Rewards
-from mapl_ray.evaluation.wordings import is_unseen_wording
+from mapl_ray.evaluation.items import Rewards, is_unseen_wording
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import held_out_wordings
 from mapl_ray.records import InstructionRecord, RelationGroup

@@ -13,8 +13,7 @@ from mapl_ray.report.acceptance import acceptance_section, read_tally
 from mapl_ray.report.charts import histograms
 from mapl_ray.report.data_stats import DataStats, data_stats
 from mapl_ray.report.examples_section import examples_section
-from mapl_ray.report.markup import Markup, el, join, table
-from mapl_ray.report.render import Section, render
+from mapl_ray.report.markup import Markup, Section, el, join, render, table
 from mapl_ray.report.run_files import read_run
 from mapl_ray.report.run_sections import data_section
 from mapl_ray.shards import read_manifest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mapl_ray.evaluation.gaps import prompt_kinds
 from mapl_ray.records import RelationGroup
-from mapl_ray.report.gap_kinds import prompt_names
 from mapl_ray.report.markup import Markup, el, join, table
 
 _MAX_CHARS = 1200
@@ -54,3 +54,9 @@ def _cells(group: RelationGroup, names: Mapping[int, str], rewards: Mapping[str,
 
 def _cut(text: str) -> str:
     return text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + " […]"
+
+
+def prompt_names(group: RelationGroup) -> dict[int, str]:
+    """`x`, `x+`, `x-` where the inter relations identify them, else `x1`, `x2`, ... by position."""
+    kinds = prompt_kinds(group)
+    return {number: kinds.get(number, f"x{number}") for number in range(len(group.prompts))}

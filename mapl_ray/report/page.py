@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mapl_ray.report.evaluation_sections import calibration_section, sets_section, wording_section
 from mapl_ray.report.examples_section import examples_section
-from mapl_ray.report.render import Section, render
+from mapl_ray.report.markup import Section, render
 from mapl_ray.report.result_sections import (
     by_family_section,
     by_k_section,

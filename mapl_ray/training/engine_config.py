@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mapl_ray.config import TrainConfig
 from mapl_ray.config.json_file import read_json_object
 from mapl_ray.errors import UserError
-from mapl_ray.optional import require
 from mapl_ray.training.plan import at_size
+from mapl_ray.versions import require
 
 if TYPE_CHECKING:
     from torch import nn

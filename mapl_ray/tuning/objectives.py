@@ -1,8 +1,8 @@
-"""What trials are compared by: held-out level accuracies, a weighted mean of them, and the two of the Pareto front."""
+"""What trials are compared by: held-out level accuracies, a weighted mean of them, and the Pareto front of two."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mapl_ray.records import LEVEL_FAMILIES
 
@@ -29,3 +29,15 @@ def values_of(metrics: Mapping[str, float], weights: Mapping[str, float]) -> dic
         PREF: objective_of(metrics, {"pref": 1.0}),
         MULTI: objective_of(metrics, {"intra": 1.0, "inter": 1.0}),
     }
+
+
+def on_front(points: Sequence[tuple[float, ...]]) -> list[bool]:
+    """Whether no other point is at least as good in every coordinate and better in one; larger is better.
+
+    Equal points are on the front together.
+    """
+    return [not any(_dominates(other, point) for other in points) for point in points]
+
+
+def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a != b and all(x >= y for x, y in zip(a, b, strict=True))

@@ -14,8 +14,7 @@ import yaml
 from mapl_ray.config import RunConfig, Scalar, parse_config
 from mapl_ray.config.searched import with_params
 from mapl_ray.shards import write_atomically, write_json
-from mapl_ray.tuning.front import on_front
-from mapl_ray.tuning.objectives import MULTI, PREF
+from mapl_ray.tuning.objectives import MULTI, PREF, on_front
 from mapl_ray.tuning.trial import Trial
 
 _HISTORY = ("status", "error", "steps", "starts")

@@ -5,12 +5,11 @@ import pytest
 
 from mapl_ray.errors import RunError
 from mapl_ray.evaluation.by_family import accuracy_by_family, accuracy_by_novelty, worst_families
-from mapl_ray.evaluation.by_k import accuracy_by_k
 from mapl_ray.evaluation.compare import baseline_pairs, compare
 from mapl_ray.evaluation.gaps import gap_histograms
 from mapl_ray.evaluation.items import relation_items, relation_margins
 from mapl_ray.evaluation.length_bias import length_bias, spearman
-from mapl_ray.evaluation.levels import kind_results, level_results
+from mapl_ray.evaluation.levels import accuracy_by_k, kind_results, level_results
 
 FAMILIES = {"min_words": "length", "keyword": "content", "json": "format"}
 # Cells (x,c) (x,r) (x+,c) (x+,r) (x-,c) (x-,r).

@@ -8,9 +8,8 @@ import pytest
 from mapl_ray.config import DataConfig, SynthesisConfig
 from mapl_ray.evaluation.by_family import accuracy_by_phrasing
 from mapl_ray.evaluation.invariance import invariance
-from mapl_ray.evaluation.items import relation_items, relation_margins
+from mapl_ray.evaluation.items import is_unseen_wording, relation_items, relation_margins
 from mapl_ray.evaluation.variants import ScoredVariant, Variant, make_variants, reordered, rephrased
-from mapl_ray.evaluation.wordings import is_unseen_wording
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import fill, held_out_wordings, seen_wordings
 from mapl_ray.preferences import read_pairs
