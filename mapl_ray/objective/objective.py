@@ -107,8 +107,8 @@ def relation_loss(
     """sum over levels of weight * sum(-log sigma(margin)) / count (docs/method.md), or a variant of it.
 
     L_pref is Bradley-Terry (or DPO's loss, Rafailov et al. 2023, equation 7), L_intra is Rc-BT's (Cai et al. 2025),
-    L_inter the gap of gaps. The variants are in `relation_terms`; the terms beside the relations' own (NLL, centring) are means
-    over the pref relations.
+    L_inter the gap of gaps. The variants are in `relation_terms`; the terms beside the relations' own (NLL, centering)
+    are means over the pref relations.
 
     Args:
         rewards_S: r(x, y) of every sequence, any float dtype; computed on in float32.
