@@ -7,7 +7,7 @@ import re
 from itertools import islice
 
 from mapl_ray.instructions.builders import count_function, presence_function
-from mapl_ray.instructions.claims import about, all_of, capitals, used
+from mapl_ray.instructions.claims import Bound, about, all_of, capitals, used
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.one_sided import unusual_function
 from mapl_ray.instructions.register import instruction_function
@@ -21,7 +21,7 @@ _LIKE_POSTSCRIPT = re.compile(r"\bp\.?[ \t]?s\b|postscript", re.IGNORECASE)
 _ASTERISKS = re.compile(r"^[ \t]*\*{6}[ \t]*$", re.MULTILINE)
 _SECTION = re.compile(r"^[ \t#*_]*(?:section|SECTION|Section)[ \t]+(?:\d+|[IVX]+|[A-Z])\b", re.MULTILINE)
 _MAX_REQUEST = 500  # characters: a longer request is not repeated, and it is stored with the instruction
-_LEAST_WORDS = 5  # fewer do not identify a language
+_LEAST_WORDS, _LEAST_FOREIGN = 5, 12  # fewer do not identify English, or another language
 
 
 def _postscript(text: Features) -> Verdict:
@@ -99,7 +99,7 @@ def _english(text: Features) -> Verdict:
     share = _english_share(text)
     if share >= 0.3 and (text.ascii or _plain_letters(text.text) >= 0.97 * sum(map(str.isalpha, text.text))):
         return True
-    return False if share < 0.03 and text.num_words > 11 else None
+    return False if share < 0.03 and text.num_words >= _LEAST_FOREIGN else None
 
 
 def _plain_letters(text: str) -> int:
@@ -107,7 +107,12 @@ def _plain_letters(text: str) -> int:
 
 
 english_use = presence_function(
-    "english_use", "script", lambda text: _english_share(text) >= 0.2, forms.ENGLISH, surely=_english
+    "english_use",
+    "script",
+    lambda text: _english_share(text) >= 0.2,
+    forms.ENGLISH,
+    surely=_english,
+    without=(Bound("word", _LEAST_FOREIGN),),
 )
 
 

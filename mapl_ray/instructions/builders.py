@@ -112,6 +112,7 @@ def presence_function(
     surely: Callable[[Features], Verdict] | None = None,
     quantity: str | None = None,
     absence: bool = False,
+    without: tuple[Bound, ...] = (),
     ifeval: Callable[[Args], IfEval | None] | None = None,
     sides: Sides = "two",
     spaced: bool = False,
@@ -119,7 +120,8 @@ def presence_function(
     """Register "use / do not use the thing".
 
     Argument: `use`, a bool. Each text's flag fixes it: True where a text that must satisfy has the thing. `surely`
-    says whether the thing is there for every reader: None where that is arguable; without it, readers agree.
+    says whether the thing is there for every reader: None where that is arguable; without it, readers agree. `without`
+    are bounds that hold where it is ruled out.
     """
 
     key = f"{name} seen"
@@ -146,7 +148,7 @@ def presence_function(
             name=name,
             family=family,
             quantity=counted,
-            claims=lambda args: all_of(used(counted, bool(args["use"]) != absence)),
+            claims=lambda args: all_of(used(counted, bool(args["use"]) != absence), *(() if args["use"] else without)),
             draw=draw,
             check=lambda text, args: text.measure(name, present) == bool(args["use"]),
             phrasings=wordings.of,

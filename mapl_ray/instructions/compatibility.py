@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mapl_ray.instructions.claims import Alternative, Bound, Claims
 from mapl_ray.instructions.features import fold
-from mapl_ray.instructions.laws import least, needs
+from mapl_ray.instructions.laws import EXCLUDES, least, needs
 from mapl_ray.instructions.types import Instruction, lookup
 
 _AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
@@ -79,6 +79,7 @@ def _scope(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], froz
     """`counts`, `topics` and `reached` of an instruction that bounds these counts; most functions bound but one."""
     counts = frozenset([name for name in names if name != "capitals"])
     topics = {*counts, *[name.partition("=")[0] for name in counts if name.startswith("at:")]}
+    topics.update(excluded for name in counts for excluded in EXCLUDES.get(name, ()))
     for average, parts in _AVERAGES.items():
         if average in topics:
             topics |= {"word", parts}
@@ -172,6 +173,8 @@ def _holds(bounds: Sequence[Bound]) -> bool:
     for of, _, high in bounds:
         if high is not None and lower and _least_of(lower, of) > high:
             return False
+    if any(_least_of(lower, excluded) for bound in lower for excluded in EXCLUDES.get(bound.of, ())):
+        return False
     names = {bound.of for bound in bounds}
     return (
         (len(lower) < 2 or _one_thing_a_place(lower))

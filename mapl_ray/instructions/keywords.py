@@ -114,7 +114,7 @@ def word_frequency(case: Case, rng: random.Random) -> Args | None:
     for word in rng.sample(words, min(6, len(words))):
         values = [(text.count_span(word), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
-            n = draw_threshold(values, direction, rng)
+            n = draw_threshold(values, direction, rng, least=2)
             if n is not None:
                 return {"word": word, "direction": direction, "n": n}
     return None

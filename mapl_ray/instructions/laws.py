@@ -64,6 +64,10 @@ _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
 })  # fmt: skip
 # Of these a text that occurs twice has no more than one that occurs once.
 _EXTREMES = frozenset(("longest_word", "longest_sentence"))
+# What one of the first leaves none of.
+EXCLUDES: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "json_only": ("list", "heading", "table", "code_block", "request_repeated"),
+})  # fmt: skip
 _MARKS: Mapping[str, str] = MappingProxyType({
     "comma": ",\uff0c", "exclamation_mark": "!\uff01", "question_mark": "?\uff1f", "colon": ":\uff1a",
     "semicolon": ";\uff1b", "bracket": "()", "quotation_mark": '"\u201c\u201d\u201e\u00ab\u00bb',

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from mapl_ray.instructions.claims import Claims, absent, all_of, present
 from mapl_ray.instructions.features import Features
 from mapl_ray.instructions.types import Args, Case, IfEval, InstructionFunction, register
-from mapl_ray.instructions.verdicts import Span, Verdict, wanted
+from mapl_ray.instructions.verdicts import Verdict, wanted
 from mapl_ray.instructions.wordings import persons
 from mapl_ray.instructions.wordings.templates import UseWords
 
@@ -101,8 +101,14 @@ def _surely_titled(text: Features) -> Verdict:
 
 
 def _surely_placed(text: Features) -> Verdict:
-    """From brackets with a name in them to all: citations, indices, links, check boxes and LaTeX are none to people."""
-    return Span(len(_PLACEHOLDER.findall(text.punctuated)), _placeholders(text)).at_least(3)
+    """True where three brackets hold a name, False where there are no brackets at all.
+
+    Citations, indices, links, check boxes and LaTeX are no placeholders to people; one or two placeholders are not the
+    three that are asked for, and are not none either.
+    """
+    if len(_PLACEHOLDER.findall(text.punctuated)) >= 3:
+        return True
+    return None if _placeholders(text) else False
 
 
 def _in_quotes(text: Features) -> bool:

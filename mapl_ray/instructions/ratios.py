@@ -12,6 +12,7 @@ from mapl_ray.instructions.verdicts import Span
 from mapl_ray.instructions.wordings import amounts, words
 
 _FAMILY = "ratios"
+_ENDS, _AFTER_ENDS = (".", "!", "?", ":", "\u2026"), " \t\n\"'\u201d\u2019)]*_"
 _MOST_PERCENT = 95  # "at most 100 percent" says nothing
 
 
@@ -56,6 +57,9 @@ words_per_sentence = count_function(
 def _words_per_paragraph(text: Features) -> Span:
     number = text.paragraph_span
     averages = [_ratio(text.word_span, number)]
+    finished = [block for block in text.paragraphs if block.rstrip(_AFTER_ENDS).endswith(_ENDS)]
+    if finished:  # titles and the like are no paragraphs to some
+        averages.append(_ratio(word_span("\n".join(finished)), Span.over(len(finished))))
     items = text.over_prose("bullets", blocks.bullet_span).most
     if items:  # paragraphs of their own to some, none to others
         prose = [

@@ -6,6 +6,7 @@ The claims of `request_repeated` follow from these. They are strict: the answer 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.text import first_words
@@ -21,6 +22,7 @@ _GROWING = (
     "repeated_start_use",
 )  # fmt: skip
 _ANSWER = ("sentence", "paragraph", "line")  # what the answer adds one of, at least
+_PHRASES = (2, 3)  # words of a phrase that an instruction may name
 _PLACES = 10  # first words that `nth_word` may speak of
 
 
@@ -31,6 +33,7 @@ def held_by(request: str) -> dict[str, int]:
     for place, word in enumerate(first_words(request, _PLACES), start=1):
         found[f"at:{'first_word' if place == 1 else f'word_{place}'}={fold(word)}"] = 1
     found |= {f"text:{word}": number for word, number in text.word_counts.items() if word != fold(request)}
+    found |= {f"text:{' '.join(run)}": 1 for size in _PHRASES for run in _runs(text.folded_words, size)}
     found |= Counter(f"initial:{word[0]}" for word in text.folded_words)
     for name in _GROWING:
         function = lookup(name)
@@ -41,6 +44,10 @@ def held_by(request: str) -> dict[str, int]:
         if number:
             found[function.quantity] = number + (function.quantity in _ANSWER)
     return found
+
+
+def _runs(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(size)), strict=False)
 
 
 def _most(name: str, text: Features) -> int:

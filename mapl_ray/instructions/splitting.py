@@ -42,6 +42,7 @@ _SHORT_WORDS = frozenset(
     for words in ("am an as at be by do go he hi if in is it me", "my of oh ok on or so to tv up us we uk eu ai")
     for word in words.split()
 )
+_SHORT_OPENING = 2  # words: no sentence to some
 _CLOSING = re.compile(r"[\"'\u201d\u2019\u00bb)\]*_]")
 
 
@@ -124,6 +125,9 @@ class Sentences:
         every = self._blocks[:3] if place == 0 else self._blocks[-1:-4:-1]
         found += [_edge(texts, Reading.SUREST, place, rest=False), _edge(every, Reading.FINEST, place)]
         found += self.running[place:][:1]
+        pieces = self.by(Reading.DOCUMENTED)
+        if place == 0 and len(pieces[0].split() if pieces else ()) <= _SHORT_OPENING:  # "Certainly! Here is ..."
+            found += pieces[1:2]
         # Headings and tables alone have no sentence to most readers.
         return [piece for piece in dict.fromkeys(found) if piece or not texts]
 

@@ -41,6 +41,7 @@ def usable(word: str | None) -> bool:
         word is not None
         and len(word) <= _MAX_WORD
         and any(sign.isalpha() for sign in word)
+        and (len(word) > 1 or word.lower() in ("a", "i"))
         and word.lower() not in _OF_ADDRESSES
     )
 

@@ -85,7 +85,7 @@ def letter_count(case: Case, rng: random.Random) -> Args | None:
     for letter in rng.sample(COUNTED_LETTERS, 4):
         values = [(_letter_span(text, letter), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
-            n = draw_threshold(values, direction, rng)
+            n = draw_threshold(values, direction, rng, least=2)
             if n is not None:
                 return {"letter": letter, "direction": direction, "n": n}
     return None

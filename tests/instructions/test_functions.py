@@ -158,6 +158,15 @@ def test_compatible() -> None:
     assert not compatible(
         _instruction("ending_mark", mark="?", negated=False), _instruction("question_mark_use", use=False)
     )
+    repeated = _instruction("request_repeated", prompt="Who saw the cold torrent?", use=True)
+    assert not compatible(repeated, _instruction("exact_phrase", phrase="cold torrent", use=True))  # it follows
+    assert not compatible(repeated, _instruction("exact_phrase", phrase="cold torrent", use=False))
+    not_json = _instruction("json_only", use=False)
+    assert not compatible(not_json, _instruction("numbered_count", direction="at least", n=10))  # lists are no JSON
+    assert not compatible(not_json, repeated)
+    assert compatible(not_json, _instruction("numbered_count", direction="at most", n=10))
+    foreign = _instruction("english_use", use=False)
+    assert not compatible(foreign, _instruction("word_count", direction="at most", n=5))  # too few to tell
     assert compatible(words, include)
     assert compatible(include, _instruction("forbid_word", word="mountain"))
 

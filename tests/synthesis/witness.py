@@ -233,6 +233,7 @@ def _general() -> Iterator[Edit]:
     yield lambda text, rng: "\n\n".join(_sentence(rng, 5) for _ in range(rng.randint(1, 30)))
     yield lambda text, rng: "\n".join(f"- {_sentence(rng, 3)}" for _ in range(rng.randint(1, 30)))
     yield lambda text, rng: _sentence(rng, rng.randint(2, 120))
+    yield lambda text, rng: _lengthened(text, rng.randint(2, 120), rng)
     yield lambda text, rng: f"{text}\n{text}"
     yield lambda text, rng: text[: len(text) // 2]
     yield lambda text, rng: text[len(text) // 2 :]
@@ -296,6 +297,7 @@ def _own(instruction: Instruction) -> Iterator[Edit]:
             for part in PARTS:
                 yield lambda text, rng, n=number, part=part: f"{text}\n" + "\n".join([part] * rng.randint(n, n + 2))
             yield lambda text, rng, n=number: f"{text} {_sentence(rng, n)}"
+            yield lambda text, rng, n=number: _lengthened(text, n, rng)
             yield lambda text, rng, n=number: f"{text}\n\n" + "\n\n".join(_sentence(rng, 4) for _ in range(n + 1))
             yield lambda text, rng, n=number: f"{text}\n" + "\n".join(_sentence(rng, 2) for _ in range(n))
             yield lambda text, rng, n=number: " ".join(text.split(" ")[: n + rng.randint(-3, 3)])
@@ -324,6 +326,13 @@ def _resized(text: str, joint: str, number: int, rng: random.Random) -> str:
     more = [" ".join(_sentence(rng, 4) for _ in range(rng.randint(1, 4))) for _ in range(number - len(blocks))]
     kept = sorted(rng.sample(range(len(blocks)), min(number, len(blocks))))
     return joint.join([*(blocks[i] for i in kept), *more])
+
+
+def _lengthened(text: str, words: int, rng: random.Random) -> str:
+    """The text with so many words more at the end of one of its lines."""
+    lines = text.split("\n")
+    place = rng.randrange(len(lines))
+    return "\n".join([*lines[:place], f"{lines[place]} {_sentence(rng, words)}", *lines[place + 1 :]])
 
 
 def _strings(args: Any) -> list[str]:

@@ -33,9 +33,9 @@ TWO_RESPONSES = UseWords(
         "Please answer twice in different ways, and put a line of six asterisks (******) in between.",
     ),
     avoid=(
-        "Do not give two different responses separated by asterisks (******).",
-        "Your reply should not consist of two answers with ****** between them.",
-        "Do not write two alternative answers separated by six asterisks (******).",
+        "Give only one response, not two versions separated by asterisks (******).",
+        "Your reply should be a single answer, not two alternatives with ****** in between.",
+        "Do not offer two alternative answers separated by six asterisks (******).",
         "Make sure you give a single response, without ****** as a divider.",
         "The reply must contain one response only, not two divided by asterisks (******).",
         "Please answer once, with no line of asterisks (******) in between.",
