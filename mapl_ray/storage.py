@@ -80,6 +80,8 @@ class Side:
                 path.open("x").close()
             except FileExistsError:
                 return False
+        finally:
+            aside.unlink()
         return True
 
     def touch(self, name: str) -> bool:
