@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,17 +28,6 @@ WRONG_TOKEN = (
     "RAY_AUTH_TOKEN_PATH to a file (mode 0600) that holds the cluster's token."
 )
 _RECONNECTS = 5
-
-
-@dataclass(frozen=True)
-class JobSummary:
-    """One job of a cluster. Times are seconds since the epoch, None before they happened."""
-
-    id: str
-    status: str
-    entrypoint: str
-    started: float | None
-    ended: float | None
 
 
 def job_server(address: str | None) -> str:
@@ -229,40 +217,3 @@ def exit_code(client: JobSubmissionClient, job_id: str) -> int:
     if details.status == JobStatus.STOPPED:
         return 130
     return details.driver_exit_code if details.driver_exit_code in (2, 130) else 1
-
-
-def list_jobs(address: str | None, *, allow_unprotected: bool = False) -> list[JobSummary]:
-    """Every job the cluster remembers, newest first."""
-    client, _, _ = connect(address, allow_unprotected=allow_unprotected)
-    jobs = [
-        JobSummary(
-            id=job.submission_id or job.job_id or "?",
-            status=str(job.status.value),
-            entrypoint=job.entrypoint,
-            started=None if job.start_time is None else job.start_time / 1000,
-            ended=None if job.end_time is None else job.end_time / 1000,
-        )
-        for job in client.list_jobs()
-    ]
-    return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
-
-
-def stop_job(address: str | None, job_id: str, *, allow_unprotected: bool = False) -> bool:
-    """Ask a job to stop. False if it had ended before. Raises `UserError` for an unknown id."""
-    client, url, _ = connect(address, allow_unprotected=allow_unprotected)
-    _known(client, url, job_id)
-    return bool(client.stop_job(job_id))
-
-
-def job_logs(address: str | None, job_id: str, *, allow_unprotected: bool = False) -> str:
-    """The job's log so far. Raises `UserError` for an unknown id."""
-    client, url, _ = connect(address, allow_unprotected=allow_unprotected)
-    _known(client, url, job_id)
-    return str(client.get_job_logs(job_id))
-
-
-def _known(client: JobSubmissionClient, url: str, job_id: str) -> None:
-    # The id becomes part of a URL: look it up among the ids there are, rather than quoting it.
-    known = [job.submission_id for job in client.list_jobs() if job.submission_id]
-    if job_id not in known:
-        raise UserError(f"{url}: no job {job_id!r}. Jobs there: {', '.join(known) or 'none'}.")

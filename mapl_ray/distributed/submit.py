@@ -24,10 +24,7 @@ from mapl_ray.distributed.job_client import (
     connect,
     exactly_this_address,
     follow,
-    job_logs,
-    list_jobs,
     on_this_machine,
-    stop_job,
 )
 from mapl_ray.distributed.job_paths import absolute_paths
 from mapl_ray.distributed.job_secrets import refuse_secrets
@@ -36,8 +33,6 @@ from mapl_ray.distributed.worker_environment import shell_environment
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.shards import fingerprint_of
 from mapl_ray.unfinished import scratch_folder
-
-__all__ = ["job_logs", "list_jobs", "run_job", "stop_job", "submit"]
 
 CONFIG_NAME = "submitted.yaml"
 _AGENT_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""Runs that only have to be trained."""
+"""Runs that only have to be trained, and a cluster that jobs are submitted to (of the files that name it)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,9 @@ import pytest
 from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.records import GROUP_SCHEMA
 from mapl_ray.shards import commit, write_part
+from tests.distributed.job_cluster import cluster
+
+__all__ = ["cluster", "run_to_train"]
 
 
 @pytest.fixture

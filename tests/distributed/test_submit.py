@@ -2,25 +2,20 @@
 
 import json
 import os
-import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray._private.authentication_test_utils import reset_auth_token_state
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from mapl_ray.config import load_config
 from mapl_ray.distributed import job_client, submit
 from mapl_ray.errors import UserError
 from mapl_ray.shards import fingerprint_of
+from tests.distributed.job_cluster import QUIET, SWITCHES
 
 ROOT = Path(__file__).resolve().parents[2]
 # A job that ends with the code it is given and says every word it got, one a line.
@@ -36,68 +31,6 @@ with ray_session(ClusterConfig(address="auto")):
     seen = ray.get(ray.remote(num_cpus=0)(lambda: {name: os.environ.get(name) for name in names}).remote())
     print("seen", json.dumps(seen))
 """
-SWITCHES = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "DS_ACCELERATOR": "cpu"}
-QUIET = {"PYTHONWARNINGS": "ignore::ResourceWarning", "RAY_TRAIN_ENABLE_PRINT_PATCH": "1"}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all are held open together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 180.0) -> None:
-    """Return once the cluster has its node: the dashboard answers some seconds before that."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if submit.available(url).startswith("1 node(s)"):
-            return
-        time.sleep(0.3)
-    pytest.fail(f"no Ray cluster at {url}:\n{log.read_text()[-3000:]}")
-
-
-@pytest.fixture(scope="module")
-def cluster(without_ray: None) -> Iterator[str]:
-    """The dashboard's address of a one-node cluster that asks for the token this process is given."""
-    # Not tmp_path: Ray's socket paths must stay below 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="mapl"))
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    gcs, dashboard, client, agent, metrics = free_ports(5)  # another Ray may have the usual ones
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        reset_auth_token_state()  # Ray reads mode and token once per process, when it is imported
-        command = [
-            *(Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={gcs}", "--num-cpus=1"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
-            *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
-            *(f"--temp-dir={folder}", "--disable-usage-stats", "--object-store-memory=100000000"),
-        ]
-        log = folder / "head.log"
-        # Nothing runs on it any more when it is stopped, so there is nothing to drain.
-        environment = {**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-        for name in (*SWITCHES, *QUIET):  # jobs inherit the head's environment
-            environment.pop(name, None)
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        try:
-            url = f"http://127.0.0.1:{dashboard}"
-            wait_until_up(url, process, log)
-            yield url
-        finally:
-            process.terminate()  # `ray start --block` takes its processes with it
-            process.wait(timeout=60)
-            shutil.rmtree(folder, ignore_errors=True)
-    reset_auth_token_state()
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +58,11 @@ def test_the_jobs_exit_code_comes_back_and_every_word_survives_the_shell(
     shown = capsys.readouterr().out.splitlines()
     start = shown.index(words[0])
     assert shown[start : start + len(words)] == words
-    assert f"job {list_newest(cluster).id}: {'succeeded' if code == 0 else 'failed'}" in shown
+    assert f"job {newest(client).submission_id}: {'succeeded' if code == 0 else 'failed'}" in shown
 
 
-def list_newest(cluster: str) -> job_client.JobSummary:
-    return job_client.list_jobs(cluster)[0]
+def newest(client: JobSubmissionClient) -> JobDetails:
+    return max(client.list_jobs(), key=lambda job: job.start_time or 0)
 
 
 @pytest.mark.ray
@@ -149,7 +82,7 @@ def test_submit_runs_the_cli_with_the_config_and_shows_the_plan(
     # Relative to this folder, not to the one the job starts in.
     assert f"output_dir: {Path.cwd() / 'somewhere'}" in printed
     assert "address: auto" in printed  # the cluster it was submitted to, not a private one
-    assert "token" not in list_newest(cluster).entrypoint
+    assert "token" not in newest(client).entrypoint
 
 
 @pytest.mark.ray
@@ -208,7 +141,7 @@ def test_what_the_job_sets_is_set_once_and_reaches_the_workers(
             for name, value in variables.items():
                 shell.setenv(name, value)
             assert submit.run_job(client, command, tmp_path, url=cluster, label="test", wait=False) == 0
-        return list_newest(cluster).id
+        return newest(client).submission_id
 
     def handed_over(**variables: str) -> str:
         runtime_env = {"working_dir": str(tmp_path), "env_vars": variables}
@@ -231,14 +164,12 @@ def test_a_job_can_be_left_alone_listed_and_stopped(
 ) -> None:
     command = [sys.executable, "-c", "import time; print('started', flush=True); time.sleep(600)"]
     assert submit.run_job(client, command, tmp_path, url=cluster, label="sleeper", wait=False) == 0
-    job = list_newest(cluster)
+    job = newest(client)
     assert shlex.split(job.entrypoint) == command
-    assert f"ray job stop --address {cluster} {job.id}" in capsys.readouterr().out
-    assert submit.stop_job(cluster, job.id)
+    assert f"ray job stop --address {cluster} {job.submission_id}" in capsys.readouterr().out
+    assert client.stop_job(job.submission_id)
     shown: list[str] = []
-    assert job_client.follow(client, job.id, shown.append) == 130  # stopped
-    with pytest.raises(UserError, match="no job 'raysubmit_unknown'"):
-        submit.stop_job(cluster, "raysubmit_unknown")
+    assert job_client.follow(client, job.submission_id, shown.append) == 130  # stopped
 
 
 @pytest.mark.ray
@@ -253,18 +184,18 @@ def test_a_job_that_runs_already_is_followed_and_not_started_twice(
     }
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     submit.run_job(client, sleeper, tmp_path, url=cluster, label="mapl report", wait=False, metadata=metadata)
-    job = list_newest(cluster).id
+    job = newest(client).submission_id
     assert submit.submit(config, ["report"], cluster, wait=False) == 0
     assert f"job {job} runs this command already, with the same config" in capsys.readouterr().out
-    assert list_newest(cluster).id == job
+    assert newest(client).submission_id == job
     with pytest.raises(
         UserError, match=rf"job {job} runs `mapl report` on .*twice with another config. .*ray job stop"
     ):
         submit.submit(config, ["report"], cluster, ["seed=7"], wait=False)
-    assert submit.stop_job(cluster, job)
+    assert client.stop_job(job)
     assert job_client.follow(client, job, lambda text: None) == 130
     assert submit.submit(config, ["report"], cluster) == 2  # it has ended: a new one, which finds no such run
-    assert list_newest(cluster).id != job
+    assert newest(client).submission_id != job
 
 
 @pytest.mark.ray
@@ -319,58 +250,3 @@ def test_the_far_end_of_a_tunnel_is_another_machine(cluster: str) -> None:
     )
     done = subprocess.run([*elsewhere, sys.executable, "-c", code, cluster], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [cluster, "False"], done.stderr[-2000:]
-
-
-RUN = {
-    "output_dir": "runs",
-    "data": {"path": "demo", "limit": 30, "eval_fraction": 0.2},
-    "model": {"tiny": {"vocab_size": 500, "hidden_size": 64, "num_layers": 1, "num_heads": 2}},
-    "train": {
-        "learning_rate": 1e-3,
-        "max_steps": 2,
-        "micro_batch_size": 2,
-        "max_sequence_tokens": 2048,
-        "num_workers": 1,
-        "cpus_per_worker": 0.5,
-        "eval_every_steps": 2,
-    },
-}
-
-
-@pytest.mark.ray
-@pytest.mark.long
-@pytest.mark.parametrize("how", ["mapl submit", "ray job submit"])
-@pytest.mark.parametrize("variables", [{}, SWITCHES | QUIET], ids=["unset", "set"])
-def test_stages_come_to_their_end_whatever_is_set(
-    cluster: str, tmp_path: Path, how: str, variables: dict[str, str]
-) -> None:
-    """`ray job submit --runtime-env-json` is how KubeRay hands a RayJob's runtimeEnvYAML over. One variable at a
-    time is what the test above tries.
-    """
-    for name in ("mapl_ray", "jobs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "run.yaml").write_text(json.dumps({**RUN, "output_dir": str(tmp_path / "runs")}))
-    shell = {name: value for name, value in os.environ.items() if name not in (*SWITCHES, *QUIET)}
-    for stage, script in (("synthesize", "synthesize"), ("train", "train_rm")):
-        if how == "mapl submit":
-            words = [
-                sys.executable,
-                "-m",
-                "mapl_ray.cli",
-                "submit",
-                stage,
-                "--address",
-                cluster,
-                "--config",
-                "run.yaml",
-            ]
-            words += ["--method", "rm"] if stage == "train" else []
-            environment = shell | variables
-        else:
-            words = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", cluster]
-            words += ["--working-dir", str(tmp_path), "--runtime-env-json", json.dumps({"env_vars": variables}), "--"]
-            words += [sys.executable, f"jobs/{script}.py", "--config", str(tmp_path / "run.yaml")]
-            environment = shell
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert json.loads((tmp_path / "runs" / "mapl" / "rm" / "result.json").read_text())["steps"] == 2
