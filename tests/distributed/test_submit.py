@@ -67,7 +67,7 @@ def newest(client: JobSubmissionClient) -> JobDetails:
 
 @pytest.mark.ray
 def test_submit_runs_the_cli_with_the_config_and_shows_the_plan(
-    cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "my config's name.yaml"  # a name that a shell would trip over
     config.write_text("name: from-a-job\noutput_dir: somewhere\n")
