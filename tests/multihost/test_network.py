@@ -10,7 +10,7 @@ from tests.multihost.network import Network, hosts_available
 
 pytestmark = pytest.mark.multihost
 _LISTEN = "import socket; s = socket.create_server(('', 7000)); print('up', flush=True)\nwhile True: s.accept()"
-_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 7000), timeout=1)"
+_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 7000), timeout=5)"
 
 
 @pytest.fixture(scope="module")
