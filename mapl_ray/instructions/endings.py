@@ -14,7 +14,9 @@ from mapl_ray.instructions.word_lists import ENDINGS
 from mapl_ray.instructions.wordings import places
 
 _MAX_CHARS = 60
-_SPOILERS = frozenset('"\\`|*_<>{}[]#')  # what needs escapes, or is markup rather than text
+_SPOILERS = frozenset(
+    '"\u201c\u201d\u201e\u00ab\u00bb\\`|*_<>{}[]#'
+)  # what needs escapes, or is markup rather than text
 
 
 def _tail(text: Features) -> str:

@@ -21,7 +21,8 @@ from mapl_ray.instructions.word_lists import COUNTED_LETTERS
 from mapl_ray.instructions.wordings import words
 
 _FAMILY = "vocabulary"
-_LONGEST = 18  # letters; hardly a word is longer: a higher limit says nothing
+# Letters of the longest word: nearly every text has one of six, and hardly any has one of nineteen.
+_SHORTEST, _LONGEST = 7, 18
 
 unique_word_count = count_function(
     "unique_word_count",
@@ -46,7 +47,7 @@ longest_word = count_function(
     words.LONGEST_WORD,
     span=lambda text: longest_span(text.text),
     spaced=True,
-    least=5,
+    least=_SHORTEST,
     most=_LONGEST,
 )
 
