@@ -138,9 +138,9 @@ def _outer(lines: list[str], item: re.Pattern[str]) -> int:
 
 def bullet_span(prose: list[str]) -> Span:
     """From the outer items with a usual sign to all that look like bullet points, numbered items among them."""
-    marked = [line for line in prose if not line[:1].isalpha() or line[:2] in ("o ", "o\t")]
+    marked = [line for line in prose if line and (not line[0].isalpha() or line[:2] in ("o ", "o\t"))]
     # "Bullet points" are list items of any kind to some.
-    most = sum(any(sign.match(line) for sign in (_BULLET, _LIKE_BULLET, _NUMBERED)) for line in marked)
+    most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line) or _NUMBERED.match(line)) for line in marked)
     # A plus sign may mark a turn of a dialogue or an addition, and then so may a dash beside it.
     doubtful = any(_PLUS.match(line) for line in marked)
     return Span(_outer(marked, _BULLET) if most and not doubtful else 0, most)
@@ -161,7 +161,8 @@ def headings(prose: list[str]) -> int:
 
 def heading_span(prose: list[str]) -> Span:
     """From the headings to all lines that begin with `#`, are underlined or marked as a heading."""
-    if not any(sign in line for line in prose for sign in ("#", "<h", "<H", "---", "===")):
+    joined = "\n".join(prose)
+    if not any(sign in joined for sign in ("#", "<h", "<H", "---", "===")):
         return Span(0, 0)
     like = sum(_LIKE_HEADING.match(line) is not None for line in prose)
     underlined = sum(not is_blank(above) and _UNDERLINE.fullmatch(line) is not None for above, line in pairwise(prose))

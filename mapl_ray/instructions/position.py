@@ -91,10 +91,8 @@ def last_sentence_word(case: Case, rng: random.Random) -> Args | None:
 
 def _places(text: Features) -> dict[str, int]:
     """Folded word -> index of its first occurrence among the words."""
-    found: dict[str, int] = {}
-    for place, word in enumerate(text.folded_words):
-        found.setdefault(word, place)
-    return found
+    words = text.folded_words
+    return dict(zip(reversed(words), range(len(words) - 1, -1, -1), strict=True))  # earlier places replace later ones
 
 
 def _in_order(text: Features, args: Args) -> bool:

@@ -108,8 +108,10 @@ def _repeats_a_start(sentences: Sequence[str]) -> bool:
 
 
 def _surely_repeats(text: Features) -> Verdict:
-    pieces = [s.by(reading) for s in text.sentence_readings for reading in Reading]
-    return agreed(map(_repeats_a_start, [*pieces, *(s.running for s in text.sentence_readings)]))
+    readings = [s.by(reading) for s in text.sentence_readings for reading in Reading]
+    readings += [s.running for s in text.sentence_readings]
+    different = [pieces for i, pieces in enumerate(readings) if pieces not in readings[:i]]
+    return agreed(map(_repeats_a_start, different))
 
 
 repeated_start_use = presence_function(

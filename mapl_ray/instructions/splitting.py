@@ -73,12 +73,11 @@ class Sentences:
     def by(self, reading: Reading) -> list[str]:
         """The sentences by a reading, in order."""
         if reading not in self._pieces:
-            self._pieces[reading] = [
-                piece
-                for block in self._blocks
-                if reading is Reading.FINEST or not block.aside
-                for piece in _cut(block, reading)
-            ]
+            pieces: list[str] = []
+            for block in self._blocks:
+                if reading is Reading.FINEST or not block.aside:
+                    pieces += _cut(block, reading)
+            self._pieces[reading] = pieces
         return self._pieces[reading]
 
     @cached_property
@@ -176,7 +175,10 @@ def _scan(prose: list[str]) -> list[_Block]:
 
 def _is_finished(block: _Block) -> bool:
     """Whether it ends with an end mark."""
-    return any(level is not Reading.FINEST and end >= len(block.text.rstrip()) for end, level in block.ends[-1:])
+    if not block.ends:
+        return False
+    end, level = block.ends[-1]
+    return level is not Reading.FINEST and end >= len(block.text.rstrip())
 
 
 def _ends(lines: list[str], item: bool = False) -> _Block:
@@ -228,6 +230,9 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
 def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:
     """The block's pieces that hold a word; `rest` includes what follows the last end."""
     word = _WORD[not block.text.isascii()]
+    if not block.ends:
+        text = block.text.strip() if rest else ""
+        return [text] if text[:1].isalpha() or word.search(text) else []
     pieces: list[str] = []
     start = 0
     for end, level in block.ends:
@@ -236,4 +241,5 @@ def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:
             start = end
     if rest:
         pieces.append(block.text[start:])
-    return [piece.strip() for piece in pieces if word.search(piece)]
+    # Most begin with a letter, and need no search.
+    return [text for piece in pieces if (text := piece.strip())[:1].isalpha() or word.search(text)]

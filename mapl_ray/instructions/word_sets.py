@@ -44,7 +44,9 @@ def _any_of(text: Features, words: Sequence[str]) -> Verdict:
 def _candidates(case: Case) -> dict[str, str]:
     """Content words of all given texts, by their folded form; common ones on top where there is but one text."""
     texts = [*(text for text, _ in case.flags), *case.context]
-    words = {folded: word for text in texts for folded, word in text.content_words.items()}
+    words: dict[str, str] = {}
+    for text in texts:
+        words.update(text.content_words)
     if len(texts) == 1 or len(words) < 6:
         words |= {word: word for word in COMMON_WORDS if word not in words}
     return words
