@@ -19,6 +19,7 @@ import platform
 import statistics
 import tempfile
 from collections import defaultdict
+from contextlib import ExitStack
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -51,9 +52,10 @@ def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_sha
     import ray
     from ray.cluster_utils import Cluster
 
-    from mapl_ray.private_files import ensure_token_file
+    from mapl_ray.private_files import cluster_token, private_folder
 
-    ensure_token_file()
+    own = ExitStack()
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(own.enter_context(cluster_token(private_folder("mapl-ray"))))
     found: dict[str, list[float]] = defaultdict(list)
     cluster = Cluster(initialize_head=True, head_node_args={**_RAYLET, "include_dashboard": False})
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -80,6 +82,7 @@ def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_sha
     finally:
         ray.shutdown()
         cluster.shutdown()
+        own.close()
     return found
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mapl_ray.unfinished import unfinished
+from mapl_ray.unfinished import unique_word
 
 
 def private_folder(name: str, base: str | Path | None = None) -> Path:
@@ -27,25 +29,24 @@ def private_folder(name: str, base: str | Path | None = None) -> Path:
     return folder
 
 
-def ensure_token_file() -> None:
-    """Make Ray's default token file, mode 0600, or close one that others can read.
+@contextmanager
+def cluster_token(folder: Path) -> Iterator[Path]:
+    """A file with a token of one cluster's own, mode 0600, which goes with the block.
 
-    A private cluster asks for a token unless RAY_AUTH_MODE says otherwise, and Ray writes a missing one with the
-    umask's mode, 0644 as a rule. A token given by RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH is left as it is.
+    `folder`: a `private_folder`. Ray's default file, `~/.ray/auth_token`, would be one for all clusters of a user, and
+    Ray writes it with the umask's mode. Files of processes that were killed are removed; the lock on its file shows
+    that a process lives.
     """
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = Path.home() / ".ray" / "auth_token"
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Written aside and linked: another process that starts Ray must not read half of it.
-        aside = unfinished(path)
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(secrets.token_hex(32))
-        with suppress(FileExistsError):  # that other process was first
-            os.link(aside, path)
-        os.unlink(aside)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
+    for old in folder.glob("token-*"):
+        with suppress(OSError), old.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old.unlink()
+    path = folder / f"token-{unique_word()}"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.write(secrets.token_hex(32))
+        file.flush()
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import ast
 import os
 import re
 import socket
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 import mapl_ray
-from mapl_ray import private_files
 from mapl_ray.config import TinyModelConfig
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.model_copies import local_directory
@@ -74,11 +72,6 @@ def table(folder: Path) -> None:
     mapped_table("one", one.schema, lambda: [one])
 
 
-def token(folder: Path) -> None:
-    private_files.ensure_token_file()
-    assert stat.S_IMODE((folder / ".ray" / "auth_token").stat().st_mode) == 0o600
-
-
 def copied_model(folder: Path) -> None:
     model = folder / "model"
     model.mkdir()
@@ -92,7 +85,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a checkpoint, and the removal of an old one": checkpoint,
     "a lease": held_lease,
     "a mapped table": table,
-    "Ray's token": token,
     "a tiny model": lambda folder: build_tiny(folder / "tiny", ["a b"], TinyModelConfig(vocab_size=300), 0),
     "a copy of a model": copied_model,
 }
@@ -105,10 +97,7 @@ def test_what_is_moved_into_place_had_a_name_of_this_host(
     """Two hosts, or two pods with equal process ids, never write to the same file before it is whole."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MAPL_CACHE", str(tmp_path / "cache"))
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
     WRITERS[what](tmp_path)
     moved = [name for name in names.moved if name != "whole" and not name.endswith((".lock", "tokenizer.json"))]
     if what == "a tiny model":  # its files and its folder are moved out of one with such a name

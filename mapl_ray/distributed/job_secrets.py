@@ -108,7 +108,9 @@ def _secrets() -> Iterator[tuple[str, str]]:
         if named and not _HARMLESS.search(name) and not _is_path(value):
             yield name, value.strip()
     home = Path.home()
-    for file, read in _FILES.items():
+    # A token for each cluster, in a folder of the cluster's name.
+    tokens = {str(path.relative_to(home)): _whole for path in home.glob(".ray/*/auth_token")}
+    for file, read in {**_FILES, **tokens}.items():
         with suppress(OSError, ValueError, configparser.Error, TypeError, AttributeError):
             path = home / file
             if path.stat().st_size <= _MOST_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -10,7 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +24,7 @@ from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.distributed.worker_environment import QUIET, worker_environment
 from mapl_ray.errors import RunError, UserError, first_line
-from mapl_ray.private_files import ensure_token_file, private_folder
+from mapl_ray.private_files import cluster_token, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress
 
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
@@ -68,7 +69,10 @@ def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[Non
         return
     port = _free_port()  # of the dashboard
     own = {} if config.address else _private_environment(port)
-    with _environment({**own, **({} if sys.stdout.isatty() else {"RAY_COLOR_PREFIX": "0"})}):
+    with (
+        nullcontext() if config.address else _own_token(),
+        _environment({**own, **({} if sys.stdout.isatty() else {"RAY_COLOR_PREFIX": "0"})}),
+    ):
         with progress("start Ray", silence=WAITING_SECONDS):
             _connect(config, searches, port)
         try:
@@ -120,7 +124,6 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
     if config.address is None:
         if named := os.environ.get("RAY_ADDRESS"):
             print(f"RAY_ADDRESS={named} is not used: to run on that cluster, set cluster.address=auto", flush=True)
-        ensure_token_file()
         # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
         # Nothing else asks it, and its eight processes take seconds of two cores to start.
         dashboard = {"include_dashboard": searches, "dashboard_host": "127.0.0.1", "dashboard_port": port}
@@ -156,18 +159,53 @@ def _private_environment(port: int) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """This process's environment with `values`, as long as the block runs."""
+def _own_token() -> Iterator[None]:
+    """A private cluster asks for a token of its own, unless RAY_AUTH_MODE says that it asks for none."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        yield
+        return
+    with cluster_token(_session_root().parent) as path:
+        # RAY_AUTH_TOKEN would count before the file: it is another cluster's.
+        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
+        try:
+            with _environment(own):
+                _read_token_again()
+                yield
+        finally:
+            if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" or _has_token():
+                _read_token_again()
+
+
+def _read_token_again() -> None:
+    """Ray keeps mode and token of a process. In this order: threads of a session that has just ended still ask."""
+    raylet = importlib.import_module("ray._raylet")  # compiled, without types
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _has_token() -> bool:
+    """Whether the environment names a token; without one those threads would end the process."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """This process's environment with `values`, as long as the block runs; None: without the variable."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _session_root() -> Path:

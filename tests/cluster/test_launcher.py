@@ -157,7 +157,8 @@ def test_every_ray_start_asks_for_a_token_and_keeps_the_dashboard_to_itself(laun
     commands = launcher["head_start_ray_commands"] + launcher["worker_start_ray_commands"]
     starts = [command for command in commands if re.search(r"\bray start\b", command)]
     assert len(starts) == 2
-    assert all(" RAY_AUTH_MODE=token " in command for command in starts)
+    token = f"RAY_AUTH_TOKEN_PATH=$HOME/.ray/{launcher['cluster_name']}/auth_token"
+    assert all(f" RAY_AUTH_MODE=token {token} " in command for command in starts)
     # Nobody else may enter the folder that Ray opens to everybody, nor guess its name.
     assert all(
         command.startswith("SESSION=$(mktemp -d /tmp/mapl-XXXXXXXXXX) && RAY_TMPDIR=$SESSION ") for command in starts
@@ -171,6 +172,7 @@ def test_every_ray_start_asks_for_a_token_and_keeps_the_dashboard_to_itself(laun
 
 
 def test_the_token_travels_as_a_file_that_only_its_owner_reads(launcher: Json) -> None:
-    assert launcher["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}  # where Ray looks for it
-    assert "chmod 600 ~/.ray/auth_token" in launcher["setup_commands"]
+    file = f"~/.ray/{launcher['cluster_name']}/auth_token"  # this cluster's alone
+    assert launcher["file_mounts"] == {file: file}
+    assert f"chmod 600 {file}" in launcher["setup_commands"]
     assert launcher["auth"]["ssh_user"] != "root"

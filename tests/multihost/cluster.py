@@ -18,6 +18,7 @@ import yaml
 
 from tests.multihost.host import ROOT, Host
 
+TOKEN = ".ray/mapl/auth_token"  # below a home
 LAUNCHER = ROOT / "cluster" / "ray-launcher.yaml"
 PYTHON = Path(sys.executable)
 _PORT = 6379
@@ -50,8 +51,8 @@ class RayCluster:
 
     @property
     def token(self) -> dict[str, str]:
-        """What a driver's environment needs; the token itself is in its home."""
-        return {"RAY_AUTH_MODE": "token"}
+        """What a driver's environment needs."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.hosts[0].home / TOKEN)}
 
     def start(self, host: Host, options: str = "") -> None:
         """`ray start` on a host, as the head if it is the first; the command's own options come last."""
@@ -146,8 +147,8 @@ def ray_cluster(hosts: Sequence[Host], cpus: int = 2, env: Mapping[str, str] | N
 def _furnish(host: Host, token: str) -> None:
     """What the launcher's file asks of a machine: the project, and the token that its owner alone can read."""
     (host.home / "mapl_ray").symlink_to(ROOT)
-    (host.home / ".ray").mkdir(mode=0o700)
-    path = host.home / ".ray" / "auth_token"
+    path = host.home / TOKEN
+    path.parent.mkdir(mode=0o700, parents=True)
     path.touch(mode=0o600)
     path.write_text(token)
     (host.home / "ray_bootstrap_config.yaml").write_text(LAUNCHER.read_text())

@@ -3,8 +3,6 @@
 import os
 import secrets
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from mapl_ray.distributed import job_client
 from mapl_ray.distributed.runtime import ray_session
 from mapl_ray.distributed.submit import submit
 from mapl_ray.errors import UserError
+from mapl_ray.private_files import cluster_token
 
 BOMB = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
@@ -143,28 +142,25 @@ def test_a_token_in_an_address_is_not_shown() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_token_that_we_make_is_its_owners_alone(tmp_path: Path) -> None:
-    """In a process of its own, with a home of its own and the usual umask."""
-    code = "import os; os.umask(0o022)\nfrom mapl_ray.private_files import ensure_token_file as e\ne(); e()"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
-        "HOME": str(tmp_path)
-    }
-    token = tmp_path / ".ray" / "auth_token"
+def test_the_token_that_we_make_is_its_owners_alone_and_this_clusters_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with cluster_token(tmp_path) as one, cluster_token(tmp_path) as other:
+            for path in (one, other):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+                assert len(path.read_text()) == 64
+            assert one.read_text() != other.read_text()
+    finally:
+        os.umask(before)
+    assert list(tmp_path.iterdir()) == []
 
-    def run(**more: str) -> None:
-        subprocess.run([sys.executable, "-c", code], env=environment | more, check=True, timeout=60)
 
-    run(RAY_AUTH_MODE="disabled")
-    assert not token.exists()
-    run()
-    made = token.read_text()
-    assert len(made) == 64
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
-    assert [file.name for file in token.parent.iterdir()] == ["auth_token"]
-    token.chmod(0o644)  # as Ray itself writes it
-    run()
-    assert (stat.S_IMODE(token.stat().st_mode), token.read_text()) == (0o600, made)
+def test_a_token_that_a_killed_process_left_goes_and_a_living_ones_stays(tmp_path: Path) -> None:
+    (tmp_path / "token-left").write_text("a")
+    with cluster_token(tmp_path) as living:
+        with cluster_token(tmp_path):
+            assert not (tmp_path / "token-left").exists()
+        assert living.is_file()
 
 
 @pytest.mark.parametrize("name", ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE"])

@@ -85,6 +85,7 @@ def test_a_password_in_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (".cache/huggingface/token", VALUE + "\n"),
         (".ray/auth_token", VALUE),
+        (".ray/mapl/auth_token", VALUE),
         (".netrc", f"machine api.wandb.ai\n  login user\n  password {VALUE}\n"),
         (".git-credentials", f"https://user:{VALUE}@git.example\n"),
         (".aws/credentials", f"[default]\naws_access_key_id = x\naws_secret_access_key = {VALUE}\n"),

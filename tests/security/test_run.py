@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,24 @@ def test_nothing_runs_nothing_escapes_and_no_secret_is_kept(canary: Any, tmp_pat
     environment = {**kept, **hidden, "HOME": str(home), "RAY_TMPDIR": str(session), "HF_HUB_OFFLINE": "1"}
     words = ["data.path=pairs.jsonl", "name=hostile", "cluster.num_cpus=1", "synthesis.rows_per_shard=100"]
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "mapl_ray.cli", "synthesize", *words],
             cwd=work,
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=240,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
-        token = home / ".ray" / "auth_token"
-        assert stat.S_IMODE(token.stat().st_mode) == 0o600  # a token is asked for, and nobody else can read it
-        hidden["token"] = token.read_text()
-        places = {"terminal": (done.stdout + done.stderr).encode()}
+        while not (tokens := [path for path in session.glob("mapl-ray-*/token-*") if path.stat().st_size == 64]):
+            assert process.poll() is None
+            time.sleep(0.01)
+        assert stat.S_IMODE(tokens[0].stat().st_mode) == 0o600  # a token is asked for, and nobody else can read it
+        hidden["token"] = tokens[0].read_text()
+        stdout, stderr = process.communicate(timeout=240)
+        assert process.returncode == 0, stderr[-3000:]
+        assert not tokens[0].exists()
+        assert not (home / ".ray" / "auth_token").exists()  # which would be one for all clusters
+        places = {"terminal": (stdout + stderr).encode()}
         for folder in (work, session):
             places |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert any("gcs_server" in place for place in places)  # Ray's logs are among them
