@@ -81,6 +81,7 @@ def files_of(config: RunConfig, *names: str) -> dict[Path, int]:
 
 @pytest.mark.ray
 @pytest.mark.vllm
+@pytest.mark.long
 def test_pairs_are_judged_and_soft_instructions_enter(scored: Scored) -> None:
     config = scored.config
     for split in ("train", "eval"):
@@ -108,6 +109,7 @@ def test_pairs_are_judged_and_soft_instructions_enter(scored: Scored) -> None:
 
 @pytest.mark.ray
 @pytest.mark.vllm
+@pytest.mark.long
 def test_a_rerun_skips_and_another_bound_scores_nothing_again(
     scored: Scored, capsys: pytest.CaptureFixture[str]
 ) -> None:

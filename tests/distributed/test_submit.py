@@ -125,6 +125,7 @@ def seen_by_workers(client: JobSubmissionClient, job_id: str) -> dict[str, str |
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_what_the_job_sets_is_set_once_and_reaches_the_workers(
     client: JobSubmissionClient, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

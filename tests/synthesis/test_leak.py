@@ -15,7 +15,7 @@ from mapl_ray.synthesis.leak import BOUND, Compared, accuracies, compared, leak
 FILES = {"alpaca_eval": ("alpaca_eval_pairs.jsonl.gz", 2), "hh": ("hh_harmless_base_test.jsonl.gz", 1)}
 
 
-@pytest.fixture(scope="module", params=list(FILES))
+@pytest.fixture(scope="module", params=["alpaca_eval", pytest.param("hh", marks=pytest.mark.long)])
 def real_pairs(request: pytest.FixtureRequest, shared_data: Path) -> list[PreferencePair]:
     """Every second AlpacaEval pair, or all HH transcripts."""
     name, step = FILES[request.param]
@@ -33,7 +33,7 @@ def split(pairs: list[PreferencePair], config: SynthesisConfig) -> tuple[list[Co
     return sides
 
 
-@pytest.mark.parametrize("condition", ["all", "any"])
+@pytest.mark.parametrize("condition", ["all", pytest.param("any", marks=pytest.mark.long)])
 @pytest.mark.parametrize("layout", ["grid", "independent"])
 def test_prompt_alone(layout: str, condition: str, real_pairs: list[PreferencePair]) -> None:
     assert len(real_pairs) >= 1500
