@@ -67,7 +67,7 @@ def _body(run_dir: Path, manifests: dict[str, Manifest], config: SynthesisConfig
         "",
         "Preference pairs with instructions that one response satisfies and the other does not, made by mapl_ray "
         "(Multi-level Aware Preference Learning, arXiv 2505.12845). One row is one original pair; the texts are those "
-        "of its source, whose licence holds for them.",
+        "of its source, whose license holds for them.",
         "",
         "| split | rows | rejected | content | pairs | content of pairs |",
         "|---|---|---|---|---|---|",
