@@ -200,7 +200,8 @@ def _logits(setting: Setting, vocabulary: int, rows: int) -> Figures:
         finally:
             heads.PIECE = piece
         figures[f"{where}, ms"] = round(1000 * seconds, 1)
-    assert torch.equal(values[0], values[1]), (vocabulary, rows)
+    # A CPU's threads share the work of 128 rows in another way than that of 300.
+    torch.testing.assert_close(*values, rtol=0, atol=0 if setting.device == "cuda" else 1e-5)
     if setting.device == "cuda":
         peak = figures[f"pieces, V={vocabulary}, E={rows}, GiB"]
         assert isinstance(peak, float)

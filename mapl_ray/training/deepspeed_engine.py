@@ -295,8 +295,13 @@ def ensure_process_group() -> None:
     # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on
     # which every later one waits forever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if dist.is_initialized():
-        return
+    if not dist.is_initialized():
+        _start_process_group()
+    # DeepSpeed takes itself for one rank until it knows of the group, and a model is partitioned before its engine.
+    deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+
+
+def _start_process_group() -> None:
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         if torch.cuda.is_available():
             dist.init_process_group("nccl", timeout=COLLECTIVE_TIMEOUT)
