@@ -139,6 +139,7 @@ def test_no_trained_model_to_report_on(told: Told) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_is_a_failure(
     local_ray: None,
     tmp_path: Path,

@@ -169,11 +169,9 @@ def _closing_lines(config: RunConfig, seconds: float) -> None:
     print(f"\nDone in {seconds:.0f} s. What it left:")
     for what, path in {
         "groups (Parquet)": config.data_dir / "groups",
-        "data report": config.data_dir / "data_report.html",
         "scored groups": config.data_dir / "scored",
         "reward model": run / "rm" / "model",
         "DPO policy": run / "dpo" / "model",
-        "best config": run / "tune" / "best.yaml",
         "numbers": run / "evaluation.json",
         "report": run / "report.html",
     }.items():

@@ -63,6 +63,7 @@ def test_same_bytes_for_any_order_and_number_of_workers(
     assert contents(configs[0]) == contents(configs[1]) == contents(configs[2])
 
 
+@pytest.mark.long
 def test_same_rows_in_the_same_order_for_any_shards(
     local_ray: None, real_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

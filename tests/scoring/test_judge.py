@@ -171,6 +171,7 @@ def expected_p(model: Any, prompt: Sequence[int], answers: judge.Answers) -> flo
 
 
 @pytest.mark.vllm
+@pytest.mark.long
 def test_the_engine_agrees_with_transformers(loud_judge: Path, tmp_path: Path) -> None:
     """By tokens and by strings, to 1e-5 (measured: 2e-7), whatever the order of the batch."""
     tokenizer = load_tokenizer(loud_judge)

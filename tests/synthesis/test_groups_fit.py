@@ -10,7 +10,7 @@ from tests.synthesis.witness import find
 
 
 def test_instructions_of_one_prompt_fit(shared_data: Path) -> None:
-    assert unfit_prompts(shared_data, 100, 1) == []
+    assert unfit_prompts(shared_data, 50, 2) == []
 
 
 @pytest.mark.long
