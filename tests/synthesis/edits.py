@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -160,6 +161,7 @@ def edits_for(instruction: Instruction) -> Iterator[Edit]:
                 yield lambda text, rng, n=number, short=short: f"{text} " + " ".join([short] * (n + 1))
             for joint in ("\n", "\n\n"):
                 yield lambda text, rng, n=number, joint=joint: _resized(text, joint, n, rng)
+            yield lambda text, rng, n=number: _reflowed(text, n, rng)
             for own in texts:
                 yield lambda text, rng, n=number, own=own: f"{own} " * (n + rng.randint(0, 1))
                 yield lambda text, rng, n=number, own=own: f"{text} " + f"{own}{own[:0] or ' '}" * n
@@ -177,6 +179,18 @@ def _resized(text: str, joint: str, number: int, rng: random.Random) -> str:
     more = [" ".join(sentence(rng, 4) for _ in range(rng.randint(1, 4))) for _ in range(number - len(blocks))]
     kept = sorted(rng.sample(range(len(blocks)), min(number, len(blocks))))
     return joint.join([*(blocks[i] for i in kept), *more])
+
+
+def _reflowed(text: str, number: int, rng: random.Random) -> str:
+    """The same words on exactly as many lines that are not blank; a fenced block stays as it is."""
+    block = re.search(r"```.*?```", text, re.DOTALL)
+    fence = block.group().split("\n") if block else []
+    words = text.replace("\n".join(fence), " ").split() if fence else text.split()
+    lines = max(1, number - len(fence))
+    cuts = [len(words) * i // lines for i in range(lines + 1)]
+    prose = [" ".join(words[start:end]) for start, end in itertools.pairwise(cuts)]
+    place = rng.randint(0, lines)
+    return "\n".join([*prose[:place], *fence, *prose[place:]])
 
 
 def _lengthened(text: str, words: int, rng: random.Random) -> str:
