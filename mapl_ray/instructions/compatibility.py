@@ -6,14 +6,14 @@ only an odd text would keep together are taken for exclusive, and so is what tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mapl_ray.instructions.claims import Alternative, Bound, Claims
 from mapl_ray.instructions.features import fold
 from mapl_ray.instructions.laws import EXCLUDES, least, needs
-from mapl_ray.instructions.types import Instruction, lookup
+from mapl_ray.instructions.types import Instruction, InstructionFunction, lookup
 
 _AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
 _NAMING = ("words", "word", "phrase")  # arguments that name words
@@ -26,6 +26,7 @@ class _Said(NamedTuple):
     function: str
     quantity: str
     claims: Claims
+    reverse: Claims | None  # what a text that breaks it meets, where that says more than the bounds turned round
     words: tuple[str, ...]  # that it names
     counts: frozenset[str]  # that it bounds
     topics: frozenset[str]  # the counts it bounds, and the places, whatever stands there
@@ -71,7 +72,21 @@ def _said(instruction: Instruction) -> _Said:
     function = lookup(instruction.name)
     claims = function.claims_of(instruction.args)
     names = tuple([bound.of for alternative in claims for bound in alternative])
-    return _Said(function.name, function.quantity, claims, _named_words(instruction), *_scope(names))
+    reverse = _reverse(function, instruction.args, names)
+    counts, topics, reached = _scope(names)
+    if reverse is not None:
+        _, more_topics, more_reached = _scope(tuple([bound.of for alternative in reverse for bound in alternative]))
+        topics, reached = topics | more_topics, reached | more_reached
+    return _Said(function.name, function.quantity, claims, reverse, _named_words(instruction), counts, topics, reached)
+
+
+def _reverse(function: InstructionFunction, args: Mapping[str, Any], names: Sequence[str]) -> Claims | None:
+    """What "use it" claims, for an instruction not to use it: "no sections" follows from "one line" by this alone."""
+    if args.get("use", True):
+        return None
+    claims = function.claims_of({**args, "use": True})
+    reverse = tuple(tuple(bound for bound in alternative if bound.of != "capitals") for alternative in claims)
+    return None if all(bound.of in names for alternative in reverse for bound in alternative) else reverse
 
 
 @lru_cache(maxsize=2048)
@@ -96,8 +111,7 @@ def _compatible(a: _Said, b: _Said) -> bool:
         return False
     if not _touch(a, b):
         return True
-    one, two = a.claims, b.claims
-    return _satisfiable((one, two)) and not _implies((one,), two) and not _implies((two,), one)
+    return _satisfiable((a.claims, b.claims)) and not _implies((a.claims,), b) and not _implies((b.claims,), a)
 
 
 def _touch(a: _Said, b: _Said) -> bool:
@@ -108,7 +122,7 @@ def _touch(a: _Said, b: _Said) -> bool:
 def _together(said: Sequence[_Said]) -> bool:
     if len(said) < 3:
         return True
-    return all(_group_fits([one.claims for one in group]) for group in _groups(said) if len(group) > 2)
+    return all(_group_fits(group) for group in _groups(said) if len(group) > 2)
 
 
 def _groups(said: Sequence[_Said]) -> Iterator[list[_Said]]:
@@ -122,10 +136,11 @@ def _groups(said: Sequence[_Said]) -> Iterator[list[_Said]]:
         yield group
 
 
-def _group_fits(claims: Sequence[Claims]) -> bool:
+def _group_fits(said: Sequence[_Said]) -> bool:
+    claims = [one.claims for one in said]
     if not _satisfiable(claims):
         return False
-    return not any(_implies([*claims[:i], *claims[i + 1 :]], claims[i]) for i in range(len(claims)))
+    return not any(_implies([*claims[:i], *claims[i + 1 :]], one) for i, one in enumerate(said))
 
 
 def _named_words(instruction: Instruction) -> tuple[str, ...]:
@@ -153,10 +168,12 @@ def _some_choice(fixed: Sequence[Bound], claims: Sequence[Claims], tries: Iterat
     return not left or any(_some_choice([*fixed, *chosen], left[1:], tries) for chosen in left[0])
 
 
-def _implies(claims: Sequence[Claims], claim: Claims) -> bool:
-    """Whether a text that meets all `claims` can't but meet `claim` as well: each of its alternatives must break."""
-    opposite = [tuple(piece for bound in alternative for piece in _outside(bound)) for alternative in claim]
-    return not _satisfiable((*claims, *opposite))
+def _implies(claims: Sequence[Claims], said: _Said) -> bool:
+    """Whether a text that meets all `claims` can't but meet what is said: each of its alternatives must break."""
+    opposite = [tuple(piece for bound in alternative for piece in _outside(bound)) for alternative in said.claims]
+    if not _satisfiable((*claims, *opposite)):
+        return True
+    return said.reverse is not None and not _satisfiable((*claims, said.reverse))
 
 
 def _outside(bound: Bound) -> list[Alternative]:

@@ -22,7 +22,8 @@ GERMAN = "zwei \u00e4pfel und drei birnen liegen neben der alten t\u00fcr im gar
 TOKENS = [a + b for a in "bcdfghjklmnpqrst" for b in "aeiou"] + [a + b for a in "aeiou" for b in "bcdgklmnprstz"]
 PARTS = (
     "- tea and bread", "* milk", "1. Wash it", "2. Dry it", "## A heading", "**bold**", "__bold__", "`code`",
-    "```\nrun it\n```", "[a page](https://example.org)", "See https://example.org today.", "| a | b |\n|---|---|\n| c | d |", "\U0001f642", "Is it so?",
+    "```\nrun it\n```", "[a page](https://example.org)", "See https://example.org today.",
+    "| a | b |\n|---|---|\n| c | d |", "\U0001f642", "Is it so?",
     "Stop!", "(an aside)", '"a quotation"', "a \u2013 b", GERMAN, "7", "1987", "40%", "a: b", "a; b",
     "a, b, c, d, e, f",
     "I saw my own.", "You know yours.", "We have ours.", "He saw her.", "NASA USA", "caf\u00e9", "internationalization",
@@ -117,7 +118,10 @@ def wordy_edits(words: list[str]) -> Iterator[Edit]:
         yield lambda text, rng, size=size: " ".join(rng.sample(TOKENS, size))
         yield lambda text, rng, size=size: f"{text} {' '.join(rng.sample(TOKENS, size))}"
     yield lambda text, rng: json.dumps(text)
-    yield lambda text, rng: json.dumps([*text.split("\n"), *_some(small, 20, rng)], indent=1)
+    for end in ("\n", "\n\n"):
+        yield lambda text, rng, end=end: end.join(
+            json.dumps([*text.split("\n"), *_some(small, 20, rng)], indent=1).split("\n")
+        )
 
 
 def _some(pool: list[str], size: int, rng: random.Random) -> list[str]:
