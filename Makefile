@@ -2,6 +2,7 @@
 # make test       set up, then lint, type-check and test
 # make test-long        what takes minutes: searches, elastic training, kills, clusters of several nodes, every family's FlexAttention
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
+# make docs             the documentation site, in site/
 # make reliability      do every fault of docs/reliability.md to the real system, and write that page (an hour)
 # make evidence         the experiment of docs/evidence.md (about an hour of one core; it can be interrupted)
 PYTHON ?= python3.11
@@ -12,9 +13,11 @@ export PYTHON
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # Two processes; tests/schedule.py divides the files.
 TWO := -n 2 --dist loadscope
+DOCS_VENV ?= .venv-docs
+SITE ?= site
 EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-.PHONY: demo test test-long test-multihost reliability evidence lint install install-dev clean
+.PHONY: demo test test-long test-multihost docs reliability evidence lint install install-dev clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt .ci/install
 	@.ci/install $(VENV) cpu
@@ -45,6 +48,16 @@ test-long: install-dev
 test-multihost: install-dev
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)
 
+# The site reads the sources, so its environment has no torch: the extra `docs` alone.
+$(DOCS_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --quiet --constraint constraints.txt \
+	  $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --site-dir $(SITE) $(ARGS)
+
 reliability: install-dev
 	$(OFFLINE) $(RUN)/python -m benchmarks.reliability --output docs/reliability.md $(ARGS)
 
@@ -54,4 +67,4 @@ evidence: install-dev
 	  --output runs/evidence --doc docs/evidence.md $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS_VENV) $(SITE) runs .pytest_cache .mypy_cache .ruff_cache

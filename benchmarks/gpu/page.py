@@ -15,7 +15,7 @@ from mapl_ray.versions import package_versions
 _HEAD = """# What was proven on a GPU
 
 Eleven points, each with its assertion, in about ten minutes on one card: `python -m benchmarks.gpu --out DIR --page
-docs/gpu.md`. The points are described in [benchmarks/gpu](../benchmarks/gpu); `tests/gpu` asserts the same.
+docs/gpu.md`. The points are described in [benchmarks/gpu](../benchmarks/gpu/__main__.py); `tests/gpu` asserts the same.
 """
 NOT_RUN = f"""{_HEAD}
 **Not run.** Nothing in this project was run on a GPU yet. What was proven on CPUs for GPUs: the mask, block lists and

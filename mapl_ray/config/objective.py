@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from mapl_ray.config.field_types import Section
 
 Method = Literal["rm", "dpo"]
+"""What is trained: a reward model (`rm`) or a DPO policy (`dpo`)."""
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 # What makes sense for one method alone.
 _OF_METHOD: dict[str, Method] = {

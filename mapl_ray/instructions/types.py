@@ -186,6 +186,7 @@ RETIRED = frozenset(("capitalized_word_count", "longest_line", "prompt_run", "un
 """Names that older groups may hold."""
 
 REGISTRY: Mapping[str, InstructionFunction] = MappingProxyType(_FUNCTIONS)
+"""Every registered instruction function by its name (docs/instructions.md). Read-only: `register` adds to it."""
 
 
 def register(function: InstructionFunction) -> InstructionFunction:

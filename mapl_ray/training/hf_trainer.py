@@ -66,7 +66,10 @@ class MaplTrainer(Trainer):
                 synthesize`); the column `ref_logps` is used where every group has it.
             eval_dataset: likewise, or a dict of them.
             processing_class: the tokenizer; None: that of `model`, which is then a directory or hub name.
-            max_sequence_tokens, truncate_prompt, batching, attention: as in the `train` section of a run config.
+            max_sequence_tokens: as in the `train` section of a run config (docs/config.md).
+            truncate_prompt: likewise.
+            batching: likewise.
+            attention: likewise.
             trainer_options: further arguments of `transformers.Trainer` (callbacks, optimizers, ...).
 
         Raises `UserError` for groups that can't be used and models that can't be trained on them.
