@@ -136,7 +136,7 @@ def ray_data(pairs: list[PreferencePair], folder: Path, beside: Beside) -> None:
     """Parquet of pairs to Parquet of groups with one and with two workers; reading the source, apart."""
     from mapl_ray.distributed.prepare import prepare_pairs
     from mapl_ray.distributed.runtime import ray_session
-    from mapl_ray.distributed.synthesize import run_synthesis
+    from mapl_ray.distributed.synthesis_stage import run_synthesis
 
     def run(some: list[PreferencePair], workers: int, rows_per_shard: int = 500) -> float:
         below = folder / f"{workers}-{len(some)}"

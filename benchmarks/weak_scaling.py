@@ -38,7 +38,7 @@ _LIMITS = (
 def synthesis_seconds(pairs: list[PreferencePair], folder: Path, raylets: int, rows_per_shard: int) -> float:
     """Parquet of pairs to Parquet of groups on the cluster that is there; reading the source, apart."""
     from mapl_ray.distributed.prepare import prepare_pairs
-    from mapl_ray.distributed.synthesize import run_synthesis
+    from mapl_ray.distributed.synthesis_stage import run_synthesis
 
     with tempfile.TemporaryDirectory(dir=folder) as below:
         config = run_config(Path(below), write_pairs(pairs, Path(below) / "pairs.jsonl"), raylets, rows_per_shard)

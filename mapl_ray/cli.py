@@ -151,7 +151,7 @@ def _stage(args: argparse.Namespace) -> int:
         stages = ALL_STAGES if args.command in ("pipeline", "demo") else (args.command,)
         with pipeline.session(config, stages):
             {
-                "synthesize": pipeline.synthesize,
+                "synthesize": pipeline.make_groups,
                 "score": pipeline.score,
                 "tune": pipeline.tune,
                 "evaluate": pipeline.evaluate,
@@ -171,7 +171,7 @@ def _train(args: argparse.Namespace) -> int:
 
         config = with_commits(with_smollm2(config))
         with pipeline.session(config, (f"train {args.method}",), baseline=args.baseline):
-            pipeline.train(config, args.method, baseline=args.baseline)
+            pipeline.train_one(config, args.method, baseline=args.baseline)
     return 0
 
 
@@ -190,12 +190,12 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from mapl_ray.doctor import diagnose, render
+    from mapl_ray.doctor import diagnose, findings_text
     from mapl_ray.models import with_smollm2
 
     given = args.config or args.overrides or args.model or args.data
     findings = diagnose(with_smollm2(_config(args)) if given else None)
-    print(render(findings))
+    print(findings_text(findings))
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
 
@@ -212,12 +212,12 @@ def _plan_command(parser: argparse.ArgumentParser) -> None:
 def _plan(args: argparse.Namespace) -> int:
     config = _config(args)
     from mapl_ray.models import with_smollm2
-    from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan, render, to_json
+    from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan, plan_text, to_json
 
     rates = load_rates(args.rates, args.gpu, args.gpu_memory_gib)
     pairs, gpus = _numbers("--pairs", args.pairs, PAIRS), _numbers("--gpus", args.gpus, GPUS)
     plan = make_plan(with_smollm2(config), rates, pairs, gpus)
-    print(to_json(plan) if args.json else render(plan))
+    print(to_json(plan) if args.json else plan_text(plan))
     return 0
 
 

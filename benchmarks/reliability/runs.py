@@ -16,8 +16,7 @@ from benchmarks.reliability.fault import Outcome, Scene
 from benchmarks.synthesis import load, write_pairs
 from mapl_ray.errors import UserError
 from mapl_ray.shards import iter_rows, read_manifest
-from mapl_ray.training.checkpoint import committed, damage
-from mapl_ray.training.checkpoint import read_manifest as read_checkpoint
+from mapl_ray.training.checkpoint import committed, damage, read_checkpoint_manifest
 
 MANY, FEW = 400, 96  # pairs: of synthesis alone, and where models look at them
 FEW_A_SHARD = 24  # of the few
@@ -195,5 +194,5 @@ def resumed_step(run: Path) -> int:
 
 
 def _whole(path: Path) -> bool:
-    manifest, _ = read_checkpoint(path)
+    manifest, _ = read_checkpoint_manifest(path)
     return manifest is not None and not damage(path, manifest)

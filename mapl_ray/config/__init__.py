@@ -6,11 +6,11 @@ is checked when the config is read.
 
 from mapl_ray.config.data import DataConfig, MixSource, PairFormat, SynthesisConfig
 from mapl_ray.config.evaluation import EvaluationConfig, EvaluationSet
-from mapl_ray.config.load import Override, load_config, override_text, parse_config
-from mapl_ray.config.objective import Method, ObjectiveConfig
+from mapl_ray.config.loss_options import Method, ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.path_text import expanded
 from mapl_ray.config.run import RunConfig
+from mapl_ray.config.run_file import Override, load_config, override_text, parse_config
 from mapl_ray.config.space import Dimension, Scalar
 from mapl_ray.config.stages import (
     Attention,

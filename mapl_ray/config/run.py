@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from mapl_ray.config.data import DataConfig, SynthesisConfig
 from mapl_ray.config.evaluation import EvaluationConfig
 from mapl_ray.config.field_types import LaidOver, Section
-from mapl_ray.config.objective import Method
+from mapl_ray.config.loss_options import Method
 from mapl_ray.config.path_text import PathText
 from mapl_ray.config.stages import (
     ClusterConfig,

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from mapl_ray.config.objective import Method
+from mapl_ray.config.loss_options import Method
 from mapl_ray.config.run import RunConfig
 from mapl_ray.config.space import Scalar
 from mapl_ray.config.stages import TrainConfig

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mapl_ray.config.field_types import Section
-from mapl_ray.config.objective import ObjectiveConfig
+from mapl_ray.config.loss_options import ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.path_text import PathText
 from mapl_ray.records import LEVEL_FAMILIES

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from mapl_ray.config.field_types import Section
-from mapl_ray.config.objective import Method
+from mapl_ray.config.loss_options import Method
 from mapl_ray.config.space import Dimension, flattened
 from mapl_ray.records import LEVEL_FAMILIES
 

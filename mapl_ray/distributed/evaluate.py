@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from mapl_ray.config import Method, RunConfig
-from mapl_ray.distributed.generate import Answers, answer_prompts
+from mapl_ray.distributed.generate import PolicyAnswers, answer_prompts
 from mapl_ray.distributed.preflight import METHODS
 from mapl_ray.distributed.prepare import resolve_model
 from mapl_ray.distributed.training_job import data_dirs
@@ -227,7 +227,7 @@ def _set_results(
     one: PublicSet,
     work: Workload,
     scored: ScoredWorkload,
-    answers: Mapping[str, Answers],
+    answers: Mapping[str, PolicyAnswers],
     pairs: Pairs,
 ) -> SetResults:
     samples, seed = config.evaluation.bootstrap_samples, config.seed

@@ -25,7 +25,7 @@ from mapl_ray.shards import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PolicyAnswers:
     """What one policy answered to one set."""
 
     rows: list[FollowRow]  # those whose prompt every policy has room for
@@ -35,7 +35,7 @@ class Answers:
 
 def answer_prompts(
     config: RunConfig, policies: Sequence[Checkpoint], sets: Sequence[PublicSet]
-) -> dict[str, dict[str, Answers]]:
+) -> dict[str, dict[str, PolicyAnswers]]:
     """Set -> policy -> its answers, which are also written to `run_dir/evaluation`.
 
     Raises `UserError` where there are prompts and no policy, or no room for an engine; `RunError` where one fails.
@@ -61,13 +61,13 @@ def answer_prompts(
     for policy in policies:
         wanted = [ids for some, of_set in zip(prompts[policy.name], fits, strict=True) for ids in _kept(some, of_set)]
         waiting[policy.name] = _start(config, policy, wanted)
-    answers: dict[str, dict[str, Answers]] = {one.name: {} for one in sets}
+    answers: dict[str, dict[str, PolicyAnswers]] = {one.name: {} for one in sets}
     for name, task in waiting.items():
         left = iter(_finished(task, name))
         for one, of_set in zip(sets, fits, strict=True):
             rows = _kept(one.following, of_set)
             given = [next(left) for _ in rows]
-            found = Answers(rows, [text for text, _ in given], sum(cut for _, cut in given))
+            found = PolicyAnswers(rows, [text for text, _ in given], sum(cut for _, cut in given))
             answers[one.name][name] = found
             _write(config.run_dir / "evaluation" / f"{one.name}-{name.replace('/', '--')}.jsonl", found)
         print(f"  {name}: {sum(map(sum, fits))} responses", flush=True)
@@ -111,7 +111,7 @@ def _finished(task: Any, name: str) -> list[tuple[str, bool]]:
         raise cause if isinstance(cause, UserError | RunError) else RunError(f"policy {name}: {cause}") from None
 
 
-def _write(path: Path, answers: Answers) -> None:
+def _write(path: Path, answers: PolicyAnswers) -> None:
     """As the public scripts read them: prompt and response, and the key for people."""
     lines = [
         json.dumps({"key": row.key, "prompt": row.prompt, "response": response}, ensure_ascii=False) + "\n"

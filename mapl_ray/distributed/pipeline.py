@@ -17,9 +17,9 @@ from mapl_ray.distributed.resources import check_one, check_stage, with_pair_sco
 from mapl_ray.distributed.run_folder import check_run_folder, leases, training_of
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
-from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train_in_turn import Training, run_in_turn
-from mapl_ray.distributed.tune import run_tune
+from mapl_ray.distributed.tune_stage import run_tune
 from mapl_ray.distributed.watch import watched
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import Results, results_table
@@ -45,7 +45,7 @@ def session(config: RunConfig, stages: tuple[str, ...], *, baseline: bool = Fals
 def run(config: RunConfig) -> None:
     """Every stage, with its time; ends with the table, the artefacts and the next command to try."""
     started = time.monotonic()
-    synthesize(config)
+    make_groups(config)
     score(config)
     train_all(config)
     tune(config)
@@ -54,7 +54,7 @@ def run(config: RunConfig) -> None:
     _closing_lines(config, time.monotonic() - started)
 
 
-def synthesize(config: RunConfig) -> None:
+def make_groups(config: RunConfig) -> None:
     """Preference pairs -> relation groups, in `run_dir/groups`."""
     with _stage("synthesize"), _nodes_watched("synthesize", config):
         manifests = run_synthesis(config)
@@ -72,7 +72,7 @@ def score(config: RunConfig) -> None:
         run_scoring(config)
 
 
-def train(config: RunConfig, method: Method, *, baseline: bool) -> None:
+def train_one(config: RunConfig, method: Method, *, baseline: bool) -> None:
     """One model, in `run_dir/rm`, `rm-baseline`, `dpo` or `dpo-baseline`."""
     _train(config, [_training(config, method, baseline)])
 

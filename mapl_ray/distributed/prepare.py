@@ -9,8 +9,8 @@ from typing import Any
 
 from mapl_ray.aside import set_aside, set_parts_aside
 from mapl_ray.config import RunConfig
+from mapl_ray.distributed.group_templates import template_check, template_digest
 from mapl_ray.distributed.row_numbers import SOURCE_ROWS
-from mapl_ray.distributed.templates import template_check, template_digest
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import check_model_directory

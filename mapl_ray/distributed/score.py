@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mapl_ray.batches import ENCODING
 from mapl_ray.config import RunConfig
+from mapl_ray.distributed.group_templates import check_templates
 from mapl_ray.distributed.join_scores import join_scores
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.score_actor import on_engines
 from mapl_ray.distributed.shard_tasks import Stage, run_stages
-from mapl_ray.distributed.templates import check_templates
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, model_identity
 from mapl_ray.scoring import Column, EngineOptions, check_engine, check_lora, check_same_tokenizer

@@ -217,7 +217,7 @@ def _join(
     shards: ray.data.Dataset, stages: list[Stage], folders: list[dict[Kind, Path]], margin: PairMarginConfig
 ) -> ray.data.Dataset:
     return shards.map(
-        join_shard,
+        join_pairs_shard,
         fn_kwargs={"stages": stages, "folders": folders, "margin": margin},
         num_cpus=1,
         max_retries=MAX_RETRIES,
@@ -225,7 +225,7 @@ def _join(
 
 
 @errors_as_rows
-def join_shard(
+def join_pairs_shard(
     row: dict[str, Any], *, stages: list[Stage], folders: list[dict[Kind, Path]], margin: PairMarginConfig
 ) -> dict[str, Any]:
     """One part of the pairs with what was made of it; `folders` has an entry a stage."""

@@ -168,14 +168,14 @@ def plan(
         f"cluster    {url}",
         f"command    {shlex.join(words)}",
         f"sends      {sent}",
-        f"wants      {wanted(config, command)}",
+        f"wants      {resources_line(config, command)}",
         f"there      {available(url)}",
         f"run        {config.output_dir}/{config.name}",
     ]
     return "\n".join(lines + [f"warning    {text}" for text in warnings])
 
 
-def wanted(config: RunConfig, command: Sequence[str]) -> str:
+def resources_line(config: RunConfig, command: Sequence[str]) -> str:
     """The most the command holds at once, as a line; stages of a pipeline run one after another."""
     one = " ".join(command[:2]) if command[0] == "train" else command[0]
     stages = with_pair_scoring(ALL_STAGES if command[0] == "pipeline" else (one,), config)

@@ -14,12 +14,12 @@ from dataclasses import replace
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.tune_trial import trial_config
 from mapl_ray.training.resume import adopt_checkpoint
-from mapl_ray.tuning import Journal, Move, Trial, draw, next_moves
+from mapl_ray.tuning import Move, Trial, TrialJournal, draw, next_moves
 
 Turn = Callable[[list[Trial], int | None], None]  # train these members; up to a step, or to the end
 
 
-def run_population(config: RunConfig, journal: Journal, steps: int, turn: Turn) -> None:
+def run_population(config: RunConfig, journal: TrialJournal, steps: int, turn: Turn) -> None:
     """From wherever the journal stands to the end. `steps` are those of a member in all."""
     tune = config.tune
     for number in range(tune.trials):
@@ -33,7 +33,7 @@ def run_population(config: RunConfig, journal: Journal, steps: int, turn: Turn) 
     _train_to(None, journal, turn)
 
 
-def _train_to(step: int | None, journal: Journal, turn: Turn) -> None:
+def _train_to(step: int | None, journal: TrialJournal, turn: Turn) -> None:
     def behind() -> list[Trial]:
         running = [trial for trial in journal.in_order() if trial.status == "running"]
         return [trial for trial in running if step is None or journal.reached(trial) < step]
@@ -44,7 +44,7 @@ def _train_to(step: int | None, journal: Journal, turn: Turn) -> None:
         raise KeyboardInterrupt  # Tune takes the signal for itself: the same command goes on from the journal
 
 
-def _make_moves(config: RunConfig, journal: Journal, alive: list[Trial], step: int) -> None:
+def _make_moves(config: RunConfig, journal: TrialJournal, alive: list[Trial], step: int) -> None:
     """Those not yet made. A death in between changes none: donors are never moved, and scores are of this step."""
     tune = config.tune
     scores = {trial.number: trial.objective_at(step) for trial in alive}
@@ -55,7 +55,7 @@ def _make_moves(config: RunConfig, journal: Journal, alive: list[Trial], step: i
             _move(config, journal, trial, move, step)
 
 
-def _move(config: RunConfig, journal: Journal, trial: Trial, move: Move, step: int) -> None:
+def _move(config: RunConfig, journal: TrialJournal, trial: Trial, move: Move, step: int) -> None:
     donor = journal.trials[move.donor]
     made = {"step": step, "from": move.donor, "params": trial.params, "objective": trial.objective_at(step)}
     moved = replace(trial, run=trial.run + 1, params=move.params, moves=(*trial.moves, made))

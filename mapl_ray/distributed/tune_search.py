@@ -18,14 +18,14 @@ from ray.tune.search import Searcher
 
 from mapl_ray.config import RunConfig, Scalar, TuneConfig
 from mapl_ray.distributed.tune_trial import Shared, run_trial
-from mapl_ray.tuning import Journal, Trial, draw
+from mapl_ray.tuning import Trial, TrialJournal, draw
 from mapl_ray.unfinished import unique_word
 
 # Tune wants a trial to hold something. It only waits for its workers, and must not take a CPU that they need: a byte.
 _TRIAL_HOLDS = {"CPU": 0, "memory": 1}
 
 
-class Source(Protocol):
+class ValueSource(Protocol):
     """Where the values of new trials come from."""
 
     def ask(self, number: int) -> dict[str, Scalar]:
@@ -61,7 +61,9 @@ class RandomSource:
 class JournalSearcher(Searcher):
     """Hands out the trials that an earlier start left unfinished, then new ones; writes down how each of them fares."""
 
-    def __init__(self, journal: Journal, config: RunConfig, todo: Iterable[Trial], source: Source, new: int) -> None:
+    def __init__(
+        self, journal: TrialJournal, config: RunConfig, todo: Iterable[Trial], source: ValueSource, new: int
+    ) -> None:
         super().__init__()
         self._journal, self._source, self._new = journal, source, new
         self._todo = list(todo)

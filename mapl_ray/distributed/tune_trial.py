@@ -25,7 +25,7 @@ from mapl_ray.distributed.train_worker import train_worker
 from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError
 from mapl_ray.shards import write_json
-from mapl_ray.tuning.journal import DONE, FAILURE
+from mapl_ray.tuning.trial_journal import DONE, FAILURE
 
 _LOOK_SECONDS = 0.1
 _TUNE_SECONDS = 60.0  # at the most, for Tune to take a report

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mapl_ray.config import RunConfig
+from mapl_ray.doctor.chat_templates import check_chat_templates
 from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
-from mapl_ray.doctor.memory import check_memory
-from mapl_ray.doctor.private_files import check_session_folders, check_token_file
-from mapl_ray.doctor.storage import check_storage
-from mapl_ray.doctor.templates import check_chat_templates
+from mapl_ray.doctor.memory_fit import check_memory
+from mapl_ray.doctor.other_users import check_session_folders, check_token_file
+from mapl_ray.doctor.storage_check import check_storage
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import check_address, is_uri
 
@@ -44,7 +44,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
     return findings
 
 
-def render(findings: list[Finding]) -> str:
+def findings_text(findings: list[Finding]) -> str:
     """One line a finding, its cure below it, and a last line that sums up."""
     width = max((len(finding.what) for finding in findings), default=0)
     lines = []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
 from mapl_ray.evaluation.items import FloatArray, RelationItems
-from mapl_ray.evaluation.paired import Difference, difference
+from mapl_ray.evaluation.paired import Difference, paired_difference
 from mapl_ray.records import LEVEL_FAMILIES
 
 BASELINE_SUFFIX = "-baseline"
@@ -32,7 +32,7 @@ def compare(
     results: dict[str, Difference] = {}
     for level_family in LEVEL_FAMILIES:
         mask_R = items.of_family(level_family)
-        found = difference(right_R[mask_R], baseline_right_R[mask_R], items.prompt_R[mask_R], samples, seed)
+        found = paired_difference(right_R[mask_R], baseline_right_R[mask_R], items.prompt_R[mask_R], samples, seed)
         if found is not None:
             results[level_family] = found
     return results

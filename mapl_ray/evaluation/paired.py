@@ -25,7 +25,7 @@ class Difference(TypedDict):
     mcnemar_p: float | None
 
 
-def difference(
+def paired_difference(
     values_N: FloatArray, baseline_N: FloatArray, prompt_N: IntArray, samples: int, seed: int
 ) -> Difference | None:
     """Compare two models by what each scored on the same N items, in [0, 1]; None where there are no items."""

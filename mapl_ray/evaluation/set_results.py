@@ -20,7 +20,7 @@ from mapl_ray.evaluation.calibration import Calibration, calibration
 from mapl_ray.evaluation.follow_results import FollowResults, follow_results, prompt_level
 from mapl_ray.evaluation.following import FollowRow, judge_responses
 from mapl_ray.evaluation.items import FloatArray, IntArray, Rewards, prompt_text
-from mapl_ray.evaluation.paired import Difference, difference
+from mapl_ray.evaluation.paired import Difference, paired_difference
 from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.evaluation.set_rows import NUM_STYLES, SetRow
 from mapl_ray.evaluation.set_rules import margins_of, row_right, score_of
@@ -83,7 +83,7 @@ def preference_results(
     }
     comparisons = []
     for model, baseline in pairs:
-        found_difference = difference(right[model], right[baseline], prompt_N, samples, seed)
+        found_difference = paired_difference(right[model], right[baseline], prompt_N, samples, seed)
         if found_difference is not None:
             comparisons.append(SetComparison(model=model, baseline=baseline, difference=found_difference))
     return SetResults(
@@ -114,7 +114,7 @@ def following_results(
     for model, baseline in pairs:
         if model in verdicts and baseline in verdicts:
             sides = [prompt_level(verdicts[name]) for name in (model, baseline)]
-            found_difference = difference(sides[0], sides[1], np.arange(len(rows)), samples, seed)
+            found_difference = paired_difference(sides[0], sides[1], np.arange(len(rows)), samples, seed)
             if found_difference is not None:
                 comparisons.append(SetComparison(model=model, baseline=baseline, difference=found_difference))
     return SetResults(

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from mapl_ray.models.identity import check_same_model, model_identity
     from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
     from mapl_ray.models.load import check_weights_fit, load_policy, load_reward_model
+    from mapl_ray.models.model_check import verify_base, verify_model
     from mapl_ray.models.quiet import quiet_peft, quiet_transformers
     from mapl_ray.models.smollm2 import SMOLLM2, smollm2_directory, with_smollm2
     from mapl_ray.models.template_check import TemplateCheck, check_rendering
     from mapl_ray.models.tiny import build_tiny
     from mapl_ray.models.tokenizer import check_model_directory, load_tokenizer
     from mapl_ray.models.tree_support import prepare_for_trees
-    from mapl_ray.models.verify import verify_base, verify_model
 
 __all__ = [
     "SMOLLM2",

@@ -15,8 +15,8 @@ from mapl_ray.models.kinds import Kind, check_kind, read_config
 from mapl_ray.models.quiet import quiet_transformers, transformers_class
 from mapl_ray.models.tokenizer import check_model_directory, unloadable
 from mapl_ray.models.tree_attention import plain_attention
+from mapl_ray.models.weight_files import check_weights
 from mapl_ray.models.weight_names import check_loaded
-from mapl_ray.models.weights import check_weights
 
 Dtype = Literal["float32", "bfloat16"]
 

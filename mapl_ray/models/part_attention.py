@@ -20,7 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mapl_ray.models.tree_parts import CALL_COST, IntArray, Part, parts_of, seen_within
+from mapl_ray.models.tree_parts import CALL_COST, IntArray, TreePart, parts_of, seen_within
 
 PARTS = "tree_parts"
 BRANCHES = "tree_branches"
@@ -30,7 +30,7 @@ _NO_WINDOW = 2**62
 class Call(NamedTuple):
     """One attention call: a part, and its mask (added to the scores, [1, 1, L, K]) or None for the causal kernel."""
 
-    part: Part
+    part: TreePart
     mask: torch.Tensor | None
 
 

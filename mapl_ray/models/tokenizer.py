@@ -9,7 +9,7 @@ from mapl_ray.errors import UserError, first_line
 from mapl_ray.hub_models import HubUnreachableError, is_hub_name
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.quiet import transformers_class
-from mapl_ray.models.weights import check_weights
+from mapl_ray.models.weight_files import check_weights
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 

@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.int64]
 CALL_COST = 50_000
 
 
-class Part(NamedTuple):
+class TreePart(NamedTuple):
     """Tokens `start .. end-1` of a row, computed in one call."""
 
     start: int
@@ -45,24 +45,24 @@ class Part(NamedTuple):
         return keys * (keys + 1) // 2 if self.causal else self.length * keys
 
 
-def branches_of(subtree_end: IntArray) -> list[Part]:
+def branches_of(subtree_end: IntArray) -> list[TreePart]:
     """Every branch of one row [T] as a part of its own, in the row's order.
 
     A token's subtree ends where that of the token before ends if and only if it is the only child of that token.
     """
     starts = [0, *(np.flatnonzero(np.diff(subtree_end)) + 1).tolist(), len(subtree_end)]
-    branches: list[Part] = []
+    branches: list[TreePart] = []
     above: list[int] = []
     for number, (start, end) in enumerate(pairwise(starts)):
         while above and subtree_end[branches[above[-1]].start] <= start:
             above.pop()
         before = branches[above[-1]].before + branches[above[-1]].length if above else 0
-        branches.append(Part(start, end, tuple(above), before, single=True))
+        branches.append(TreePart(start, end, tuple(above), before, single=True))
         above.append(number)
     return branches
 
 
-def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[Part]:
+def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[TreePart]:
     """The cheapest cut of one row [T] into parts, in the row's order; `call_cost=0` gives every branch its own.
 
     A subtree is one part where the calls of its branches cost more than the scores between those of its tokens that
@@ -78,7 +78,7 @@ def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[Part]:
             joined[number], cost[number] = True, together
         if branches[number].above:
             cost[branches[number].above[-1]] += cost[number]
-    parts: list[Part] = []
+    parts: list[TreePart] = []
     number_of: dict[int, int] = {}  # branch -> part
     for number, branch in enumerate(branches):
         if parts and branch.start < parts[-1].end:
@@ -89,7 +89,7 @@ def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[Part]:
     return parts
 
 
-def seen_within(part: Part, subtree_end: IntArray, window: int | None) -> npt.NDArray[np.bool_]:
+def seen_within(part: TreePart, subtree_end: IntArray, window: int | None) -> npt.NDArray[np.bool_]:
     """Who sees whom: boolean [L, K]; keys are the tokens of the parts above and then the part's own.
 
     A window counts along the path: a token sees itself and the `window - 1` tokens before it.

@@ -1,7 +1,7 @@
 """`mapl plan`: time, GPU hours, memory and storage of a run, worked out from its config and measured unit rates."""
 
-from mapl_ray.planning.plan import GPUS, PAIRS, RunPlan, make_plan
+from mapl_ray.planning.plan_output import plan_text, to_json
 from mapl_ray.planning.rates import load_rates
-from mapl_ray.planning.table import render, to_json
+from mapl_ray.planning.run_plan import GPUS, PAIRS, RunPlan, make_plan
 
-__all__ = ["GPUS", "PAIRS", "RunPlan", "load_rates", "make_plan", "render", "to_json"]
+__all__ = ["GPUS", "PAIRS", "RunPlan", "load_rates", "make_plan", "plan_text", "to_json"]

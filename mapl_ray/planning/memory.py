@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mapl_ray.config import Method, TrainConfig
 from mapl_ray.model_states import state_bytes
-from mapl_ray.planning.shape import Shape
+from mapl_ray.planning.shape import ModelShape
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`
 # Bytes of a 4-bit weight, with its doubly quantized scales (Dettmers et al. 2023, section 3).
@@ -36,7 +36,14 @@ class Memory:
 
 
 def training_memory(
-    shape: Shape, config: TrainConfig, method: Method, workers: int, *, tokens: float, edges: float, zero_stage: int
+    shape: ModelShape,
+    config: TrainConfig,
+    method: Method,
+    workers: int,
+    *,
+    tokens: float,
+    edges: float,
+    zero_stage: int,
 ) -> Memory:
     """At the peak of a step whose micro-batch has that many tokens and predicted tokens."""
     size, stage = (2.0 if config.bf16 else 4.0), zero_stage
@@ -65,7 +72,7 @@ def training_memory(
     )
 
 
-def _activations(shape: Shape, config: TrainConfig, size: float) -> float:
+def _activations(shape: ModelShape, config: TrainConfig, size: float) -> float:
     """Bytes a token. Kept of a layer: inputs of both norms and what they were scaled by (float32), of the projections,
     of attention (queries, keys, values, result), and the MLP's gate, its activation, up projection and product."""
     norms = 2 * (4.0 + size) * shape.hidden + 2 * size * shape.hidden
@@ -76,7 +83,7 @@ def _activations(shape: Shape, config: TrainConfig, size: float) -> float:
     return shape.layers * layer
 
 
-def _buffers(shape: Shape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
+def _buffers(shape: ModelShape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
     """What DeepSpeed keeps beside the states: flat buckets of collectives, and under ZeRO-3 whole weights, which stay
     gathered while they are fewer than a billion."""
     if workers == 1 or stage == 0:

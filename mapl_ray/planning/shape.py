@@ -13,7 +13,7 @@ from mapl_ray.training.throughput import FlopCounter
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """A decoder with a gated MLP."""
 
     source: str
@@ -48,7 +48,7 @@ class Shape:
         )
 
 
-def model_shape(config: RunConfig) -> Shape:
+def model_shape(config: RunConfig) -> ModelShape:
     """Of `model.name_or_path`. Raises `UserError` where neither a file nor the name gives a size."""
     counted = parameter_count(config)
     if counted is None:
@@ -60,7 +60,7 @@ def model_shape(config: RunConfig) -> Shape:
     if config.model.name_or_path == "tiny":
         tiny = config.model.tiny
         width = tiny.hidden_size
-        return Shape(source, parameters, tiny.num_layers, width, 4 * width, width, width, tiny.vocab_size)
+        return ModelShape(source, parameters, tiny.num_layers, width, 4 * width, width, width, tiny.vocab_size)
     path = Path(config.model.name_or_path) / "config.json"
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -69,9 +69,11 @@ def model_shape(config: RunConfig) -> Shape:
         key_value = head * int(values.get("num_key_value_heads") or heads)
         layers, mlp, vocabulary = (int(values[key]) for key in ("num_hidden_layers", "intermediate_size", "vocab_size"))
         tied = bool(values.get("tie_word_embeddings"))
-        return Shape(source, parameters, layers, hidden, mlp, heads * head, key_value, vocabulary, tied)
+        return ModelShape(source, parameters, layers, hidden, mlp, heads * head, key_value, vocabulary, tied)
     # 12 h^2 a layer, layers of about h / 128, a vocabulary of 128,000, grouped queries in fours.
     hidden = round((parameters * 128 / 12) ** (1 / 3) / 128) * 128 or 128
     layers = max(1, round(parameters / (12 * hidden**2)))
     source += "; sizes guessed from it"
-    return Shape(source, parameters, layers, hidden, 3 * hidden, hidden, hidden // 4, 128_000, tied=parameters < 3e9)
+    return ModelShape(
+        source, parameters, layers, hidden, 3 * hidden, hidden, hidden // 4, 128_000, tied=parameters < 3e9
+    )

@@ -100,7 +100,7 @@ def own_id(values: Mapping[str, Any]) -> str:
     return ""
 
 
-def margin(values: Mapping[str, Any]) -> float | None:
+def row_margin(values: Mapping[str, Any]) -> float | None:
     """The row's `margin`, or `score_chosen` minus `score_rejected`; None where it has neither."""
     found = number("margin", values.get("margin"))
     if found is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mapl_ray.config import DataConfig, PairFormat
 from mapl_ray.errors import UserError
-from mapl_ray.preferences.fields import RowError, blank, judgements, margin, own_id, same_text, text
+from mapl_ray.preferences.fields import RowError, blank, judgements, own_id, row_margin, same_text, text
 from mapl_ray.preferences.messages import Turns, is_conversation, read_messages
 from mapl_ray.preferences.rendered import Dialect, read_rendered, read_transcript, refuse_marks, without_end
 from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RANKED, SHAPES, RawPair
@@ -81,7 +81,7 @@ def parse_pair(
     values, pair_id = raw.values, ""
     try:
         pair_id = own_id(values)
-        found_margin, found_judgements = margin(values), judgements(values.get("judgements"))
+        found_margin, found_judgements = row_margin(values), judgements(values.get("judgements"))
         prompt, chosen, rejected = _conversation(values, data_format)
         prompt = with_tools(_with_system(prompt, values), values.get("tools"))
         _check(prompt, chosen, rejected, config)

@@ -13,7 +13,7 @@ from mapl_ray.report.acceptance import acceptance_section, read_tally
 from mapl_ray.report.charts import histograms
 from mapl_ray.report.data_stats import DataStats, data_stats
 from mapl_ray.report.examples_section import examples_section
-from mapl_ray.report.markup import Markup, Section, el, join, render, table
+from mapl_ray.report.markup import Markup, Section, el, join, table, write_page
 from mapl_ray.report.run_files import read_run
 from mapl_ray.report.run_sections import data_section
 from mapl_ray.shards import read_manifest
@@ -54,7 +54,7 @@ def build_data_report(run_dir: Path) -> Path:
         ("lengths", "Text lengths", _lengths(stats), few),
         ("examples", "Examples", examples_section(pick_examples(stats.kept, {}, _EXAMPLES), _EXAMPLES), few),
     ]
-    return render(run_dir / FILE, f"MAPL data: {run_dir.resolve().name}", QUESTION, sections, files.notes)
+    return write_page(run_dir / FILE, f"MAPL data: {run_dir.resolve().name}", QUESTION, sections, files.notes)
 
 
 def _counts(stats: DataStats) -> Markup | None:

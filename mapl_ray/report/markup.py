@@ -57,7 +57,7 @@ def _number(value: str | float | None) -> str:
 Section: TypeAlias = tuple[str, str, Markup | None, str]  # id, title, content, what to say where there is none
 
 
-def render(path: Path, title: str, question: str, sections: Sequence[Section], notes: Sequence[str]) -> Path:
+def write_page(path: Path, title: str, question: str, sections: Sequence[Section], notes: Sequence[str]) -> Path:
     """Write the page, whole or not at all, and return its path."""
     navigation = el("nav", el("ul", *(el("li", el("a", name, href=f"#{key}")) for key, name, _, _ in sections)))
     parts = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mapl_ray.report.evaluation_sections import calibration_section, sets_section, wording_section
 from mapl_ray.report.examples_section import examples_section
-from mapl_ray.report.markup import Section, render
+from mapl_ray.report.markup import Section, write_page
 from mapl_ray.report.result_sections import (
     by_family_section,
     by_k_section,
@@ -38,7 +38,7 @@ def build_report(run_dir: Path, data_dir: Path | None = None) -> Path:
     """
     files = read_run(run_dir, data_dir)
     sections = _result_sections(files) + _run_sections(files)
-    return render(run_dir / "report.html", f"MAPL run: {run_dir.resolve().name}", QUESTION, sections, files.notes)
+    return write_page(run_dir / "report.html", f"MAPL run: {run_dir.resolve().name}", QUESTION, sections, files.notes)
 
 
 def _result_sections(files: RunFiles) -> list[Section]:

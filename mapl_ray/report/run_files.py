@@ -74,7 +74,7 @@ def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
     return files
 
 
-def number(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
     """A finite number, or None: bools, text and NaN are none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -83,7 +83,7 @@ def number(value: Any) -> float | None:
 
 def short(value: Any) -> str:
     """A number in four digits, anything else as it is."""
-    as_number = number(value)
+    as_number = finite_or_none(value)
     if as_number is None:
         return "-" if value is None else str(value)
     return f"{as_number:,.0f}" if abs(as_number) >= 1000 or as_number.is_integer() else f"{as_number:.4g}"

@@ -9,7 +9,7 @@ from typing import Any
 from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import curves
 from mapl_ray.report.markup import Markup, el, join, table
-from mapl_ray.report.run_files import DataSet, number, short
+from mapl_ray.report.run_files import DataSet, finite_or_none, short
 from mapl_ray.report.svg import legend
 
 _MAX_PANELS = 9
@@ -29,7 +29,9 @@ def curves_section(metrics: Mapping[str, Sequence[Mapping[str, Any]]], order: Se
     """One panel per metric (accuracies, losses, margins), one line per run; `order` gives runs their styles."""
     runs = [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
     style_of = {run: index for index, run in enumerate([*order, *(name for name in runs if name not in order)])}
-    keys = Counter(key for rows in metrics.values() for row in rows for key in row if number(row[key]) is not None)
+    keys = Counter(
+        key for rows in metrics.values() for row in rows for key in row if finite_or_none(row[key]) is not None
+    )
     wanted = sorted((key for key in keys if _rank(key) < 9), key=_order)[:_MAX_PANELS]
     figures = []
     for key in wanted:
@@ -46,7 +48,7 @@ def curves_section(metrics: Mapping[str, Sequence[Mapping[str, Any]]], order: Se
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     found = []
     for row in rows:
-        step, value = number(row.get("step")), number(row.get(key))
+        step, value = finite_or_none(row.get("step")), finite_or_none(row.get(key))
         if step is not None and value is not None:
             found.append((step, value))
     return sorted(found)
@@ -93,7 +95,9 @@ def data_section(data_sets: Sequence[DataSet], families: Mapping[str, str]) -> M
 
 def cost_section(costs: Mapping[str, Mapping[str, Any]]) -> Markup | None:
     """What every training run took, as far as its result.json records."""
-    fields = [name for name in _COST_FIELDS if any(number(cost.get(name)) is not None for cost in costs.values())]
+    fields = [
+        name for name in _COST_FIELDS if any(finite_or_none(cost.get(name)) is not None for cost in costs.values())
+    ]
     if not fields:
         return None
     rows = [[run, *(short(cost.get(name)) for name in fields)] for run, cost in costs.items()]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapl_ray.report.markup import Markup, el
-from mapl_ray.report.run_files import number
+from mapl_ray.report.run_files import finite_or_none
 from mapl_ray.report.svg import BOTTOM, TOP, WIDTH, Frame, padded, shortened
 
 FRONT, BEHIND = 0, 6  # styles: of a point on the front, of the others
@@ -28,7 +28,7 @@ class Axis:
     @classmethod
     def of(cls, name: str, values: Sequence[object]) -> Axis:
         """Log where all are positive and span more than five times the smallest."""
-        numbers = [number(value) for value in values]
+        numbers = [finite_or_none(value) for value in values]
         if any(value is None for value in numbers):
             return cls(name, tuple(values), "names")
         low, high = min(n for n in numbers if n is not None), max(n for n in numbers if n is not None)
@@ -44,7 +44,7 @@ class Axis:
         """Where a value is."""
         if self.kind == "names":
             return float(self.names.index(str(value)))
-        found = number(value)
+        found = finite_or_none(value)
         assert found is not None
         return math.log10(found) if self.kind == "log" else found
 
@@ -133,7 +133,7 @@ def _share(place: float, places: Sequence[float]) -> float:
 def _end(axis: Axis, end: int) -> str:
     if axis.kind == "names":
         return shortened(axis.names[-1 if end else 0], 9)
-    numbers = [n for value in axis.values if (n := number(value)) is not None]
+    numbers = [n for value in axis.values if (n := finite_or_none(value)) is not None]
     return f"{(max if end else min)(numbers):.3g}"
 
 

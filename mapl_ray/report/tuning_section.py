@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mapl_ray.report.markup import Markup, el, join, table
-from mapl_ray.report.run_files import number, short
+from mapl_ray.report.run_files import finite_or_none, short
 from mapl_ray.report.svg import legend
 from mapl_ray.report.tuning_charts import BEHIND, FRONT, THIRDS, Axis, parallel, pareto, sensitivity
 
@@ -32,7 +32,9 @@ class _Row:
         """For tooltips."""
         found = [f"trial {self.name}", *(f"{key} {short(value)}" for key, value in self.params.items())]
         found += [f"objective {short(self.objective)}"]
-        found += [f"{short(self.cost[key])} {unit}" for key, unit in _COSTS.items() if number(self.cost.get(key))]
+        found += [
+            f"{short(self.cost[key])} {unit}" for key, unit in _COSTS.items() if finite_or_none(self.cost.get(key))
+        ]
         return ", ".join(found)
 
 
@@ -68,9 +70,9 @@ def _row(index: int, trial: Mapping[str, Any]) -> _Row:
     return _Row(
         name=str(trial.get("trial_id", index)),
         params=params if isinstance(params, dict) else {},
-        objective=number(trial.get("objective")),
-        pref=number(trial.get("pref_accuracy")),
-        multi=number(trial.get("multi_accuracy")),
+        objective=finite_or_none(trial.get("objective")),
+        pref=finite_or_none(trial.get("pref_accuracy")),
+        multi=finite_or_none(trial.get("multi_accuracy")),
         trial=trial,
         cost=cost if isinstance(cost, dict) else {},
     )
@@ -81,7 +83,7 @@ def _order(row: _Row) -> float:
 
 
 def _note(rows: Sequence[_Row]) -> Markup:
-    sums = {key: sum(number(row.cost.get(key)) or 0.0 for row in rows) for key in _COSTS}
+    sums = {key: sum(finite_or_none(row.cost.get(key)) or 0.0 for row in rows) for key in _COSTS}
     cost = ", ".join(f"{short(round(value, 1))} {_COSTS[key]}" for key, value in sums.items() if value)
     in_all = f" All {len(rows)} trials together took {cost}." if cost else ""
     return el(
@@ -136,18 +138,18 @@ def _varies(axis: Axis) -> bool:
 
 
 def _table(rows: Sequence[_Row], names: Sequence[str]) -> Markup:
-    costs = [key for key in _COSTS if any(number(row.cost.get(key)) for row in rows)]
-    objectives = [key for key in _OBJECTIVES if any(number(row.trial.get(key)) is not None for row in rows)]
+    costs = [key for key in _COSTS if any(finite_or_none(row.cost.get(key)) for row in rows)]
+    objectives = [key for key in _OBJECTIVES if any(finite_or_none(row.trial.get(key)) is not None for row in rows)]
     head = ["trial", *names, "objective", *(_OBJECTIVES[key] for key in objectives), "front", "steps"]
     cells = [
         [
             row.name,
             *(short(row.params.get(name)) for name in names),
             short(row.objective),
-            *(short(number(row.trial.get(key))) for key in objectives),
+            *(short(finite_or_none(row.trial.get(key))) for key in objectives),
             "yes" if row.trial.get("on_front") is True else "",
-            short(number(row.trial.get("steps"))),
-            *(short(None if (cost := number(row.cost.get(key))) is None else round(cost, 1)) for key in costs),
+            short(finite_or_none(row.trial.get("steps"))),
+            *(short(None if (cost := finite_or_none(row.cost.get(key))) is None else round(cost, 1)) for key in costs),
             short(row.trial.get("status")),
         ]
         for row in rows
@@ -162,7 +164,7 @@ def _moves(rows: Sequence[_Row]) -> list[Markup]:
         moves = row.trial.get("moves")
         for move in moves if isinstance(moves, list) else []:
             if isinstance(move, dict):
-                found.append([row.name, short(move.get("step")), f"{int(number(move.get('from')) or 0):04d}"])
+                found.append([row.name, short(move.get("step")), f"{int(finite_or_none(move.get('from')) or 0):04d}"])
     if not found:
         return []
     return [el("h3", "Checkpoints taken over"), table(["trial", "after step", "from trial"], sorted(found))]

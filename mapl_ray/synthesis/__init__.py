@@ -1,7 +1,7 @@
 """Synthesis: preference pairs become relation groups."""
 
-from mapl_ray.synthesis.export import ExportFormat, Prompts, export_rows, export_schema, write_export
 from mapl_ray.synthesis.join import join_prompt, rejoin_prompt
+from mapl_ray.synthesis.plain_rows import ExportFormat, Prompts, export_rows, export_schema, write_export
 from mapl_ray.synthesis.select import select_functions
 from mapl_ray.synthesis.synthesize import synthesize, synthesize_all
 from mapl_ray.synthesis.tally import Tally

@@ -115,7 +115,7 @@ def committed(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name))
 
 
-def read_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
+def read_checkpoint_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
     """The manifest of a checkpoint, verified against its own digest; or None and the reason."""
     try:
         text = (path / _MANIFEST).read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from mapl_ray.models import quiet_transformers
 from mapl_ray.preferences import is_uri
 from mapl_ray.shards import sync_folder, sync_tree
 from mapl_ray.training.deepspeed_engine import Engine
-from mapl_ray.training.module import ModelSource, TrainingModule, merged, save_adapter
+from mapl_ray.training.module import ModelSource, TrainingModule, merged_model, save_adapter
 from mapl_ray.unfinished import leftovers, unfinished
 from mapl_ray.versions import package_versions
 
@@ -47,7 +47,7 @@ class Exporter:
                 export_model(self.trained.module.model, self.tokenizer, weights, directory, self._card(step, metrics))
             else:
                 self._write_adapter(weights, adapter, self._card(step, metrics, adapter=True))
-                base = merged(self.source.load("cpu"), adapter)
+                base = merged_model(self.source.load("cpu"), adapter)
                 export_model(base, self.tokenizer, None, directory, self._card(step, metrics))
         self.engine.barrier()
 

@@ -154,7 +154,7 @@ def save_adapter(wrapped: Any, state_dict: dict[str, torch.Tensor], directory: P
         wrapped.save_pretrained(directory, state_dict=named, save_embedding_layers=False)
 
 
-def merged(base: Any, adapter: Path) -> Any:
+def merged_model(base: Any, adapter: Path) -> Any:
     """The base model, freshly loaded, with the adapters of a directory added into its weights.
 
     Raises `UserError` where adapter and model do not fit, weight by weight.

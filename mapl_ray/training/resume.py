@@ -22,7 +22,7 @@ from mapl_ray.training.checkpoint import (
     commit_checkpoint,
     committed,
     damage,
-    read_manifest,
+    read_checkpoint_manifest,
     written_files,
 )
 from mapl_ray.training.engine_config import inlined
@@ -72,7 +72,7 @@ def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | Non
     """
     damaged = []
     for path in reversed(committed(directory)):
-        manifest, reason = read_manifest(path)
+        manifest, reason = read_checkpoint_manifest(path)
         if manifest is not None:
             if differing := _differences(manifest.settings, settings):
                 raise UserError(_other_settings(directory, path, manifest, differing))
@@ -109,7 +109,7 @@ def check_settings(directory: Path, settings: Mapping[str, Any], *, whole: bool)
     else those that are not named are not compared.
     """
     for path in reversed(committed(directory)):
-        manifest, _ = read_manifest(path)
+        manifest, _ = read_checkpoint_manifest(path)
         if manifest is not None:
             there = {key: manifest.settings.get(key) for key in {*settings, *(manifest.settings if whole else ())}}
             if differing := _differences(there, settings):
@@ -153,7 +153,7 @@ def adopt_checkpoint(source: Path, target: Path, step: int, config: TrainConfig)
     caller sees to it that the rest fits. Raises `RunError` where there is no whole checkpoint of that step.
     """
     path = checkpoint_path(source, step)
-    manifest, reason = read_manifest(path)
+    manifest, reason = read_checkpoint_manifest(path)
     if manifest is not None:
         reason = damage(path, manifest)
     if manifest is None or reason:

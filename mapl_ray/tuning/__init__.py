@@ -1,19 +1,19 @@
 """A search without Ray: draws, the journal of trials, the population's steps, Pareto front and what is left behind."""
 
 from mapl_ray.tuning.draws import draw
-from mapl_ray.tuning.journal import Journal
 from mapl_ray.tuning.objectives import MULTI, PREF, level_accuracies, objective_of, on_front, values_of
 from mapl_ray.tuning.output import best_config, write_config, write_front, write_trials
 from mapl_ray.tuning.population import Move, next_moves
 from mapl_ray.tuning.trial import Cost, Trial
+from mapl_ray.tuning.trial_journal import TrialJournal
 
 __all__ = [
     "MULTI",
     "PREF",
     "Cost",
-    "Journal",
     "Move",
     "Trial",
+    "TrialJournal",
     "best_config",
     "draw",
     "level_accuracies",

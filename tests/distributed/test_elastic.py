@@ -19,7 +19,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors.torch import load_file
 
 from mapl_ray.config import RunConfig, parse_config
-from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train import run_training
 from mapl_ray.shards import iter_rows, read_manifest
 from mapl_ray.training.checkpoint import committed

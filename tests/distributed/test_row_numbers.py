@@ -6,7 +6,7 @@ from pathlib import Path
 from mapl_ray.config import PairMarginConfig, RunConfig, parse_config
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.row_numbers import with_source_rows
-from mapl_ray.distributed.score_pairs import join_shard
+from mapl_ray.distributed.score_pairs import join_pairs_shard
 from mapl_ray.distributed.shard_tasks import Stage
 from mapl_ray.records import PreferencePair, Rejection
 from mapl_ray.shards import iter_rows, read_manifest, read_part
@@ -57,7 +57,7 @@ def test_a_stage_writes_them(tmp_path: Path) -> None:
     stage = Stage("score pairs", pairs, target, "recipe", pairs=pairs)
     bound = PairMarginConfig(min_margin=0.5)
     row = {"stage": 0, "index": 0, "fingerprint": "f"}
-    assert join_shard(row, stages=[stage], folders=[{}], margin=bound)["error"] == ""
+    assert join_pairs_shard(row, stages=[stage], folders=[{}], margin=bound)["error"] == ""
     lines = [json.loads(line) for line in (target / "rejected-00000.jsonl").read_text().splitlines()]
     assert lines
     assert all(line["pair_id"] == f"p{line['row']}" for line in lines)

@@ -13,7 +13,7 @@ from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.resources import Node, Resources, check_stage
 from mapl_ray.distributed.score_pairs import run_pair_scoring
-from mapl_ray.distributed.synthesize import run_synthesis
+from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.errors import UserError
 from mapl_ray.models import RewardScores, load_reward_model, load_tokenizer
 from mapl_ray.records import RelationGroup

@@ -160,12 +160,15 @@ def test_the_plan_names_what_a_command_wants(command: list[str], expected: str) 
         "train": {"num_workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 4},
         "evaluation": {"gpus": 1},
     }
-    assert submit.wanted(RunConfig.model_validate(values), command) == expected
+    assert submit.resources_line(RunConfig.model_validate(values), command) == expected
 
 
 def test_the_plan_counts_a_pools_fewest_engines_and_those_that_look_at_pairs() -> None:
     scoring = {"concurrency": [2, 4], "cpus_per_engine": 3, "judge": {"model": "policy"}}
-    assert submit.wanted(RunConfig.model_validate({"scoring": scoring}), ["synthesize"]) == "score pairs: 6 CPU, 0 GPU"
+    assert (
+        submit.resources_line(RunConfig.model_validate({"scoring": scoring}), ["synthesize"])
+        == "score pairs: 6 CPU, 0 GPU"
+    )
 
 
 def test_a_job_joins_the_cluster_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:

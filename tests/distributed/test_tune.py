@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from mapl_ray.config import RunConfig, load_config, parse_config
-from mapl_ray.distributed.tune import run_tune
+from mapl_ray.distributed.tune_stage import run_tune
 from mapl_ray.records import GROUP_SCHEMA
 from mapl_ray.shards import commit, write_part
 from mapl_ray.tuning import draw
-from mapl_ray.tuning.journal import DONE
+from mapl_ray.tuning.trial_journal import DONE
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 TRAIN = {

@@ -20,7 +20,7 @@ from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import UserError
 from mapl_ray.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.shards import commit, write_part
-from mapl_ray.tuning import Journal, Trial, draw
+from mapl_ray.tuning import Trial, TrialJournal, draw
 
 GroupMaker = Callable[[int], list[RelationGroup]]
 SPACE = {
@@ -137,7 +137,7 @@ def searcher(tmp_path: Path) -> Callable[[int], JournalSearcher]:
     one = config(num_trials=3)
 
     def made(new: int) -> JournalSearcher:
-        journal = Journal.of_search(tmp_path, "f", one.tune.objective)
+        journal = TrialJournal.of_search(tmp_path, "f", one.tune.objective)
         todo = [trial for trial in journal.in_order() if not trial.ended]
         return JournalSearcher(journal, one, todo, RandomSource(one.tune), new)
 
@@ -157,7 +157,7 @@ def test_trials_are_written_down_before_they_start(searcher: Callable[[int], Jou
     shutil.rmtree(tmp_path / "trials" / "0001")  # as a message about a damaged entry says
     filled = searcher(1)
     assert [filled.suggest("g"), filled.suggest("h"), filled.suggest("i")] == [given[0], last, given[1]]
-    starts = {trial.number: trial.starts for trial in Journal(tmp_path, {"pref": 1.0}).in_order()}
+    starts = {trial.number: trial.starts for trial in TrialJournal(tmp_path, {"pref": 1.0}).in_order()}
     assert starts == {0: 3, 1: 1, 2: 2}
 
 
@@ -170,7 +170,7 @@ def test_costs_add_up_over_starts(searcher: Callable[[int], JournalSearcher], tm
     second.suggest("b")
     second.on_trial_result("b", {"time_total_s": 3.0})
     second.on_trial_complete("b", {"time_total_s": 4.0})
-    (trial,) = Journal(tmp_path, {"pref": 1.0}).in_order()
+    (trial,) = TrialJournal(tmp_path, {"pref": 1.0}).in_order()
     assert trial.cost.seconds == pytest.approx(12.0)
     assert trial.status == "stopped early"  # it left no word of its end
 

@@ -8,7 +8,7 @@ import pytest
 from mapl_ray import doctor
 from mapl_ray.cli import main
 from mapl_ray.config import load_config
-from mapl_ray.doctor import memory
+from mapl_ray.doctor import memory_fit
 from mapl_ray.doctor.finding import Finding
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "jobs" / "configs").glob("*.yaml"))
@@ -45,7 +45,7 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
 )
 def test_the_recipes_estimates(stem: str, estimate: str) -> None:
     (path,) = (one for one in RECIPES if one.stem == stem)
-    findings = list(memory.check_memory(load_config(path)))
+    findings = list(memory_fit.check_memory(load_config(path)))
     assert len(findings) == 2
     assert all(estimate in finding.detail for finding in findings)
 
@@ -59,7 +59,7 @@ def test_a_config_that_is_wrong_ends_with_2_and_one_line(tmp_path: Path, capsys:
 
 def test_the_last_line_sums_up_and_cures_stand_below() -> None:
     findings = [Finding("ok", "a", "fine"), Finding("fail", "bee", "broken", "mend it"), Finding("warn", "c", "hm")]
-    assert doctor.render(findings).splitlines() == [
+    assert doctor.findings_text(findings).splitlines() == [
         "ok    a    fine",
         "fail  bee  broken",
         "           -> mend it",

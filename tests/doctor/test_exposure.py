@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from mapl_ray.doctor.ask import ask
 from mapl_ray.doctor.endpoints import check_endpoints, endpoints, judge
-from mapl_ray.doctor.private_files import check_session_folders, check_token_file
+from mapl_ray.doctor.other_users import check_session_folders, check_token_file
 
 # --- what a stranger gets ---
 

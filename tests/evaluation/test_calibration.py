@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mapl_ray.evaluation.calibration import calibration
-from mapl_ray.evaluation.paired import difference, mcnemar_exact
+from mapl_ray.evaluation.paired import mcnemar_exact, paired_difference
 
 
 def test_calibration_error_by_hand() -> None:
@@ -40,10 +40,10 @@ def test_mcnemar_by_hand() -> None:
 
 def test_differences_know_who_was_right_alone() -> None:
     first, second = np.array([1.0, 1.0, 1.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0, 0.0])
-    found = difference(first, second, np.arange(5), samples=50, seed=0)
+    found = paired_difference(first, second, np.arange(5), samples=50, seed=0)
     assert (found["only_model"], found["only_baseline"]) == (3, 1)
     assert found["mcnemar_p"] == mcnemar_exact(3, 1)
     assert found["accuracy"]["value"] == pytest.approx(0.4)
-    shares = difference(first / 2, second, np.arange(5), samples=50, seed=0)  # of several comparisons a row
+    shares = paired_difference(first / 2, second, np.arange(5), samples=50, seed=0)  # of several comparisons a row
     assert shares["mcnemar_p"] is None
-    assert difference(np.empty(0), np.empty(0), np.empty(0, dtype=np.int64), 50, 0) is None
+    assert paired_difference(np.empty(0), np.empty(0), np.empty(0, dtype=np.int64), 50, 0) is None

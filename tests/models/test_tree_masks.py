@@ -12,7 +12,7 @@ from mapl_ray.batches import EncodedGroup, build_tree, collate
 from mapl_ray.models.flex_attention import FLEX_BLOCK, block_mask
 from mapl_ray.models.part_attention import part_attention, subtree_mask
 from mapl_ray.models.tree_attention import dense_mask
-from mapl_ray.models.tree_parts import Part, branches_of, parts_of
+from mapl_ray.models.tree_parts import TreePart, branches_of, parts_of
 from mapl_ray.models.varlen_attention import varlen_index
 from mapl_ray.records import Sequence
 
@@ -33,10 +33,10 @@ def row_of(forest: Forest) -> tuple[torch.Tensor, torch.Tensor]:
 def test_branches_by_hand() -> None:
     # 5 6 7 (nodes 0 1 2), 8 9 (3 4) below node 0, and another tree 3 4 (5 6)
     assert branches_of(np.array([5, 3, 3, 5, 5, 7, 7])) == [
-        Part(0, 1, (), 0, True),
-        Part(1, 3, (0,), 1, True),
-        Part(3, 5, (0,), 1, True),
-        Part(5, 7, (), 0, True),
+        TreePart(0, 1, (), 0, True),
+        TreePart(1, 3, (0,), 1, True),
+        TreePart(3, 5, (0,), 1, True),
+        TreePart(5, 7, (), 0, True),
     ]
 
 
@@ -47,7 +47,10 @@ def test_a_subtree_is_one_part_where_its_calls_cost_more_than_its_scores() -> No
     """
     end = np.array([5, 3, 3, 5, 5, 7, 7])
     assert parts_of(end, call_cost=5) == branches_of(end)  # 13 + 3*5 < 25 + 5
-    assert parts_of(end, call_cost=7) == [Part(0, 5, (), 0, False), Part(5, 7, (), 0, True)]  # 13 + 3*7 > 25 + 7
+    assert parts_of(end, call_cost=7) == [
+        TreePart(0, 5, (), 0, False),
+        TreePart(5, 7, (), 0, True),
+    ]  # 13 + 3*7 > 25 + 7
 
 
 def test_window_is_along_the_branch() -> None:

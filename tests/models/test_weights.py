@@ -25,7 +25,7 @@ from mapl_ray.models import (
     verify_model,
     with_saved_adapter,
 )
-from mapl_ray.training.module import merged, save_adapter, with_adapter
+from mapl_ray.training.module import merged_model, save_adapter, with_adapter
 
 Weights = dict[str, torch.Tensor]
 
@@ -134,7 +134,7 @@ def test_an_adapter_fits_its_model_or_is_refused(tiny_model: Path, tmp_path: Pat
         with pytest.raises(UserError, match=words):
             verify_adapter(folder, str(tiny_model))
         with pytest.raises(UserError, match=words):
-            merged(load_policy(tiny_model, "float32"), folder)
+            merged_model(load_policy(tiny_model, "float32"), folder)
 
 
 def run_config(**sections: Any) -> RunConfig:

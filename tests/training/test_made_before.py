@@ -10,7 +10,13 @@ from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import TOKEN_SCHEMA
 from mapl_ray.shards import commit, read_groups, write_part
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, damage, read_manifest, written_files
+from mapl_ray.training.checkpoint import (
+    begin_checkpoint,
+    commit_checkpoint,
+    damage,
+    read_checkpoint_manifest,
+    written_files,
+)
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.resume import adopt_checkpoint, find_checkpoint, run_settings
 
@@ -56,7 +62,7 @@ def test_a_checkpoint_taken_over_belongs_to_the_run_with_the_new_values(tmp_path
     assert (found.step, found.world_size, found.path) == (5, 2, str(copy))
     with pytest.raises(UserError, match=r"train.learning_rate: 0.002 there, 0.001 now"):
         find_checkpoint(target, settings(theirs))
-    before, after = read_manifest(path)[0], read_manifest(copy)[0]
+    before, after = read_checkpoint_manifest(path)[0], read_checkpoint_manifest(copy)[0]
     assert before is not None
     assert after is not None
     assert before.files == after.files

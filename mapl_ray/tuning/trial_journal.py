@@ -25,7 +25,7 @@ from mapl_ray.tuning.trial import Trial
 DONE, FAILURE = "done.json", "failure.json"
 
 
-class Journal:
+class TrialJournal:
     """The trials of one search, in memory and on disk."""
 
     def __init__(self, output: Path, weights: dict[str, float]) -> None:
@@ -43,7 +43,7 @@ class Journal:
             self.trials[trial.number] = trial
 
     @classmethod
-    def of_search(cls, output: Path, fingerprint: str, weights: dict[str, float]) -> Journal:
+    def of_search(cls, output: Path, fingerprint: str, weights: dict[str, float]) -> TrialJournal:
         """The journal of the search with this fingerprint; another search's is moved aside, with a message."""
         mark = output / "search.json"
         if output.is_dir() and _mark(mark) != fingerprint and any(output.iterdir()):

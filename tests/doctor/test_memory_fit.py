@@ -7,7 +7,7 @@ import pytest
 
 from mapl_ray import model_states
 from mapl_ray.config import RunConfig
-from mapl_ray.doctor import memory
+from mapl_ray.doctor import memory_fit
 
 
 def run_config(**values: object) -> RunConfig:
@@ -72,14 +72,14 @@ def test_parameters_are_read_from_a_hub_name(name: str, expected: float | None) 
 
 
 def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_machine_bytes", lambda: 100 * 2.0**30)
+    monkeypatch.setattr(memory_fit, "_machine_bytes", lambda: 100 * 2.0**30)
     values = {"model": {"name_or_path": "org/model-7B"}, "train": {"zero_stage": 3, "num_workers": 2, "bf16": True}}
     # 7e9 * 18 bytes = 117.3 GiB for all workers together, on CPUs: more than the 100 that are there.
-    findings = list(memory.check_memory(run_config(**values)))
+    findings = list(memory_fit.check_memory(run_config(**values)))
     assert [finding.level for finding in findings] == ["fail", "fail"]
     assert "58.7 GiB a worker" in findings[0].detail
     assert "want 117.3 GiB, this machine has 100.0 GiB" in findings[0].detail
     assert "smaller model" in findings[0].cure
     # Another cluster's memory is not this machine's.
-    findings = list(memory.check_memory(run_config(**values, cluster={"address": "auto"})))
+    findings = list(memory_fit.check_memory(run_config(**values, cluster={"address": "auto"})))
     assert [finding.level for finding in findings] == ["ok", "ok"]

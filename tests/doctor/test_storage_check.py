@@ -10,8 +10,8 @@ import pytest
 
 from mapl_ray.awaited import file_system
 from mapl_ray.config import RunConfig, parse_config
-from mapl_ray.doctor import storage as doctor
-from mapl_ray.doctor.storage import check_storage
+from mapl_ray.doctor import storage_check as doctor
+from mapl_ray.doctor.storage_check import check_storage
 from mapl_ray.storage import Side, StorageTrial, try_storage
 
 

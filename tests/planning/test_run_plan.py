@@ -19,10 +19,10 @@ from mapl_ray.model_states import state_bytes
 from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
 from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import training_memory
-from mapl_ray.planning.shape import Shape, model_shape
-from mapl_ray.planning.stages import Work, _traffic, stages
+from mapl_ray.planning.shape import ModelShape, model_shape
+from mapl_ray.planning.stage_times import StageWork, _traffic, stages
 
-SHAPE = Shape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
+SHAPE = ModelShape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
 CARD = 989e12  # H100
 
 
@@ -30,8 +30,8 @@ def run_config(**values: Any) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
-def work(pairs: float, gpus: int, **values: Any) -> Work:
-    return Work(run_config(**values), SHAPE, ALPACA_EVAL, load_rates(), pairs, gpus)
+def work(pairs: float, gpus: int, **values: Any) -> StageWork:
+    return StageWork(run_config(**values), SHAPE, ALPACA_EVAL, load_rates(), pairs, gpus)
 
 
 def test_cells_by_hand() -> None:
@@ -152,7 +152,7 @@ def test_a_models_sizes(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(values))
     shape = model_shape(run_config(model={"name_or_path": str(tmp_path)}))
     assert (shape.layers, shape.hidden, shape.mlp, shape.attention, shape.key_value) == (2, 8, 16, 8, 4)
-    assert shape.flops("rm", None).weights == 1352 - 160  # counted in tests/doctor/test_memory.py
+    assert shape.flops("rm", None).weights == 1352 - 160  # counted in tests/doctor/test_memory_fit.py
     guessed = model_shape(run_config(model={"name_or_path": "org/Llama-8B"}))
     # Llama 3's 8B has 32 layers of 4096: what hangs on them is within a fifth.
     assert guessed.layers * guessed.hidden == pytest.approx(32 * 4096, rel=0.2)

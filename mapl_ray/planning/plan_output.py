@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mapl_ray.planning.plan import MemoryRow, RunPlan, RunSize
+from mapl_ray.planning.run_plan import MemoryRow, RunPlan, RunSize
 
 
-def render(plan: RunPlan) -> str:
+def plan_text(plan: RunPlan) -> str:
     """Sizes, memory, and the rates with their sources."""
     shape, group = plan.shape, plan.group
     lines = [

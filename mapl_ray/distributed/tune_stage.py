@@ -16,13 +16,13 @@ from mapl_ray.distributed.tokenize import run_tokenization
 from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.distributed.tune_optuna import OptunaSource
 from mapl_ray.distributed.tune_population import run_population
-from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, Source, run_tuner, scheduler_of
+from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, ValueSource, run_tuner, scheduler_of
 from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import RunError
 from mapl_ray.models import model_identity
 from mapl_ray.shards import fingerprint_of, read_manifest
 from mapl_ray.training.plan import total_steps
-from mapl_ray.tuning import Journal, Trial, best_config, write_config, write_front, write_trials
+from mapl_ray.tuning import Trial, TrialJournal, best_config, write_config, write_front, write_trials
 
 
 def run_tune(config: RunConfig) -> Path:
@@ -41,7 +41,7 @@ def run_tune(config: RunConfig) -> Path:
         print(f"  {output}: already searched, skipped", flush=True)
         return best
     at_once = trials_at_once(config, available_resources())
-    journal = Journal.of_search(output, fingerprint, tune.objective)
+    journal = TrialJournal.of_search(output, fingerprint, tune.objective)
     best.unlink(missing_ok=True)
     tokens = run_tokenization(config, model_path)
     shared = Shared.of(config, model_path, tokens, output)
@@ -64,7 +64,7 @@ def run_tune(config: RunConfig) -> Path:
     return best
 
 
-def _search(config: RunConfig, journal: Journal, shared: Shared, at_once: int) -> None:
+def _search(config: RunConfig, journal: TrialJournal, shared: Shared, at_once: int) -> None:
     tune = config.tune
     known = [trial for trial in (journal.refreshed(one) for one in journal.in_order()) if trial.number < tune.trials]
     for trial in known:
@@ -74,12 +74,12 @@ def _search(config: RunConfig, journal: Journal, shared: Shared, at_once: int) -
     new = tune.trials - len(known)
     if not todo and not new:
         return
-    source: Source = OptunaSource(tune, ended) if tune.search == "optuna" else RandomSource(tune)
+    source: ValueSource = OptunaSource(tune, ended) if tune.search == "optuna" else RandomSource(tune)
     searcher = JournalSearcher(journal, config, todo, source, new)
     run_tuner(searcher, len(todo) + new, shared, scheduler_of(tune, ended), at_once)
 
 
-def _search_population(config: RunConfig, journal: Journal, shared: Shared, at_once: int) -> None:
+def _search_population(config: RunConfig, journal: TrialJournal, shared: Shared, at_once: int) -> None:
     tune = config.tune
     for trial in (journal.refreshed(one) for one in journal.in_order()):
         # One that failed before is tried again.
@@ -95,7 +95,7 @@ def _search_population(config: RunConfig, journal: Journal, shared: Shared, at_o
     run_population(config, journal, total_steps(train, rows, train.num_workers), turn)
 
 
-def _announce(config: RunConfig, journal: Journal, at_once: int) -> None:
+def _announce(config: RunConfig, journal: TrialJournal, at_once: int) -> None:
     train, ended = config.training(config.tune.method), sum(trial.ended for trial in journal.trials.values())
     gpus = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
     print(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.planning.groups import Cells, GroupSize
 from mapl_ray.planning.rates import Rates
-from mapl_ray.planning.shape import Shape
+from mapl_ray.planning.shape import ModelShape
 from mapl_ray.scoring.judge import ORDERS, judge_questions
 from mapl_ray.training.plan import total_steps
 from mapl_ray.training.throughput import FlopCounter
@@ -19,7 +19,7 @@ _QUESTION = 120  # characters of a judge's question with what stands around it
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageTime:
     """One stage: seconds by what they are spent on, and the GPUs it holds."""
 
     name: str
@@ -37,11 +37,11 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StageWork:
     """Everything that the seconds follow from."""
 
     config: RunConfig
-    shape: Shape
+    shape: ModelShape
     group: GroupSize
     rates: Rates
     pairs: float
@@ -73,15 +73,15 @@ class Work:
         return {"start": self.value("start")}
 
 
-def stages(work: Work) -> Iterator[Stage]:
+def stages(work: StageWork) -> Iterator[StageTime]:
     """In the order of the pipeline."""
     config = work.config
-    yield Stage("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
+    yield StageTime("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
     if config.scoring.scores_pairs:
         yield _score_pairs(work)
     cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
     characters = work.pairs * work.group.response_characters * config.synthesis.groups_per_pair
-    yield Stage("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
+    yield StageTime("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
     if config.scoring.ref_logps or config.scoring.reward_model:
         yield _score(work)
     for method in METHODS:
@@ -91,25 +91,25 @@ def stages(work: Work) -> Iterator[Stage]:
     yield _evaluate(work)
 
 
-def _engines(work: Work) -> int:
+def _engines(work: StageWork) -> int:
     """GPUs that engines use: those of whole engines."""
     each = max(1, work.config.scoring.gpus_per_engine)
     return max(1, work.gpus // each) * min(each, work.gpus)
 
 
-def _score(work: Work) -> Stage:
+def _score(work: StageWork) -> StageTime:
     scoring, flops, gpus = work.config.scoring, 0.0, _engines(work)
     if scoring.ref_logps:  # every sequence whole: the cache gives no log-probabilities
         flops += work.shape.flops("dpo", None).forward(*work.counts(work.group.all, padded=True))
     if scoring.reward_model is not None:  # taken to be as large as the policy
         counts = work.counts(work.group.all, padded=not scoring.prefix_caching)
         flops += work.shape.flops("rm", None).forward(*counts)
-    return Stage(
+    return StageTime(
         "score", {"compute": work.seconds(flops * work.groups, "scoring_utilisation", gpus), **work.start}, gpus
     )
 
 
-def _score_pairs(work: Work) -> Stage:
+def _score_pairs(work: StageWork) -> StageTime:
     """Other models than the policy are taken to be as large as it is."""
     scoring, gpus, flops = work.config.scoring, _engines(work), 0.0
     counter = work.shape.flops("rm", None)
@@ -120,7 +120,7 @@ def _score_pairs(work: Work) -> Stage:
     if scoring.pair_reward_model is not None:
         flops += counter.forward(*work.counts(work.group.pref, padded=False))
     seconds = work.seconds(flops * work.pairs, "scoring_utilisation", gpus)
-    return Stage("score pairs", {"compute": seconds, **work.start}, gpus)
+    return StageTime("score pairs", {"compute": seconds, **work.start}, gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class _Step:
     total: int  # steps of a run
 
 
-def _step(work: Work, train: TrainConfig, method: Method, gpus: int, *, baseline: bool) -> _Step:
+def _step(work: StageWork, train: TrainConfig, method: Method, gpus: int, *, baseline: bool) -> _Step:
     cells = work.group.pref if baseline else work.group.all
     padded = train.batching == "padded"
     counter = work.shape.flops(method, train.lora)
@@ -154,7 +154,7 @@ def _step(work: Work, train: TrainConfig, method: Method, gpus: int, *, baseline
     )
 
 
-def _traffic(work: Work, train: TrainConfig, workers: int) -> float:
+def _traffic(work: StageWork, train: TrainConfig, workers: int) -> float:
     """Bytes that a worker sends in a step (Rajbhandari et al. 2020, section 7): gradients are reduced in float32, from
     ZeRO-2 on at every micro-batch; ZeRO-3 gathers the weights twice a micro-batch."""
     if workers == 1:
@@ -171,16 +171,16 @@ def _traffic(work: Work, train: TrainConfig, workers: int) -> float:
     return volume * (workers - 1) / workers
 
 
-def _link(work: Work, workers: int) -> float:
+def _link(work: StageWork, workers: int) -> float:
     return work.value("link_in_node" if workers <= work.value("gpus_per_node") else "link_between_nodes")
 
 
-def checkpoint_bytes(shape: Shape, train: TrainConfig) -> float:
+def checkpoint_bytes(shape: ModelShape, train: TrainConfig) -> float:
     """Weights and Adam's states; of adapters alone where these are trained."""
     return shape.trained(train.lora) * (14.0 if train.bf16 else 12.0)
 
 
-def _train(work: Work, method: Method, *, baseline: bool) -> Stage:
+def _train(work: StageWork, method: Method, *, baseline: bool) -> StageTime:
     train = work.config.training(method)
     step = _step(work, train, method, work.gpus, baseline=baseline)
     steps = step.total
@@ -192,10 +192,10 @@ def _train(work: Work, method: Method, *, baseline: bool) -> Stage:
         "checkpoints": saves * checkpoint_bytes(work.shape, train) / work.value("shared_storage"),
         **work.start,
     }
-    return Stage(f"train {method}{'-baseline' if baseline else ''}", parts, work.gpus)
+    return StageTime(f"train {method}{'-baseline' if baseline else ''}", parts, work.gpus)
 
 
-def _tune(work: Work) -> Stage:
+def _tune(work: StageWork) -> StageTime:
     tune = work.config.tune
     train = work.config.training(tune.method).model_copy(
         update={"max_steps": tune.max_steps, "eval_every_steps": tune.eval_every_steps}
@@ -210,10 +210,10 @@ def _tune(work: Work) -> Stage:
         "held-out evaluations": turns * (steps // tune.eval_every_steps + 1) * step.held_out,
         "start": turns * work.value("start"),
     }
-    return Stage("tune", parts, each * at_once)
+    return StageTime("tune", parts, each * at_once)
 
 
-def _evaluate(work: Work) -> Stage:
+def _evaluate(work: StageWork) -> StageTime:
     """A task a model, of one GPU each."""
     models = len(METHODS) * (2 if work.config.evaluation.baseline else 1)
     gpus = min(models, work.gpus)
@@ -221,7 +221,7 @@ def _evaluate(work: Work) -> Stage:
     flops = work.held_out * _mean_forward(work.shape.flops("rm", None), work.shape.flops("dpo", None), counts)
     turns = math.ceil(models / gpus)
     seconds = turns * work.seconds(flops, "evaluation_utilisation", 1)
-    return Stage("evaluate", {"one GPU a model": seconds, **work.start}, gpus)
+    return StageTime("evaluate", {"one GPU a model": seconds, **work.start}, gpus)
 
 
 def _mean_forward(first: FlopCounter, second: FlopCounter, counts: tuple[float, float, float]) -> float:

@@ -11,8 +11,8 @@ from mapl_ray.errors import UserError
 from mapl_ray.planning.groups import GroupSize, group_size
 from mapl_ray.planning.memory import Memory, training_memory
 from mapl_ray.planning.rates import Rates
-from mapl_ray.planning.shape import Shape, model_shape
-from mapl_ray.planning.stages import METHODS, Stage, Work, checkpoint_bytes, stages
+from mapl_ray.planning.shape import ModelShape, model_shape
+from mapl_ray.planning.stage_times import METHODS, StageTime, StageWork, checkpoint_bytes, stages
 from mapl_ray.training.group_table import MAPPED_FROM
 
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
@@ -28,7 +28,7 @@ class RunSize:
 
     pairs: int
     gpus: int
-    stages: tuple[Stage, ...]
+    stages: tuple[StageTime, ...]
     storage: dict[str, float]  # bytes, by what they are of
     host_memory: float  # bytes per node, of the groups: few are held by every training worker, many are mapped
     node_disk: float  # bytes per node: the file of the mapped ones
@@ -72,7 +72,7 @@ class RunPlan:
     """Everything that `mapl plan` reports."""
 
     config: RunConfig
-    shape: Shape
+    shape: ModelShape
     group: GroupSize
     rates: Rates
     memory: tuple[MemoryRow, ...]
@@ -89,7 +89,7 @@ def make_plan(config: RunConfig, rates: Rates, pairs: Sequence[int] = PAIRS, gpu
     shape, group = model_shape(config), group_size(config)
     memory = tuple(_memory(config, shape, group, rates, gpus))
     fitting = {count: all(row.fits for row in memory if row.chosen and row.gpus == count) for count in gpus}
-    works = [Work(config, shape, group, rates, float(of), count) for of in pairs for count in gpus]
+    works = [StageWork(config, shape, group, rates, float(of), count) for of in pairs for count in gpus]
     return RunPlan(config, shape, group, rates, memory, tuple(_size(work, fitting[work.gpus]) for work in works))
 
 
@@ -100,7 +100,7 @@ def _check(option: str, values: Sequence[int], least: int, most: int) -> None:
 
 
 def _memory(
-    config: RunConfig, shape: Shape, group: GroupSize, rates: Rates, gpus: Iterable[int]
+    config: RunConfig, shape: ModelShape, group: GroupSize, rates: Rates, gpus: Iterable[int]
 ) -> Iterable[MemoryRow]:
     each = rates["characters_per_token"].value
     for count in gpus:
@@ -118,7 +118,7 @@ def _memory(
                 yield MemoryRow(method, count, stage, memory, fits, chosen=stage == train.zero_stage)
 
 
-def _size(work: Work, fits: bool) -> RunSize:
+def _size(work: StageWork, fits: bool) -> RunSize:
     workers, groups = min(work.gpus, work.value("gpus_per_node")), work.groups
     disk = groups * work.group.group_bytes_in_memory if groups * work.group.group_bytes >= MAPPED_FROM else 0.0
     host = workers * groups * (_BYTES_OF_PLAN if disk else work.group.group_bytes_in_memory)
@@ -128,7 +128,7 @@ def _size(work: Work, fits: bool) -> RunSize:
     return RunSize(round(work.pairs), work.gpus, of_all, storage, host, disk, fits and host <= there)
 
 
-def _storage(work: Work) -> dict[str, float]:
+def _storage(work: StageWork) -> dict[str, float]:
     """Bytes below `output_dir` when everything is done; one checkpoint more than are kept while one is written."""
     config, group = work.config, work.group
     runs = [config.training(method) for method in METHODS] * (2 if config.evaluation.baseline else 1)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from mapl_ray.config import load_config, parse_config
-from mapl_ray.tuning import Cost, Journal, Trial, best_config, values_of, write_config, write_front, write_trials
-from mapl_ray.tuning.journal import DONE, FAILURE
+from mapl_ray.tuning import Cost, Trial, TrialJournal, best_config, values_of, write_config, write_front, write_trials
+from mapl_ray.tuning.trial_journal import DONE, FAILURE
 
 WEIGHTS = {"pref": 1.0, "intra": 0.5, "inter": 0.5}
 NAMES = ["train.weights.lambda_intra", "train.schedule"]
@@ -38,7 +38,7 @@ def test_objectives_by_hand() -> None:
 
 
 def test_a_trial_is_told_by_its_own_files(tmp_path: Path) -> None:
-    journal = Journal.of_search(tmp_path, "f", WEIGHTS)
+    journal = TrialJournal.of_search(tmp_path, "f", WEIGHTS)
     one = journal.begun(Trial(3, {"train.beta": 0.1}))
     folder = journal.folder(one)
     assert folder == tmp_path / "trials" / "0003" / "run-0"
@@ -65,21 +65,21 @@ def test_a_trial_is_told_by_its_own_files(tmp_path: Path) -> None:
 
 def test_a_journal_is_read_back_and_belongs_to_one_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "tune"
-    journal = Journal.of_search(output, "f", WEIGHTS)
+    journal = TrialJournal.of_search(output, "f", WEIGHTS)
     for one in (trial(0, 0.5, 0.6), trial(1, 0.6, 0.5, moves=({"step": 5, "from": 0},), run=1)):
         journal.put(one)
-    again = Journal.of_search(output, "f", WEIGHTS)
+    again = TrialJournal.of_search(output, "f", WEIGHTS)
     assert again.in_order() == journal.in_order()
     assert again.reached(again.trials[1]) == 5  # where it took over the other's checkpoint
-    assert Journal.of_search(output, "another", WEIGHTS).in_order() == []
+    assert TrialJournal.of_search(output, "another", WEIGHTS).in_order() == []
     assert "other settings or data" in capsys.readouterr().out
-    kept = Journal(tmp_path / "tune.aside-1", WEIGHTS)
+    kept = TrialJournal(tmp_path / "tune.aside-1", WEIGHTS)
     assert kept.in_order() == journal.in_order()
     (output / "trials" / "0000").mkdir(parents=True)
     (output / "trials" / "0000" / "trial.json").write_text('{"number": 0')
     for damaged in (b'{"number": 0', b"[]", b"\xff\xfe", b'{"number": 0}'):
         (output / "trials" / "0000" / "trial.json").write_bytes(damaged)
-        assert Journal.of_search(output, "another", WEIGHTS).in_order() == []
+        assert TrialJournal.of_search(output, "another", WEIGHTS).in_order() == []
         assert "its trial.json is damaged" in capsys.readouterr().out
         (output / "trials" / "0000").mkdir()
     assert len([*(output / "trials").glob("0000.aside-*")]) == 4
