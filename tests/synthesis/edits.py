@@ -131,7 +131,7 @@ def _some(pool: list[str], size: int, rng: random.Random) -> list[str]:
 def edits_for(instruction: Instruction) -> Iterator[Edit]:
     texts, numbers = strings(instruction.args), [n for n in instruction.args.values() if isinstance(n, int)]
     for own in texts:
-        for form in {own, own.lower(), own.capitalize()}:
+        for form in dict.fromkeys((own, own.lower(), own.capitalize())):
             yield lambda text, rng, form=form: f"{form} {text}"
             yield lambda text, rng, form=form: f"{text} {form}"
             yield lambda text, rng, form=form: f"{text.rstrip('.!? ')} {form}."

@@ -138,7 +138,7 @@ def _composed(goals: Sequence[Goal], rng: random.Random) -> Iterator[str]:
 
 def _menu(goals: Sequence[Goal], numbers: list[int], rng: random.Random) -> Iterator[str]:
     """Short texts of what the arguments name."""
-    for own in {text for one, _ in goals for text in strings(one.args)}:
+    for own in dict.fromkeys(text for one, _ in goals for text in strings(one.args)):
         yield from (own, f"{own}.", f"{own} it is", " ".join([own] * rng.randint(2, 12)))
     for number in {n + more for n in numbers if n <= 200 for more in (0, 1)}:
         yield "\n".join(numbered("-", number, rng))
