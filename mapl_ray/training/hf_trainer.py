@@ -59,13 +59,12 @@ class MaplTrainer(Trainer):
         """Encode the groups and, for DPO without `ref_logps`, compute them before training with the model as it is.
 
         Args:
-            model: a model, also in peft's wrapper, or the directory or hub name of one; a reward model's head is drawn
-                from `args.seed` where the checkpoint has none.
+            model: a model, with or without peft, or its directory or hub name; `args.seed` draws a missing reward head.
             objective: `Objective.of(TrainConfig(beta=..., weights=...), "rm")` or `"dpo"`.
             train_dataset: relation groups as a `datasets.Dataset` (`groups_dataset`, or the Parquet files of `mapl
                 synthesize`); the column `ref_logps` is used where every group has it.
             eval_dataset: likewise, or a dict of them.
-            processing_class: the tokenizer; None: that of `model`, which is then a directory or hub name.
+            processing_class: the tokenizer; by default that of `model`, which is then a directory or hub name.
             max_sequence_tokens: as in the `train` section of a run config (docs/config.md).
             truncate_prompt: likewise.
             batching: likewise.
@@ -79,17 +78,8 @@ class MaplTrainer(Trainer):
                 "MaplTrainer: one process sees several GPUs. Start it with `accelerate launch` or torchrun."
             )
         if isinstance(model, str):
-            processing_class = processing_class or load_tokenizer(model)
-            rm = objective.method == "rm"
-            model = load_reward_model(model, "float32", seed=args.seed) if rm else load_policy(model, "float32")
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's layers are in it
-        _check(base, processing_class, objective)
-        base.config.pad_token_id = processing_class.pad_token_id
-        base.config.use_cache = False
-        if trees := batching == "tree":
-            prepare_for_trees(base, attention, args.device.type, bf16=True if args.bf16 else None)
-        base.forward = _taking_batches(base, objective)
-        multiple, row_tokens = (row_multiple(base), row_budget(base)) if trees else (1, None)
+            processing_class, model = processing_class or load_tokenizer(model), _loaded(model, objective, args.seed)
+        collator = _prepared(model, processing_class, args, objective, batching, attention)
         self.objective = objective
         self._encode = partial(
             encoded_dataset,
@@ -100,7 +90,7 @@ class MaplTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(processing_class.pad_token_id, batching, multiple, row_tokens),
+            data_collator=collator,
             train_dataset=_each(train_dataset, lambda one: self._encoded(one, "train_dataset")),
             eval_dataset=_each(eval_dataset, lambda one: self._encoded(one, "eval_dataset")),
             processing_class=processing_class,
@@ -214,6 +204,32 @@ class MaplTrainer(Trainer):
 
     def _no_sums(self) -> torch.Tensor:
         return torch.zeros(self.objective.num_sums, dtype=torch.float64, device=self.args.device)
+
+
+def _loaded(path: str, objective: Objective, seed: int) -> Any:
+    if objective.method == "rm":
+        return load_reward_model(path, "float32", seed=seed)
+    return load_policy(path, "float32")
+
+
+def _prepared(
+    model: Any,
+    tokenizer: Any,
+    args: TrainingArguments,
+    objective: Objective,
+    batching: Literal["tree", "padded"],
+    attention: Attention,
+) -> GroupCollator:
+    """Check the model and make it take a `Batch`; returns the collator of such batches."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's layers are in it
+    _check(base, tokenizer, objective)
+    base.config.pad_token_id = tokenizer.pad_token_id
+    base.config.use_cache = False
+    if trees := batching == "tree":
+        prepare_for_trees(base, attention, args.device.type, bf16=True if args.bf16 else None)
+    base.forward = _taking_batches(base, objective)
+    multiple, row_tokens = (row_multiple(base), row_budget(base)) if trees else (1, None)
+    return GroupCollator(tokenizer.pad_token_id, batching, multiple, row_tokens)
 
 
 def _check(model: Any, tokenizer: Any, objective: Objective) -> None:

@@ -107,36 +107,57 @@ def train(
     ensure_process_group()
     objective = Objective.of(config, method)
     check_loggers(config.loggers)
-    of_split = {split: None if tokens_dir is None else tokens_dir / split for split in ("train", "eval")}
-    table = GroupTable(train_dir, config.objective.margin_scale > 0.0, of_split["train"])
-    held_out = None if eval_dir is None else GroupTable(eval_dir, tokens=of_split["eval"])
-    kind = reference_kind(config, method, [table] if held_out is None else [table, held_out])
+    tables = _tables(config, train_dir, eval_dir, tokens_dir)
+    kind = reference_kind(config, method, [table for table in tables if table is not None])
     if model_id is not None:
         check_same_model(model_path, model_id)
-    tokenizer = load_tokenizer(model_path, model_config.revision)
     source = ModelSource(model_path, model_config, method, config.seed)
-    trained = training_module(config, source, tokenizer)
-    model = f"{model_path}@{model_config.revision}" if model_id is None else model_id
+    run = _set_up(config, objective, source, kind, tables, output_dir, model_id=model_id, export=export)
+    with sigterm_watch() as terminated:
+        progress = _steps(run, on_report, stop_after, lambda: _strongest(terminated, stop_requests))
+    result = _result(run, config, progress, fingerprint, time.monotonic() - started)
+    if run.exporter is not None and progress.done == run.plan.total_steps:
+        run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
+        if run.engine.rank == 0:
+            replace(result, weights=vouched_for(output_dir / "model")).write(output_dir)
+        run.engine.barrier()
+    return result
+
+
+def _tables(
+    config: TrainConfig, train_dir: Path, eval_dir: Path | None, tokens_dir: Path | None
+) -> tuple[GroupTable, GroupTable | None]:
+    """The groups of training, and the held-out ones where there are some."""
+    of_split = {split: None if tokens_dir is None else tokens_dir / split for split in ("train", "eval")}
+    table = GroupTable(train_dir, config.objective.margin_scale > 0.0, of_split["train"])
+    return table, None if eval_dir is None else GroupTable(eval_dir, tokens=of_split["eval"])
+
+
+def _set_up(
+    asked: TrainConfig,
+    objective: Objective,
+    source: ModelSource,
+    kind: str,
+    tables: tuple[GroupTable, GroupTable | None],
+    output_dir: Path,
+    *,
+    model_id: str | None,
+    export: bool,
+) -> Run:
+    """Load the model and start the engine; `asked` is the config for `num_workers`, whatever the number of ranks."""
+    table, held_out = tables
+    tokenizer = load_tokenizer(source.path, source.config.revision)
+    trained = training_module(asked, source, tokenizer)
+    model = f"{source.path}@{source.config.revision}" if model_id is None else model_id
     data = table.manifest.content_hash
-    plan = StepPlan.of(config, table.sizes(config), world_size())
-    settings = run_settings(config, method, model=model, data=data, world_size=world_size())
-    asked, config = config, at_size(config, world_size())
+    plan = StepPlan.of(asked, table.sizes(asked), world_size())
+    settings = run_settings(asked, source.method, model=model, data=data, world_size=world_size())
+    config = at_size(asked, world_size())
     flops = FlopCounter.of(trained.module.model)
     engine = Engine(trained.module, config, plan.total_steps)
     if engine.rank == 0 and getattr(trained.module.model, "fresh_head", False):
-        print(f"  reward head: {model_path} has none; a fresh one is drawn (train.seed={config.seed})", flush=True)
+        print(f"  reward head: {source.path} has none; a fresh one is drawn (train.seed={config.seed})", flush=True)
     reference = _reference(kind, config, source, trained, engine)
-    facts = CardFacts(
-        method=method,
-        base_model=model_path,
-        revision=model_config.revision,
-        data="/".join(train_dir.parts[-3:]),  # run, groups or scored, split: where it lay concerns nobody
-        data_hash=data,
-        groups=len(table),
-        total_steps=plan.total_steps,
-        num_workers=engine.world_size,
-        config=asked.model_dump(mode="json"),
-    )
     feed = Feed.of(
         table,
         tokenizer,
@@ -148,7 +169,8 @@ def train(
         pad_to_multiple_of=row_multiple(trained.module.model),
         on_gpu=engine.device.type == "cuda",
     )
-    run = Run(
+    facts = _facts(asked, source, table, plan.total_steps, engine.world_size)
+    return Run(
         Trainer(engine, config, objective, reference, flops),
         plan,
         feed,
@@ -157,33 +179,42 @@ def train(
         Checkpoints(engine, config, output_dir / "checkpoints", settings),
         Exporter(engine, trained, source, tokenizer, facts) if export else None,
     )
-    with sigterm_watch() as terminated:
-        progress = _steps(run, on_report, stop_after, lambda: _strongest(terminated, stop_requests))
+
+
+def _facts(asked: TrainConfig, source: ModelSource, table: GroupTable, total_steps: int, world_size: int) -> CardFacts:
+    return CardFacts(
+        method=source.method,
+        base_model=source.path,
+        revision=source.config.revision,
+        data="/".join(table.directory.parts[-3:]),  # run, groups or scored, split: the rest of the path is private
+        data_hash=table.manifest.content_hash,
+        groups=len(table),
+        total_steps=total_steps,
+        num_workers=world_size,
+        config=asked.model_dump(mode="json"),
+    )
+
+
+def _result(run: Run, asked: TrainConfig, progress: Progress, fingerprint: str, wall_seconds: float) -> TrainResult:
     counts = run.trainer.counts_of_all_ranks(progress.counts)
-    if engine.rank == 0 and (refused := counts["refused_by_template"]):
+    if run.engine.rank == 0 and (refused := counts["refused_by_template"]):
         print(f"  {refused} groups left out: the chat template does not take them (mapl doctor names one)", flush=True)
-    result = TrainResult(
-        method=method,
+    return TrainResult(
+        method=run.trainer.objective.method,
         fingerprint=fingerprint,
         steps=progress.done,
-        model_dir=str(output_dir / "model"),
+        model_dir=str(run.output_dir / "model"),
         metrics=progress.metrics,
-        wall_seconds=time.monotonic() - started,
+        wall_seconds=wall_seconds,
         tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
-        num_workers=engine.world_size,
-        zero_stage=config.zero_stage,
+        num_workers=run.engine.world_size,
+        zero_stage=run.trainer.config.zero_stage,
         tokens=progress.tokens,
         too_long=counts["too_long"],
         counts=counts,
         resumed_step=progress.resumed_step,
         config=asked.model_dump(mode="json"),
     )
-    if run.exporter is not None and progress.done == plan.total_steps:
-        run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
-        if engine.rank == 0:
-            replace(result, weights=vouched_for(output_dir / "model")).write(output_dir)
-        engine.barrier()
-    return result
 
 
 def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: TrainingModule, engine: Engine) -> Fill:
