@@ -22,7 +22,7 @@ from training_steps import Learner, Peak
 from mapl_ray.batches import EncodedGroup
 from mapl_ray.models import build_tiny, load_tokenizer
 from mapl_ray.records import Sequence
-from mapl_ray.synthesis.grid import GRID_CELLS, GRID_RELATIONS
+from mapl_ray.synthesis.layouts import GRID_CELLS, GRID_RELATIONS
 
 INSTRUCTION = 32
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from mapl_ray.addresses import is_loopback
-from mapl_ray.distributed.listener import check_listener
 from mapl_ray.errors import RunError, UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -28,6 +27,8 @@ WRONG_TOKEN = (
     "RAY_AUTH_TOKEN_PATH to a file (mode 0600) that holds the cluster's token."
 )
 _RECONNECTS = 5
+_SOCKET_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_LISTENING = "0A"
 
 
 def job_server(address: str | None) -> str:
@@ -217,3 +218,30 @@ def exit_code(client: JobSubmissionClient, job_id: str) -> int:
     if details.status == JobStatus.STOPPED:
         return 130
     return details.driver_exit_code if details.driver_exit_code in (2, 130) else 1
+
+
+def listeners(port: int) -> set[int]:
+    """User ids of the sockets that listen on a TCP port here; empty where the kernel does not say, as on macOS."""
+    found = set()
+    for table in _SOCKET_TABLES:
+        try:
+            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            fields = line.split()
+            local, state, user = fields[1], fields[3], fields[7]
+            if state == _LISTENING and int(local.rpartition(":")[2], 16) == port:
+                found.add(int(user))
+    return found
+
+
+def check_listener(url: str, port: int) -> None:
+    """Raise `UserError` where another user than this one and root listens: any user may take a free port, answer 401
+    and wait for a token."""
+    others = listeners(port) - {os.getuid(), 0}
+    if others:
+        raise UserError(
+            f"{url}: the process that listens there is of another user (uid {min(others)}), and would be sent the "
+            "cluster's token. Open a tunnel of your own on another port, or submit as that user."
+        )

@@ -20,9 +20,9 @@ import ray
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.cluster_address import head_address
+from mapl_ray.distributed.job_environment import QUIET, worker_environment
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
-from mapl_ray.distributed.worker_environment import QUIET, worker_environment
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.private_files import cluster_token, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress

@@ -26,10 +26,10 @@ from mapl_ray.distributed.job_client import (
     follow,
     on_this_machine,
 )
+from mapl_ray.distributed.job_environment import shell_environment
 from mapl_ray.distributed.job_paths import absolute_paths
 from mapl_ray.distributed.job_secrets import refuse_secrets
 from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
-from mapl_ray.distributed.worker_environment import shell_environment
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.shards import fingerprint_of
 from mapl_ray.unfinished import scratch_folder

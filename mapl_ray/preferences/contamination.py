@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Self, cast
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.content import refuse_other_content
+from mapl_ray.preferences.duplicates import normalise
 from mapl_ray.preferences.files import file_kind, read_file, readable
-from mapl_ray.preferences.normalise import normalise
 from mapl_ray.preferences.remote import is_uri, remote_files
 from mapl_ray.records import PreferencePair
 

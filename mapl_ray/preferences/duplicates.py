@@ -1,17 +1,18 @@
-"""Duplicates of pairs: the very same texts under other ids, or nearly the same.
+"""Which texts count as the same: one normal form, the held-out split by prompt, and duplicates of pairs.
 
-Pairs come in canonical order (`spill.py`), so that of several the same one stays, whatever the order of the input.
+Duplicates are equal texts under other ids, or nearly equal ones. Pairs come in canonical order (`spill.py`), so the same
+one of several stays, whatever the order of the input.
 """
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import Any
 
 from mapl_ray.config import DataConfig
 from mapl_ray.preferences.mix import repeat_of
-from mapl_ray.preferences.normalise import normalise
-from mapl_ray.records import PreferencePair, tool_fields
+from mapl_ray.records import Message, PreferencePair, canonical_json, tool_fields
 
 _PERMUTATIONS = 128
 _SHINGLE = 3  # words
@@ -19,6 +20,31 @@ _SHINGLE = 3  # words
 # proposal. Of sets just like enough it misses one in eight at most; by its defaults two of three (at 0.9).
 _PROPOSED_FROM = 0.9
 _WEIGHTS = (0.2, 0.8)  # of false proposals, of missed ones
+
+
+def normalise(text: str) -> str:
+    """NFKC, case folded, runs of white space as one space, none at the ends."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def prompt_key(prompt: tuple[Message, ...]) -> str:
+    """Normalised text of a prompt: prompts with the same key land on the same side of the split.
+
+    Case, white space and Unicode composition do not count, nor do system messages: the same question asked under
+    another system message would leak into the held-out side all the same.
+    """
+    turns = [[m.role, normalise(m.content)] for m in prompt if m.role != "system"]
+    return canonical_json(turns)
+
+
+def eval_split(pair: PreferencePair, fraction: float, seed: int) -> bool:
+    """True if the pair is held out: a hash of `seed` and `prompt_key` falls below `fraction` (0 <= fraction < 1).
+
+    It depends on the prompt and the seed alone, never on order, data set size or worker.
+    """
+    digest = hashlib.sha256(f"{seed}\n{prompt_key(pair.prompt)}".encode("utf-8", "surrogatepass")).digest()
+    # 53 bits: the quotient is exact in a float and stays below 1.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53 < fraction
 
 
 class Duplicates:

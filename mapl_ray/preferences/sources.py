@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -15,12 +15,12 @@ import pyarrow as pa
 from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import RunError, UserError, first_line
-from mapl_ray.preferences.decoding import refuse_decoding
 from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
 from mapl_ray.preferences.formats import COLUMNS
 from mapl_ray.preferences.remote import is_uri, remote_files
 
 DEMO = Path(__file__).parent / "demo_pairs.jsonl"
+_NOT_DECODED = ("Json",)  # a feature type that is parsed from the text itself
 _PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".lz4", ".br")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
@@ -220,3 +220,31 @@ def check_columns(config: DataConfig) -> None:
                 f"data.columns={{{name}: {own}}}: expected a column that is read, and its name in the data. Those that "
                 f"are read: {', '.join(sorted(COLUMNS))}."
             )
+
+
+def refuse_decoding(features: Mapping[str, Any], where: str) -> None:
+    """Raise `UserError` if any feature, however nested, is of a kind that decodes its values.
+
+    A value of `Image`, `Audio`, `Video` and the like may be a path or an address, which the `datasets` library opens
+    when the row is read: whoever wrote the data would choose what this machine reads or fetches.
+    """
+    for column, feature in features.items():
+        waiting = [feature]
+        while waiting:
+            kind = waiting.pop()
+            if isinstance(kind, Mapping):
+                waiting += kind.values()
+            elif isinstance(kind, list | tuple):
+                waiting += kind
+            elif (inner := getattr(kind, "feature", None)) is not None:  # List, LargeList
+                waiting.append(inner)
+            elif _decodes(kind):
+                raise UserError(
+                    f"{where}: column {column!r} is of the feature type {type(kind).__name__}, whose values the "
+                    "datasets library decodes from paths and addresses in the data. Expected text: write the column "
+                    "as text, or leave it out (remove_columns)."
+                )
+
+
+def _decodes(kind: Any) -> bool:
+    return hasattr(kind, "decode_example") and getattr(kind, "decode", True) and type(kind).__name__ not in _NOT_DECODED

@@ -19,9 +19,15 @@ from mapl_ray.synthesis.draw import (
     draw_contrast,
     draw_functions,
 )
-from mapl_ray.synthesis.grid import GRID_CELLS, GRID_CONTRASTS, GRID_RELATIONS
-from mapl_ray.synthesis.independent import INDEPENDENT_CELLS, INDEPENDENT_CONTRASTS, INDEPENDENT_RELATIONS
 from mapl_ray.synthesis.join import join_prompt, last_user_turn
+from mapl_ray.synthesis.layouts import (
+    GRID_CELLS,
+    GRID_CONTRASTS,
+    GRID_RELATIONS,
+    INDEPENDENT_CELLS,
+    INDEPENDENT_CONTRASTS,
+    INDEPENDENT_RELATIONS,
+)
 from mapl_ray.synthesis.select import confident_judgements, drawable_families
 from mapl_ray.synthesis.tally import Tally
 from mapl_ray.synthesis.verify import verify_group

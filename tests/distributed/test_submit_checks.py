@@ -12,10 +12,9 @@ import pytest
 
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed import job_client, submit
-from mapl_ray.distributed.job_entry import job_arguments
+from mapl_ray.distributed.job_client import listeners
+from mapl_ray.distributed.job_environment import FORWARDED, QUIET, job_arguments, worker_environment
 from mapl_ray.distributed.job_paths import absolute_paths
-from mapl_ray.distributed.listener import listeners
-from mapl_ray.distributed.worker_environment import FORWARDED, QUIET, worker_environment
 from mapl_ray.errors import UserError
 
 

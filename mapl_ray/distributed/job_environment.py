@@ -1,4 +1,6 @@
-"""Environment variables of workers: what the user's job sets, then what the shell sets, then our defaults.
+"""Ray jobs and their environment: what `jobs/` adds to a command line, and the variables of workers.
+
+Variables of workers: what the user's job sets, then what the shell sets, then our defaults.
 
 Ray refuses a variable that the job and its driver both set, even to the same value.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 
 # Switches without secrets that change how the libraries behave; nothing else of the environment is sent.
 FORWARDED = ("HF_HUB_OFFLINE", "DS_ACCELERATOR", "TOKENIZERS_PARALLELISM")
@@ -40,3 +43,15 @@ def _set_by_the_job() -> frozenset[str]:
     values = json.loads(os.environ.get(_JOB) or "{}")
     runtime_env = values.get("runtime_env") or {}
     return frozenset(runtime_env.get("env_vars") or {})
+
+
+def job_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with `cluster.address=auto` added inside a Ray job.
+
+    A job runs on the cluster that started it; without this it would start a second, private cluster on the head's
+    machine. An address that the user gives as an override stays. Outside a job nothing changes.
+    """
+    given = any(argument.startswith("cluster.address=") for argument in arguments)
+    if given or not in_a_job():
+        return list(arguments)
+    return [*arguments, "cluster.address=auto"]
