@@ -1,7 +1,7 @@
 """Which texts count as the same: one normal form, the held-out split by prompt, and duplicates of pairs.
 
-Duplicates are equal texts under other ids, or nearly equal ones. Pairs come in canonical order (`spill.py`), so the same
-one of several stays, whatever the order of the input.
+Duplicates are equal texts under other ids, or nearly equal ones. Pairs come in canonical order (`spill.py`), so that of
+several the same one stays, whatever the order of the input.
 """
 
 from __future__ import annotations
