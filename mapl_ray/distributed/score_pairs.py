@@ -4,7 +4,7 @@
     pairs/{split} -> pair-rewards/{split}       scoring.pair_reward_model; vLLM actors
     pairs/{split} and those -> pairs-scored/{split}, which synthesis takes instead of pairs/{split}
 
-What engines made stands apart, so that another bound for margins, or a second scorer, computes no score again.
+Scores of engines are kept in files of their own, so another bound for margins, or a second scorer, recomputes none.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ PATTERNS = {
     "came of": r"\bcame\s+of\b",
     "laid over": r"\blaid\s+over\b",
     "for ever": r"\bfor\s+ever\b",
+    "whosever": r"\bwhosever\b",
+    "stands apart": r"\bstands?\s+apart\b",
+    "not one of": r"\bnot\s+one\s+of\b",
 }
 # Text that is data: instructions and their wordings, words of texts, and names of other libraries' functions.
 DATA = (
