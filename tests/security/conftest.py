@@ -23,7 +23,12 @@ class Canary:
     @property
     def pickle(self) -> bytes:
         """A pickle that makes it when it is opened."""
-        return pickle.dumps(_Payload(self.code))
+        return pickle.dumps(self.payload)
+
+    @property
+    def payload(self) -> Any:
+        """An object whose pickle it is."""
+        return _Payload(self.code)
 
     @property
     def shell(self) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.data  # registers the extension types whose values are pickles, as in every process of a run
+import torch.distributed
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mapl_ray.config import DataConfig, parse_config
@@ -28,6 +29,7 @@ from mapl_ray.shards import commit, iter_rows, write_part
 from mapl_ray.training.group_table import GroupTable
 
 assert ray.data.__name__
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {"chosen": ["yes"], "rejected": ["no"]}
 
 
@@ -224,3 +226,18 @@ def test_without_our_look_transformers_is_asked_for_safetensors(
     # What the loaders leave out, transformers would open: the test would see it.
     with pytest.raises(Exception, match=r"[Ww]eights.only|[Uu]npickl"):
         AutoModelForCausalLM.from_pretrained(model)
+
+
+def test_what_ranks_send_each_other_is_unpickled_and_security_md_says_so(loud: Any, tmp_path: Path) -> None:
+    """torch's own, which this project can't refuse: so its owner must know that the ports are to be closed."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        torch.distributed.all_gather_object([None], loud.payload)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert loud.path.exists()
+    text = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
+    _, _, section = text.partition("## Not promised")
+    assert "Whoever reaches them can run code as you" in section
+    for word in ("`all_gather_object`", "`broadcast_object_list`", "gloo", "pickles", "firewall"):
+        assert word in section
