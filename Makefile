@@ -19,11 +19,11 @@ EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
 .PHONY: demo test test-long test-multihost docs reliability evidence lint install install-dev clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt .ci/install
+$(VENV)/.installed: pyproject.toml constraints.txt locks/cpu.txt .ci/install
 	@.ci/install $(VENV) cpu
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt .ci/install
+$(VENV)/.installed-dev: pyproject.toml constraints.txt locks/cpu.txt locks/dev.txt .ci/install
 	@.ci/install $(VENV) cpu,dev
 	@touch $(VENV)/.installed $@
 

@@ -14,17 +14,18 @@ def instructions(root: Path) -> list[tuple[str, str]]:
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
 
 
-def test_it_is_python_3_11_with_the_gpu_stack(instructions: list[tuple[str, str]]) -> None:
+def test_it_is_python_3_11(instructions: list[tuple[str, str]]) -> None:
+    """The version that the lock is for."""
     assert instructions[:2] == [("ARG", "PYTHON_IMAGE=python:3.11-slim-bookworm"), ("FROM", "${PYTHON_IMAGE}")]
-    assert any(name == "RUN" and "'.[gpu]'" in words for name, words in instructions)
 
 
-def test_it_has_the_tested_versions(instructions: list[tuple[str, str]]) -> None:
+def test_it_is_built_from_the_lock_and_checks_hashes(instructions: list[tuple[str, str]]) -> None:
     """All that pip installs there but this package itself, which comes last and brings nothing along."""
+    assert ("COPY", "locks/gpu.txt ./") in instructions
     installs = [words for name, words in instructions if name == "RUN" and "pip install" in words]
     assert len(installs) == 2
-    assert "--constraint constraints-gpu.txt '.[gpu]'" in installs[0]
-    assert "--no-deps ." in installs[1]
+    assert "--require-hashes --no-deps --no-build-isolation --requirement gpu.txt" in installs[0]
+    assert "--no-deps --no-build-isolation ." in installs[1]
 
 
 def test_it_ends_as_a_user_without_rights(instructions: list[tuple[str, str]]) -> None:
