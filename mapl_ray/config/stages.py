@@ -55,6 +55,8 @@ class ScoringConfig(Section):
     """vLLM actors: which columns to fill, and what one engine takes."""
 
     ref_logps: bool = True  # Compute log-probabilities of every sequence under the reference policy.
+    # What computes them: vLLM, or the trainer's own forward pass over prefix trees (no vLLM, training's rounding).
+    ref_logps_by: Literal["vllm", "trainer"] = "vllm"
     ref_model: PathText | None = None  # Policy that computes ref_logps. null: `model.name_or_path`.
     ref_model_revision: str | None = None  # Revision of ref_model on the hub.
     lora: PathText | None = None  # Directory of a PEFT adapter applied to the policy that computes ref_logps.
@@ -93,6 +95,15 @@ class ScoringConfig(Section):
         """Fewest and most engines at once."""
         return self.concurrency or (self.num_engines, self.num_engines)
 
+    @property
+    def trainer_actors(self) -> tuple[int, int, int, int]:
+        """Of `ref_logps_by: trainer`: fewest and most actors at once, CPUs and GPUs of each.
+
+        A trainer's forward pass runs on one GPU, so the GPUs of one vLLM engine hold an actor each.
+        """
+        (low, high), each = self.engines, max(1, self.gpus_per_engine)
+        return low * each, high * each, max(1, self.cpus_per_engine // each), min(1, self.gpus_per_engine)
+
     @model_validator(mode="after")
     def _engines(self) -> Self:
         low, high = self.engines
@@ -117,8 +128,8 @@ class ScoringConfig(Section):
                 f"max_num_batched_tokens={self.max_num_batched_tokens} with chunked_prefill=false: "
                 f"expected at least max_model_len = {self.max_model_len}"
             )
-        if not self.ref_logps and (self.lora or self.ref_model):
-            raise ValueError("ref_model and lora are of ref_logps: set ref_logps=true, or leave them out")
+        if not self.ref_logps and (self.lora or self.ref_model or self.ref_logps_by != "vllm"):
+            raise ValueError("ref_model, ref_logps_by and lora are of ref_logps: set ref_logps=true, or leave them out")
         return self
 
     @model_validator(mode="after")

@@ -71,7 +71,7 @@ def _check_scoring(config: RunConfig) -> None:
             check_model_directory(name, revision)
     check_engine(config)
     if scoring.lora is not None:
-        check_lora(scoring.lora, scoring.gpus_per_engine)
+        check_lora(scoring.lora, scoring)
     if scoring.reward_model is not None:
         verify_model(scoring.reward_model, "reward model", scoring.reward_model_revision, "scoring.reward_model=")
     if scoring.ref_model is not None:

@@ -1,6 +1,7 @@
 """Scoring: a data set of scores a column, beside the groups, and the groups with all the columns asked for.
 
-    groups/{split} -> scores/ref_logps/{split}, scores/rewards/{split}    vLLM actors on Ray Data
+    groups/{split} -> scores/ref_logps/{split}, scores/rewards/{split}    actors on Ray Data: vLLM, or the trainer's
+                                                                          forward pass for ref_logps
     groups/{split} and those -> scored/{split}                            a task a part
 
 Engine output is stored separately: a second scorer adds a column, and no order or choice of columns computes one again.
@@ -20,16 +21,16 @@ from mapl_ray.distributed.score_actor import on_engines
 from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, model_identity
-from mapl_ray.scoring import Column, EngineOptions, check_engine, check_lora, check_same_tokenizer
+from mapl_ray.scoring import Column, EngineOptions, TreeOptions, check_engine, check_lora, check_same_tokenizer
 from mapl_ray.shards import Manifest, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnScorer:
-    """A column and the engine that fills it."""
+    """A column and the engine, or the trainer's forward pass, that fills it."""
 
     column: Column
-    options: EngineOptions
+    options: EngineOptions | TreeOptions
 
     @property
     def recipe(self) -> str:
@@ -39,9 +40,12 @@ class ColumnScorer:
             "column": self.column,
             "model": model_identity(options.model, options.revision),
             "dtype": options.dtype,
-            "max_model_len": options.max_model_len,
             "encoding": ENCODING,
         }
+        if isinstance(options, TreeOptions):
+            values |= {"max_model_len": options.max_tokens, **options.recipe}
+        else:
+            values["max_model_len"] = options.max_model_len
         return fingerprint_of(values | ({"lora": model_identity(options.lora)} if options.lora else {}))
 
 
@@ -86,8 +90,12 @@ def column_scorers(config: RunConfig) -> list[ColumnScorer]:
             name, revision = scoring.ref_model, scoring.ref_model_revision
         lora = None if scoring.lora is None else str(Path(scoring.lora).expanduser().resolve())
         if lora is not None:
-            check_lora(lora, scoring.gpus_per_engine)
-        options = EngineOptions.of(scoring, _absolute(name), revision, model.dtype, config.seed, lora)
+            check_lora(lora, scoring)
+        options: EngineOptions | TreeOptions
+        if scoring.ref_logps_by == "trainer":
+            options = TreeOptions.of(config, _absolute(name), revision, lora)
+        else:
+            options = EngineOptions.of(scoring, _absolute(name), revision, model.dtype, config.seed, lora)
         scorers.append(ColumnScorer("ref_logps", options))
     if scoring.reward_model is not None:
         check_model_directory(scoring.reward_model, scoring.reward_model_revision)

@@ -1,4 +1,4 @@
-"""vLLM engines as Ray Data actors: one engine an actor, part after part.
+"""Scorers as Ray Data actors, vLLM engines or the trainer's forward pass: one an actor, part after part.
 
 An actor takes two parts at once: while the engine works on one, the other is read, tokenized or written. An actor that
 dies is started again by Ray and gets its parts again; the journal beside the part says what it had in hand.
@@ -10,8 +10,8 @@ import os
 import sys
 import threading
 import uuid
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import ray.data
 
@@ -20,7 +20,7 @@ from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows,
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
 from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
-from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, score_part
+from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, TreeOptions, score_part
 
 # Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills
 # them without end is not the data.
@@ -28,38 +28,59 @@ MAX_DEATHS = 64
 _PARTS_AT_ONCE = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """How many actors there are at once, and what each one holds."""
+
+    fewest: int
+    most: int
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of(cls, scoring: ScoringConfig, options: EngineOptions | TreeOptions) -> Self:
+        """An engine each, or a forward pass each."""
+        if isinstance(options, TreeOptions):
+            return cls(*scoring.trainer_actors)
+        return cls(*scoring.engines, scoring.cpus_per_engine, scoring.gpus_per_engine)
+
+
 def on_engines(
-    shards: ray.data.Dataset, stages: list[Stage], column: Column, options: EngineOptions, scoring: ScoringConfig
+    shards: ray.data.Dataset,
+    stages: list[Stage],
+    column: Column,
+    options: EngineOptions | TreeOptions,
+    scoring: ScoringConfig,
 ) -> ray.data.Dataset:
-    """Have `column` of every part computed, by as many engines as `scoring` says."""
+    """Have `column` of every part computed, by as many actors as `scoring` says."""
+    actors = Actors.of(scoring, options)
     return shards.map(
         ScoreShard,
         fn_constructor_kwargs={
             "stages": stages,
             "column": column,
-            "options": asdict(options),
+            "options": options,
             "batch_groups": scoring.batch_groups,
             "run": uuid.uuid4().hex,
         },
-        compute=engine_pool(shards, scoring),
-        num_cpus=scoring.cpus_per_engine,
-        num_gpus=scoring.gpus_per_engine,
+        compute=engine_pool(shards, actors.fewest, actors.most),
+        num_cpus=actors.cpus,
+        num_gpus=actors.gpus,
         max_restarts=MAX_DEATHS,
         max_task_retries=MAX_DEATHS,
     )
 
 
-def engine_pool(shards: ray.data.Dataset, scoring: ScoringConfig) -> ray.data.ActorPoolStrategy:
+def engine_pool(shards: ray.data.Dataset, fewest: int, most: int) -> ray.data.ActorPoolStrategy:
     """Actors with two parts queued each; what the pool needs beyond that is set for `shards`, which it is to map."""
     context = shards.context
     # An engine that dies while it starts is a matter of the machine; Ray Data would give up at the first.
     context.max_consecutive_actor_init_deaths = MAX_RETRIES
     # Tasks over slots. Ray Data's own 1.75 is never reached where no part waits at an actor, and the pool never grew.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-    low, high = scoring.engines
     return ray.data.ActorPoolStrategy(
-        min_size=low,
-        max_size=high,
+        min_size=fewest,
+        max_size=most,
         max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
         max_tasks_in_flight_per_actor=_PARTS_AT_ONCE,
         enable_true_multi_threading=True,
@@ -67,14 +88,18 @@ def engine_pool(shards: ray.data.Dataset, scoring: ScoringConfig) -> ray.data.Ac
 
 
 def start_scorer(
-    kind: Literal["ref_logps", "rewards", "judgements"], options: dict[str, Any]
+    kind: Literal["ref_logps", "rewards", "judgements"], options: EngineOptions | TreeOptions
 ) -> tuple[Any, UserError | RunError | None]:
     """The scorer of that kind, or why there is none: raised here, it would have Ray start the actor again forever."""
-    from mapl_ray.scoring.engine import JudgeScorer, LogprobScorer, RewardScorer
-
-    made = {"ref_logps": LogprobScorer, "rewards": RewardScorer, "judgements": JudgeScorer}[kind]
     try:
-        return made(EngineOptions(**options)), None
+        if isinstance(options, TreeOptions):
+            from mapl_ray.scoring.trees import TreeScorer
+
+            return TreeScorer(options), None
+        from mapl_ray.scoring.engine import JudgeScorer, LogprobScorer, RewardScorer
+
+        made = {"ref_logps": LogprobScorer, "rewards": RewardScorer, "judgements": JudgeScorer}[kind]
+        return made(options), None
     except (UserError, RunError) as error:
         return None, error
 
@@ -99,7 +124,12 @@ class ScoreShard:
     """One engine, started once; a part a call."""
 
     def __init__(
-        self, stages: list[Stage], column: Column, options: dict[str, Any], batch_groups: int, run: str
+        self,
+        stages: list[Stage],
+        column: Column,
+        options: EngineOptions | TreeOptions,
+        batch_groups: int,
+        run: str,
     ) -> None:
         self._stages, self._column, self._batch_groups, self._run = stages, column, batch_groups, run
         self._engine = EngineTurn()

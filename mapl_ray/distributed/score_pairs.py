@@ -148,7 +148,7 @@ def _on_engines(
         fn_constructor_kwargs={
             "stages": stages,
             "kind": kind,
-            "options": asdict(options),
+            "options": options,
             "questions": questions,
             "batch_pairs": scoring.batch_groups,
         },
@@ -167,7 +167,7 @@ class ScorePairs:
         self,
         stages: list[Stage],
         kind: Kind,
-        options: dict[str, Any],
+        options: EngineOptions,
         questions: Mapping[str, str],
         batch_pairs: int,
     ) -> None:

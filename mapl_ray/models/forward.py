@@ -54,6 +54,19 @@ class RewardScores(nn.Module):
         return rewards[:, 0].float()
 
 
+def frozen(module: nn.Module, device: torch.device, *, bf16: bool) -> nn.Module:
+    """The module on the device, in evaluation mode, without gradients.
+
+    With `bf16` its parameters are cast, as DeepSpeed casts those of a module that it trains. Buffers stay in float32:
+    rotary frequencies of 8 bits would turn a token at position 1,000 by radians.
+    """
+    module.requires_grad_(False).eval()
+    for parameter in module.parameters() if bf16 else ():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return module.to(device)
+
+
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
     """Last hidden states at the last token of every sequence [S, H]."""
     return _hidden(model, batch).flatten(0, 1)[batch.last_S]

@@ -1,10 +1,10 @@
-"""Scores of sequences from vLLM: reference log-probabilities and rewards."""
+"""Scores of sequences, from vLLM or the trainer's forward pass: reference log-probabilities and rewards."""
 
 from mapl_ray.scoring.journal import Journal, Outcome
 from mapl_ray.scoring.lora import check_lora
 from mapl_ray.scoring.needs import EngineNeeds, check_engine, engine_needs
-from mapl_ray.scoring.options import EngineOptions
-from mapl_ray.scoring.protocol import Scorer
+from mapl_ray.scoring.options import EngineOptions, TreeOptions
+from mapl_ray.scoring.protocol import GroupScorer, Scorer
 from mapl_ray.scoring.same_tokenizer import check_same_tokenizer, tokenizer_identity
 from mapl_ray.scoring.score_groups import BrokenEngineError, Column, ScoredGroup, score_groups, score_part, with_outcome
 
@@ -13,10 +13,12 @@ __all__ = [
     "Column",
     "EngineNeeds",
     "EngineOptions",
+    "GroupScorer",
     "Journal",
     "Outcome",
     "ScoredGroup",
     "Scorer",
+    "TreeOptions",
     "check_engine",
     "check_lora",
     "check_same_tokenizer",

@@ -1,10 +1,11 @@
-"""A PEFT adapter applied to the policy: checked against what vLLM takes before an engine starts."""
+"""A PEFT adapter applied to the policy: checked, against what vLLM takes too, before an engine starts."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from mapl_ray.config import ScoringConfig
 from mapl_ray.errors import UserError
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # sizes that vLLM 0.32 sets aside room for
@@ -13,13 +14,15 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # sizes that vLLM 0.32 sets
 _MERGE = "Merge the adapter into the model (peft: merge_and_unload) and name the merged one as scoring.ref_model."
 
 
-def check_lora(path: str, gpus_per_engine: int) -> None:
-    """Raise `UserError` for a directory that is no adapter, or one that vLLM does not take."""
-    if gpus_per_engine == 0:
+def check_lora(path: str, scoring: ScoringConfig) -> None:
+    """Raise `UserError` for a directory that is no adapter, or, where vLLM computes ref_logps, one that it does not
+    take."""
+    by_vllm = scoring.ref_logps_by == "vllm"
+    if by_vllm and scoring.gpus_per_engine == 0:
         # The logits of prompt tokens and those of sampled ones have one index there, and the sizes do not agree.
         raise UserError(
-            f"scoring.lora={path!r}: on a CPU, vLLM 0.32 gives no log-probabilities of prompts under an adapter. "
-            f"{_MERGE}"
+            f"scoring.lora={path!r}: on a CPU, vLLM 0.32 gives no log-probabilities of prompts under an adapter. Set "
+            f"scoring.ref_logps_by=trainer. Or: {_MERGE}"
         )
     folder = Path(path).expanduser()
     try:
@@ -30,6 +33,8 @@ def check_lora(path: str, gpus_per_engine: int) -> None:
         ) from None
     if not (folder / "adapter_model.safetensors").is_file():  # vLLM would take adapter_model.bin or .pt in its place
         raise UserError(f"{folder}: no safetensors. Save the adapter with save_pretrained; pickles are not read.")
+    if not by_vllm:
+        return
     wrong = {
         "peft_type": config.get("peft_type") != "LORA",
         "bias": config.get("bias", "none") != "none",

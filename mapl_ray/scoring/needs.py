@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class EngineNeeds:
     weights: float | None
     kv_token: float | None
     longest: int | None  # tokens that the model was made for
+    by_vllm: bool = True  # False: the trainer's forward pass, which has no KV cache and is not split
     splits: Mapping[str, int] = field(default_factory=dict)  # what tensor parallelism cuts, by its name in the config
 
     def kv_token_of_a_rank(self, config: ScoringConfig) -> float:
@@ -43,6 +44,8 @@ class EngineNeeds:
 
     def memory_gib(self, config: ScoringConfig) -> float:
         """Main memory of one CPU engine: processes, KV cache, weights."""
+        if not self.by_vllm:
+            return PROCESS_GIB + (self.weights or 0.0) / GIB
         ranks = config.tensor_parallel_size * config.pipeline_parallel_size
         return ranks * (PROCESS_GIB + config.kv_cache_gib) + (self.weights or 0.0) / GIB
 
@@ -50,12 +53,14 @@ class EngineNeeds:
 def engine_needs(config: RunConfig) -> list[EngineNeeds]:
     """Of every model that `scoring` names; one whose config is not here (yet) is left out. Asks no server."""
     scoring, dtype = config.scoring, config.model.dtype
-    names = [scoring.ref_model or config.model.name_or_path] if scoring.ref_logps else []
+    by_vllm = scoring.ref_logps_by == "vllm"
+    names = [(scoring.ref_model or config.model.name_or_path, by_vllm)] if scoring.ref_logps else []
     judge = config.model.name_or_path if scoring.judge.model == "policy" else scoring.judge.model
-    names += [name for name in (scoring.reward_model, judge, scoring.pair_reward_model) if name is not None]
+    others = (scoring.reward_model, judge, scoring.pair_reward_model)
+    names += [(name, True) for name in others if name is not None]
     return [
-        _tiny(config.model.tiny, dtype) if name == "tiny" else _of_directory(name, dtype)
-        for name in dict.fromkeys(names)
+        replace(_tiny(config.model.tiny, dtype) if name == "tiny" else _of_directory(name, dtype), by_vllm=by)
+        for name, by in dict.fromkeys(names)
     ]
 
 
@@ -63,7 +68,8 @@ def check_engine(config: RunConfig) -> None:
     """Raise `UserError` for a length that model or KV cache can't take, and for parts that can't be cut."""
     length, gib = config.scoring.max_model_len, config.scoring.kv_cache_gib
     for needs in engine_needs(config):
-        _check_parallel(needs, config.scoring)
+        if needs.by_vllm:
+            _check_parallel(needs, config.scoring)
         if needs.longest is not None and length > needs.longest:
             raise UserError(
                 f"scoring.max_model_len={length}: {needs.model} takes {needs.longest} tokens "
@@ -71,7 +77,7 @@ def check_engine(config: RunConfig) -> None:
             )
         wanted = needs.kv_token_of_a_rank(config.scoring) * length / GIB
         # GPU engines take what gpu_memory_utilization leaves, which their node alone knows.
-        if not config.scoring.gpus_per_engine and wanted > gib:
+        if needs.by_vllm and not config.scoring.gpus_per_engine and wanted > gib:
             raise UserError(
                 f"scoring.kv_cache_gib={gib}: one sequence of scoring.max_model_len={length} tokens takes "
                 f"{wanted:.1f} GiB of KV cache in {needs.model}. Raise kv_cache_gib, or lower max_model_len."
@@ -96,7 +102,7 @@ def _tiny(tiny: TinyModelConfig, dtype: str) -> EngineNeeds:
     kv_token = 2.0 * tiny.num_layers * tiny.hidden_size * _BYTES[dtype]
     splits = {"num_attention_heads": tiny.num_heads, "num_hidden_layers": tiny.num_layers}
     weights = float(tiny.most_parameters * _BYTES[dtype])
-    return EngineNeeds("tiny", weights, kv_token, tiny.max_position_embeddings, splits)
+    return EngineNeeds("tiny", weights, kv_token, tiny.max_position_embeddings, splits=splits)
 
 
 def _of_directory(name: str, dtype: str) -> EngineNeeds:
@@ -115,7 +121,7 @@ def _of_directory(name: str, dtype: str) -> EngineNeeds:
         weights * _BYTES[dtype] / _BYTES[stored] if known else None,
         _kv_token(values, dtype),
         _longest(values),
-        {key: values[key] for key in _SPLITS if isinstance(values.get(key), int)},
+        splits={key: values[key] for key in _SPLITS if isinstance(values.get(key), int)},
     )
 
 

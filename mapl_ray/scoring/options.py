@@ -1,11 +1,11 @@
-"""What an engine is started with."""
+"""What an engine, or the trainer's forward pass in its place, is started with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from mapl_ray.config import ScoringConfig
+from mapl_ray.config import Attention, RunConfig, ScoringConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,46 @@ class EngineOptions:
             max_num_batched_tokens=config.max_num_batched_tokens,
             lora=lora,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TreeOptions:
+    """The trainer's forward pass; what decides a sum's rounding is as `mapl train dpo` has it."""
+
+    model: str
+    revision: str | None
+    dtype: Literal["float32", "bfloat16"]  # in which weights are loaded
+    bf16: bool  # `train.bf16`: parameters are cast to bfloat16
+    max_tokens: int
+    batching: Literal["tree", "padded"]
+    attention: Attention
+    row_tokens: int | None
+    groups_at_once: int
+    gpus: int  # 0: on CPUs
+    lora: str | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig, model: str, revision: str | None, lora: str | None = None) -> TreeOptions:
+        """Those of DPO in this run."""
+        train, (_, _, _, gpus) = config.training("dpo"), config.scoring.trainer_actors
+        # FlexAttention and FlashAttention need a GPU, which training may have and scoring not.
+        other_device = bool(gpus) != bool(train.gpus_per_worker)
+        return cls(
+            model=model,
+            revision=revision,
+            dtype=config.model.dtype,
+            bf16=train.bf16,
+            max_tokens=config.scoring.max_model_len,
+            batching=train.batching,
+            attention="auto" if other_device else train.attention,
+            row_tokens=train.row_tokens,
+            groups_at_once=train.micro_batch_size,
+            gpus=gpus,
+            lora=lora,
+        )
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """What decides the scores beside the model: batch and device move last digits alone, as with engines."""
+        computed = "bfloat16" if self.bf16 else self.dtype
+        return {"by": "trainer", "computed": computed, "batching": self.batching, "attention": self.attention}

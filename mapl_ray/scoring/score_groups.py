@@ -12,7 +12,7 @@ from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.records import Rejection, RelationGroup
 from mapl_ray.scoring.journal import Journal, Outcome
-from mapl_ray.scoring.protocol import Scorer
+from mapl_ray.scoring.protocol import GroupScorer, Scorer
 
 Column = Literal["ref_logps", "rewards"]
 ScoredGroup = RelationGroup | Rejection
@@ -22,7 +22,7 @@ class BrokenEngineError(Exception):
     """The engine raised an error: what it holds now is unknown, and its process is to be left."""
 
 
-def score_groups(groups: Sequence[RelationGroup], scorer: Scorer, column: Column) -> list[ScoredGroup]:
+def score_groups(groups: Sequence[RelationGroup], scorer: Scorer | GroupScorer, column: Column) -> list[ScoredGroup]:
     """Fill one column of every group; a group that is too long or scores NaN or infinity is rejected, with why."""
     outcomes = _outcomes([encode_group(group, scorer.tokenizer, scorer.max_tokens) for group in groups], scorer)
     return [with_outcome(group, column, outcome) for group, outcome in zip(groups, outcomes, strict=True)]
@@ -30,7 +30,7 @@ def score_groups(groups: Sequence[RelationGroup], scorer: Scorer, column: Column
 
 def score_part(
     groups: Sequence[RelationGroup],
-    scorer: Scorer,
+    scorer: Scorer | GroupScorer,
     journal: Journal,
     engine: AbstractContextManager[object] | None = None,
     on_scored: Callable[[int], None] | None = None,
@@ -69,21 +69,29 @@ def with_outcome(group: RelationGroup, column: Column, outcome: Outcome) -> Scor
     return replace(group, ref_logps=outcome) if column == "ref_logps" else replace(group, rewards=outcome)
 
 
-def _outcomes(encoded: Sequence[EncodedGroup | Rejection], scorer: Scorer) -> list[Outcome]:
+def _outcomes(encoded: Sequence[EncodedGroup | Rejection], scorer: Scorer | GroupScorer) -> list[Outcome]:
+    fitting = [group for group in encoded if isinstance(group, EncodedGroup)]
+    if not fitting:
+        found = []
+    elif isinstance(scorer, GroupScorer):
+        found = scorer.score_trees(fitting)
+    else:
+        found = _one_by_one(fitting, scorer)
+    scores = iter(found)
+    return [group.reason if isinstance(group, Rejection) else _finite(next(scores)) for group in encoded]
+
+
+def _one_by_one(groups: Sequence[EncodedGroup], scorer: Scorer) -> list[tuple[float, ...]]:
     """Group by group and in prefix order: what two sequences begin with alike is the engine's most recent work."""
     cells = [
         (number, index, ids, group.prompt_length(index))
-        for number, group in enumerate(encoded)
-        if isinstance(group, EncodedGroup)
+        for number, group in enumerate(groups)
         for ids, index in sorted((group.token_ids(index), index) for index in range(len(group.sequences)))
     ]
-    found = scorer.score([ids for _, _, ids, _ in cells], [start for *_, start in cells]) if cells else []
+    found = scorer.score([ids for _, _, ids, _ in cells], [start for *_, start in cells])
     scores = {(number, index): score for (number, index, _, _), score in zip(cells, found, strict=True)}
     return [
-        group.reason
-        if isinstance(group, Rejection)
-        else _finite(tuple(scores[number, index] for index in range(len(group.sequences))))
-        for number, group in enumerate(encoded)
+        tuple(scores[number, index] for index in range(len(group.sequences))) for number, group in enumerate(groups)
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.reliability import poison
 from benchmarks.reliability.poison import POISON
-from mapl_ray.config import RunConfig, ScoringConfig, parse_config
+from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.score_actor import engine_pool
 from mapl_ray.models import load_reward_model
@@ -82,7 +82,7 @@ def test_a_pool_grows_while_parts_wait(local_ray: None) -> None:
             return {"process": os.getpid()}
 
     shards = ray.data.from_items([{"index": index} for index in range(16)], override_num_blocks=16)
-    pool = engine_pool(shards, ScoringConfig(concurrency=(1, 2)))
+    pool = engine_pool(shards, 1, 2)
     assert len({row["process"] for row in shards.map(Part, compute=pool, num_cpus=1).take_all()}) == 2
 
 
@@ -110,6 +110,23 @@ def test_a_rerun_has_nothing_to_do(undisturbed: Undisturbed, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
     assert times(config.data_dir) == before
+
+
+def test_the_trainers_forward_pass_gives_the_same_columns(
+    undisturbed: Undisturbed, poisoned_model: Path, tmp_path: Path
+) -> None:
+    calm, _, groups = undisturbed
+    config = config_of(tmp_path, poisoned_model, ref_logps_by="trainer")
+    write_groups(config, groups[: PARTS * 2], groups[-2:-1])
+    found = run_scoring(config)
+    assert (found["train"].rows, found["train"].rejected, found["eval"].rows) == (PARTS * 2, 0, 1)
+    before, by_vllm = times(config.data_dir), {row["pair_id"]: row for row in iter_rows(calm.data_dir / "scored/train")}
+    assert run_scoring(config) == found
+    assert times(config.data_dir) == before
+    for row in iter_rows(config.data_dir / "scored" / "train"):
+        same = by_vllm[row["pair_id"]]
+        assert {**row, "ref_logps": None} == {**same, "ref_logps": None}
+        torch.testing.assert_close(torch.tensor(row["ref_logps"]), torch.tensor(same["ref_logps"]), rtol=0, atol=1e-4)
 
 
 @pytest.mark.long

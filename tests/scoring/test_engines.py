@@ -16,12 +16,13 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, encode_prompt
-from mapl_ray.config import ModelConfig, ScoringConfig
+from mapl_ray.config import ModelConfig, ScoringConfig, parse_config
 from mapl_ray.errors import RunError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
 from mapl_ray.records import Message, Rejection, RelationGroup
-from mapl_ray.scoring import EngineOptions, score_groups
+from mapl_ray.scoring import EngineOptions, TreeOptions, score_groups
 from mapl_ray.scoring.engine import try_engine
+from mapl_ray.scoring.trees import TreeScorer
 from mapl_ray.training.export import export_model
 
 SCORE = """
@@ -147,6 +148,10 @@ def test_ref_logps_agree_with_transformers(tiny_model: Path, tokenizer: Any, gri
     found_answers = [(text.rstrip("\ufffd"), cut) for text, cut in answers]
     assert found_answers == [greedy(module.model, ids, tokenizer) for ids in prompts]
     torch.testing.assert_close(found, torch.tensor(expected(groups, module, tokenizer)), rtol=0, atol=2e-3)
+    values = {"model": {"name_or_path": str(tiny_model)}, "scoring": {"ref_logps_by": "trainer"}}
+    trainers = TreeScorer(TreeOptions.of(parse_config(values, "test"), str(tiny_model), None))
+    by_trees = [scored.to_row()["ref_logps"] for scored in score_groups(groups, trainers, "ref_logps")]
+    torch.testing.assert_close(torch.tensor(by_trees), found, rtol=0, atol=1e-4)
     for rows, changed in zip(results[-3:-1], (plain, adding), strict=True):
         scores = torch.tensor([row["ref_logps"] for row in rows])
         torch.testing.assert_close(scores, torch.tensor(expected(groups, module, changed)), rtol=0, atol=2e-3)

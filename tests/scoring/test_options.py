@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.config import RunConfig, ScoringConfig, parse_config
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.score import column_scorers
 from mapl_ray.errors import UserError
@@ -97,20 +97,22 @@ def test_another_tokenizer_is_refused_before_the_run(
 
 
 def test_an_adapter_that_vllm_does_not_take_is_refused(tmp_path: Path) -> None:
+    on_gpu = ScoringConfig(gpus_per_engine=1)
     with pytest.raises(UserError, match=r"no adapter_config\.json"):
-        check_lora(str(tmp_path), 1)
+        check_lora(str(tmp_path), on_gpu)
     adapter = {"peft_type": "LORA", "r": 8, "bias": "none"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     with pytest.raises(UserError, match="no safetensors"):
-        check_lora(str(tmp_path), 1)
+        check_lora(str(tmp_path), on_gpu)
     (tmp_path / "adapter_model.safetensors").touch()
-    check_lora(str(tmp_path), 1)
+    check_lora(str(tmp_path), on_gpu)
     for wrong in ({"use_dora": True}, {"r": 1024}, {"modules_to_save": ["lm_head"]}, {"peft_type": "IA3"}):
         (tmp_path / "adapter_config.json").write_text(json.dumps({**adapter, **wrong}))
+        check_lora(str(tmp_path), ScoringConfig(ref_logps_by="trainer"))  # vLLM never sees it
         with pytest.raises(UserError, match=f"{next(iter(wrong))}=.*merge_and_unload"):
-            check_lora(str(tmp_path), 1)
+            check_lora(str(tmp_path), on_gpu)
 
 
 def test_an_adapter_on_a_cpu_is_refused() -> None:
-    with pytest.raises(UserError, match=r"on a CPU.*Merge the adapter"):
-        check_lora("somewhere", 0)
+    with pytest.raises(UserError, match=r"on a CPU.*ref_logps_by=trainer.*Merge the adapter"):
+        check_lora("somewhere", ScoringConfig())

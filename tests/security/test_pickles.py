@@ -16,7 +16,7 @@ import ray.data  # registers the extension types whose values are pickles, as in
 import torch.distributed
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from mapl_ray.config import DataConfig, parse_config
+from mapl_ray.config import DataConfig, ScoringConfig, parse_config
 from mapl_ray.doctor import diagnose
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, load_policy, load_reward_model, load_tokenizer
@@ -166,7 +166,7 @@ def test_pickled_adapters_are_refused(canary: Any, tiny_model: Path, tmp_path: P
     with pytest.raises(UserError, match="an adapter beside a model"):
         load_policy(model, "float32")
     with pytest.raises(UserError, match="pickles are not read"):  # model.safetensors is there, and is no adapter
-        check_lora(str(model), gpus_per_engine=1)
+        check_lora(str(model), ScoringConfig(gpus_per_engine=1))
 
 
 def test_code_that_comes_with_a_model_is_not_run(canary: Any, tiny_model: Path, tmp_path: Path) -> None:
