@@ -23,6 +23,7 @@ from torch import nn
 from mapl_ray.batches import Batch
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.models.forward import frozen
 from mapl_ray.progress import progress
 from mapl_ray.training.checkpoint import difference, file_digests
 from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT, LONG_WAIT, engine_config, parameter_groups
@@ -134,6 +135,12 @@ class Engine:
             self._norm = 0.0 if norm is None else float(norm)
         if not math.isfinite(self._norm):
             raise NonFiniteGradientError
+
+    def forget_module_order(self) -> None:
+        """Under ZeRO-3: have the pass that comes next recorded as the order in which weights are fetched ahead."""
+        coordinator = self._engine.optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """All-reduced copy of a small tensor."""
@@ -247,9 +254,9 @@ class Engine:
 
 def frozen_forward(module: nn.Module, config: TrainConfig, device: torch.device) -> Callable[[Batch], torch.Tensor]:
     """A module that is not trained, on the engine's device; under ZeRO-3 its weights are partitioned too."""
-    module.requires_grad_(False).eval()
     if config.zero_stage < 3:  # the stages below partition what a frozen model does not have
-        return module.to(device, torch.bfloat16 if config.bf16 else None)
+        return frozen(module, device, bf16=config.bf16)
+    module.requires_grad_(False)
     settings = engine_config(config, world_size())
     settings["zero_optimization"].pop("offload_optimizer", None)
     engine, *_ = deepspeed.initialize(model=module, config=settings, dist_init_required=False)

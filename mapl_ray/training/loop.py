@@ -228,7 +228,7 @@ def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: Tra
             prepare_for_trees(model, config.attention, engine.device.type, bf16=True if config.bf16 else None)
         return frozen_reference(frozen_forward(PolicyLogps(model), config, engine.device))
     if kind == "adapter":
-        return switched_off_reference(engine, trained.wrapped)
+        return switched_off_reference(engine, trained.wrapped, config.zero_stage)
     return lambda batch: batch
 
 

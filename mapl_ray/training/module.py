@@ -138,13 +138,30 @@ def with_adapter(model: Any, lora: LoraConfig, method: Method, seed: int) -> Any
 
 
 @contextmanager
-def switched_off(wrapped: Any) -> Iterator[None]:
-    """The base model as it was: the reference that costs no memory."""
-    wrapped.base_model.disable_adapter_layers()
+def switched_off(wrapped: Any, *, same_modules: bool = False) -> Iterator[None]:
+    """The base model as it was: the reference that costs no memory.
+
+    `same_modules`: the adapter's modules run as they do in training, and what they give is multiplied by 0. ZeRO-3
+    fetches weights ahead in the order in which it saw modules run, and drops that order at the first pass that differs.
+    """
+    if not same_modules:
+        wrapped.base_model.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            wrapped.base_model.enable_adapter_layers()
+        return
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
+    scales = [dict(layer.scaling) for layer in layers]
+    for layer in layers:
+        layer.scaling.update(dict.fromkeys(layer.scaling, 0.0))
     try:
         yield
     finally:
-        wrapped.base_model.enable_adapter_layers()
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling.update(scale)
 
 
 def save_adapter(wrapped: Any, state_dict: dict[str, torch.Tensor], directory: Path) -> None:

@@ -125,15 +125,21 @@ def reference_kind(config: TrainConfig, method: Method, tables: list[GroupTable]
     return "frozen" if config.lora is None else "adapter"
 
 
-def switched_off_reference(engine: Engine, wrapped: Any) -> Fill:
+def switched_off_reference(engine: Engine, wrapped: Any, zero_stage: int) -> Fill:
     """The policy's own engine with its adapter switched off, without dropout."""
+    begun = False
 
     def fill(batch: Batch) -> Batch:
+        nonlocal begun
         training = engine.module.training
         engine.train_mode(False)
-        with torch.no_grad(), switched_off(wrapped):
+        with torch.no_grad(), switched_off(wrapped, same_modules=zero_stage == 3):
             ref_logps_S = engine(batch)
         engine.train_mode(training)
+        if zero_stage == 3 and not begun:
+            # A pass without its backward pass came first: its order is not a training step's.
+            engine.forget_module_order()
+            begun = True
         return replace(batch, ref_logps_S=ref_logps_S)
 
     return fill

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, MixtralConfig, Qwen2MoeConfig
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.models import PolicyLogps, load_policy
@@ -55,6 +56,27 @@ def dropout_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def moe_models(tiny_model: Path, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Mixtures of experts with random weights and the tokenizer of the tiny model, by their model type."""
+    folder, sizes = tmp_path_factory.mktemp("moe"), json.loads((tiny_model / "config.json").read_text())
+    common = {
+        name: sizes[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+    }
+    common |= {"num_attention_heads": 2, "num_key_value_heads": 2, "num_experts_per_tok": 2}
+    configs = {
+        "mixtral": MixtralConfig(**common, intermediate_size=64, num_local_experts=4),
+        "qwen2_moe": Qwen2MoeConfig(
+            **common, moe_intermediate_size=32, shared_expert_intermediate_size=32, num_experts=4
+        ),
+    }
+    torch.manual_seed(0)
+    for kind, config in configs.items():
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / kind)
+        tokenizer.save_pretrained(folder / kind)
+    return {kind: folder / kind for kind in configs}
 
 
 @pytest.fixture(scope="session")

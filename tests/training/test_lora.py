@@ -1,6 +1,7 @@
 """Adapters, references and offload on two ranks: what must be equal is equal, and what is exported opens elsewhere."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
-from mapl_ray.config import TrainConfig, load_config
+from mapl_ray.config import TrainConfig, load_config, parse_config
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, RewardScores, load_reward_model
+from mapl_ray.scoring import TreeOptions, score_groups
+from mapl_ray.scoring.trees import TreeScorer
 from mapl_ray.training.engine_config import check_quantize
 from tests.training.compare import NOISE, largest_difference, typical_difference, weights
+from tests.training.conftest import write_groups
 
 CONFIG = {
     "learning_rate": 1e-3,
@@ -47,6 +51,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "rm bf16": ("rm", {"zero_stage": 2, "bf16": True}, True),
     "rm offloaded": ("rm", {"zero_stage": 2, "offload": "optimizer"}, True),
 }
+# Policy and reference are the same model in bfloat16: changes to the config, whether the data has the trainer's scores.
+STARTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "scored 2": ({"zero_stage": 2}, True),
+    "scored 3": ({"zero_stage": 3}, True),
+    "frozen": ({"zero_stage": 2, "reference": "frozen"}, False),
+}
 DROPOUT = {"lora": {"r": 4, "dropout": 0.2}, "zero_stage": 3, "checkpoint_every_steps": 2}
 
 
@@ -68,8 +78,33 @@ def runs(launch: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.fixture(scope="module")
+def first_losses(
+    launch: Any, data: Path, tiny_model: Path, grid_groups: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, float]:
+    """The loss of the first DPO step in bfloat16, by `STARTS`."""
+    folder = tmp_path_factory.mktemp("starts")
+    values = {"model": {"name_or_path": str(tiny_model)}, "train": {"bf16": True, "micro_batch_size": 3}}
+    scorer = TreeScorer(TreeOptions.of(parse_config(values, "test"), str(tiny_model), None))
+    write_groups(folder / "scored", score_groups(grid_groups(13), scorer, "ref_logps"))
+    specs = []
+    for name, (changes, scored) in STARTS.items():
+        train = folder / "scored" if scored else data / "train unscored"
+        config = {**CONFIG, "bf16": True, "max_steps": 1, **changes}
+        spec = {"method": "dpo", "config": config, "output": str(folder / name), "train": str(train), "eval": None}
+        specs.append(spec)
+    assert [outcome["error"] for outcome in launch(2, *specs)] == [None] * len(specs)
+    return {name: rows(folder / name)[0]["loss"] for name in STARTS}
+
+
 def rows(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_dpo_starts_exactly_at_its_reference(first_losses: dict[str, float], start: str) -> None:
+    """Every margin is 0, so each of the three levels adds -log sigmoid(0) = log 2."""
+    assert first_losses[start] == pytest.approx(3 * math.log(2), rel=1e-6)
 
 
 def outputs(module: torch.nn.Module, groups: Any, tokenizer: Any, batching: Any) -> torch.Tensor:

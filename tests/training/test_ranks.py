@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.compare import NOISE, typical_difference, weights
@@ -100,6 +101,32 @@ def test_what_is_left_out_or_cut_is_counted_over_all_ranks(runs: Path, run: str,
     result = json.loads((runs / run / "result.json").read_text())
     assert {name: number for name, number in result["counts"].items() if number} == {reason: 11}
     assert result["too_long"] == (11 if reason == "too_long" else 0)
+
+
+def test_mixtures_of_experts_learn_the_same_under_zero_3(
+    launch: Any, moe_models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Each rank routes its own tokens, so the two call their experts differently, and neither waits for the other."""
+    of = {
+        f"{kind} {stage}": {"model": str(moe_models[kind]), "stage": stage} for kind in moe_models for stage in (2, 3)
+    }
+    specs = [
+        {
+            "method": "rm",
+            "model": spec["model"],
+            "config": {**CONFIG, "micro_batch_size": 4, "max_steps": 2, "zero_stage": spec["stage"]},
+            "output": str(tmp_path / name),
+        }
+        for name, spec in of.items()
+    ]
+    assert [outcome["error"] for outcome in launch(2, *specs)] == [None] * len(specs)
+    for kind in moe_models:
+        a, b = (tmp_path / f"{kind} {stage}" for stage in (2, 3))
+        assert typical_difference(weights(a), weights(b)) < NOISE
+        start, learned = load_file(moe_models[kind] / "model.safetensors"), weights(a)
+        experts = [name for name in start if ".experts." in name]
+        assert experts
+        assert typical_difference({n: start[n] for n in experts}, {n: learned[n] for n in experts}) > 10 * NOISE
 
 
 @pytest.mark.parametrize("method", ["rm", pytest.param("dpo", marks=pytest.mark.long)])
