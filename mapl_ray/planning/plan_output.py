@@ -106,6 +106,14 @@ def _memory(plan: RunPlan) -> Iterator[str]:
         rows.setdefault((row.method, row.zero_stage), []).append(text)
     head = ["", "ZeRO", *(f"{count} GPU{'s' if count > 1 else ''}" for count in counts)]
     yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in rows.items()])
+    yield ""
+    yield "network of a training worker, GB sent in a step of its micro-batches"
+    sent: dict[tuple[str, int], list[str]] = {}
+    for row in plan.memory:
+        text = f"{row.sent / 1e9:.4g}" + ("*" if row.chosen else "")
+        sent.setdefault((row.method, row.zero_stage), []).append(text)
+    yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in sent.items()])
+    yield ""
     yield "main memory of a node for the groups, and its disk (TMPDIR) where workers map them: " + ", ".join(
         f"{_round(size.pairs)} on {size.gpus}: {_bytes(size.host_memory)} and {_bytes(size.node_disk)}"
         for size in plan.sizes

@@ -13,6 +13,7 @@ from mapl_ray.planning.memory import Memory, training_memory
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import ModelShape, model_shape
 from mapl_ray.planning.stage_times import METHODS, StageTime, StageWork, checkpoint_bytes, stages
+from mapl_ray.planning.traffic import sent_bytes
 from mapl_ray.training.group_table import MAPPED_FROM
 
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
@@ -63,6 +64,7 @@ class MemoryRow:
     gpus: int
     zero_stage: int
     memory: Memory
+    sent: float  # bytes that a worker sends in a step
     fits: bool
     chosen: bool  # the stage that the config asks for
 
@@ -115,7 +117,8 @@ def _memory(
             for stage in STAGES_OF_ZERO:
                 memory = training_memory(shape, train, method, workers, tokens=tokens, edges=edges, zero_stage=stage)
                 fits = memory.total <= rates["gpu_memory"].value
-                yield MemoryRow(method, count, stage, memory, fits, chosen=stage == train.zero_stage)
+                sent = sent_bytes(shape, train, workers, stage)
+                yield MemoryRow(method, count, stage, memory, sent, fits, chosen=stage == train.zero_stage)
 
 
 def _size(work: StageWork, fits: bool) -> RunSize:

@@ -10,6 +10,7 @@ from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.planning.groups import Cells, GroupSize
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import ModelShape
+from mapl_ray.planning.traffic import sent_bytes
 from mapl_ray.scoring.judge import ORDERS, judge_questions
 from mapl_ray.training.plan import total_steps
 from mapl_ray.training.throughput import FlopCounter
@@ -98,9 +99,10 @@ def _engines(work: StageWork) -> int:
 
 
 def _score(work: StageWork) -> StageTime:
-    scoring, flops, gpus = work.config.scoring, 0.0, _engines(work)
-    if scoring.ref_logps:  # every sequence whole: the cache gives no log-probabilities
-        flops += work.shape.flops("dpo", None).forward(*work.counts(work.group.all, padded=True))
+    config, scoring, flops, gpus = work.config, work.config.scoring, 0.0, _engines(work)
+    if scoring.ref_logps:  # vLLM computes every sequence whole: its cache gives no log-probabilities
+        trees = scoring.ref_logps_by == "trainer" and config.training("dpo").batching == "tree"
+        flops += work.shape.flops("dpo", None).forward(*work.counts(work.group.all, padded=not trees))
     if scoring.reward_model is not None:  # taken to be as large as the policy
         counts = work.counts(work.group.all, padded=not scoring.prefix_caching)
         flops += work.shape.flops("rm", None).forward(*counts)
@@ -148,27 +150,10 @@ def _step(work: StageWork, train: TrainConfig, method: Method, gpus: int, *, bas
     evaluated = counter.forward(*work.counts(work.group.all, padded=padded)) * work.held_out
     return _Step(
         compute=work.seconds(flops * of_a_worker, "training_utilisation", 1),
-        network=_traffic(work, train, workers) / _link(work, workers),
+        network=sent_bytes(work.shape, train, workers, train.zero_stage) / _link(work, workers),
         held_out=work.seconds(evaluated, "evaluation_utilisation", workers),
         total=total_steps(train, max(1, round(work.groups - work.held_out)), workers),
     )
-
-
-def _traffic(work: StageWork, train: TrainConfig, workers: int) -> float:
-    """Bytes that a worker sends in a step (Rajbhandari et al. 2020, section 7): gradients are reduced in float32, from
-    ZeRO-2 on at every micro-batch; ZeRO-3 gathers the weights twice a micro-batch."""
-    if workers == 1:
-        return 0.0
-    size = 2.0 if train.bf16 else 4.0
-    trained = work.shape.trained(train.lora)
-    reduced, gathered, each = 4.0 * trained, size * trained, train.gradient_accumulation_steps
-    volume = {
-        0: 2 * reduced,
-        1: reduced + gathered,
-        2: each * reduced + gathered,
-        3: each * (reduced + 2 * size * work.shape.parameters),
-    }[train.zero_stage]
-    return volume * (workers - 1) / workers
 
 
 def _link(work: StageWork, workers: int) -> float:

@@ -54,6 +54,8 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
             # A trailing allgather into a flat buffer of this size: tiny models must not pay gigabytes for it.
             "allgather_bucket_size": 5e7,
             "reduce_bucket_size": 5e7,
+            # Under ZeRO-2 a gradient goes to the rank that keeps it; by DeepSpeed's default to all, twice the bytes.
+            "use_multi_rank_bucket_allreduce": False,
             **_offload(config),
         },
         "steps_per_print": 10**9,

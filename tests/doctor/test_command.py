@@ -16,7 +16,15 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "jobs" / "configs").glob
 
 def test_there_are_recipes_from_laptop_to_cluster() -> None:
     names = {path.stem for path in RECIPES}
-    assert {"alpaca_eval", "hh", "pandalm", "qwen-0.5b-1gpu", "llama-8b-8gpu", "llama-8b-multinode"} <= names
+    assert {
+        "alpaca_eval",
+        "hh",
+        "pandalm",
+        "qwen-0.5b-1gpu",
+        "llama-8b-8gpu",
+        "llama-8b-multinode",
+        "llama-70b-multinode",
+    } <= names
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -36,9 +44,11 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
 @pytest.mark.parametrize(
     ("stem", "estimate"),
     [
-        # 8e9 parameters * 18 bytes / 8 workers = 18e9 bytes = 16.8 GiB; over 32 workers 4.5e9 bytes = 4.2 GiB.
-        ("llama-8b-8gpu", "16.8 GiB a worker"),
-        ("llama-8b-multinode", "4.2 GiB a worker"),
+        # ZeRO-2: 8e9 parameters * (2 + 16 / 8 workers) bytes = 32e9 = 29.8 GiB; over 32 workers 20e9 = 18.6 GiB.
+        ("llama-8b-8gpu", "29.8 GiB a worker"),
+        ("llama-8b-multinode", "18.6 GiB a worker"),
+        # ZeRO-3: 70e9 * 18 bytes / 32 workers = 39.4e9 bytes = 36.7 GiB.
+        ("llama-70b-multinode", "36.7 GiB a worker"),
         # 0.5e9 * 18 bytes on one worker = 9e9 bytes = 8.4 GiB.
         ("qwen-0.5b-1gpu", "8.4 GiB a worker"),
     ],

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from mapl_ray import model_states
-from mapl_ray.config import RunConfig
+from mapl_ray.config import RunConfig, load_config
 from mapl_ray.doctor import memory_fit
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "jobs" / "configs").glob("*.yaml"))
 
 
 def run_config(**values: object) -> RunConfig:
@@ -83,3 +85,26 @@ def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytes
     # Another cluster's memory is not this machine's.
     findings = list(memory_fit.check_memory(run_config(**values, cluster={"address": "auto"})))
     assert [finding.level for finding in findings] == ["ok", "ok"]
+
+
+def test_float32_on_gpus_is_warned_of() -> None:
+    gpus: dict[str, object] = {"train": {"gpus_per_worker": 1}, "scoring": {"gpus_per_engine": 1}}
+    slow = [*memory_fit.check_precision(run_config(**gpus))]
+    assert [(one.level, one.detail.split(":")[0]) for one in slow] == [
+        ("warn", "train rm"),
+        ("warn", "train dpo"),
+        ("warn", "score"),
+    ]
+    assert all("float32" in one.detail and "bf" in str(one.cure) for one in slow)
+    (rm,) = memory_fit.check_precision(
+        run_config(**gpus, model={"dtype": "bfloat16"}, dpo={"bf16": True})  # the reward model stays in float32
+    )
+    assert rm.detail.startswith("train rm")
+    bf16 = {"train": {"gpus_per_worker": 1, "bf16": True}, "model": {"dtype": "bfloat16"}}
+    assert [*memory_fit.check_precision(run_config(**{**gpus, **bf16}))] == []
+    assert [*memory_fit.check_precision(run_config())] == []  # CPUs
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_no_recipe_computes_in_float32_on_gpus(path: Path) -> None:
+    assert [*memory_fit.check_precision(load_config(path))] == []

@@ -13,14 +13,16 @@ import pytest
 
 from mapl_ray.batches import EncodedGroup, collate
 from mapl_ray.cli import main
-from mapl_ray.config import LoraConfig, RunConfig, TrainConfig
+from mapl_ray.config import LoraConfig, RunConfig, TrainConfig, load_config
 from mapl_ray.errors import UserError
 from mapl_ray.model_states import state_bytes
+from mapl_ray.models import heads
 from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
 from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
-from mapl_ray.planning.memory import training_memory
+from mapl_ray.planning.memory import PIECE, training_memory
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import StageWork, _traffic, stages
+from mapl_ray.planning.stage_times import StageWork, stages
+from mapl_ray.planning.traffic import sent_bytes
 
 SHAPE = ModelShape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
 CARD = 989e12  # H100
@@ -88,12 +90,12 @@ def test_training_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "bytes_a_step"),
-    [(0, 2 * 4e9), (1, 4e9 + 2e9), (2, 3 * 4e9 + 2e9), (3, 3 * (4e9 + 2 * 2e9))],
+    [(0, 2 * 4e9), (1, 2 * 4e9 + 2e9), (2, 3 * 4e9 + 2e9), (3, 3 * (4e9 + 2 * 2e9))],
 )
 def test_traffic_by_hand(stage: int, bytes_a_step: float) -> None:
-    train = TrainConfig(zero_stage=stage, bf16=True, gradient_accumulation_steps=3)  # type: ignore[arg-type]
-    assert _traffic(work(1e6, 8), train, 4) == pytest.approx(bytes_a_step * 3 / 4)
-    assert _traffic(work(1e6, 8), train, 1) == 0.0
+    train = TrainConfig(bf16=True, gradient_accumulation_steps=3)
+    assert sent_bytes(SHAPE, train, 4, stage) == pytest.approx(bytes_a_step * 3 / 4)
+    assert sent_bytes(SHAPE, train, 1, stage) == 0.0
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -102,6 +104,9 @@ def test_memory_by_hand(stage: int) -> None:
     memory = training_memory(SHAPE, train, "dpo", 8, tokens=1000, edges=500, zero_stage=stage)
     assert memory.states == state_bytes(1e9, stage, 8, bf16=True)
     assert memory.logits == 500 * 10_000 * 16
+    many = training_memory(SHAPE, train, "dpo", 8, tokens=9000, edges=5000, zero_stage=stage)
+    assert many.logits == (5000 if stage == 3 else PIECE) * 10_000 * 16
+    assert heads.PIECE == PIECE
     # A layer: 2 norms of 1000 * (4 + 2) and two inputs of 1000 * 2; 1.5 * 2 * (2000 + 1000); 2 * 4 * 3000.
     assert memory.activations == 1000 * 10 * (12_000 + 4_000 + 9_000 + 24_000)
     checkpointed = train.model_copy(update={"gradient_checkpointing": True})
@@ -222,3 +227,23 @@ def test_the_command(tmp_path: Path) -> None:
     for word in ("1M", "bottleneck", "ZeRO", "assumed", "data sheet", "GPU hours", "benchmarks/README.md"):
         assert word in text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gpus", "card", "gib"),
+    [
+        ("llama-8b-8gpu", 8, "H100", 80.0),
+        ("llama-8b-multinode", 32, "H100", 80.0),
+        ("llama-70b-multinode", 32, "H200", 131.0),
+    ],
+)
+def test_recipes_of_clusters_fit_and_choose_the_stage_that_sends_least(
+    recipe: str, gpus: int, card: str, gib: float
+) -> None:
+    config = load_config(Path(__file__).resolve().parents[2] / "jobs" / "configs" / f"{recipe}.yaml")
+    plan = make_plan(config, load_rates(gpu=card, gpu_memory_gib=gib), [60_000], [gpus])
+    assert plan.sizes[0].fits
+    for method in ("rm", "dpo"):
+        rows = [row for row in plan.memory if row.method == method and row.fits]
+        (chosen,) = (row for row in rows if row.chosen)
+        assert chosen.sent == min(row.sent for row in rows)

@@ -11,42 +11,48 @@ import time
 from pathlib import Path
 from typing import Any
 
+from collective_bytes import counted_bytes  # beside this script
+
 from mapl_ray.config import ModelConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.models import model_identity
+from mapl_ray.training.deepspeed_engine import ensure_process_group
 from mapl_ray.training.loop import train
 
 
 def run(spec: dict[str, Any]) -> None:
     """Train as the spec says and leave the reports and the error, if any, beside the output."""
-    output, reports, steps = Path(spec["output"]), [], None
+    output, reports, steps, sent = Path(spec["output"]), [], None, list[float]()
     error = None
+    ensure_process_group()
 
     def on_report(metrics: dict[str, float]) -> None:
         reports.append(metrics)
+        sent.append(total[0])
         if metrics["step"] == spec.get("sigterm_at") and os.environ.get("RANK", "0") == "1":  # one rank of two
             os.kill(os.getpid(), signal.SIGTERM)
 
-    try:
-        steps = train(
-            TrainConfig.model_validate(spec["config"]),
-            spec["method"],
-            model_path=spec["model"],
-            model_config=ModelConfig(),
-            train_dir=Path(spec["train"]),
-            eval_dir=None if spec["eval"] is None else Path(spec["eval"]),
-            output_dir=output,
-            fingerprint=spec.get("fingerprint", "run"),
-            on_report=on_report,
-            stop_after=spec.get("stop_after"),
-            model_id=model_identity(spec["model"]),
-        ).steps
-    except (RunError, UserError) as caught:
-        error = {"kind": type(caught).__name__, "text": str(caught)}
+    with counted_bytes() as total:
+        try:
+            steps = train(
+                TrainConfig.model_validate(spec["config"]),
+                spec["method"],
+                model_path=spec["model"],
+                model_config=ModelConfig(),
+                train_dir=Path(spec["train"]),
+                eval_dir=None if spec["eval"] is None else Path(spec["eval"]),
+                output_dir=output,
+                fingerprint=spec.get("fingerprint", "run"),
+                on_report=on_report,
+                stop_after=spec.get("stop_after"),
+                model_id=model_identity(spec["model"]),
+            ).steps
+        except (RunError, UserError) as caught:
+            error = {"kind": type(caught).__name__, "text": str(caught)}
     output.mkdir(parents=True, exist_ok=True)
     # Every rank writes it, and two that write one file at once can leave a mix of both.
     aside = output / f"outcome-{os.environ.get('RANK', '0')}.json"
-    aside.write_text(json.dumps({"reports": reports, "error": error, "steps": steps}))
+    aside.write_text(json.dumps({"reports": reports, "error": error, "steps": steps, "sent": sent}))
     aside.rename(output / "outcome.json")
 
 
