@@ -27,11 +27,11 @@ from typing import Any
 
 from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.config import DataConfig, RunConfig, ScoringConfig, SynthesisConfig, TinyModelConfig, parse_config
+from mapl_ray.data.records import GROUP_SCHEMA, PreferencePair, RelationGroup
+from mapl_ray.data.shards import commit, read_groups, read_manifest, write_json, write_part
 from mapl_ray.models import build_tiny, load_reward_model, load_tokenizer
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import GROUP_SCHEMA, PreferencePair, RelationGroup
 from mapl_ray.scoring import EngineOptions
-from mapl_ray.shards import commit, read_groups, read_manifest, write_json, write_part
 from mapl_ray.synthesis import synthesize
 
 PARTS = 10

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.config import ClusterConfig, DataConfig, RunConfig, SynthesisConfig, parse_config
+from mapl_ray.data.records import PreferencePair, RelationGroup
+from mapl_ray.data.shards import write_json
 from mapl_ray.instructions import features_of
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import PreferencePair, RelationGroup
-from mapl_ray.shards import write_json
 from mapl_ray.synthesis import Tally, synthesize
 
 CONFIG = SynthesisConfig()

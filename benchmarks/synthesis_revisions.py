@@ -30,7 +30,7 @@ WARM_UP = 60  # pairs
 def rate(data: Path, every: int) -> tuple[float, float]:
     """Pairs a CPU second of the `mapl_ray` on the path, and the share of pairs that give a group."""
     from mapl_ray.config import SynthesisConfig
-    from mapl_ray.records import Message, PreferencePair, RelationGroup
+    from mapl_ray.data.records import Message, PreferencePair, RelationGroup
     from mapl_ray.synthesis import synthesize
 
     with gzip.open(data, "rt", encoding="utf-8") as lines:

@@ -29,10 +29,10 @@ from training_trl import TRL_LEVELS, against_trl, trl_rows
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import DataConfig, SynthesisConfig, TinyModelConfig
+from mapl_ray.data.records import Level, PreferencePair, Relation, RelationGroup
+from mapl_ray.data.shards import write_json
 from mapl_ray.models import build_tiny, load_tokenizer
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import Level, PreferencePair, Relation, RelationGroup
-from mapl_ray.shards import write_json
 from mapl_ray.synthesis import synthesize
 
 SIZES = {

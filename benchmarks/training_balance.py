@@ -21,8 +21,8 @@ from training import SIZES, load_groups
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.records import GROUP_SCHEMA, LEVEL_FAMILIES
 from mapl_ray.models import build_tiny, load_tokenizer
-from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES
 from mapl_ray.training.plan import StepPlan, group_sizes
 
 CUTS = ((2, 4, 4), (8, 2, 4), (8, 8, 2), (32, 1, 4), (64, 1, 8))  # ranks, micro-batches of each, groups in one

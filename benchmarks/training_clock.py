@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mapl_ray.shards import write_json
+from mapl_ray.data.shards import write_json
 
 if TYPE_CHECKING:
     from mapl_ray.distributed.training_job import TrainingJob

@@ -20,8 +20,8 @@ from training import SIZES, load_groups, pairwise
 from training_steps import Learner, Peak
 
 from mapl_ray.batches import EncodedGroup
+from mapl_ray.data.records import Sequence
 from mapl_ray.models import build_tiny, load_tokenizer
-from mapl_ray.records import Sequence
 from mapl_ray.synthesis.layouts import GRID_CELLS, GRID_RELATIONS
 
 INSTRUCTION = 32

@@ -31,9 +31,9 @@ from training_clock import AROUND, INSIDE, MODEL, clocked_worker, watch
 
 from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.config import Method, RunConfig, parse_config
+from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.data.shards import commit, write_json, write_part
 from mapl_ray.models import build_tiny, load_tokenizer
-from mapl_ray.records import GROUP_SCHEMA, RelationGroup
-from mapl_ray.shards import commit, write_json, write_part
 
 Steps = list[dict[str, float]]
 

@@ -11,8 +11,8 @@ from typing import Any
 from training_steps import BETA, LEARNING_RATE, Learner, Measured, remembered, timed
 
 from mapl_ray.batches import EncodedGroup
+from mapl_ray.data.records import Level, Relation, RelationGroup
 from mapl_ray.models import load_policy, load_reward_model, load_tokenizer
-from mapl_ray.records import Level, Relation, RelationGroup
 
 TRL_LEVELS: dict[str, tuple[str, ...]] = {
     "TRL, pref": ("pref",),

@@ -21,9 +21,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig
 from transformers.masking_utils import sdpa_mask
 
 from mapl_ray.batches import Batch, EncodedGroup, collate
+from mapl_ray.data.records import Sequence
 from mapl_ray.models.part_attention import part_attention
 from mapl_ray.models.tree_attention import attention_mask_of, row_budget, tree_attention
-from mapl_ray.records import Sequence
 
 VOCABULARY = 49_152
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from synthesis import Beside, beyond_start, load, pure, run_config, timed, two_processes, write_pairs
 
-from mapl_ray.records import PreferencePair
+from mapl_ray.data.records import PreferencePair
 
 _RAYLET = {"num_cpus": 1, "object_store_memory": 200_000_000}
 _LIMITS = (

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
         TrainConfig,
         load_config,
     )
+    from mapl_ray.data.records import (
+        InstructionRecord,
+        Level,
+        Message,
+        PreferencePair,
+        Rejection,
+        Relation,
+        RelationGroup,
+        Sequence,
+    )
     from mapl_ray.errors import RunError, UserError
     from mapl_ray.instructions import REGISTRY, Instruction, InstructionFunction
     from mapl_ray.models import (
@@ -41,16 +51,6 @@ if TYPE_CHECKING:
     )
     from mapl_ray.objective import Objective, relation_loss
     from mapl_ray.preferences import read_pairs, read_rows
-    from mapl_ray.records import (
-        InstructionRecord,
-        Level,
-        Message,
-        PreferencePair,
-        Rejection,
-        Relation,
-        RelationGroup,
-        Sequence,
-    )
     from mapl_ray.synthesis import export_rows, synthesize
     from mapl_ray.training.hf_groups import groups_dataset
     from mapl_ray.training.hf_trainer import MaplTrainer

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.shards import MANIFEST
+from mapl_ray.data.shards import MANIFEST
 
 _NAME = re.compile(r"\.aside-\d+$")
 _ENTRY = re.compile(r"part-(\d+)\.json")

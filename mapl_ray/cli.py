@@ -177,8 +177,8 @@ def _train(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     config = _config(args)
-    from mapl_ray.records import RelationGroup
-    from mapl_ray.shards import iter_rows, read_manifest
+    from mapl_ray.data.records import RelationGroup
+    from mapl_ray.data.shards import iter_rows, read_manifest
     from mapl_ray.synthesis import write_export
 
     directory = config.data_dir / "groups" / args.split

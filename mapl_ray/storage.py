@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapl_ray.awaited import awaited
+from mapl_ray.data.shards import sync_folder, write_atomically
 from mapl_ray.errors import first_line
-from mapl_ray.shards import sync_folder, write_atomically
 from mapl_ray.unfinished import unfinished
 
 LOCKS = "locks (flock)"

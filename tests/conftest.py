@@ -17,9 +17,9 @@ import pytest
 from pyarrow import fs
 
 from mapl_ray.config import TinyModelConfig
+from mapl_ray.data.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
 from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.models import build_tiny, load_reward_model, load_tokenizer
-from mapl_ray.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
 from tests.shared_ray import SharedRay
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.aside import is_aside, set_aside, set_parts_aside
-from mapl_ray.records import PAIR_SCHEMA, Rejection
-from mapl_ray.shards import MANIFEST, Part, commit, finished_part, iter_rows, read_manifest, write_part
+from mapl_ray.data.records import PAIR_SCHEMA, Rejection
+from mapl_ray.data.shards import MANIFEST, Part, commit, finished_part, iter_rows, read_manifest, write_part
 
 ROW = {"prompt": [{"role": "user", "content": "x"}], "chosen": "a", "rejected": "b", "source": "s"}
 

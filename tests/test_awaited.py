@@ -13,12 +13,12 @@ import pytest
 from mapl_ray import awaited as module
 from mapl_ray.awaited import await_files, awaited, file_system, has_appeared, is_local
 from mapl_ray.config import ModelConfig, TrainConfig
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import await_data_set, commit, write_json, write_part
 from mapl_ray.distributed.shard_tasks import Stage, _committed, rows_of_part
 from mapl_ray.distributed.train import result_of
 from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import await_data_set, commit, write_json, write_part
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, damage_for_rank, written_files
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.cli import main
-from mapl_ray.records import GROUP_SCHEMA, RelationGroup
-from mapl_ray.shards import commit, write_part
+from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.data.shards import commit, write_part
 from tests.shared_ray import CPUS
 
 Told = Callable[..., str]

@@ -14,11 +14,11 @@ import pytest
 
 import mapl_ray
 from mapl_ray.config import TinyModelConfig
+from mapl_ray.data.shards import write_json
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.tiny import build_tiny
 from mapl_ray.preferences import Spill
-from mapl_ray.shards import write_json
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, written_files
 from mapl_ray.training.group_table import mapped_table
 

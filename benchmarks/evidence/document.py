@@ -12,7 +12,7 @@ from benchmarks.evidence import tables
 from benchmarks.evidence.experiment import MAIN, THREE, UNSEEN
 from benchmarks.evidence.findings import disappointments, targets_table
 from benchmarks.evidence.plots import write_plots
-from mapl_ray.shards import write_atomically
+from mapl_ray.data.shards import write_atomically
 
 _TEMPLATE = Path(__file__).with_name("template.md")
 _NOT_RUN = "(not run)"

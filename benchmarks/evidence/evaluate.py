@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.evidence.arms import BY_NAME, Arm
 from benchmarks.evidence.scale import Scale
 from mapl_ray.config import EvaluationConfig
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation import Estimate, Results, evaluate_models
 from mapl_ray.evaluation.by_family import accuracy_by_family
 from mapl_ray.evaluation.checkpoints import Checkpoint
@@ -17,7 +18,6 @@ from mapl_ray.evaluation.items import relation_items, relation_margins
 from mapl_ray.evaluation.provenance import Provenance
 from mapl_ray.evaluation.rewards import model_rewards, reference_logps
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.records import RelationGroup
 
 _MICRO_BATCH = 16
 

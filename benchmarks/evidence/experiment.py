@@ -21,11 +21,11 @@ from benchmarks.evidence.training import train_arm, train_config
 from benchmarks.evidence.warm import texts_of, warm_start
 from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import fingerprint_of, write_json
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import collect_provenance
 from mapl_ray.models import load_tokenizer
-from mapl_ray.records import RelationGroup
-from mapl_ray.shards import fingerprint_of, write_json
 from mapl_ray.synthesis import synthesize
 
 MAIN, THREE, UNSEEN = "seen", "three", "unseen"  # held-out sets: functions of training, k = 3, other functions

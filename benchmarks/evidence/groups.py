@@ -10,7 +10,7 @@ from benchmarks.evidence.arms import Arm
 from benchmarks.evidence.scale import Scale
 from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.config import SynthesisConfig
-from mapl_ray.records import PreferencePair, Rejection, RelationGroup
+from mapl_ray.data.records import PreferencePair, Rejection, RelationGroup
 from mapl_ray.synthesis import synthesize
 
 _MOST_EPOCHS = 1000

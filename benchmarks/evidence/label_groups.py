@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.evidence.arms import BY_NAME
 from benchmarks.evidence.pairs import load_pairs
 from benchmarks.evidence.scale import SCALES
-from mapl_ray.records import RelationGroup
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.synthesis import synthesize
 
 _EPOCHS = 1000  # a seed's epochs have seeds of their own, as in `GroupStream`

@@ -27,11 +27,11 @@ from benchmarks.evidence.experiment import MAIN, Prepared, prepare, read_result
 from benchmarks.evidence.scale import SCALES, Scale
 from benchmarks.evidence.training import train_arm, train_config
 from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import write_json
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.items import relation_items, relation_margins
 from mapl_ray.instructions import REGISTRY, Instruction, features_of
-from mapl_ray.records import RelationGroup
-from mapl_ray.shards import write_json
 
 _ARM = BY_NAME["mapl"]
 LEVELS = ("pref", "intra", "inter")

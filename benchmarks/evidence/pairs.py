@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks.evidence.scale import Scale
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import PreferencePair
+from mapl_ray.data.shards import file_sha256
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import eval_split, read_pairs
-from mapl_ray.records import PreferencePair
-from mapl_ray.shards import file_sha256
 
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 # The end of a sentence, of what introduces a list, or of a line; "1." is no end.

@@ -8,10 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from mapl_ray.data.shards import write_atomically
 from mapl_ray.report.charts import bars, curves, curves_with_intervals, forest
 from mapl_ray.report.markup import Markup, el
 from mapl_ray.report.svg import WIDTH, marker_at
-from mapl_ray.shards import write_atomically
 
 _ROW, _TITLE = 16, 24
 _AGAINST = ("baseline", "mapl", "baseline-tokens")

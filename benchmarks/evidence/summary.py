@@ -9,11 +9,11 @@ from typing import Any
 from benchmarks.evidence.arms import ARMS, BY_NAME, FUNCTIONS, UNSEEN_FUNCTIONS, Arm
 from benchmarks.evidence.evaluate import by_function, measure
 from benchmarks.evidence.experiment import Experiment, Prepared, read_result, result_path, settings_of
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import Results
 from mapl_ray.evaluation.items import relation_items, relation_margins
 from mapl_ray.evaluation.levels import level_results
-from mapl_ray.records import RelationGroup
 
 _MEASURES = ("levels", "inter_kinds", "by_k", "by_family", "by_phrasing", "worst_family", "length_bias")
 

@@ -15,8 +15,8 @@ from benchmarks.evidence.groups import GroupStream
 from benchmarks.evidence.model import fresh_model, save
 from benchmarks.evidence.scale import Scale
 from mapl_ray.batches import EncodedGroup, collate
+from mapl_ray.data.records import RelationGroup, Sequence
 from mapl_ray.evaluation.items import prompt_text
-from mapl_ray.records import RelationGroup, Sequence
 
 
 def warm_start(stream: GroupStream, tokenizer: Any, scale: Scale, target: Path) -> list[dict[str, float]]:

@@ -18,10 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from mapl_ray.batches import Batch, EncodedGroup, collate
 from mapl_ray.config import Attention
+from mapl_ray.data.records import Level, Relation, Sequence
 from mapl_ray.models import PolicyLogps, prepare_for_trees
 from mapl_ray.models.tiny import chat_tokenizer
 from mapl_ray.models.tree_attention import row_budget, row_multiple
-from mapl_ray.records import Level, Relation, Sequence
 
 Figures = dict[str, float | int | str | bool | list[float]]
 

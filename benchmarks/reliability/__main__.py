@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.reliability.page import render
 from benchmarks.reliability.registry import FAULTS
 from benchmarks.reliability.runner import measure
-from mapl_ray.shards import write_json
+from mapl_ray.data.shards import write_json
 
 RESULTS = Path(__file__).with_name("results.json")
 

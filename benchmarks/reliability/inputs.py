@@ -18,7 +18,7 @@ from benchmarks.reliability.runs import (
     synthesis_words,
     undisturbed_synthesis,
 )
-from mapl_ray.shards import iter_rows
+from mapl_ray.data.shards import iter_rows
 
 END_SECONDS = 60.0
 

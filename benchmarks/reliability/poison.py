@@ -26,9 +26,9 @@ from benchmarks.reliability.runs import (
     undisturbed_scoring,
     undisturbed_synthesis,
 )
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import commit, iter_rows, read_manifest, write_part
 from mapl_ray.models import load_tokenizer
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, iter_rows, read_manifest, write_part
 
 POISON = "xylothrum"  # in no text of the data
 END_SECONDS = 400.0

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from benchmarks.reliability.commands import run
 from benchmarks.reliability.fault import Outcome, Scene
 from benchmarks.synthesis import load, write_pairs
+from mapl_ray.data.shards import iter_rows, read_manifest
 from mapl_ray.errors import UserError
-from mapl_ray.shards import iter_rows, read_manifest
 from mapl_ray.training.checkpoint import committed, damage, read_checkpoint_manifest
 
 MANY, FEW = 400, 96  # pairs: of synthesis alone, and where models look at them

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from mapl_ray.batches.render import CURE, RenderError, render, render_answers
 from mapl_ray.batches.truncate import truncate_left
-from mapl_ray.records import Message, Rejection, Relation, RelationGroup, Sequence
+from mapl_ray.data.records import Message, Rejection, Relation, RelationGroup, Sequence
 
 # Computed once per tokenizer: a call builds it from the whole list of added tokens.
 _SPECIAL: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()

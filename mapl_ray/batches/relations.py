@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mapl_ray.records import LEVEL_FAMILIES, Level, Relation
+from mapl_ray.data.records import LEVEL_FAMILIES, Level, Relation
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mapl_ray.batches.render_limits import RenderLimitError, RenderLimits
+from mapl_ray.data.records import Message, message_fields, offered_tools
 from mapl_ray.errors import first_line
-from mapl_ray.records import Message, message_fields, offered_tools
 
 CURE = (
     "Use a model whose chat template takes such conversations, edit the template (chat_template.jinja), or leave these "

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from mapl_ray.records import Message, RelationGroup
+from mapl_ray.data.records import Message, RelationGroup
 
 Prompts = tuple[tuple[Message, ...], ...]
 Fits = Callable[[Prompts], bool]

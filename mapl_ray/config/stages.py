@@ -10,7 +10,7 @@ from mapl_ray.config.field_types import Section
 from mapl_ray.config.loss_options import ObjectiveConfig
 from mapl_ray.config.pair_scoring import JudgeConfig, PairMarginConfig
 from mapl_ray.config.path_text import PathText
-from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.data.records import LEVEL_FAMILIES
 
 Attention = Literal["auto", "flex", "varlen", "dense", "branches"]
 

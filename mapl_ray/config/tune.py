@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mapl_ray.config.field_types import Section
 from mapl_ray.config.loss_options import Method
 from mapl_ray.config.space import Dimension, flattened
-from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.data.records import LEVEL_FAMILIES
 
 _DEFAULT_TRIALS = 4
 _LOSS_WEIGHTS = {f"train.weights.{name}": Dimension(loguniform=(0.1, 2.0)) for name in ("lambda_intra", "lambda_inter")}

@@ -9,6 +9,8 @@ from typing import Any
 import ray
 
 from mapl_ray.config import Method, RunConfig
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import read_groups, read_manifest, write_rejections
 from mapl_ray.distributed.generate import PolicyAnswers, answer_prompts
 from mapl_ray.distributed.preflight import METHODS
 from mapl_ray.distributed.prepare import resolve_model
@@ -23,9 +25,7 @@ from mapl_ray.evaluation.variants import make_variants
 from mapl_ray.evaluation.workload import ScoredWorkload, Workload, length_check, make_workload
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.models import load_tokenizer, model_identity
-from mapl_ray.records import RelationGroup
 from mapl_ray.scoring import check_same_tokenizer
-from mapl_ray.shards import read_groups, read_manifest, write_rejections
 from mapl_ray.synthesis import load_modules
 
 Pairs = Sequence[tuple[str, str]]

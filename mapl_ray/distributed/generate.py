@@ -12,6 +12,8 @@ import ray
 
 from mapl_ray.batches import CURE, RenderError, encode_prompt
 from mapl_ray.config import RunConfig
+from mapl_ray.data.records import Message
+from mapl_ray.data.shards import write_atomically
 from mapl_ray.distributed.resources import check_stage
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.errors import RunError, UserError
@@ -19,9 +21,7 @@ from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.evaluation.following import FollowRow
 from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.models import load_tokenizer
-from mapl_ray.records import Message
 from mapl_ray.scoring import EngineOptions
-from mapl_ray.shards import write_atomically
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mapl_ray.config import RunConfig
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import fingerprint_of, iter_rows
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import named_checkpoints
 from mapl_ray.models import TemplateCheck, check_rendering, load_tokenizer
-from mapl_ray.records import RelationGroup
-from mapl_ray.shards import fingerprint_of, iter_rows
 
 Named = tuple[str, str, str | None]  # where a model is named, its path, its revision
 

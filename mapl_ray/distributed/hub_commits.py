@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mapl_ray.aside import set_aside
 from mapl_ray.config import RunConfig
+from mapl_ray.data.shards import write_json
 from mapl_ray.evaluation.checkpoints import split_revision
 from mapl_ray.hub_models import HubUnreachableError, hub_commit, is_commit, is_hub_name
 from mapl_ray.lease import lease, lease_path
-from mapl_ray.shards import write_json
 
 FILE = "hub_commits.json"
 _PATIENCE_SECONDS = 60.0

@@ -8,10 +8,10 @@ from typing import Any
 
 import ray.data
 
+from mapl_ray.data.records import GROUP_SCHEMA, Rejection, RelationGroup
+from mapl_ray.data.shards import json_lines
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, write_results
-from mapl_ray.records import GROUP_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import Column, ScoredGroup, with_outcome
-from mapl_ray.shards import json_lines
 
 _LOST = "no score; the file with the reason is damaged"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mapl_ray.aside import set_aside
 from mapl_ray.config import Method, RunConfig
+from mapl_ray.data.shards import write_json
 from mapl_ray.distributed.evaluate import model_name, run_evaluation
 from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
@@ -25,7 +26,6 @@ from mapl_ray.errors import UserError
 from mapl_ray.evaluation import Results, results_table
 from mapl_ray.progress import WAITING_SECONDS, progress
 from mapl_ray.report import build_data_card, build_data_report, build_report
-from mapl_ray.shards import write_json
 from mapl_ray.training.result import TrainResult
 
 

@@ -9,6 +9,18 @@ from typing import Any
 
 from mapl_ray.aside import set_aside, set_parts_aside
 from mapl_ray.config import RunConfig
+from mapl_ray.data.records import PAIR_SCHEMA, PreferencePair, Rejection, canonical_json
+from mapl_ray.data.shards import (
+    Manifest,
+    Part,
+    commit,
+    fingerprint_of,
+    finished,
+    iter_rows,
+    read_manifest,
+    write_atomically,
+    write_part,
+)
 from mapl_ray.distributed.group_templates import template_check, template_digest
 from mapl_ray.distributed.row_numbers import SOURCE_ROWS
 from mapl_ray.errors import RunError, UserError
@@ -27,18 +39,6 @@ from mapl_ray.preferences import (
     source_identity,
 )
 from mapl_ray.progress import progress, tracked
-from mapl_ray.records import PAIR_SCHEMA, PreferencePair, Rejection, canonical_json
-from mapl_ray.shards import (
-    Manifest,
-    Part,
-    commit,
-    fingerprint_of,
-    finished,
-    iter_rows,
-    read_manifest,
-    write_atomically,
-    write_part,
-)
 
 SPLITS = ("train", "eval")
 _READING = 2  # of the rules by which rows become pairs; pairs that other ones made are read again

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mapl_ray.awaited import has_appeared
-from mapl_ray.records import Rejection
-from mapl_ray.shards import read_manifest, read_notes, read_part
+from mapl_ray.data.records import Rejection
+from mapl_ray.data.shards import read_manifest, read_notes, read_part
 
 SOURCE_ROWS = "source_rows"  # in the notes of a part of pairs: a number for each of its pairs
 

@@ -11,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
+from mapl_ray.data.shards import read_manifest
 from mapl_ray.distributed.evaluate import model_name, trained_models
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.training_job import groups_to_train
 from mapl_ray.errors import UserError
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import model_identity
-from mapl_ray.shards import read_manifest
 from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.resume import check_settings, run_settings, train_settings
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mapl_ray.batches import ENCODING
 from mapl_ray.config import RunConfig
+from mapl_ray.data.shards import Manifest, fingerprint_of
 from mapl_ray.distributed.group_templates import check_templates
 from mapl_ray.distributed.join_scores import join_scores
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
@@ -22,7 +23,6 @@ from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, model_identity
 from mapl_ray.scoring import Column, EngineOptions, TreeOptions, check_engine, check_lora, check_same_tokenizer
-from mapl_ray.shards import Manifest, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 import ray.data
 
 from mapl_ray.config import ScoringConfig
+from mapl_ray.data.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, write_rows
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
-from mapl_ray.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, TreeOptions, score_part
 
 # Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills

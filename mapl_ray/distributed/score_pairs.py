@@ -20,6 +20,8 @@ import ray.data
 from mapl_ray.aside import set_aside
 from mapl_ray.batches import ENCODING
 from mapl_ray.config import PairMarginConfig, RunConfig, ScoringConfig
+from mapl_ray.data.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
+from mapl_ray.data.shards import Manifest, fingerprint_of, iter_rows, read_manifest
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
 from mapl_ray.distributed.score_actor import start_scorer
 from mapl_ray.distributed.shard_tasks import (
@@ -34,11 +36,9 @@ from mapl_ray.distributed.shard_tasks import (
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.models import check_rendering, model_identity
 from mapl_ray.progress import progress
-from mapl_ray.records import PAIR_SCHEMA, Judgement, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions
 from mapl_ray.scoring.judge import ORDERS, TEMPLATE, judge_pairs, judge_questions
 from mapl_ray.scoring.pair_rewards import Rewards, pair_group, score_pairs, with_scores
-from mapl_ray.shards import Manifest, fingerprint_of, iter_rows, read_manifest
 
 Kind = Literal["judgements", "rewards"]
 _ID = PAIR_SCHEMA.field("pair_id")

@@ -19,13 +19,9 @@ import ray.data
 
 from mapl_ray.aside import set_parts_aside
 from mapl_ray.awaited import await_files, awaited
-from mapl_ray.distributed.ray_notice import notice_given
-from mapl_ray.distributed.row_numbers import with_source_rows
-from mapl_ray.errors import RunError, UserError, first_line, no_space
-from mapl_ray.group_columns import groups_to_table
-from mapl_ray.progress import WAITING_SECONDS, tracked
-from mapl_ray.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
-from mapl_ray.shards import (
+from mapl_ray.data.group_columns import groups_to_table
+from mapl_ray.data.records import GROUP_SCHEMA, PreferencePair, Rejection, RelationGroup
+from mapl_ray.data.shards import (
     MANIFEST,
     Manifest,
     Part,
@@ -38,6 +34,10 @@ from mapl_ray.shards import (
     read_part,
     write_part,
 )
+from mapl_ray.distributed.ray_notice import notice_given
+from mapl_ray.distributed.row_numbers import with_source_rows
+from mapl_ray.errors import RunError, UserError, first_line, no_space
+from mapl_ray.progress import WAITING_SECONDS, tracked
 
 # Ray's own default is forever: a row that kills its worker would do so again and again.
 MAX_RETRIES = 2

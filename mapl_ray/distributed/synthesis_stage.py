@@ -13,13 +13,13 @@ import ray.data
 
 import mapl_ray
 from mapl_ray.config import RunConfig, SynthesisConfig
+from mapl_ray.data.shards import Manifest, fingerprint_of
 from mapl_ray.distributed.prepare import SPLITS, prepare_pairs
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.distributed.score_pairs import drop_scored_pairs, run_pair_scoring
 from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.distributed.synthesize_actor import SynthesizeShard
 from mapl_ray.errors import UserError
-from mapl_ray.shards import Manifest, fingerprint_of
 from mapl_ray.synthesis import module_digests, select_functions, with_absolute_paths
 
 _PARTS_AT_HAND = 2  # of an actor: the one it makes, and the next

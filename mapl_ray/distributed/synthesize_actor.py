@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import GROUP_SCHEMA, PreferencePair
 from mapl_ray.distributed.shard_tasks import Stage, errors_as_rows, rows_of_part, write_results
 from mapl_ray.errors import UserError
 from mapl_ray.progress import tracked
-from mapl_ray.records import GROUP_SCHEMA, PreferencePair
 from mapl_ray.synthesis import Tally, module_digests, synthesize_all
 
 

@@ -12,14 +12,14 @@ import ray.data
 
 from mapl_ray.batches import ENCODING, RenderError, TokenIds
 from mapl_ray.config import RunConfig
+from mapl_ray.data.records import TOKEN_SCHEMA, RelationGroup
+from mapl_ray.data.shards import fingerprint_of, write_part
 from mapl_ray.distributed.prepare import SPLITS
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages
 from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import load_tokenizer, model_identity
 from mapl_ray.progress import tracked
-from mapl_ray.records import TOKEN_SCHEMA, RelationGroup
-from mapl_ray.shards import fingerprint_of, write_part
 
 _WAIT_SECONDS = 24 * 3600.0  # for another search that makes them
 

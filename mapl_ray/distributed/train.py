@@ -21,11 +21,11 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from mapl_ray.aside import set_aside
 from mapl_ray.awaited import awaited
 from mapl_ray.config import Method, RunConfig, TrainConfig
+from mapl_ray.data.shards import read_manifest
 from mapl_ray.distributed.torch_network import NodeNetwork
 from mapl_ray.distributed.train_worker import train_worker
 from mapl_ray.distributed.training_job import TrainingJob, data_dirs
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.shards import read_manifest
 from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT
 
 if TYPE_CHECKING:

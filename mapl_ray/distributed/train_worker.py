@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import ray.train
 
 from mapl_ray.awaited import has_appeared
+from mapl_ray.data.shards import await_data_set, read_manifest, write_json
 from mapl_ray.distributed.runtime import preemption_watched
 from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.progress import progress
-from mapl_ray.shards import await_data_set, read_manifest, write_json
 from mapl_ray.tuning import values_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from mapl_ray.awaited import has_appeared
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
+from mapl_ray.data.shards import read_manifest, write_json
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.shards import read_manifest, write_json
 
 if TYPE_CHECKING:
     from mapl_ray.training.result import TrainResult

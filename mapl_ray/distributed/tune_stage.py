@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.config import RunConfig
+from mapl_ray.data.shards import fingerprint_of, read_manifest
 from mapl_ray.distributed.prepare import resolve_model
 from mapl_ray.distributed.resources import trials_at_once
 from mapl_ray.distributed.runtime import available_resources
@@ -20,7 +21,6 @@ from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, Valu
 from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import RunError
 from mapl_ray.models import model_identity
-from mapl_ray.shards import fingerprint_of, read_manifest
 from mapl_ray.training.plan import total_steps
 from mapl_ray.tuning import Trial, TrialJournal, best_config, write_config, write_front, write_trials
 

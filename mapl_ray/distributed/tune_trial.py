@@ -20,11 +20,11 @@ from ray import tune
 from mapl_ray.awaited import await_files, has_appeared
 from mapl_ray.config import RunConfig, Scalar, TrainConfig
 from mapl_ray.config.searched import with_params
+from mapl_ray.data.shards import write_json
 from mapl_ray.distributed.train import failure_of, make_trainer
 from mapl_ray.distributed.train_worker import train_worker
 from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError
-from mapl_ray.shards import write_json
 from mapl_ray.tuning.trial_journal import DONE, FAILURE
 
 _LOOK_SECONDS = 0.1

@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from mapl_ray.config import DataConfig, RunConfig
+from mapl_ray.data.records import PreferencePair
 from mapl_ray.doctor.finding import Finding
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import is_uri, read_pairs
-from mapl_ray.records import PreferencePair
 
 _ROWS = 200
 

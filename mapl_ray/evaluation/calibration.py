@@ -12,8 +12,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.evaluation.items import FloatArray, RelationItems
-from mapl_ray.records import LEVEL_FAMILIES
 
 NUM_BINS = 10
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.evaluation.items import FloatArray, RelationItems
 from mapl_ray.evaluation.paired import Difference, paired_difference
-from mapl_ray.records import LEVEL_FAMILIES
 
 BASELINE_SUFFIX = "-baseline"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation.items import Rewards
-from mapl_ray.records import RelationGroup
 
 
 class Example(TypedDict):

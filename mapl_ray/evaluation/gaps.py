@@ -10,8 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from mapl_ray.data.records import Level, RelationGroup
 from mapl_ray.evaluation.items import FloatArray, Rewards
-from mapl_ray.records import Level, RelationGroup
 
 KINDS = ("x", "x+", "x-")
 _BINS = 40

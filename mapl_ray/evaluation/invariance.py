@@ -7,10 +7,10 @@ from typing import TypedDict
 
 import numpy as np
 
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
 from mapl_ray.evaluation.items import Rewards, relation_items, relation_margins
 from mapl_ray.evaluation.variants import ScoredVariant
-from mapl_ray.records import RelationGroup
 
 
 class Invariance(TypedDict):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mapl_ray.data.records import InstructionRecord, Level, Relation, RelationGroup
 from mapl_ray.errors import RunError
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import held_out_wordings
-from mapl_ray.records import InstructionRecord, Level, Relation, RelationGroup
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -7,9 +7,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
 from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards
-from mapl_ray.records import RelationGroup
 
 
 class LengthBias(TypedDict):

@@ -9,9 +9,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from mapl_ray.data.records import LEVEL_FAMILIES, Level
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
 from mapl_ray.evaluation.items import BoolArray, FloatArray, RelationItems
-from mapl_ray.records import LEVEL_FAMILIES, Level
 
 
 class LevelResult(TypedDict):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from mapl_ray.shards import fingerprint_of
+from mapl_ray.data.shards import fingerprint_of
 from mapl_ray.versions import package_versions
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 
 from mapl_ray.config import DataConfig, EvaluationSet
 from mapl_ray.config.evaluation import SetFormat
+from mapl_ray.data.records import Rejection, canonical_json
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.following import FollowRow, follow_row
 from mapl_ray.evaluation.set_rows import SetRow, set_format, set_row
@@ -21,7 +22,6 @@ from mapl_ray.preferences.fields import RowError
 from mapl_ray.preferences.files import RawRow
 from mapl_ray.preferences.read import declared
 from mapl_ray.preferences.sources import check_columns, open_sources
-from mapl_ray.records import Rejection, canonical_json
 
 _STAGE = "evaluate"
 _ANY_LENGTH = 10**9  # what is too long for a model is reported in tokens

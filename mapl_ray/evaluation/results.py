@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from mapl_ray.config import EvaluationConfig
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.evaluation.bootstrap import Estimate
 from mapl_ray.evaluation.by_family import (
@@ -27,7 +28,6 @@ from mapl_ray.evaluation.levels import LevelResult, accuracy_by_k, kind_results,
 from mapl_ray.evaluation.provenance import Provenance
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.evaluation.variants import ScoredVariant
-from mapl_ray.records import RelationGroup
 
 RESULTS_VERSION = 1
 

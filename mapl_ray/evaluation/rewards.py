@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, read_at
+from mapl_ray.data.records import Rejection, RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.objective import dpo_rewards
 from mapl_ray.progress import progress
-from mapl_ray.records import Rejection, RelationGroup
 
 
 def model_rewards(

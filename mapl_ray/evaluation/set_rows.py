@@ -21,11 +21,11 @@ from typing import Any
 
 from mapl_ray.config import DataConfig
 from mapl_ray.config.evaluation import SetFormat
+from mapl_ray.data.records import Level, PreferencePair, Rejection, Relation, RelationGroup
+from mapl_ray.data.records import Sequence as Cell
 from mapl_ray.preferences.fields import RowError, blank
 from mapl_ray.preferences.formats import parse_pair
 from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RawPair
-from mapl_ray.records import Level, PreferencePair, Rejection, Relation, RelationGroup
-from mapl_ray.records import Sequence as Cell
 
 Row = Mapping[str, Any]
 NUM_STYLES = 3  # of RM-Bench

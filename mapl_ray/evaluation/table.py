@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.evaluation.bootstrap import format_percent, format_points
 from mapl_ray.evaluation.compare import in_table_order, is_own_baseline
 from mapl_ray.evaluation.results import Results
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_table
-from mapl_ray.records import LEVEL_FAMILIES
 
 
 def results_table(results: Results) -> str:

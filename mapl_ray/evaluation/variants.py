@@ -9,11 +9,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mapl_ray.data.records import InstructionRecord, RelationGroup
+from mapl_ray.data.records import Sequence as Cell
 from mapl_ray.evaluation.items import Rewards, is_unseen_wording
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import held_out_wordings
-from mapl_ray.records import InstructionRecord, RelationGroup
-from mapl_ray.records import Sequence as Cell
 from mapl_ray.synthesis import rejoin_prompt
 
 ORDER, PHRASING, UNSEEN_PHRASING = "order", "phrasing", "unseen phrasing"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mapl_ray.batches import RENDER, encode_group
+from mapl_ray.data.records import Rejection, RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import Checkpoint
 from mapl_ray.evaluation.items import Rewards
@@ -15,7 +16,6 @@ from mapl_ray.evaluation.set_rows import SetRow
 from mapl_ray.evaluation.variants import ScoredVariant, Variant
 from mapl_ray.models import load_tokenizer
 from mapl_ray.progress import tracked
-from mapl_ray.records import Rejection, RelationGroup
 from mapl_ray.scoring import tokenizer_identity
 
 Fits = Callable[[RelationGroup], Rejection | None]  # why a model can't take a group, or None

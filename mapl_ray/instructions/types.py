@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from mapl_ray.data.records import InstructionRecord
 from mapl_ray.errors import UserError
 from mapl_ray.instructions.claims import Claims, all_of, present
 from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.phrasing import seen_wordings
 from mapl_ray.instructions.verdicts import Verdict
-from mapl_ray.records import InstructionRecord
 
 Args: TypeAlias = Mapping[str, Any]  # JSON-able
 IfEval: TypeAlias = tuple[str, dict[str, Any]]  # instruction id and arguments of an IFEval checker

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.config import RunConfig
+from mapl_ray.data.shards import file_sha256, sync_folder, sync_tree
 from mapl_ray.errors import UserError
 from mapl_ray.model_copies import cache_folder
 from mapl_ray.models.quiet import quiet_transformers, transformers_class
 from mapl_ray.progress import progress
-from mapl_ray.shards import file_sha256, sync_folder, sync_tree
 from mapl_ray.unfinished import scratch_folder
 
 SMOLLM2 = "smollm2-135m"

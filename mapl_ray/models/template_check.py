@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.batches import RENDER, encode_group
+from mapl_ray.data.records import Level, PreferencePair, Rejection, Relation, RelationGroup, Sequence
 from mapl_ray.errors import UserError
 from mapl_ray.models.tokenizer import load_tokenizer
-from mapl_ray.records import Level, PreferencePair, Rejection, Relation, RelationGroup, Sequence
 
 GROUPS_TRIED = 64  # templates refuse by the order of turns, which the first groups show
 _INSTRUCTION = "Write at least 7 words."  # stands for what synthesis adds

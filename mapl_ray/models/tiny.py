@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mapl_ray.config import TinyModelConfig
+from mapl_ray.data.shards import sync_folder, sync_tree
 from mapl_ray.models.quiet import quiet_transformers
-from mapl_ray.shards import sync_folder, sync_tree
 from mapl_ray.unfinished import scratch_folder
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

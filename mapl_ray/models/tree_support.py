@@ -9,12 +9,12 @@ import torch
 
 from mapl_ray.batches import EncodedGroup, collate
 from mapl_ray.config import Attention
+from mapl_ray.data.records import Sequence
 from mapl_ray.errors import UserError
 from mapl_ray.models.forward import last_hidden
 from mapl_ray.models.short_model import short_model
 from mapl_ray.models.tree_attention import layer_kinds, plain_attention, row_multiple, tree_attention
 from mapl_ray.models.varlen_attention import VARLEN
-from mapl_ray.records import Sequence
 
 # Of the hidden states' norm; a wrong model is off by a tenth and more. GPUs may multiply in TF32.
 _TOLERANCES = {("cpu", torch.float32): 1e-4, ("cuda", torch.float32): 1e-2}

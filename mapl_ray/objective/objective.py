@@ -14,8 +14,8 @@ from torch.nn.functional import logsigmoid
 
 from mapl_ray.batches import Batch, RelationBatch
 from mapl_ray.config import LevelWeights, Method, ObjectiveConfig, TrainConfig
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.errors import UserError
-from mapl_ray.records import LEVEL_FAMILIES
 
 PREF = LEVEL_FAMILIES.index("pref")
 PLAIN = ObjectiveConfig()

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapl_ray.config import RunConfig
+from mapl_ray.data.records import GROUP_SCHEMA, PAIR_SCHEMA, Message, PreferencePair, RelationGroup
 from mapl_ray.preferences import is_uri, read_pairs
-from mapl_ray.records import GROUP_SCHEMA, PAIR_SCHEMA, Message, PreferencePair, RelationGroup
 from mapl_ray.synthesis import load_modules, synthesize_all
 
 SAMPLE_ROWS = 400

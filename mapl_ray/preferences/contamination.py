@@ -10,12 +10,12 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self, cast
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import PreferencePair
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.content import refuse_other_content
 from mapl_ray.preferences.duplicates import normalise
 from mapl_ray.preferences.files import file_kind, read_file, readable
 from mapl_ray.preferences.remote import is_uri, remote_files
-from mapl_ray.records import PreferencePair
 
 _COLUMNS = ("prompt", "input", "question", "instruction")
 

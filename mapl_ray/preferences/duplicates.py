@@ -11,8 +11,8 @@ import unicodedata
 from typing import Any
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import Message, PreferencePair, canonical_json, tool_fields
 from mapl_ray.preferences.mix import repeat_of
-from mapl_ray.records import Message, PreferencePair, canonical_json, tool_fields
 
 _PERMUTATIONS = 128
 _SHINGLE = 3  # words

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from mapl_ray.records import Judgement
+from mapl_ray.data.records import Judgement
 
 # Characters that are letters or symbols by category and show nothing: Hangul fillers and the blank Braille pattern.
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")

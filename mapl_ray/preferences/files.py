@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.config.json_file import DuplicateKeyError, duplicate_key, load_json
+from mapl_ray.data.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.content import refuse_other_content
 from mapl_ray.preferences.limits import (

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from mapl_ray.config import DataConfig, PairFormat
+from mapl_ray.data.records import Message, PreferencePair, Rejection, canonical_json, messages_to_rows, tool_fields
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.fields import RowError, blank, judgements, own_id, row_margin, same_text, text
 from mapl_ray.preferences.messages import Turns, is_conversation, read_messages
 from mapl_ray.preferences.rendered import Dialect, read_rendered, read_transcript, refuse_marks, without_end
 from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RANKED, SHAPES, RawPair
 from mapl_ray.preferences.tool_turns import with_tools
-from mapl_ray.records import Message, PreferencePair, Rejection, canonical_json, messages_to_rows, tool_fields
 
 STAGE = "read"
 # Of a prompt that both responses repeat: they may well begin with the same one or two words by themselves.

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mapl_ray.data.records import Message
 from mapl_ray.preferences.fields import RowError, text, visible
 from mapl_ray.preferences.tool_turns import tool_call_turn, tool_result
-from mapl_ray.records import Message
 
 Turns = tuple[Message, ...]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mapl_ray.config import MixSource
+from mapl_ray.data.records import PreferencePair, Rejection
 from mapl_ray.preferences.spill import place_of
-from mapl_ray.records import PreferencePair, Rejection
 
 
 def apply_weight(

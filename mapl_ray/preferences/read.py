@@ -10,12 +10,12 @@ from itertools import chain, islice, starmap
 from typing import Any
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.files import RawRow
 from mapl_ray.preferences.formats import STAGE, detect_format, parse_row
 from mapl_ray.preferences.mix import apply_weight
 from mapl_ray.preferences.sources import Source, check_columns, open_sources
-from mapl_ray.records import PreferencePair, Rejection
 
 Results = list[PreferencePair | Rejection]
 MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below

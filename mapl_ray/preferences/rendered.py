@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mapl_ray.data.records import Message
 from mapl_ray.preferences.fields import RowError, text, visible
-from mapl_ray.records import Message
 
 _ROLES = {
     **dict.fromkeys(("user", "User", "Human"), "user"),

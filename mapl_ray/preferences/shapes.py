@@ -12,10 +12,10 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from mapl_ray.config import DataConfig, PairFormat
+from mapl_ray.data.records import messages_to_rows
 from mapl_ray.preferences.fields import RowError, number, own_id
 from mapl_ray.preferences.messages import is_conversation, read_messages
 from mapl_ray.preferences.rendered import read_rendered
-from mapl_ray.records import messages_to_rows
 
 Row = Mapping[str, Any]
 PROMPT_COLUMNS = ("prompt", "instruction", "question")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapl_ray.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.config import DataConfig
+from mapl_ray.data.arrow_types import refuse_duplicates, refuse_extensions
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
 from mapl_ray.preferences.formats import COLUMNS

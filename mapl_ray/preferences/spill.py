@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TextIO
 
-from mapl_ray.records import PreferencePair, Rejection, canonical_json
+from mapl_ray.data.records import PreferencePair, Rejection, canonical_json
 from mapl_ray.unfinished import leftovers, unfinished
 
 _BUCKETS = 256

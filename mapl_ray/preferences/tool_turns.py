@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mapl_ray.data.records import Message, canonical_json
 from mapl_ray.preferences.fields import RowError, visible
-from mapl_ray.records import Message, canonical_json
 
 _TOOLS = "a list of {type, function: {name, description, parameters}}"
 _CALLS = "a list of {id, type, function: {name, arguments}}"

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mapl_ray.data.shards import Manifest, read_notes
 from mapl_ray.report.markup import Markup, el, join, table
-from mapl_ray.shards import Manifest, read_notes
 from mapl_ray.synthesis import Tally
 
 

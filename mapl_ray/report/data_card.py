@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.config import SynthesisConfig
-from mapl_ray.shards import Manifest, read_manifest, write_atomically
+from mapl_ray.data.arrow_types import refuse_extensions
+from mapl_ray.data.shards import Manifest, read_manifest, write_atomically
 from mapl_ray.synthesis import module_digests
 
 _COLUMNS = {

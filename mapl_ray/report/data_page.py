@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mapl_ray.data.shards import read_manifest
 from mapl_ray.evaluation.examples import pick_examples
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.report.acceptance import acceptance_section, read_tally
@@ -16,7 +17,6 @@ from mapl_ray.report.examples_section import examples_section
 from mapl_ray.report.markup import Markup, Section, el, join, table, write_page
 from mapl_ray.report.run_files import read_run
 from mapl_ray.report.run_sections import data_section
-from mapl_ray.shards import read_manifest
 from mapl_ray.synthesis.leak import BOUND, Leak, leak
 
 QUESTION = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.records import RelationGroup
-from mapl_ray.shards import Manifest, read_part
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import Manifest, read_part
 
 SAMPLED_GROUPS = 20_000  # counts are of about so many at most, every n-th part of a larger data set
 KEPT_GROUPS = 2_000  # texts are looked at in so many

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.evaluation.bootstrap import format_percent
 from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_table
-from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import reliability
 from mapl_ray.report.markup import Markup, el, join, table
 from mapl_ray.report.result_sections import Evaluation, figure_of, panels, with_interval

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation.gaps import prompt_kinds
-from mapl_ray.records import RelationGroup
 from mapl_ray.report.markup import Markup, el, join, table
 
 _MAX_CHARS = 1200

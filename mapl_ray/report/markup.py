@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TypeAlias
 
-from mapl_ray.shards import write_atomically
+from mapl_ray.data.shards import write_atomically
 
 
 class Markup(str):

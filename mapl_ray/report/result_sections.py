@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.evaluation.bootstrap import format_percent, format_points
 from mapl_ray.evaluation.compare import in_table_order, is_own_baseline
-from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import bars, curves_with_intervals, forest, histograms
 from mapl_ray.report.markup import Markup, el, join, table
 from mapl_ray.report.svg import legend

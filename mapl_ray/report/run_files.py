@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.aside import is_aside
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import Manifest, json_lines, read_manifest
 from mapl_ray.errors import UserError
-from mapl_ray.records import RelationGroup
 from mapl_ray.report.data_stats import sample_rows
-from mapl_ray.shards import Manifest, json_lines, read_manifest
 
 _EXAMPLES = 4
 _DATA_SETS = ("pairs", "pair-judgements", "pair-rewards", "pairs-scored", "groups")

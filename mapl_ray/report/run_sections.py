@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.report.charts import curves
 from mapl_ray.report.markup import Markup, el, join, table
 from mapl_ray.report.run_files import DataSet, finite_or_none, short

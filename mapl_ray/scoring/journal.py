@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.shards import json_lines, write_atomically
+from mapl_ray.data.shards import json_lines, write_atomically
 
 Outcome = tuple[float, ...] | str  # scores of a group's sequences, or why it has none
 Span = tuple[int, int]

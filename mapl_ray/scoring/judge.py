@@ -16,9 +16,9 @@ from typing import Any
 
 from mapl_ray.batches import RenderError, encode_prompt
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import lookup
-from mapl_ray.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.scoring.protocol import Scorer
 from mapl_ray.synthesis import select_functions
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mapl_ray.config import PairMarginConfig
-from mapl_ray.records import Judgement, Level, PreferencePair, Rejection, Relation, RelationGroup
-from mapl_ray.records import Sequence as Cell
+from mapl_ray.data.records import Judgement, Level, PreferencePair, Rejection, Relation, RelationGroup
+from mapl_ray.data.records import Sequence as Cell
 from mapl_ray.scoring.protocol import Scorer
 from mapl_ray.scoring.score_groups import score_groups
 

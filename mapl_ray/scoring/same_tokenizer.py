@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from mapl_ray.data.records import canonical_json
 from mapl_ray.errors import UserError
-from mapl_ray.records import canonical_json
 
 # Blanks, digits, case, marks, scripts: where tokenizers of one vocabulary part ways.
 _PROBE = "Two  spaces,\ttab\n\nlines; 1234.5 isn't don't I'm NaïveÉ 東京 😀 <b> https://a.b/c?d=1 "

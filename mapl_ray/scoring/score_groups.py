@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Literal
 
 from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.data.records import Rejection, RelationGroup
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.records import Rejection, RelationGroup
 from mapl_ray.scoring.journal import Journal, Outcome
 from mapl_ray.scoring.protocol import GroupScorer, Scorer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mapl_ray.data.records import Message
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import Instruction
-from mapl_ray.records import Message
 
 # (before one instruction, before several); an empty one is no line of its own.
 _SENTENCE_LEADS = (

@@ -10,7 +10,7 @@ rejected one, so that preferred and dispreferred prompts have one distribution.
 
 from __future__ import annotations
 
-from mapl_ray.records import Level, Relation
+from mapl_ray.data.records import Level, Relation
 
 # Sequences are numbered (x,c) (x,r) (x+,c) (x+,r) (x-,c) (x-,r).
 GRID_CELLS: tuple[tuple[int, int], ...] = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from mapl_ray.data.records import Level, RelationGroup
 from mapl_ray.preferences import place_of, prompt_key
-from mapl_ray.records import Level, RelationGroup
 from mapl_ray.synthesis.join import last_user_turn
 
 if TYPE_CHECKING:

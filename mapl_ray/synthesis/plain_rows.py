@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mapl_ray.data.records import Level, Message, Relation, RelationGroup, message_fields, offered_tools
+from mapl_ray.data.shards import write_atomically
 from mapl_ray.errors import UserError
-from mapl_ray.records import Level, Message, Relation, RelationGroup, message_fields, offered_tools
-from mapl_ray.shards import write_atomically
 
 ExportFormat: TypeAlias = Literal["intra", "inter", "trl", "openrlhf"]
 Prompts: TypeAlias = Literal["explicit", "implicit"]

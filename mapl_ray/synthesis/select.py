@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Judgement
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Features, InstructionFunction, lookup
-from mapl_ray.records import Judgement
 from mapl_ray.synthesis.draw import Families, weighted_families
 from mapl_ray.synthesis.user_modules import load_modules
 

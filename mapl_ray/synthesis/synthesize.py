@@ -9,9 +9,9 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Message, PreferencePair, Rejection, Relation, RelationGroup, Sequence
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import Instruction, features_of
-from mapl_ray.records import Message, PreferencePair, Rejection, Relation, RelationGroup, Sequence
 from mapl_ray.synthesis.draw import (
     Contrast,
     Families,

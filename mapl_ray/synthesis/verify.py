@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mapl_ray.data.records import Level, Relation, RelationGroup
+from mapl_ray.data.records import Sequence as Cell
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import Instruction, features_of
-from mapl_ray.records import Level, Relation, RelationGroup
-from mapl_ray.records import Sequence as Cell
 from mapl_ray.synthesis.draw import Condition
 from mapl_ray.synthesis.join import last_user_turn
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mapl_ray.awaited import await_files
+from mapl_ray.data.shards import file_sha256, fingerprint_of, sync_folder
 from mapl_ray.errors import RunError
-from mapl_ray.shards import file_sha256, fingerprint_of, sync_folder
 from mapl_ray.unfinished import becomes, unfinished
 
 _MANIFEST = "manifest.json"

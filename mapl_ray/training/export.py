@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from mapl_ray.config import Method
+from mapl_ray.data.shards import sync_folder, sync_tree
 from mapl_ray.models import quiet_transformers
 from mapl_ray.preferences import is_uri
-from mapl_ray.shards import sync_folder, sync_tree
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.module import ModelSource, TrainingModule, merged_model, save_adapter
 from mapl_ray.unfinished import leftovers, unfinished

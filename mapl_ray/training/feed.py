@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, of_levels, without_relations
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.records import Rejection
 from mapl_ray.errors import RunError
-from mapl_ray.records import Rejection
 from mapl_ray.training.group_table import GroupTable, encode_all
 from mapl_ray.training.plan import StepPlan, shares
 

@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 
 from mapl_ray.batches import RENDER, EncodedGroup, TokenIds, encode_group
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
+from mapl_ray.data.shards import Manifest, file_sha256, read_manifest
 from mapl_ray.errors import UserError
 from mapl_ray.private_files import private_folder
-from mapl_ray.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
-from mapl_ray.shards import Manifest, file_sha256, read_manifest
 from mapl_ray.training.plan import IntArray, group_sizes
 from mapl_ray.unfinished import leftovers, unfinished
 

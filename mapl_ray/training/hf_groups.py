@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from mapl_ray.batches import ENCODING, Batch, EncodedGroup, collate, encode_group, of_levels
 from mapl_ray.batches.encode import TruncatePrompt
+from mapl_ray.data.records import GROUP_SCHEMA, Level, Rejection, Relation, RelationGroup
+from mapl_ray.data.records import Sequence as Cell
 from mapl_ray.errors import UserError
-from mapl_ray.records import GROUP_SCHEMA, Level, Rejection, Relation, RelationGroup
-from mapl_ray.records import Sequence as Cell
 
 _INDICES = pa.list_(pa.int32())
 _IDS = pa.list_(_INDICES)

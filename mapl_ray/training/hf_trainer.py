@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from mapl_ray.batches import Batch
 from mapl_ray.batches.encode import TruncatePrompt
 from mapl_ray.config import Attention
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.errors import UserError
 from mapl_ray.models import (
     PolicyLogps,
@@ -28,7 +29,6 @@ from mapl_ray.models import (
 )
 from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective, Result
-from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.training.hf_groups import GroupCollator, encoded_dataset, has_ref_logps, padded_to, with_ref_logps
 
 

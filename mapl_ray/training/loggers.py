@@ -21,10 +21,10 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from mapl_ray.config import Method, TrainConfig
+from mapl_ray.data.records import LEVEL_FAMILIES
+from mapl_ray.data.shards import json_lines, write_atomically, write_json
 from mapl_ray.errors import UserError
 from mapl_ray.progress import SILENCE_SECONDS, progress
-from mapl_ray.records import LEVEL_FAMILIES
-from mapl_ray.shards import json_lines, write_atomically, write_json
 from mapl_ray.versions import require
 
 _PROJECT = "mapl"  # where WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME do not name another

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.records import Level
+from mapl_ray.data.records import Level
 
 
 @dataclass(frozen=True, slots=True, eq=False)

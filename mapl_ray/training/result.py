@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from mapl_ray.config import Method, TrainConfig
-from mapl_ray.shards import Manifest, file_sha256, fingerprint_of, sync_tree, write_json
+from mapl_ray.data.shards import Manifest, file_sha256, fingerprint_of, sync_tree, write_json
 
 # What changes how a run is carried out, and not what comes out of it.
 OPERATIONAL = {

@@ -15,9 +15,9 @@ import torch
 
 from mapl_ray.batches import Batch
 from mapl_ray.config import Method, TrainConfig
+from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.objective import Objective, Result
-from mapl_ray.records import LEVEL_FAMILIES
 from mapl_ray.training.deepspeed_engine import Engine, NonFiniteGradientError
 from mapl_ray.training.feed import Work
 from mapl_ray.training.group_table import REASONS, GroupTable

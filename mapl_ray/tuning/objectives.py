@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mapl_ray.records import LEVEL_FAMILIES
+from mapl_ray.data.records import LEVEL_FAMILIES
 
 PREF, MULTI = "pref_accuracy", "multi_accuracy"  # the two objectives
 _PREFIX = "eval/rewards/accuracies/"

@@ -13,7 +13,7 @@ import yaml
 
 from mapl_ray.config import RunConfig, Scalar, parse_config
 from mapl_ray.config.searched import with_params
-from mapl_ray.shards import write_atomically, write_json
+from mapl_ray.data.shards import write_atomically, write_json
 from mapl_ray.tuning.objectives import MULTI, PREF, on_front
 from mapl_ray.tuning.trial import Trial
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from mapl_ray.aside import is_aside, set_aside
 from mapl_ray.awaited import list_again
+from mapl_ray.data.shards import json_lines, write_json
 from mapl_ray.errors import first_line
-from mapl_ray.shards import json_lines, write_json
 from mapl_ray.tuning.objectives import values_of
 from mapl_ray.tuning.trial import Trial
 

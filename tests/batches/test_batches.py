@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, of_levels, without_relations
-from mapl_ray.records import Level, Message, Rejection, Relation, Sequence
+from mapl_ray.data.records import Level, Message, Rejection, Relation, Sequence
 
 
 def test_sequence_is_the_chat_template_with_the_answer(tokenizer: Any, grid_groups: Any) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapl_ray.batches import EncodedGroup, collate, pack
-from mapl_ray.records import Sequence
+from mapl_ray.data.records import Sequence
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=30)
 

@@ -15,7 +15,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from mapl_ray.batches import EncodedGroup, encode_group
-from mapl_ray.records import Message, Rejection, message_fields
+from mapl_ray.data.records import Message, Rejection, message_fields
 from tests.batches.families import MISTRAL, MISTRAL3, byte_level, published
 from tests.batches.test_templates import ANSWERS, TURNS, USER, group_of
 

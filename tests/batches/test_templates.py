@@ -9,7 +9,7 @@ import pytest
 
 from mapl_ray.batches import EncodedGroup, RenderError, encode_group, end_of_turn, read_at, render
 from mapl_ray.batches.encode import TokenIds
-from mapl_ray.records import Message, Rejection, RelationGroup, canonical_json, message_fields
+from mapl_ray.data.records import Message, Rejection, RelationGroup, canonical_json, message_fields
 from tests.batches.families import FAMILIES, tokenizer_of
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "shared" / "inputs" / "templates"

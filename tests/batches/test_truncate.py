@@ -7,7 +7,7 @@ import pytest
 
 from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.batches.truncate import Prompts, truncate_left
-from mapl_ray.records import Message, Rejection, RelationGroup
+from mapl_ray.data.records import Message, Rejection, RelationGroup
 
 
 def conversation(group: RelationGroup) -> RelationGroup:

@@ -13,9 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mapl_ray"
 HEAVY = ("ray", "vllm", "deepspeed")
 # From top to bottom: a layer imports itself and what stands before it.
 ORDER = (
-    "errors", "lazy", "addresses", "unfinished", "awaited", "private_files", "progress", "arrow_types",
-    "versions", "records", "group_columns", "config",
-    "shards", "aside", "lease", "storage", "preferences", "hub_models", "model_copies", "instructions", "synthesis",
+    "errors", "lazy", "addresses", "unfinished", "awaited", "private_files", "progress", "versions", "data", "config",
+    "aside", "lease", "storage", "preferences", "hub_models", "model_copies", "instructions", "synthesis",
     "batches", "objective", "models", "scoring", "training", "evaluation", "tuning", "report", "distributed",
     "model_states", "planning", "doctor", "cli",
 )  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import RunConfig, parse_config
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, write_part
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import commit, write_part
 from tests.distributed.job_cluster import cluster
 
 __all__ = ["cluster", "run_to_train"]

@@ -19,9 +19,9 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors.torch import load_file
 
 from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.data.shards import iter_rows, read_manifest
 from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train import run_training
-from mapl_ray.shards import iter_rows, read_manifest
 from mapl_ray.training.checkpoint import committed
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]

@@ -11,10 +11,10 @@ import torch
 
 from mapl_ray.cli import main
 from mapl_ray.config import DataConfig, ModelConfig, SynthesisConfig
+from mapl_ray.data.records import GROUP_SCHEMA, PreferencePair, RelationGroup
+from mapl_ray.data.shards import commit, write_part
 from mapl_ray.models import load_reward_model
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import GROUP_SCHEMA, PreferencePair, RelationGroup
-from mapl_ray.shards import commit, write_part
 from mapl_ray.synthesis import synthesize
 from mapl_ray.training.export import export_model
 

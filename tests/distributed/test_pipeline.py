@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from mapl_ray.shards import iter_rows, read_manifest
+from mapl_ray.data.shards import iter_rows, read_manifest
 
 # Each stage has quick tests of its own.
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.long, pytest.mark.timeout(900)]

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from mapl_ray.config import PairMarginConfig, RunConfig, parse_config
+from mapl_ray.data.records import PreferencePair, Rejection
+from mapl_ray.data.shards import iter_rows, read_manifest, read_part
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.distributed.score_pairs import join_pairs_shard
 from mapl_ray.distributed.shard_tasks import Stage
-from mapl_ray.records import PreferencePair, Rejection
-from mapl_ray.shards import iter_rows, read_manifest, read_part
 
 ROWS = 40
 

@@ -10,6 +10,7 @@ import yaml
 
 from mapl_ray.cli import main
 from mapl_ray.config import RunConfig
+from mapl_ray.data.shards import read_manifest, write_json
 from mapl_ray.distributed import pipeline
 from mapl_ray.distributed.pipeline import _keep_other
 from mapl_ray.distributed.resources import ALL_STAGES
@@ -17,7 +18,6 @@ from mapl_ray.distributed.run_folder import check_run_folder, leases
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import collect_provenance
 from mapl_ray.models import model_identity
-from mapl_ray.shards import read_manifest, write_json
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, written_files
 from mapl_ray.training.resume import run_settings
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import iter_rows, read_manifest
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.resources import Node, Resources, check_stage
 from mapl_ray.distributed.score_pairs import run_pair_scoring
 from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.errors import UserError
 from mapl_ray.models import RewardScores, load_reward_model, load_tokenizer
-from mapl_ray.records import RelationGroup
 from mapl_ray.report import build_data_report
-from mapl_ray.shards import iter_rows, read_manifest
 from mapl_ray.synthesis import verify_group
 from mapl_ray.training.export import export_model
 

@@ -18,11 +18,11 @@ import torch
 from benchmarks.reliability import poison
 from benchmarks.reliability.poison import POISON
 from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.data.shards import Manifest, commit, iter_rows, read_manifest, write_part
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.score_actor import engine_pool
 from mapl_ray.models import load_reward_model
-from mapl_ray.records import GROUP_SCHEMA, RelationGroup
-from mapl_ray.shards import Manifest, commit, iter_rows, read_manifest, write_part
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm]
 PARTS, GROUPS, BATCH = 3, 40, 8

@@ -12,9 +12,9 @@ import pytest
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from mapl_ray.config import load_config
+from mapl_ray.data.shards import fingerprint_of
 from mapl_ray.distributed import job_client, submit
 from mapl_ray.errors import UserError
-from mapl_ray.shards import fingerprint_of
 from tests.distributed.job_cluster import QUIET, SWITCHES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import Manifest, iter_rows, read_manifest
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.shard_tasks import Stage
 from mapl_ray.distributed.synthesis_stage import recipe_of, run_synthesis, split_configs
 from mapl_ray.distributed.synthesize_actor import SynthesizeShard
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.records import RelationGroup
-from mapl_ray.shards import Manifest, iter_rows, read_manifest
 from mapl_ray.synthesis import verify_group
 
 pytestmark = pytest.mark.ray

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mapl_ray.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
+from mapl_ray.data.records import InstructionRecord, Level, Message, Relation, RelationGroup, Sequence
 
 GroupMaker = Callable[..., RelationGroup]
 

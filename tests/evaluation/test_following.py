@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import DataConfig, EvaluationSet
+from mapl_ray.data.records import PreferencePair
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.follow_results import follow_results
 from mapl_ray.evaluation.following import FollowRow, Verdict, judge_response, judge_responses
@@ -17,7 +18,6 @@ from mapl_ray.evaluation.set_results import following_results
 from mapl_ray.evaluation.set_tables import set_table
 from mapl_ray.instructions import REGISTRY, Instruction
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import PreferencePair
 
 MAPPED = [name for name, function in REGISTRY.items() if function.ifeval is not None and name != "word_count_between"]
 # Kinds that none of our functions is mapped to, with arguments as IFEval's own rows have them.

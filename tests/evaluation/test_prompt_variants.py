@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from mapl_ray.config import DataConfig, SynthesisConfig
+from mapl_ray.data.records import InstructionRecord, PreferencePair, RelationGroup
 from mapl_ray.evaluation.by_family import accuracy_by_phrasing
 from mapl_ray.evaluation.invariance import invariance
 from mapl_ray.evaluation.items import is_unseen_wording, relation_items, relation_margins
@@ -13,7 +14,6 @@ from mapl_ray.evaluation.variants import ScoredVariant, Variant, make_variants, 
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import fill, held_out_wordings, seen_wordings
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import InstructionRecord, PreferencePair, RelationGroup
 from mapl_ray.synthesis import synthesize, verify_group
 
 CONFIG = SynthesisConfig(held_out_phrasings=True, max_instructions=4)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import PreferencePair
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import PreferencePair
 
 
 @pytest.fixture(scope="session")

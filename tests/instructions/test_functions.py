@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapl_ray.data.records import InstructionRecord, PreferencePair, canonical_json
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Case, Features, Instruction, compatible, features_of, instruction_function
-from mapl_ray.records import InstructionRecord, PreferencePair, canonical_json
 
 NAMES = sorted(name for name, function in REGISTRY.items() if function.sides != "soft")  # soft ones: test_soft.py
 PROMPT = "What should I visit in Paris? Please tell me which museums are free."

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from mapl_ray.data.records import InstructionRecord, PreferencePair
 from mapl_ray.instructions import REGISTRY, Instruction
-from mapl_ray.records import InstructionRecord, PreferencePair
 
 NAME = "word_count_between"
 ODD = (

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import InstructionRecord, PreferencePair
 from mapl_ray.instructions import REGISTRY, Instruction
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import InstructionRecord, PreferencePair
 
 # What is mapped to which kinds; docs/instructions.md says why nothing else is.
 KINDS = {

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from mapl_ray.data.records import InstructionRecord
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Case, Instruction, compatible, features_of
-from mapl_ray.records import InstructionRecord
 
 SOFT = sorted(name for name, function in REGISTRY.items() if function.sides == "soft")
 A, B = features_of("Dear Sir, I remain yours faithfully."), features_of("hey, what's up")

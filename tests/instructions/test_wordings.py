@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from mapl_ray.data.records import InstructionRecord, PreferencePair, canonical_json
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Instruction
-from mapl_ray.records import InstructionRecord, PreferencePair, canonical_json
 
 MIN_WORDINGS = 6
 MAX_CHARS = 260  # with six keywords quoted

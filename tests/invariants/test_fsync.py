@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, write_json, write_part
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import commit, write_json, write_part
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, written_files
 from mapl_ray.training.result import vouched_for
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.reliability import commands
 from benchmarks.reliability.commands import Command, kill_with_family, wait_until
 from benchmarks.reliability.runs import parts
-from mapl_ray.shards import iter_rows, read_manifest
+from mapl_ray.data.shards import iter_rows, read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 KILLS = 20

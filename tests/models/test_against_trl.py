@@ -15,9 +15,9 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
 from mapl_ray.config import LevelWeights, Method, ObjectiveConfig
+from mapl_ray.data.records import Level, Message, Relation, RelationGroup, Sequence
 from mapl_ray.models import PolicyLogps, RewardScores
 from mapl_ray.objective import Objective, dpo_rewards, relation_loss
-from mapl_ray.records import Level, Message, Relation, RelationGroup, Sequence
 
 BASELINE = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
 

@@ -11,11 +11,11 @@ import torch
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import DataConfig, RunConfig, SynthesisConfig
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, load_policy, load_tokenizer, smollm2_directory, with_smollm2
 from mapl_ray.models.smollm2 import WHEEL
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import RelationGroup
 from mapl_ray.synthesis import synthesize
 from tests.scoring.test_engines import score_in_process
 

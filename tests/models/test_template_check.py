@@ -12,6 +12,8 @@ import pytest
 from mapl_ray.batches import RENDER
 from mapl_ray.cli import main
 from mapl_ray.config import RunConfig, TrainConfig, parse_config
+from mapl_ray.data.records import GROUP_SCHEMA, Message, Rejection, RelationGroup
+from mapl_ray.data.shards import commit, write_part
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.doctor import diagnose
@@ -19,8 +21,6 @@ from mapl_ray.errors import RunError, UserError
 from mapl_ray.evaluation.public_sets import PublicSet, SetRow
 from mapl_ray.evaluation.workload import make_workload
 from mapl_ray.models import check_rendering
-from mapl_ray.records import GROUP_SCHEMA, Message, Rejection, RelationGroup
-from mapl_ray.shards import commit, write_part
 from mapl_ray.training.feed import Feed
 from mapl_ray.training.group_table import GroupTable, encode_all
 

@@ -9,12 +9,12 @@ from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 
 from mapl_ray.batches import EncodedGroup, build_tree, collate
+from mapl_ray.data.records import Sequence
 from mapl_ray.models.flex_attention import FLEX_BLOCK, block_mask
 from mapl_ray.models.part_attention import part_attention, subtree_mask
 from mapl_ray.models.tree_attention import dense_mask
 from mapl_ray.models.tree_parts import TreePart, branches_of, parts_of
 from mapl_ray.models.varlen_attention import varlen_index
-from mapl_ray.records import Sequence
 
 Forest = list[list[list[int]]]
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=6)

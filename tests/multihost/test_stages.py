@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import iter_rows, read_manifest
 from mapl_ray.models import PolicyLogps, load_policy, load_tokenizer
-from mapl_ray.records import RelationGroup
-from mapl_ray.shards import iter_rows, read_manifest
 from tests.multihost.cluster import RayCluster
 from tests.multihost.conftest import CPUS
 from tests.training.compare import NOISE, typical_difference, weights

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import load_config
+from mapl_ray.data.shards import commit, finished_part, read_manifest
 from mapl_ray.distributed.shard_tasks import Stage
 from mapl_ray.distributed.synthesis_stage import recipe_of, split_configs
 from mapl_ray.distributed.synthesize_actor import SynthesizeShard
-from mapl_ray.shards import commit, finished_part, read_manifest
 from tests.multihost.cluster import PYTHON, RayCluster
 from tests.multihost.host import Host
 

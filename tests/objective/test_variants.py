@@ -9,9 +9,9 @@ import torch
 
 from mapl_ray.batches import Batch, EncodedGroup, RelationBatch, collate
 from mapl_ray.config import LevelWeights, Method, ObjectiveConfig, TrainConfig, load_config
+from mapl_ray.data.records import Level, Relation, Sequence
 from mapl_ray.errors import UserError
 from mapl_ray.objective import Objective, relation_loss
-from mapl_ray.records import Level, Relation, Sequence
 
 # Rewards of (x,c) (x,r) (x+,c) (x+,r); m = 0.5 at pref, 1.5 at intra, 1.5 at inter.
 REWARDS = torch.tensor([1.0, 0.5, 2.0, 0.0])

@@ -11,11 +11,11 @@ import pytest
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import RunConfig, TinyModelConfig, TrainConfig
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import commit, write_part
 from mapl_ray.models import build_tiny, load_tokenizer
 from mapl_ray.planning.memory import training_memory
 from mapl_ray.planning.shape import model_shape
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, write_part
 
 FACTOR = 1.5
 RANKS = 2

@@ -15,9 +15,9 @@ import pytest
 
 from mapl_ray.config import DataConfig
 from mapl_ray.config.json_file import read_json_object
+from mapl_ray.data.records import PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import Contamination, check_source, read_pairs
-from mapl_ray.records import PreferencePair, Rejection
 
 ROW = {"prompt": "How do I keep basil fresh?", "chosen": "In water.", "rejected": "In the freezer."}
 LINE = json.dumps(ROW).encode() + b"\n"

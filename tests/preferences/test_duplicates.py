@@ -9,12 +9,12 @@ from typing import Any, Literal
 import pytest
 
 from mapl_ray.config import DataConfig, MixSource, RunConfig, parse_config
+from mapl_ray.data.records import Message, PreferencePair
+from mapl_ray.data.shards import iter_rows
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import Contamination, Duplicates, read_pairs
-from mapl_ray.records import Message, PreferencePair
-from mapl_ray.shards import iter_rows
 
 LONG = " ".join(f"word{n}" for n in range(60))
 

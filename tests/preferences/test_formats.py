@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.formats import detect_format, parse_row
-from mapl_ray.records import Judgement, Message, PreferencePair, Rejection
 
 SYSTEM, ASK, REPLY, AGAIN = (
     {"role": "system", "content": "Be brief."},

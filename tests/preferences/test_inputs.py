@@ -7,10 +7,10 @@ import pytest
 
 from mapl_ray.cli import main
 from mapl_ray.config import DataConfig, EvaluationSet
+from mapl_ray.data.records import Message, PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.public_sets import read_set
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import Message, PreferencePair, Rejection
 
 INPUTS = Path(__file__).resolve().parents[3] / "shared" / "inputs"
 PROMPT = (Message("user", "How do I keep basil fresh?"),)

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import eval_split, files, prompt_key, read_pairs
 from mapl_ray.preferences.sources import open_sources
-from mapl_ray.records import PreferencePair, Rejection
 
 ROWS = [{"id": str(i), "prompt": f"p{i}", "chosen": f"good {i} é", "rejected": "bad"} for i in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

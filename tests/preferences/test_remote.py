@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapl_ray.config import DataConfig, parse_config
+from mapl_ray.data.records import PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import Contamination, benchmark_digests, check_source, read_pairs, source_identity
-from mapl_ray.records import PreferencePair, Rejection
 
 ROWS = [
     {"id": f"p{n}", "prompt": f"Why {n}?", "chosen": f"Because of {n}.", "rejected": "No idea."} for n in range(200)

@@ -4,9 +4,9 @@ import pytest
 from datasets import Dataset
 
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import Message, PreferencePair, Rejection, messages_to_rows
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs, read_rows
-from mapl_ray.records import Message, PreferencePair, Rejection, messages_to_rows
 
 
 def test_a_dataset_gives_the_pairs_that_its_file_gives() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import DataConfig, MixSource
+from mapl_ray.data.records import Message, PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs
 from mapl_ray.preferences.formats import detect_format, parse_row
-from mapl_ray.records import Message, PreferencePair, Rejection
 
 ASK, GOOD, BAD = "How do I keep basil fresh?", "Stand it in a glass of water.", "Throw it in the freezer drawer."
 USER = Message("user", ASK)

@@ -3,8 +3,8 @@
 import random
 from pathlib import Path
 
+from mapl_ray.data.records import Message, PreferencePair, Rejection
 from mapl_ray.preferences import RejectionFile, Spill, place_of
-from mapl_ray.records import Message, PreferencePair, Rejection
 from mapl_ray.unfinished import unfinished
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 
+from mapl_ray.data.records import Message, PreferencePair
 from mapl_ray.preferences import eval_split, prompt_key
-from mapl_ray.records import Message, PreferencePair
 
 
 def pair(*prompt: Message, chosen: str = "a") -> PreferencePair:

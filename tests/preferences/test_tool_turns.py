@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import DataConfig, SynthesisConfig
-from mapl_ray.errors import UserError
-from mapl_ray.group_columns import groups_to_table
-from mapl_ray.preferences import read_pairs
-from mapl_ray.records import (
+from mapl_ray.data.group_columns import groups_to_table
+from mapl_ray.data.records import (
     GROUP_SCHEMA,
     PAIR_SCHEMA,
     PreferencePair,
@@ -19,6 +17,8 @@ from mapl_ray.records import (
     message_fields,
     offered_tools,
 )
+from mapl_ray.errors import UserError
+from mapl_ray.preferences import read_pairs
 from mapl_ray.synthesis import synthesize, write_export
 
 CHOSEN = (

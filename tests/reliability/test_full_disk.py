@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reliability.disk import enlarge, no_mount, small_disk
+from mapl_ray.data.records import PAIR_SCHEMA, Message, PreferencePair
+from mapl_ray.data.shards import finished_part, write_part
 from mapl_ray.distributed.shard_tasks import errors_as_rows
 from mapl_ray.errors import no_space
-from mapl_ray.records import PAIR_SCHEMA, Message, PreferencePair
-from mapl_ray.shards import finished_part, write_part
 
 
 def test_what_others_say_of_a_full_disk_is_understood(tmp_path: Path) -> None:

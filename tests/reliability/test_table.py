@@ -66,7 +66,7 @@ def test_a_row_names_the_code_that_it_ran(tmp_path: Path) -> None:
     for folder in ("mapl_ray", "benchmarks/reliability"):
         shutil.copytree(ROOT / folder, copy / folder)
     assert code_digest(copy) == now
-    file = copy / "mapl_ray" / "shards.py"
+    file = copy / "mapl_ray" / "data" / "shards.py"
     file.write_text(file.read_text() + "\n")
     assert code_digest(copy) != now
     assert behind({"a": {"code": now}, "b": {}, "c": {"code": code_digest(copy)}}, now) == ["b", "c"]

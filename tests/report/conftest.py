@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import EvaluationConfig, EvaluationSet
-from mapl_ray.evaluation import collect_provenance, evaluate_models
-from mapl_ray.evaluation.follow_results import follow_results
-from mapl_ray.evaluation.following import FollowRow, Verdict
-from mapl_ray.evaluation.public_sets import read_set
-from mapl_ray.evaluation.set_results import SetResults, preference_results
-from mapl_ray.evaluation.variants import ScoredVariant, Variant
-from mapl_ray.records import (
+from mapl_ray.data.records import (
     GROUP_SCHEMA,
     InstructionRecord,
     Level,
@@ -23,7 +17,13 @@ from mapl_ray.records import (
     RelationGroup,
     Sequence,
 )
-from mapl_ray.shards import commit, write_json, write_part
+from mapl_ray.data.shards import commit, write_json, write_part
+from mapl_ray.evaluation import collect_provenance, evaluate_models
+from mapl_ray.evaluation.follow_results import follow_results
+from mapl_ray.evaluation.following import FollowRow, Verdict
+from mapl_ray.evaluation.public_sets import read_set
+from mapl_ray.evaluation.set_results import SetResults, preference_results
+from mapl_ray.evaluation.variants import ScoredVariant, Variant
 from mapl_ray.tuning import Cost, Trial, values_of, write_trials
 
 FAMILIES = {

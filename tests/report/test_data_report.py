@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from mapl_ray.config import DataConfig, SynthesisConfig
+from mapl_ray.data.records import GROUP_SCHEMA, PAIR_SCHEMA, PreferencePair, Rejection, RelationGroup
+from mapl_ray.data.shards import commit, read_groups, read_manifest, write_part
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import GROUP_SCHEMA, PAIR_SCHEMA, PreferencePair, Rejection, RelationGroup
 from mapl_ray.report import build_data_card, build_data_report
 from mapl_ray.report.acceptance import read_tally
 from mapl_ray.report.data_stats import data_stats
-from mapl_ray.shards import commit, read_groups, read_manifest, write_part
 from mapl_ray.synthesis import Tally, synthesize
 
 CONFIG = SynthesisConfig(layout="independent")

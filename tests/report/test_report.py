@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mapl_ray.data.shards import write_json
 from mapl_ray.errors import UserError
 from mapl_ray.report import build_report
 from mapl_ray.report.examples_section import highlighted
 from mapl_ray.report.markup import el
 from mapl_ray.report.svg import ticks
-from mapl_ray.shards import write_json
 
 VOID = {"meta", "link", "img", "br"}
 

@@ -17,9 +17,9 @@ from tokenizers.processors import TemplateProcessing
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, encode_prompt
 from mapl_ray.config import ModelConfig, ScoringConfig, parse_config
+from mapl_ray.data.records import Message, Rejection, RelationGroup
 from mapl_ray.errors import RunError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
-from mapl_ray.records import Message, Rejection, RelationGroup
 from mapl_ray.scoring import EngineOptions, TreeOptions, score_groups
 from mapl_ray.scoring.engine import try_engine
 from mapl_ray.scoring.trees import TreeScorer
@@ -28,7 +28,7 @@ from mapl_ray.training.export import export_model
 SCORE = """
 import json, sys
 from mapl_ray.models import load_tokenizer
-from mapl_ray.records import RelationGroup
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.scoring import EngineOptions, score_groups
 from mapl_ray.scoring.engine import try_engine
 from mapl_ray.scoring.engine import Generator, RewardScorer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mapl_ray.records import RelationGroup
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.scoring import BrokenEngineError, Journal, Outcome, score_part
 
 

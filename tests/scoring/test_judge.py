@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from mapl_ray.config import ScoringConfig, SynthesisConfig
+from mapl_ray.data.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.models import load_policy, load_tokenizer
-from mapl_ray.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.scoring import EngineOptions, judge
 from mapl_ray.scoring.judge import (
     Judged,

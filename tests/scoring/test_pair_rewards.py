@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import PairMarginConfig
-from mapl_ray.records import Judgement, Message, PreferencePair, Rejection
+from mapl_ray.data.records import Judgement, Message, PreferencePair, Rejection
 from mapl_ray.scoring.pair_rewards import score_pairs, with_scores
 
 PAIR = PreferencePair("a", (Message("user", "Why?"),), "river stone bread", "stone", "made-up", margin=7.0)

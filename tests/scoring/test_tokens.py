@@ -9,8 +9,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from mapl_ray.batches import EncodedGroup, encode_group
+from mapl_ray.data.records import Message, RelationGroup
 from mapl_ray.errors import UserError
-from mapl_ray.records import Message, RelationGroup
 from mapl_ray.scoring import check_same_tokenizer, tokenizer_identity
 
 

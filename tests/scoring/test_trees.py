@@ -11,13 +11,13 @@ from peft import LoraConfig, get_peft_model
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import RunConfig, parse_config
+from mapl_ray.data.records import Rejection, RelationGroup
 from mapl_ray.distributed.resources import demand_of
 from mapl_ray.distributed.score import column_scorers
 from mapl_ray.distributed.score_actor import Actors, start_scorer
 from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, load_policy
 from mapl_ray.models.forward import frozen
-from mapl_ray.records import Rejection, RelationGroup
 from mapl_ray.scoring import TreeOptions, check_engine, engine_needs, score_groups
 
 

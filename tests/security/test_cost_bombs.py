@@ -18,10 +18,10 @@ import pytest
 
 from mapl_ray.batches.render import RenderError, render
 from mapl_ray.config import DataConfig
+from mapl_ray.data.records import Message, PreferencePair
 from mapl_ray.evaluation.following import follow_row
 from mapl_ray.preferences import limits, read_pairs, spill
 from mapl_ray.preferences.fields import RowError
-from mapl_ray.records import Message, PreferencePair
 
 ROW = {"prompt": "Why?", "chosen": "yes", "rejected": "no"}
 LIMIT = 3 * 2**30  # bytes of address space of the process that reads
@@ -30,7 +30,7 @@ import sys
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import Rejection
+from mapl_ray.data.records import Rejection
 for path in sys.argv[1:]:
     try:
         for item in read_pairs(DataConfig(path=path)):

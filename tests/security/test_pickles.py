@@ -17,15 +17,15 @@ import torch.distributed
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mapl_ray.config import DataConfig, ScoringConfig, parse_config
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import commit, iter_rows, write_part
 from mapl_ray.doctor import diagnose
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.preferences import read_pairs
 from mapl_ray.preferences.sources import _hub_rows
-from mapl_ray.records import GROUP_SCHEMA
 from mapl_ray.report import build_data_card
 from mapl_ray.scoring import check_lora
-from mapl_ray.shards import commit, iter_rows, write_part
 from mapl_ray.training.group_table import GroupTable
 
 assert ray.data.__name__
@@ -129,7 +129,7 @@ def test_pickles_in_the_groups_of_a_foreign_run_are_refused(canary: Any, tmp_pat
 def write_part_entry(folder: Path, part: Any) -> Any:
     from dataclasses import replace
 
-    from mapl_ray.shards import file_sha256
+    from mapl_ray.data.shards import file_sha256
 
     return replace(part, sha256=file_sha256(folder / part.file))
 

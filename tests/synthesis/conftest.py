@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import SynthesisConfig
-from mapl_ray.records import Message, PreferencePair, Rejection, RelationGroup
+from mapl_ray.data.records import Message, PreferencePair, Rejection, RelationGroup
 from mapl_ray.synthesis import synthesize
 
 GroupsOf = Callable[..., list[RelationGroup | Rejection]]

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mapl_ray.config import DataConfig, SynthesisConfig
+from mapl_ray.data.records import PreferencePair, RelationGroup
 from mapl_ray.instructions import Features, Instruction
 from mapl_ray.preferences import read_pairs
-from mapl_ray.records import PreferencePair, RelationGroup
 from mapl_ray.synthesis import synthesize
 from tests.synthesis.witness import Pool, Unfit
 

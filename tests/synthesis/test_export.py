@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Message, PreferencePair, RelationGroup
 from mapl_ray.errors import UserError
-from mapl_ray.records import Message, PreferencePair, RelationGroup
 from mapl_ray.synthesis import export_rows, synthesize, write_export
 
 PAIR = PreferencePair("p", (Message("user", "Count"),), "one two three " * 20, "four five six " * 60, "test")

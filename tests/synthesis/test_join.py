@@ -2,9 +2,9 @@
 
 import pytest
 
+from mapl_ray.data.records import Message
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Instruction
-from mapl_ray.records import Message
 from mapl_ray.synthesis import join_prompt
 
 PROMPT = (

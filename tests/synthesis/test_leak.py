@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import DataConfig, SynthesisConfig
+from mapl_ray.data.records import Level, Message, PreferencePair, RelationGroup
 from mapl_ray.preferences import eval_split, read_pairs
-from mapl_ray.records import Level, Message, PreferencePair, RelationGroup
 from mapl_ray.synthesis import synthesize
 from mapl_ray.synthesis.leak import BOUND, Compared, accuracies, compared, leak
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Judgement, Message, PreferencePair, Rejection, RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.weights import family_weight
-from mapl_ray.records import Judgement, Message, PreferencePair, Rejection, RelationGroup
 from mapl_ray.synthesis import select_functions, synthesize, synthesize_all, verify_group
 
 PAIR = PreferencePair("p", (Message("user", "Count"),), "one two three. " * 20, "four five, six? " * 60, "test")

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Level, Message, PreferencePair, Rejection, Relation, RelationGroup, canonical_json
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY, Instruction, compatible
-from mapl_ray.records import Level, Message, PreferencePair, Rejection, Relation, RelationGroup, canonical_json
 from mapl_ray.synthesis import synthesize, verify_group
 
 PAIR = PreferencePair(
@@ -115,7 +115,7 @@ def test_a_pure_function_of_pair_config_and_seed(pairs) -> None:
 
 def test_the_same_in_another_process() -> None:
     code = (
-        "import sys; from mapl_ray.records import PreferencePair, Message, canonical_json\n"
+        "import sys; from mapl_ray.data.records import PreferencePair, Message, canonical_json\n"
         "from mapl_ray.synthesis import synthesize; from mapl_ray.config import SynthesisConfig\n"
         f"pair = PreferencePair('p', (Message('user', 'Tell me'),), {PAIR.chosen!r}, {PAIR.rejected!r}, 'test')\n"
         "rows = [synthesize(pair, SynthesisConfig(layout=l), s).to_row() for l in ('grid', 'independent') "

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import SynthesisConfig
+from mapl_ray.data.records import Message, PreferencePair, RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import REGISTRY
-from mapl_ray.records import Message, PreferencePair, RelationGroup
 from mapl_ray.synthesis import load_modules, module_digests, select_functions, synthesize, with_absolute_paths
 
 SOURCE = """
@@ -60,7 +60,7 @@ def test_a_fresh_process_knows_the_functions_by_the_config_alone(tmp_path: Path)
     path = write(tmp_path / "mine.py", "fresh_sign")
     code = (
         "import sys; from mapl_ray.config import SynthesisConfig; from mapl_ray.synthesis import synthesize\n"
-        "from mapl_ray.records import Message, PreferencePair\n"
+        "from mapl_ray.data.records import Message, PreferencePair\n"
         f"pair = PreferencePair('p', (Message('user', 'Price?'),), {PAIR.chosen!r}, {PAIR.rejected!r}, 'test')\n"
         f"group = synthesize(pair, SynthesisConfig(modules=({path!r},), functions=('fresh_sign',)), 0)\n"
         "print(group.instructions[1][0].name)"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mapl_ray.config import SynthesisConfig
-from mapl_ray.records import InstructionRecord, Level, Message, PreferencePair, Relation, RelationGroup
+from mapl_ray.data.records import InstructionRecord, Level, Message, PreferencePair, Relation, RelationGroup
 from mapl_ray.synthesis import synthesize, verify_group
 
 PAIR = PreferencePair("p", (Message("user", "Count"),), "one two three " * 20, "four five six " * 60, "test")

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, MixtralConfig, Qwen2MoeConfig
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
+from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
+from mapl_ray.data.shards import commit, write_part
 from mapl_ray.models import PolicyLogps, load_policy
-from mapl_ray.records import GROUP_SCHEMA, RelationGroup
-from mapl_ray.shards import commit, write_part
 from tests.training.warm_ranks import WarmRanks
 
 Outcome = dict[str, Any]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, of_levels
-from mapl_ray.records import GROUP_SCHEMA, Message, RelationGroup
+from mapl_ray.data.records import GROUP_SCHEMA, Message, RelationGroup
 from mapl_ray.training.plan import group_sizes
 
 ALL = ("pref", "intra", "inter")

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.records import GROUP_SCHEMA
+from mapl_ray.data.shards import commit, write_part
 from mapl_ray.errors import UserError
-from mapl_ray.records import GROUP_SCHEMA
-from mapl_ray.shards import commit, write_part
 from mapl_ray.training.group_table import GroupTable
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from mapl_ray.batches import TokenIds
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.records import TOKEN_SCHEMA
+from mapl_ray.data.shards import commit, read_groups, write_part
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.records import TOKEN_SCHEMA
-from mapl_ray.shards import commit, read_groups, write_part
 from mapl_ray.training.checkpoint import (
     begin_checkpoint,
     commit_checkpoint,

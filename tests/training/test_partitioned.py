@@ -8,8 +8,8 @@ import torch
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
 from mapl_ray.config import LoraConfig, Method, ModelConfig, TrainConfig
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.models import PolicyLogps, load_policy, load_reward_model, prepare_for_trees
-from mapl_ray.records import RelationGroup
 from mapl_ray.training.deepspeed_engine import Engine, deepspeed
 from mapl_ray.training.engine_config import parameter_groups
 from mapl_ray.training.module import ModelSource, TrainingModule, loaded_in_parts, training_module

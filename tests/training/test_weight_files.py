@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mapl_ray.shards import fingerprint_of
+from mapl_ray.data.shards import fingerprint_of
 from mapl_ray.training.export import _at_once
 from mapl_ray.training.result import (
     Best,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mapl_ray.data.records import PAIR_SCHEMA, Rejection
+from mapl_ray.data.shards import MANIFEST, commit, finished, finished_part, read_manifest, read_part, write_part
 from mapl_ray.errors import UserError
-from mapl_ray.records import PAIR_SCHEMA, Rejection
-from mapl_ray.shards import MANIFEST, commit, finished, finished_part, read_manifest, read_part, write_part
 
 
 def row(pair_id: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapl_ray.records import GROUP_SCHEMA, RelationGroup, canonical_json
+from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup, canonical_json
 
 
 def groups_to_table(groups: Sequence[RelationGroup]) -> pa.Table:

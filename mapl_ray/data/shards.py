@@ -25,10 +25,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapl_ray.arrow_types import refuse_extensions
 from mapl_ray.awaited import await_files
+from mapl_ray.data.arrow_types import refuse_extensions
+from mapl_ray.data.records import SCHEMA_VERSION, Rejection, RelationGroup, canonical_json
 from mapl_ray.errors import UserError
-from mapl_ray.records import SCHEMA_VERSION, Rejection, RelationGroup, canonical_json
 from mapl_ray.unfinished import becomes, unfinished
 
 MANIFEST = "manifest.json"

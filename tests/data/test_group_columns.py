@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapl_ray.group_columns import groups_to_table
-from mapl_ray.records import GROUP_SCHEMA, InstructionRecord, Message
+from mapl_ray.data.group_columns import groups_to_table
+from mapl_ray.data.records import GROUP_SCHEMA, InstructionRecord, Message
 from tests.conftest import GroupMaker
 
 
