@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from mapl_ray.instructions import Case, Company, Features, Instruction, InstructionFunction
 from mapl_ray.instructions.weights import family_weight, weight_of
 from mapl_ray.synthesis.tally import Tally
 
+T = TypeVar("T")
 Condition = Literal["all", "any"]
 _TRIES = 3  # draws of one instruction before the function is given up
 
@@ -76,8 +77,10 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
 
     Families come in proportion to their weights, without repetition. Fewer than k where no more fit together.
     """
-    order = _weighted_order([one.weight for one in families], rng)
-    waiting: Iterable[_Members] = (_Members(families[index], rng) for index in order)
+    waiting: Iterable[Iterator[InstructionFunction]] = (
+        _in_order(family.members, family.weights, rng)
+        for family in _in_order(families, [one.weight for one in families], rng)
+    )
     chosen: list[InstructionFunction] = []
     # One of every family before any family gives a second.
     while len(chosen) < k and waiting:
@@ -85,7 +88,7 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
         for members in waiting:
             if len(chosen) == k:
                 break
-            function = members.next_fitting(chosen)
+            function = next((one for one in members if _fits(one, chosen)), None)
             if function is not None:
                 chosen.append(function)
                 left.append(members)
@@ -93,32 +96,19 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
     return chosen
 
 
-def _weighted_order(weights: Sequence[float], rng: random.Random) -> list[int]:
-    """Indices in the order of weighted draws without replacement, which is that of exponential waiting times.
+def _in_order(items: Sequence[T], weights: Sequence[float], rng: random.Random) -> Iterator[T]:
+    """The items in the order of weighted draws without replacement, which is that of exponential waiting times.
 
-    `rng.expovariate(weight)`, without a call for each.
+    The times are drawn when the first item is asked for (`rng.expovariate(weight)`, without a call for each). The next
+    item is searched for each time and nothing is sorted: most items are never asked for.
     """
     uniform, log = rng.random, math.log
-    return [index for _, index in sorted([(-log(1.0 - uniform()) / w, index) for index, w in enumerate(weights)])]
-
-
-class _Members:
-    """A family's functions in random order by weight, drawn when they are first asked for: most never are."""
-
-    def __init__(self, family: Family, rng: random.Random) -> None:
-        self._family, self._rng = family, rng
-        self._left: list[InstructionFunction] | None = None
-
-    def next_fitting(self, chosen: Sequence[InstructionFunction]) -> InstructionFunction | None:
-        """The next that can stand with the chosen ones; those before it, which can't, are dropped for good."""
-        if self._left is None:
-            members = self._family.members
-            self._left = [members[i] for i in reversed(_weighted_order(self._family.weights, self._rng))]
-        while self._left:
-            function = self._left.pop()
-            if _fits(function, chosen):
-                return function
-        return None
+    times = [-log(1.0 - uniform()) / weight for weight in weights]
+    left = [*items]
+    while left:
+        index = times.index(min(times))
+        del times[index]
+        yield left.pop(index)
 
 
 def _fits(function: InstructionFunction, chosen: Sequence[InstructionFunction]) -> bool:
@@ -160,6 +150,7 @@ def _draw_side(
 ) -> tuple[Instruction, ...] | None:
     """Instructions that the winner satisfies and the loser violates, as the condition says; in the order of slots."""
     drawn: dict[int, Instruction] = {}
+    cases: dict[tuple[bool, bool], Case] = {}
     beside = Company()
     separated = False
     for index in rng.sample(range(len(slots)), len(slots)):
@@ -169,10 +160,10 @@ def _draw_side(
         for flags in _flag_order(condition, separated, last, rng):
             if not _satisfiable(slots[index], flags, drawn, slots, winner):
                 continue
-            case = Case(
-                ((winner, flags[0]), (loser, flags[1])), (pair.prompt,), prompt=pair.prompt, judgements=pair.judgements
-            )
-            instruction = _draw_slot(slots[index], case, beside, rng)
+            if flags not in cases:
+                texts = (winner, flags[0]), (loser, flags[1])
+                cases[flags] = Case(texts, (pair.prompt,), pair.judgements, pair.prompt)
+            instruction = _draw_slot(slots[index], cases[flags], beside, rng)
             if instruction is not None:
                 separated |= flags == (True, False)
                 break
