@@ -88,8 +88,12 @@ all_capitals_use = unusual_function(
 
 
 def _english_share(text: Features) -> float:
-    number = text.num_words
-    return sum(n for word, n in text.word_counts.items() if word in ENGLISH_WORDS) / number if number else 0.0
+    return text.measure("english share", _share_of_english_words)
+
+
+def _share_of_english_words(text: Features) -> float:
+    number, counts = text.num_words, text.word_counts
+    return sum(counts[word] for word in counts.keys() & ENGLISH_WORDS) / number if number else 0.0
 
 
 def _english(text: Features) -> Verdict:

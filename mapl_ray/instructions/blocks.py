@@ -64,7 +64,8 @@ class Code:
         self.blocks = 0  # closed ones that hold something
         self.doubtful = 0  # empty ones, and one that is never closed
         self.unclosed: list[str] | None = None  # the prose where a fence that is never closed opens nothing
-        if not any("```" in line or "~~~" in line for line in all_lines):
+        joined = "\n".join(all_lines)
+        if "```" not in joined and "~~~" not in joined:
             self.prose = [*all_lines]
             return
         fence, opened, held = "", 0, False
@@ -210,15 +211,14 @@ def introduction(block: str) -> list[str]:
     return ["\n".join(lines[:first])] if first else []
 
 
-def paragraph_span(all_lines: list[str], code: Code) -> Span:
+def paragraph_span(all_lines: list[str], prose_paragraphs: list[str]) -> Span:
     """From the blocks of text alone, lists, titles and the parts of a letter aside, to all that blank lines divide."""
     text, signed = 0, False
-    for block in paragraphs(code.prose):
+    for block in prose_paragraphs:
         signed = is_letter_part(block) or (signed and _is_name(block))
         text += not (signed or is_title(block) or item_end(block))
-    return Span(
-        text, sum(not is_blank(a) and is_blank(b) for a, b in zip(all_lines, [*all_lines[1:], ""], strict=True))
-    )
+    blanks = [*map(is_blank, all_lines), True]
+    return Span(text, sum(below and not blank for blank, below in pairwise(blanks)))
 
 
 def is_letter_part(block: str) -> bool:

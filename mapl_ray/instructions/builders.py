@@ -41,7 +41,10 @@ def _spans(name: str, value: Callable[[Features], int], span: Callable[[Features
 
     def of(text: Features) -> Span:
         documented = text.measure(name, value)
-        return Span.over(documented) if span is None else Span.over(documented, span(text))
+        if span is None:
+            return Span(documented, documented)
+        one, other = span(text)  # in any order
+        return Span(min(documented, one, other), max(documented, one, other))
 
     return lambda text: text.measure(key, of)
 

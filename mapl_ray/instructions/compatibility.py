@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mapl_ray.instructions.claims import Alternative, Bound, Claims
 from mapl_ray.instructions.features import fold
-from mapl_ray.instructions.laws import EXCLUDES, least, needs
+from mapl_ray.instructions.laws import EXCLUDES, NEEDED_BY_WORDS, is_plain_word, least, needs
 from mapl_ray.instructions.types import Instruction, InstructionFunction, lookup
 
 _AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
@@ -28,9 +28,10 @@ class _Said(NamedTuple):
     claims: Claims
     reverse: Claims | None  # what a text that breaks it meets, where that says more than the bounds turned round
     words: tuple[str, ...]  # that it names
+    names: tuple[str, ...]  # of all its bounds
     counts: frozenset[str]  # that it bounds
     topics: frozenset[str]  # the counts it bounds, and the places, whatever stands there
-    reached: frozenset[str]  # these, and what they need
+    of_words: bool  # whether a word by itself can bear on one of the topics
 
 
 class Company:
@@ -73,11 +74,13 @@ def _said(instruction: Instruction) -> _Said:
     claims = function.claims_of(instruction.args)
     names = tuple([bound.of for alternative in claims for bound in alternative])
     reverse = _reverse(function, instruction.args, names)
-    counts, topics, reached = _scope(names)
+    counts, topics, of_words = _scope(names)
     if reverse is not None:
-        _, more_topics, more_reached = _scope(tuple([bound.of for alternative in reverse for bound in alternative]))
-        topics, reached = topics | more_topics, reached | more_reached
-    return _Said(function.name, function.quantity, claims, reverse, _named_words(instruction), counts, topics, reached)
+        more = tuple([bound.of for alternative in reverse for bound in alternative])
+        _, more_topics, more_of_words = _scope(more)
+        names, topics, of_words = names + more, topics | more_topics, of_words or more_of_words
+    words = _named_words(instruction)
+    return _Said(function.name, function.quantity, claims, reverse, words, names, counts, topics, of_words)
 
 
 def _reverse(function: InstructionFunction, args: Mapping[str, Any], names: Sequence[str]) -> Claims | None:
@@ -90,18 +93,18 @@ def _reverse(function: InstructionFunction, args: Mapping[str, Any], names: Sequ
 
 
 @lru_cache(maxsize=2048)
-def _scope(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """`counts`, `topics` and `reached` of an instruction that bounds these counts; most functions bound but one."""
+def _scope(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], bool]:
+    """`counts`, `topics` and `of_words` of an instruction that bounds these counts; most functions bound but one."""
     counts = frozenset([name for name in names if name != "capitals"])
     topics = {*counts, *[name.partition("=")[0] for name in counts if name.startswith("at:")]}
     topics.update(excluded for name in counts for excluded in EXCLUDES.get(name, ()))
     for average, parts in _AVERAGES.items():
         if average in topics:
             topics |= {"word", parts}
-    reached = frozenset(topics.union(*map(needs, names)))
     if len(counts) < len(names):
         topics.add("capitals")
-    return counts, frozenset(topics), reached
+    of_words = any(topic in NEEDED_BY_WORDS or topic.startswith(("letter:", "initial:")) for topic in topics)
+    return counts, frozenset(topics), of_words
 
 
 def _compatible(a: _Said, b: _Said) -> bool:
@@ -116,7 +119,12 @@ def _compatible(a: _Said, b: _Said) -> bool:
 
 def _touch(a: _Said, b: _Said) -> bool:
     """Whether what one says can bear on what the other says."""
-    return not (a.topics.isdisjoint(b.reached) and b.topics.isdisjoint(a.reached))
+    return not a.topics.isdisjoint(b.topics) or _reaches(a, b) or _reaches(b, a)
+
+
+def _reaches(a: _Said, b: _Said) -> bool:
+    """Whether what one bounds needs something that the other speaks of."""
+    return any(not b.topics.isdisjoint(needs(name)) for name in a.names if b.of_words or not is_plain_word(name))
 
 
 def _together(said: Sequence[_Said]) -> bool:
@@ -187,8 +195,10 @@ def _outside(bound: Bound) -> list[Alternative]:
 
 def _holds(bounds: Sequence[Bound]) -> bool:
     lower = [bound for bound in bounds if bound.low > 0]
+    if not lower:  # the empty text keeps all limits
+        return True
     for of, _, high in bounds:
-        if high is not None and lower and _least_of(lower, of) > high:
+        if high is not None and _least_of(lower, of) > high:
             return False
     if any(_least_of(lower, excluded) for bound in lower for excluded in EXCLUDES.get(bound.of, ())):
         return False

@@ -6,15 +6,16 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from mapl_ray.instructions import blocks, signs, tokens
 from mapl_ray.instructions import text as rules
+from mapl_ray.instructions.once import once
 from mapl_ray.instructions.splitting import Reading, Sentences
 from mapl_ray.instructions.tokens import UNSPACED
 from mapl_ray.instructions.verdicts import Span, Verdict
-from mapl_ray.instructions.word_forms import has_form, is_name, pieces, plain_words_of, runs_of
+from mapl_ray.instructions.word_forms import has_form, is_name, pieces, plain_words_of
 from mapl_ray.instructions.word_lists import STOP_WORDS
 
 T = TypeVar("T")
@@ -32,30 +33,30 @@ class Features:
         self.text = text
         self._measures: dict[str, Any] = {}
 
-    @cached_property
+    @once
     def ascii(self) -> bool:
         return self.text.isascii()
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """Names the text in what is stored of it: the start of its sha256."""
         return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    @cached_property
+    @once
     def lower(self) -> str:
         return self.text.lower()
 
-    @cached_property
+    @once
     def folded(self) -> str:
         """Normalised and case folded."""
         return fold(self.text)
 
-    @cached_property
+    @once
     def num_characters(self) -> int:
         text = self.text.strip().replace("\r\n", "\n")
         return len(text if self.ascii else unicodedata.normalize("NFC", text))
 
-    @cached_property
+    @once
     def words(self) -> list[str]:
         return rules.words(self.text)
 
@@ -64,35 +65,35 @@ class Features:
         """The number of words, `len(words)`."""
         return self._word_numbers[0]
 
-    @cached_property
+    @once
     def lines(self) -> list[str]:
         return rules.lines(self.text)
 
-    @cached_property
+    @once
     def spaced(self) -> bool:
         """Whether the text's words are separated by spaces: nothing is said of words where they can't."""
-        return tokens.is_spaced(self.text)
+        return self.ascii or tokens.is_spaced(self.text)
 
     @property
     def word_span(self) -> Span:
         """The number of words by all readings."""
         return self._word_numbers[1]
 
-    @cached_property
+    @once
     def _word_numbers(self) -> tuple[int, Span]:
         return tokens.word_numbers(self.text)
 
-    @cached_property
+    @once
     def squeezed(self) -> str:
         """The folded lines, with single spaces between what stands in them."""
         return "\n".join([" ".join(line.split()) for line in rules.lines(self.folded)])
 
-    @cached_property
+    @once
     def unique_span(self) -> Span:
         """The number of different words by all readings."""
         return tokens.unique_span(self.text, len(self.word_counts))
 
-    @cached_property
+    @once
     def code(self) -> blocks.Code:
         """Where the code blocks are."""
         return blocks.Code(self.lines)
@@ -102,17 +103,17 @@ class Features:
         """The lines outside code blocks."""
         return self.code.prose
 
-    @cached_property
+    @once
     def punctuated(self) -> str:
         """The prose without inline code, addresses and the like, where marks do not punctuate."""
         return signs.prose("\n".join(self.prose_lines))
 
-    @cached_property
+    @once
     def prose_readings(self) -> list[list[str]]:
         """`prose_lines`, and where a fence is never closed also the lines as they are without it."""
         return [self.code.prose] if self.code.unclosed is None else [self.code.prose, self.code.unclosed]
 
-    @cached_property
+    @once
     def sentence_readings(self) -> list[Sentences]:
         """The sentences of each of the `prose_readings`."""
         return [Sentences(lines) for lines in self.prose_readings]
@@ -122,58 +123,52 @@ class Features:
         """The documented sentences."""
         return self.sentence_readings[0].by(Reading.DOCUMENTED)
 
-    @cached_property
+    @once
     def sentence_lengths(self) -> list[int]:
         """Words a sentence."""
         return [len(rules.words(sentence)) for sentence in self.sentences]
 
-    @cached_property
+    @once
     def paragraphs(self) -> list[str]:
         return blocks.paragraphs(self.lines)
 
-    @cached_property
+    @once
     def paragraph_span(self) -> Span:
         """The number of paragraphs by all readings."""
-        return blocks.paragraph_span(self.lines, self.code)
+        prose = self.code.prose
+        return blocks.paragraph_span(self.lines, self.paragraphs if prose == self.lines else blocks.paragraphs(prose))
 
-    @cached_property
+    @once
     def first_word(self) -> str | None:
         return rules.first_word(self.text)
 
-    @cached_property
+    @once
     def last_word(self) -> str | None:
         return rules.last_word(self.text)
 
-    @cached_property
+    @once
     def ending_mark(self) -> str:
         return rules.ending_mark(self.text)
 
-    @cached_property
+    @once
     def folded_words(self) -> list[str]:
         """Words normalised and case folded, in order."""
         return rules.words(self.folded)
 
-    @cached_property
+    @once
     def word_counts(self) -> Counter[str]:
         """How often each folded word occurs, in the order of their first occurrence."""
-        if not self.ascii:
-            return Counter(self.folded_words)
-        found: dict[str, int] = {}
-        numbers = self._pieces
-        for piece, number in zip("\n".join(numbers).lower().split("\n"), numbers.values(), strict=False):
-            if piece.isalpha():
-                found[piece] = found.get(piece, 0) + number
-            else:
-                for word in runs_of(piece):
-                    found[word] = found.get(word, 0) + number
-        return Counter(found)
+        return Counter(rules.words(self._parted.lower()) if self._parted.isascii() else self.folded_words)
 
-    @cached_property
-    def _pieces(self) -> Counter[str]:
-        """How often each of the `pieces` occurs."""
-        return Counter(pieces(self._composed))
+    @once
+    def _parted(self) -> str:
+        return rules.signs_parted(self.text)
 
-    @cached_property
+    @once
+    def _pieces(self) -> list[str]:
+        return pieces(self._composed)
+
+    @once
     def content_words(self) -> dict[str, str]:
         """Folded word -> how a person would write it, for the words that can serve as keywords.
 
@@ -181,54 +176,62 @@ class Features:
         """
         text = self._composed
         found: dict[str, str] = {}
+        capitalized: list[str] = []
         for word, folded in zip(self._plain_words, self._plain_folded, strict=False):
             if not 2 < len(word) <= _LONGEST_KEYWORD or folded in STOP_WORDS:
                 continue
             # Written small somewhere: that is how it is written.
-            if word == folded or folded not in found:
+            if word == folded:
                 found[folded] = word
-        for folded, word in found.items():
+            elif folded not in found:
+                found[folded] = word
+                capitalized.append(folded)
+        for folded in capitalized:
             # A capital at the start of a sentence or title says nothing: the small form is right.
-            if word != folded and not is_name(text, word):
+            if found[folded] != folded and not is_name(text, found[folded]):
                 found[folded] = folded
         if self.ascii:
             return found
         return {folded: word for folded, word in found.items() if folded.isascii() or not UNSPACED.search(folded)}
 
-    @cached_property
+    @once
     def _composed(self) -> str:
         return self.text if self.ascii else unicodedata.normalize("NFC", self.text)
 
-    @cached_property
-    def _plain_words(self) -> dict[str, int]:
-        """How often each word occurs by itself, as it is written; in the order of their first occurrence."""
-        found: dict[str, int] = {}
-        for piece, number in self._pieces.items():
+    @once
+    def _plain_words(self) -> list[str]:
+        """Each word that occurs by itself, as it is written; in the order of their first occurrence."""
+        found: list[str] = []
+        for piece in dict.fromkeys(self._pieces):
             if piece.isalpha():
-                found[piece] = found.get(piece, 0) + number
+                found.append(piece)
             else:
-                for word in plain_words_of(piece):
-                    found[word] = found.get(word, 0) + number
-        return found
+                found += plain_words_of(piece)
+        return [*dict.fromkeys(found)]
 
-    @cached_property
+    @once
     def _plain_folded(self) -> list[str]:
         """The `_plain_words` folded, one for one; of no words, one empty string."""
         return fold("\n".join(self._plain_words)).split("\n")
 
-    @cached_property
-    def _plain_set(self) -> set[str]:
+    @once
+    def plain_words(self) -> set[str]:
+        """The folded words that occur by themselves; see `plain_counts`."""
         return set(self._plain_folded)
 
-    @cached_property
+    @once
     def plain_counts(self) -> Counter[str]:
         """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
+        written = dict.fromkeys(self._plain_words, 0)
+        for piece, number in Counter(self._pieces).items():
+            for word in (piece,) if piece.isalpha() else plain_words_of(piece):
+                written[word] += number
         found: dict[str, int] = {}
-        for word, number in zip(self._plain_folded, self._plain_words.values(), strict=False):
+        for word, number in zip(self._plain_folded, written.values(), strict=False):
             found[word] = found.get(word, 0) + number
         return Counter(found)
 
-    @cached_property
+    @once
     def _stems(self) -> set[str]:
         """The folded words without an ending that a plural may have: forms of one word share it."""
         return {word.rstrip("es") for word in self.word_counts}
@@ -239,10 +242,10 @@ class Features:
         counts = self.word_counts
         if self.ascii:
             if folded in counts:
-                return True if folded in self._plain_set else None
+                return True if folded in self.plain_words else None
             return None if has_form(folded, counts) else False
         if folded.rstrip("es") in self._stems:
-            if folded in self._plain_set:
+            if folded in self.plain_words:
                 return True
             if folded in counts or has_form(folded, counts):
                 return None
@@ -253,10 +256,19 @@ class Features:
 
         The same as `word_presence(word) is False`.
         """
-        counts = self.word_counts
-        if self.ascii:
-            return [named for named in words if named[0] not in counts and not has_form(named[0], counts)]
-        return [named for named in words if named[0] not in counts and self.word_presence(named[1]) is False]
+        counts, near = self.word_counts, self._near
+        lacking = [
+            named
+            for named in words
+            if named[0] not in near and not (named[0][-1:] == "s" and has_form(named[0], counts))
+        ]
+        return lacking if self.ascii else [named for named in lacking if self.word_presence(named[1]) is False]
+
+    @once
+    def _near(self) -> set[str]:
+        """The folded words, and those that one of them may be the plural of."""
+        plurals = [word for word in self.word_counts if word[-1] == "s"]
+        return {*self.word_counts, *[word[:-1] for word in plurals], *[word.removesuffix("es") for word in plurals]}
 
     def count_span(self, word: str) -> Span:
         """How often the word occurs: by itself alone, to all its forms and all compounds with it."""
@@ -279,9 +291,9 @@ class Features:
             return self._ascii_counts.get(word.lower(), 0)
         return self.word_counts.get(fold(word), 0)
 
-    @cached_property
+    @once
     def _ascii_counts(self) -> Counter[str]:
-        if self.ascii:
+        if self._parted.isascii():  # and then every way to count words comes to the same
             return self.word_counts
         text = self.text
         for sign, letter in _LIKE_ASCII.items():

@@ -7,7 +7,7 @@ and the other lacks; with none, from words that turn up in answers on nearly any
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from mapl_ray.instructions.builders import span_verdict, within_bound
 from mapl_ray.instructions.claims import absent, all_of, bounded, occurs, text_of
@@ -22,6 +22,7 @@ from mapl_ray.instructions.word_lists import COMMON_WORDS
 from mapl_ray.instructions.wordings import words
 
 _FAMILY = "keywords"
+_MOST_USED = 12  # words that `word_frequency` draws from
 
 
 def keyword_pool(present: Sequence[Features], absent: Sequence[Features], context: Sequence[Features]) -> list[str]:
@@ -29,14 +30,10 @@ def keyword_pool(present: Sequence[Features], absent: Sequence[Features], contex
     if not present:
         words = _lacking([named for text in context for named in text.content_words.items()], absent)
         return words or _lacking([(word, word) for word in COMMON_WORDS], absent)
-    words = _lacking(
-        [
-            (folded, word)
-            for folded, word in present[0].content_words.items()
-            if all(folded in text.content_words for text in present[1:])
-        ],
-        absent,
-    )
+    named = [*present[0].content_words.items()]
+    for text in present[1:]:
+        named = [one for one in named if one[0] in text.content_words]
+    words = _lacking(named, absent)
     if absent:
         return words
     preferred = [word for word in words if (not context[0].count_word(word) if context else word in _COMMON)]
@@ -88,11 +85,23 @@ def forbid_word(case: Case, rng: random.Random) -> Args | None:
     return {"word": rng.choice(pool)} if pool else None
 
 
-def _most_used(counts: Mapping[str, int]) -> list[str]:
-    """The twelve most frequent words, those as frequent in alphabetical order."""
-    least = sorted(counts.values())[-12:][:1]  # counts alone first: few words are left to put in order
-    frequent = [(-n, word) for word, n in counts.items() if n >= least[0]]
-    return [word for _, word in sorted(frequent)[:12]]
+def _most_used(texts: Sequence[Features]) -> list[str]:
+    """The twelve most frequent content words, those as frequent in alphabetical order.
+
+    How frequent a word is, is its largest count in a text. Most occur once: those are looked at only where fewer than
+    twelve occur more often.
+    """
+    counts: dict[str, int] = {}
+    for least in (2, 0):
+        for text in texts:
+            of_text = text.word_counts
+            for folded, word in text.content_words.items():
+                number = of_text[folded]
+                if number >= least:
+                    counts[word] = max(counts.get(word, 0), number)
+        if len(counts) >= _MOST_USED:
+            break
+    return [word for _, word in sorted([(-number, word) for word, number in counts.items()])[:_MOST_USED]]
 
 
 @instruction_function(
@@ -105,12 +114,7 @@ def _most_used(counts: Mapping[str, int]) -> list[str]:
 )
 def word_frequency(case: Case, rng: random.Random) -> Args | None:
     """How often a word occurs; it is one that some text of the case or its context uses most."""
-    counts: dict[str, int] = {}
-    for text in (*(text for text, _ in case.flags), *case.context):
-        of_text = text.word_counts
-        for folded, word in text.content_words.items():
-            counts[word] = max(counts.get(word, 0), of_text[folded])
-    words = _most_used(counts) or list(COMMON_WORDS)
+    words = _most_used([*(text for text, _ in case.flags), *case.context]) or list(COMMON_WORDS)
     for word in rng.sample(words, min(6, len(words))):
         values = [(text.count_span(word), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):

@@ -80,13 +80,17 @@ _GROUPS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType({
     word: tuple(group for group, members in PRONOUNS.items() if word in members)
     for word in {word for members in PRONOUNS.values() for word in members}
 })  # fmt: skip
+NEEDED_BY_WORDS = frozenset(
+    ("word", "character", "longest_word", "most_frequent_word", "long_word", "pronoun", *PRONOUNS)
+)
+"""What a word of ASCII letters may need, letters and initials aside; see `_of_plain_word`."""
 _NO_NEEDS: Mapping[str, int] = MappingProxyType({})
 
 
 @lru_cache(maxsize=8192)
 def needs(of: str) -> Mapping[str, int]:
     """Every count that one of `of` needs at least one of -> how many, itself among them."""
-    if of.startswith("text:") and of[5:].isalpha() and of.isascii():
+    if is_plain_word(of):
         return MappingProxyType({of: 1} | _of_plain_word(of[5:]))
     found = {of: 1}
     for other, factor in _direct(of).items():
@@ -94,6 +98,11 @@ def needs(of: str) -> Mapping[str, int]:
             if factor * number > found.get(name, 0):
                 found[name] = factor * number
     return MappingProxyType(found)
+
+
+def is_plain_word(of: str) -> bool:
+    """Whether it is the name of how often a word of ASCII letters occurs."""
+    return of.startswith("text:") and of[5:].isalpha() and of.isascii()
 
 
 def least(of: str, low: int, target: str) -> int:

@@ -26,9 +26,16 @@ def _over(text: Features, *spans: Callable[[Sentences], Span]) -> Span:
     return Span.over(*(span(sentences) for sentences in text.sentence_readings for span in spans))
 
 
-def _longest(pieces: Sequence[str]) -> Span:
-    # The three of the most characters: the others are shorter by any reading, or nearly.
-    lengths = [word_span(piece) for piece in sorted(pieces, key=len)[-3:]] or [Span(0, 0)]
+def _longest_by_readings(text: Features) -> Span:
+    readings = [s.by(reading) for s in text.sentence_readings for reading in Reading]
+    readings += [pieces for s in text.sentence_readings for pieces in (s.finished, s.running)]
+    # The three of the most characters: the others are shorter by any reading, or nearly. Most readings share them.
+    candidates = [sorted(pieces, key=len)[-3:] for pieces in readings]
+    words = {piece: word_span(piece) for piece in {piece for pieces in candidates for piece in pieces}}
+    return Span.over(*(_longest([words[piece] for piece in pieces] or [Span(0, 0)]) for pieces in candidates))
+
+
+def _longest(lengths: Sequence[Span]) -> Span:
     return Span(max(length.fewest for length in lengths), max(length.most for length in lengths))
 
 
@@ -56,12 +63,7 @@ longest_sentence = count_function(
     _FAMILY,
     lambda text: max(text.sentence_lengths, default=0),
     amounts.LONGEST_SENTENCE,
-    span=lambda text: _over(
-        text,
-        *(lambda s, r=r: _longest(s.by(r)) for r in Reading),
-        lambda s: _longest(s.finished),
-        lambda s: _longest(s.running),
-    ),
+    span=_longest_by_readings,
     spaced=True,
     size=True,
     least=5,
@@ -103,7 +105,7 @@ question_count = count_function(
 
 
 def _repeats_a_start(sentences: Sequence[str]) -> bool:
-    starts = [fold(first_word(sentence) or "") for sentence in sentences]
+    starts = (fold(first_word(sentence) or "") for sentence in sentences)
     return any(one == following for one, following in pairwise(starts))
 
 

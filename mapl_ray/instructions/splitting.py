@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from functools import cached_property
 from typing import NamedTuple
 
 import regex
 
 from mapl_ray.instructions import blocks
+from mapl_ray.instructions.once import once
 
 # A run of end marks and what closes it; what follows is looked at afterwards, for a search that starts by looking back
 # tries every character. Possessive: linear on "......".
@@ -80,12 +80,12 @@ class Sentences:
             self._pieces[reading] = pieces
         return self._pieces[reading]
 
-    @cached_property
+    @once
     def finished(self) -> list[str]:
         """Of the surest ones those that end with a mark."""
         return [piece for block in self._blocks for piece in _cut(block, Reading.SUREST, rest=False)]
 
-    @cached_property
+    @once
     def running(self) -> list[str]:
         """The documented ones, but a list without end marks makes one sentence with what introduces it ("We have:")."""
         found: list[_Block] = []
@@ -224,7 +224,7 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
         return Reading.DOCUMENTED
     # `"Stop!" John said.`, and initials, numbers and short forms that no list names.
     short = mark[0] == "." and ("." in token or (len(token) < 3 and token.lower() not in _SHORT_WORDS))
-    return Reading.DOCUMENTED if follows and (short or _CLOSING.search(mark)) else Reading.SUREST
+    return Reading.DOCUMENTED if follows and (short or (len(mark) > 1 and _CLOSING.search(mark))) else Reading.SUREST
 
 
 def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:

@@ -205,7 +205,9 @@ def ending_mark(case: Case, rng: random.Random) -> Args | None:
 
 
 def _last_words(text: Features, number: int) -> list[str]:
-    return [fold(word) for word in last_words(text.text, number)]
+    return text.measure(
+        f"{number} words at the end", lambda text: [fold(word) for word in last_words(text.text, number)]
+    )
 
 
 @instruction_function(

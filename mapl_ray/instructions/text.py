@@ -82,8 +82,8 @@ def _is_sign(character: str) -> bool:
     return not (character.isalnum() or _WORD.search(character) or _WORD.search(normalize("NFKD", character)))
 
 
-def _signs_parted(text: str) -> str:
-    """Spaces for curly quotes, dashes, emoji and the like: most text is ASCII then."""
+def signs_parted(text: str) -> str:
+    """Spaces for curly quotes, dashes, emoji and the like: most text is ASCII then, and its words are the same."""
     for sign in filter(_is_sign, foreign(text)):
         text = text.replace(sign, " ")
     return text
@@ -91,7 +91,7 @@ def _signs_parted(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """All words, in order."""
-    text = text if text.isascii() else _signs_parted(text)
+    text = text if text.isascii() else signs_parted(text)
     if text.isascii():
         return parted(text, _NO_WORD).split()
     found: list[str] = _WORD.findall(text)
@@ -100,7 +100,7 @@ def words(text: str) -> list[str]:
 
 def searched_words(text: str) -> list[str]:
     """What a search of `\\bword\\b` finds, as IFEval's for forbidden words: a combining mark ends a word there."""
-    text = _signs_parted(text)
+    text = signs_parted(text)
     return words(text) if text.isascii() else _SEARCHED_WORD.findall(text)
 
 
@@ -132,6 +132,12 @@ def first_word(text: str) -> str | None:
 
 def last_words(text: str, number: int) -> list[str]:
     """The last `number` spelled words in order, fewer where there are no more."""
+    size = 20 * (number + 1)
+    while size < min(_TAIL, len(text)):  # most often the end of the tail holds them
+        found = _SPELLED.findall(text[-size:])
+        if len(found) > number > 0:
+            return [word.replace("\u2019", "'") for word in found[-number:]]
+        size *= 2
     found = _SPELLED.findall(text[-_TAIL:])
     # The first word of a cut tail may have lost its start.
     found = found if len(text) <= _TAIL else found[1:]

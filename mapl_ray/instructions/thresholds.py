@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 from mapl_ray.instructions.verdicts import Span
@@ -30,7 +31,8 @@ def in_random_order(two: tuple[T, T], rng: random.Random) -> tuple[T, T]:
 
 def margin(value: int, min_gap: int = 2) -> int:
     """The least distance of a threshold from a value."""
-    return max(min_gap, math.ceil(value / 10))
+    tenth = -(-value // 10)
+    return tenth if tenth > min_gap else min_gap
 
 
 def draw_threshold(
@@ -95,13 +97,18 @@ def draw_range(values: Values, rng: random.Random, *, least: int = 1, min_gap: i
 
 def round_as_a_person(value: float, low: int, high: int) -> int:
     """The roundest number near `value` that stays within [low, high]: 120 rather than 117, 25 rather than 23."""
-    scale = 10 ** max(0, len(str(int(value))) - 2)
-    units = sorted({unit * power for unit in _UNITS for power in (1, scale)}, reverse=True)
-    for unit in units:
+    for unit in _round_units(len(str(int(value)))):
         first, last = -(-low // unit) * unit, high // unit * unit
         if unit <= max(1.0, value / 4) and first <= last:
             return min(max(round(value / unit) * unit, first), last)
     return min(max(round(value), low), high)
+
+
+@lru_cache(maxsize=64)
+def _round_units(digits: int) -> list[int]:
+    """What numbers of so many digits are rounded to, the largest first."""
+    scale = 10 ** max(0, digits - 2)
+    return sorted({unit * power for unit in _UNITS for power in (1, scale)}, reverse=True)
 
 
 def _log_uniform(low: int, high: int, rng: random.Random) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from itertools import filterfalse
+from collections.abc import Iterable, Iterator
+from itertools import filterfalse, islice
 
 import regex
 
@@ -18,6 +19,16 @@ from mapl_ray.instructions.verdicts import Span
 
 _LETTERED = re.compile(r"[^\W\d_]\S*")
 _WORDED = re.compile(r"\w\S*")
+# For `bytes.translate`: spaces become " " and the rest "x", or what is given last is left out.
+_ASCII = [chr(code) for code in range(128)]
+_AS_PIECES = bytes(ord(" " if sign.isspace() else "x") for sign in _ASCII) + bytes(128)
+_PIECES = (_AS_PIECES,)
+_LETTERED_PIECES = (_AS_PIECES, bytes(ord(sign) for sign in _ASCII if not (sign.isalpha() or sign.isspace())))
+_WORDED_PIECES = (
+    _AS_PIECES,
+    bytes(ord(sign) for sign in _ASCII if not (sign.isalnum() or sign == "_" or sign.isspace())),
+)
+_RUNS = (bytes(ord("x" if sign.isalnum() or sign == "_" else " ") for sign in _ASCII) + bytes(128),)
 # Scripts that put no spaces between words: a run of them is no word a person would name.
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u303b\u3040-\u30ff"
@@ -54,6 +65,8 @@ def word_numbers(text: str) -> tuple[int, Span]:
 
     From the pieces between spaces that hold a letter to all runs, single signs and parts of names such as a_b.
     """
+    if text.isascii():
+        return _ascii_word_numbers(text)
     pieces = text.split()
     # Letters alone, or letters with one sign after them, are one word by any reading.
     others = [piece for piece in filterfalse(str.isalpha, pieces) if not piece[:-1].isalpha()]
@@ -62,6 +75,16 @@ def word_numbers(text: str) -> tuple[int, Span]:
     runs = clear + len(rules.words(joined))
     fewest = clear + len(_LETTERED.findall(joined))
     return runs, Span(min(runs, fewest), runs + len(others) - len(_WORDED.findall(joined)) + text.count("_"))
+
+
+def _ascii_word_numbers(text: str) -> tuple[int, Span]:
+    """The same without a string for each word: spaces and what holds a word are counted as bytes."""
+    text_bytes = text.encode("ascii")
+    pieces, lettered, worded, runs = (
+        marked.count(b" x") + marked.startswith(b"x")
+        for marked in (text_bytes.translate(*table) for table in (_PIECES, _LETTERED_PIECES, _WORDED_PIECES, _RUNS))
+    )
+    return runs, Span(min(runs, lettered), runs + pieces - worded + text.count("_"))
 
 
 def unique_span(text: str, documented: int) -> Span:
@@ -101,17 +124,22 @@ def stripped(token: str) -> str:
     return inner if inner.isascii() else _EDGES.sub("", inner)
 
 
+def _tokens(tokens: Iterable[str]) -> Iterator[str]:
+    """The tokens `stripped`, without those of which nothing is left."""
+    return filter(None, map(stripped, tokens))
+
+
 def opening_readings(text: str, number: int) -> list[list[str]]:
     """The first `number` words by several readings, documented first, lower-case; numbers are words to some."""
     start = text.lstrip()[: 40 * (number + 8)]
-    tokens = [word for token in start.split() if (word := stripped(token))]
+    tokens = [*islice(_tokens(start.split()), number + 1)]
     runs = rules.words(start)
     spelled = rules.first_words(text, number)
     readings = [spelled, tokens[:number], runs[:number]]
     if not spelled[:1] or not any(sign.isalpha() for sign in spelled[0]):
         readings += [words[1 : number + 1] for words in (rules.first_words(text, number + 1), tokens, runs)]
     if not all(map(str.isalpha, runs[:number])):  # numbers are no words to some
-        every = rules.first_words(text, 2 * number), tokens, runs
+        every = rules.first_words(text, 2 * number), _tokens(start.split()), runs
         readings += [[word for word in words if any(map(str.isalpha, word))][:number] for words in every]
     return [[folded(word) for word in words] for words in readings]
 
@@ -119,7 +147,7 @@ def opening_readings(text: str, number: int) -> list[list[str]]:
 def closing_readings(text: str, number: int) -> list[list[str]]:
     """The last `number` words by several readings, documented first, lower-case."""
     end = text.rstrip()[-60 * (number + 2) :]
-    tokens = [word for token in end.split() if (word := stripped(token))]
+    tokens = [*islice(_tokens(reversed(end.split())), number + 1)][::-1]
     readings = [rules.last_words(end, number), tokens[-number:], rules.words(end)[-number:]]
     if tokens and tokens[-1].isdigit():  # a footnote, a number
         readings += [tokens[-number - 1 : -1]]

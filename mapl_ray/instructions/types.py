@@ -168,14 +168,18 @@ class InstructionFunction:
         `seen_only` leaves out the phrasings that training can do without (`held_out_wordings`). An instruction is only
         handed out where the verdict on every text is decided and is its flag.
         """
-        if self.spaced and not all(text.spaced for text, _ in case.flags):
-            return None
+        if self.spaced:
+            for text, _ in case.flags:
+                if not text.spaced:
+                    return None
         wording = rng.getrandbits(32) if wording is None else wording
         args = self.draw(case, rng)
         if args is None:
             return None
-        if not self.proven and any(self.verdict(text, args) is not flag for text, flag in case.flags):
-            return None
+        if not self.proven:
+            for text, flag in case.flags:
+                if self.verdict(text, args) is not flag:
+                    return None
         phrasings = self.phrasings(args)
         usable = seen_wordings(phrasings) if seen_only else range(len(phrasings))
         return Instruction(self.name, self.family, args, phrasings[usable[wording % len(usable)]])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from mapl_ray.instructions.text import parted, words
+from mapl_ray.instructions.text import parted
 
 # Letters alone, joined to nothing by an apostrophe or a hyphen; no hashtags.
 _PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@#])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
@@ -34,13 +34,7 @@ def _plain_words(piece: str) -> tuple[str, ...]:
     return (inner,) if inner.isalpha() else tuple(_PLAIN_WORD.findall(inner))
 
 
-def runs_of(piece: str) -> tuple[str, ...]:
-    """All words of one of the `pieces`."""
-    return _cached_runs(piece) if len(piece) < _LONGEST_CACHED else tuple(words(piece))
-
-
 _cached_plain_words = lru_cache(maxsize=1 << 14)(_plain_words)
-_cached_runs = lru_cache(maxsize=1 << 14)(lambda piece: tuple(words(piece)))
 
 
 def has_form(word: str, counts: Mapping[str, int]) -> bool:

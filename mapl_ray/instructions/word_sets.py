@@ -59,9 +59,12 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
     often as they are ruled out, whatever the flag.
     """
     words = _candidates(case)
-    pools = [*in_random_order(_distinguishing(words, case), rng), [*words.values()]]
+    one, other = in_random_order((True, False), rng)
+    pools: list[list[str]] = []
     for attempt in range(_TRIES):
-        pool = pools[attempt % len(pools)]
+        if attempt < 3:
+            pools.append(_distinguishing(words, case, (one, other)[attempt]) if attempt < 2 else [*words.values()])
+        pool = pools[attempt % 3]
         drawn = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
         if len(drawn) < 2 or not _apart(drawn):
             continue
@@ -71,14 +74,13 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
     return None
 
 
-def _distinguishing(words: dict[str, str], case: Case) -> tuple[list[str], list[str]]:
-    """Those that every satisfied text has and no violated one, and those of the other way round."""
-    own = others = [*words]
+def _distinguishing(words: dict[str, str], case: Case, held: bool) -> list[str]:
+    """Those that every satisfied text has and no violated one; the other way round where `held` is false."""
+    left = [*words]
     for text, flag in case.flags:
-        counts = text.word_counts
-        own = [folded for folded in own if (folded in counts) == flag]
-        others = [folded for folded in others if (folded in counts) != flag]
-    return [words[folded] for folded in own], [words[folded] for folded in others]
+        counts, wanted_here = text.word_counts, flag == held
+        left = [folded for folded in left if (folded in counts) == wanted_here]
+    return [words[folded] for folded in left]
 
 
 def _apart(words: Sequence[str]) -> bool:

@@ -133,6 +133,7 @@ OF_WORDS = (("word_count", most(500)), ("forbid_word", {"word": "tea"}), ("first
         ("word_order", {"words": ["tea", "jam"]}, "Jam and tea and jam.", None),
         ("word_order", {"words": ["tea", "jam"]}, "Jam and tea.", False),
         ("word_order", {"words": ["tea", "jam"]}, "Tea and jam and tea.", True),
+        ("word_order", {"words": ["tea", "jam"]}, "Jam, _tea_ and teas\u2019", None),
         ("ending_mark", {"mark": ".", "negated": False}, "He said “yes.”", None),
         ("ending_mark", {"mark": ".", "negated": False}, "All done.", True),
         ("capital_word_count", least(1), "It is part IV of it.", None),
