@@ -65,14 +65,16 @@ class Command:
         return self.process.wait(timeout=seconds)
 
 
-def start(words: Sequence[str], folder: Path, **environment: str) -> Command:
-    """`mapl WORDS`, its words appended to `folder/log`."""
+def start(
+    words: Sequence[str], folder: Path, *, module: str = "mapl_ray.cli", log_name: str = "log", **environment: str
+) -> Command:
+    """`mapl WORDS`, its words appended to `folder/log_name`."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log"
+    log = folder / log_name
     known = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mapl_ray.cli", *words],
+            [sys.executable, "-m", module, *words],
             stdout=sink,
             stderr=sink,
             cwd=folder,

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks.reliability import disk, driver, head, inputs, link, nodes, poison, ranks, terminated, workers
+from benchmarks.reliability import (
+    disk,
+    driver,
+    head,
+    inputs,
+    link,
+    nodes,
+    poison,
+    ranks,
+    second_copy,
+    terminated,
+    workers,
+)
 from benchmarks.reliability.fault import Fault
 
 PROMISED = (
@@ -20,6 +32,7 @@ PROMISED = (
     "SIGTERM",
     "drained node",
     "rank killed in mid-checkpoint",
+    "second copy",
 )
-_FAMILIES = (driver, workers, ranks, nodes, head, link, disk, inputs, poison, terminated)
+_FAMILIES = (driver, workers, ranks, nodes, head, link, disk, inputs, poison, terminated, second_copy)
 FAULTS: dict[str, Fault] = {fault.name: fault for family in _FAMILIES for fault in family.FAULTS}

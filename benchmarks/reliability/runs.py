@@ -111,7 +111,7 @@ def few_groups(scene: Scene, output: Path) -> Path:
 def _once(output: Path, words: Sequence[str]) -> Path:
     done = output / "done"
     if not done.exists():
-        run(words, output)
+        run(words, output, seconds=900)
         done.touch()
     return output / "run"
 
