@@ -20,8 +20,10 @@ import sys
 import tarfile
 import tempfile
 import time
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 60  # pairs
@@ -30,13 +32,14 @@ WARM_UP = 60  # pairs
 def rate(data: Path, every: int) -> tuple[float, float]:
     """Pairs a CPU second of the `mapl_ray` on the path, and the share of pairs that give a group."""
     from mapl_ray.config import SynthesisConfig
-    from mapl_ray.data.records import Message, PreferencePair, RelationGroup
     from mapl_ray.synthesis import synthesize
 
+    records = _records()
     with gzip.open(data, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     pairs = [
-        PreferencePair(row["id"], (Message("user", row["prompt"]),), row["chosen"], row["rejected"], "") for row in rows
+        records.PreferencePair(row["id"], (records.Message("user", row["prompt"]),), row["chosen"], row["rejected"], "")
+        for row in rows
     ]
     config = SynthesisConfig()
     for pair in pairs[1 : WARM_UP * every : every]:
@@ -46,7 +49,15 @@ def rate(data: Path, every: int) -> tuple[float, float]:
     started = time.process_time()
     groups = [synthesize(pair, config, 0) for pair in measured]
     seconds = time.process_time() - started
-    return len(measured) / seconds, sum(isinstance(group, RelationGroup) for group in groups) / len(groups)
+    return len(measured) / seconds, sum(isinstance(group, records.RelationGroup) for group in groups) / len(groups)
+
+
+def _records() -> ModuleType:
+    """The module of the records; earlier revisions have it in another place."""
+    try:
+        return import_module("mapl_ray.data.records")
+    except ModuleNotFoundError:
+        return import_module("mapl_ray.records")
 
 
 def in_a_process(root: Path, data: Path, every: int) -> tuple[float, float]:
