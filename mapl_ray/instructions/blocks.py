@@ -41,6 +41,7 @@ _INNER_NUMBER = re.compile(r"\d[. :]")
 _HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]+\S")
 _LIKE_HEADING = re.compile(_QUOTE + r"(?:#|<h[1-6])", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ ]{0,3}(?:={3,}|-{3,})[ \t]*")
+_RULE_SIGNS = frozenset("-*_=~\u2013\u2014")
 _RULE = re.compile(r"[ \t]*(?:[-*_=~\u2013\u2014][ \t]*){3,}")
 # Of a letter: "Dear Ann,", "Subject: Tea", "Kind regards,\nAnn", "[Your Name]".
 _LETTER_PART = re.compile(
@@ -95,7 +96,7 @@ def is_blank(line: str) -> bool:
 
 def is_rule(line: str) -> bool:
     """Whether the line is a horizontal rule: three or more dashes, stars or the like and nothing else."""
-    return _RULE.fullmatch(line) is not None
+    return line.rstrip(" \t")[-1:] in _RULE_SIGNS and _RULE.fullmatch(line) is not None
 
 
 def is_heading(line: str) -> bool:

@@ -126,7 +126,7 @@ class Features:
     @once
     def sentence_lengths(self) -> list[int]:
         """Words a sentence."""
-        return [len(rules.words(sentence)) for sentence in self.sentences]
+        return rules.lengths(self.sentences)
 
     @once
     def paragraphs(self) -> list[str]:

@@ -61,6 +61,7 @@ class _Block(NamedTuple):
     ends: list[tuple[int, Reading]]  # where a sentence may end, and the last reading by which it does
     aside: bool  # a heading or a row of a table: a sentence by the finest reading alone
     item: bool = False  # of a list
+    whole: str = ""  # its only piece where it has no ends; "" where that holds no word
 
 
 class Sentences:
@@ -75,15 +76,17 @@ class Sentences:
         if reading not in self._pieces:
             pieces: list[str] = []
             for block in self._blocks:
-                if reading is Reading.FINEST or not block.aside:
+                if block.ends:
                     pieces += _cut(block, reading)
+                elif block.whole and (reading is Reading.FINEST or not block.aside):
+                    pieces.append(block.whole)
             self._pieces[reading] = pieces
         return self._pieces[reading]
 
     @once
     def finished(self) -> list[str]:
         """Of the surest ones those that end with a mark."""
-        return [piece for block in self._blocks for piece in _cut(block, Reading.SUREST, rest=False)]
+        return [piece for block in self._blocks if block.ends for piece in _cut(block, Reading.SUREST, rest=False)]
 
     @once
     def running(self) -> list[str]:
@@ -160,9 +163,10 @@ def _scan(prose: list[str]) -> list[_Block]:
         start = blocks.item_end(line)
         if blocks.is_rule(line):
             close()
-        elif blocks.is_heading(line) or blocks.is_table_row(line):
+        elif (first == "#" and blocks.is_heading(line)) or blocks.is_table_row(line):
             close()
-            found.append(_Block(line.strip(), [], True))
+            text = line.strip()
+            found.append(_Block(text, [], True, False, text if _holds_word(text) else ""))
         elif start:
             close()
             item = True
@@ -185,6 +189,9 @@ def _ends(lines: list[str], item: bool = False) -> _Block:
     text = lines[0] if len(lines) == 1 else " ".join(lines)
     ends: list[tuple[int, Reading]] = []
     start = 0
+    if len(lines) == 1 and text.isascii() and "." not in text and "!" not in text and "?" not in text:
+        whole = text.strip()
+        return _Block(text, ends, False, item, whole if _holds_word(whole) else "")
     for match in (_ASCII_END if text.isascii() else _END).finditer(text):
         reading = _reading(text, start, match)
         if reading is not None:
@@ -197,7 +204,13 @@ def _ends(lines: list[str], item: bool = False) -> _Block:
             at += len(line) + 1
             ends.append((at, Reading.FINEST))
         ends.sort()
-    return _Block(text, ends, False, item)
+    whole = "" if ends else text.strip()
+    return _Block(text, ends, False, item, whole if _holds_word(whole) else "")
+
+
+def _holds_word(text: str) -> bool:
+    """Whether the text, without white space around it, holds a word; most begin with a letter, and need no search."""
+    return text[:1].isalpha() or _WORD[not text.isascii()].search(text) is not None
 
 
 def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
@@ -229,10 +242,9 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
 
 def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:
     """The block's pieces that hold a word; `rest` includes what follows the last end."""
-    word = _WORD[not block.text.isascii()]
     if not block.ends:
-        text = block.text.strip() if rest else ""
-        return [text] if text[:1].isalpha() or word.search(text) else []
+        return [block.whole] if rest and block.whole else []
+    word = _WORD[not block.text.isascii()]
     pieces: list[str] = []
     start = 0
     for end, level in block.ends:

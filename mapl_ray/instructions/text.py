@@ -39,6 +39,7 @@ the others. All of them take any string (empty, enormous, any script) in linear 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from unicodedata import normalize
@@ -96,6 +97,14 @@ def words(text: str) -> list[str]:
         return parted(text, _NO_WORD).split()
     found: list[str] = _WORD.findall(text)
     return found
+
+
+def lengths(texts: Sequence[str]) -> list[int]:
+    """The number of words of each of the texts, none of which has a line break."""
+    joined = "\n".join(texts)
+    if not joined.isascii():
+        return [len(words(text)) for text in texts]
+    return [len(line.split()) for line in parted(joined, _NO_WORD.replace("\n", "")).split("\n")] if texts else []
 
 
 def searched_words(text: str) -> list[str]:
