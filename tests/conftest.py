@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 from pyarrow import fs
 
@@ -21,6 +22,10 @@ from mapl_ray.data.records import InstructionRecord, Level, Message, Relation, R
 from mapl_ray.instructions.types import _FUNCTIONS
 from mapl_ray.models import build_tiny, load_reward_model, load_tokenizer
 from tests.shared_ray import SharedRay
+
+# An example that takes long says that the machine is busy; Hypothesis would call it a failure after 200 ms.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _VOCABULARY = (
