@@ -230,11 +230,14 @@ def test_without_our_look_transformers_is_asked_for_safetensors(
 
 def test_what_ranks_send_each_other_is_unpickled_and_security_md_says_so(loud: Any, tmp_path: Path) -> None:
     """torch's own, which this project can't refuse: so its owner must know that the ports are to be closed."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    alone = not torch.distributed.is_initialized()  # else an earlier test of this process left its group of one
+    if alone:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         torch.distributed.all_gather_object([None], loud.payload)
     finally:
-        torch.distributed.destroy_process_group()
+        if alone:
+            torch.distributed.destroy_process_group()
     assert loud.path.exists()
     text = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
     _, _, section = text.partition("## Not promised")
