@@ -20,15 +20,21 @@ def main() -> int:
     parser.add_argument("--characters", type=int, default=1_000_000)
     parser.add_argument("--most", type=float, default=2.0, help="seconds")
     parser.add_argument("--show", type=int, default=12)
+    parser.add_argument(
+        "--piece", action="append", help=r"only this one, as Python writes it: '- a\n'; may be repeated"
+    )
     args = parser.parse_args()
     functions = [function for function in REGISTRY.values() if function.sides != "soft"]
+    pieces = [unit for unit in PIECES if args.piece is None or repr(unit)[1:-1] in args.piece]
+    if not pieces:
+        parser.error(f"--piece: expected some of {' '.join(map(repr, PIECES))}")
     times = []
-    for unit in PIECES:
+    for unit in pieces:
         text = text_of(unit, args.characters)
         times += [(seconds(function, Features(text)), function.name, unit) for function in functions]
         print(f"{unit!r}: slowest {max(one for one in times if one[2] == unit)[:2]}", flush=True)
     times.sort(reverse=True)
-    print(f"\n{len(functions)} functions, {len(PIECES)} texts of {args.characters} characters\n")
+    print(f"\n{len(functions)} functions, {len(pieces)} texts of {args.characters} characters\n")
     print("| CPU seconds | function | repeated |\n|---|---|---|")
     for found, name, unit in times[: args.show]:
         print(f"| {found:.2f} | `{name}` | `{unit!r}` |")

@@ -1,10 +1,10 @@
-"""Synthesis of two revisions of this project, side by side: CPU seconds of one process, by turns.
+"""Synthesis of two revisions of this project, side by side: CPU seconds of one process each, by turns.
 
     python benchmarks/synthesis_revisions.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --against 38a2e67
 
-The other revision is exported from git. Each round runs both in processes of their own, on every 7th pair of the file,
-the order swapped from round to round, so that a machine whose speed drifts treats both alike. A rate is pairs a CPU
-second, imports and reading left out; printed are the medians, and the median of the rounds' ratios.
+The other revision is exported from git. Both run in processes of their own on every 7th pair of the file, by turns of
+23 pairs, the order swapped from turn to turn, so that a machine whose speed drifts treats both alike. A rate is pairs
+per CPU second, imports and reading left out; printed are the medians of the rounds, and the median of their ratios.
 """
 
 from __future__ import annotations
@@ -20,21 +20,26 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 60  # pairs
+TURN = 23  # pairs
 
 
-def rate(data: Path, every: int) -> tuple[float, float]:
-    """Pairs a CPU second of the `mapl_ray` on the path, and the share of pairs that give a group."""
+def serve(data: Path, every: int) -> None:
+    """Measure the `mapl_ray` on the path: for each number of a turn on stdin, print its CPU seconds and its groups."""
+    import mapl_ray
     from mapl_ray.config import SynthesisConfig
     from mapl_ray.synthesis import synthesize
 
-    records = _records()
+    # Earlier revisions have the records in another place. Asked of the files: an import would find an installed one.
+    there = (Path(mapl_ray.__file__).parent / "data" / "records.py").is_file()
+    records = import_module("mapl_ray.data.records" if there else "mapl_ray.records")
     with gzip.open(data, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     pairs = [
@@ -46,28 +51,63 @@ def rate(data: Path, every: int) -> tuple[float, float]:
         synthesize(pair, config, 0)
     measured = pairs[::every]
     gc.disable()  # as `mapl synthesize` does while it makes a part
-    started = time.process_time()
-    groups = [synthesize(pair, config, 0) for pair in measured]
-    seconds = time.process_time() - started
-    return len(measured) / seconds, sum(isinstance(group, records.RelationGroup) for group in groups) / len(groups)
+    print(len(measured), flush=True)
+    for line in sys.stdin:
+        turn = measured[int(line) * TURN :][:TURN]
+        started = time.process_time()
+        groups = [synthesize(pair, config, 0) for pair in turn]
+        seconds = time.process_time() - started
+        print(json.dumps([seconds, sum(isinstance(one, records.RelationGroup) for one in groups)]), flush=True)
 
 
-def _records() -> ModuleType:
-    """The module of the records; earlier revisions have it in another place."""
-    try:
-        return import_module("mapl_ray.data.records")
-    except ModuleNotFoundError:
-        return import_module("mapl_ray.records")
+class Revision:
+    """A process that serves the revision under `root`."""
+
+    def __init__(self, root: Path, data: Path, every: int) -> None:
+        script = str(Path(__file__).resolve())
+        self._process = subprocess.Popen(
+            [sys.executable, script, "--data", str(data), "--every", str(every), "--serve"],
+            env=os.environ | {"PYTHONPATH": str(root)},
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pairs = int(self._answer())
+
+    def __enter__(self) -> Revision:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # closes its stdin, at whose end it stops
+
+    def turn(self, number: int) -> tuple[float, int]:
+        """CPU seconds of one turn and the groups it gave."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+        seconds, groups = json.loads(self._answer())
+        return seconds, groups
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
-def in_a_process(root: Path, data: Path, every: int) -> tuple[float, float]:
-    """`rate` of the revision under `root`."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--data", str(data), "--every", str(every), "--only-rate"]
-    found = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(root)}, cwd=root, capture_output=True, text=True, check=True
-    )
-    pairs, share = json.loads(found.stdout)
-    return pairs, share
+def one_round(revisions: Mapping[str, Revision], number: int) -> dict[str, float]:
+    """Pairs per CPU second of each; prints them with the share of pairs that gave a group."""
+    names = list(revisions)
+    pairs = revisions[names[0]].pairs
+    seconds, groups = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+    for turn in range(-(-pairs // TURN)):
+        for name in names[:: 1 if (turn + number) % 2 else -1]:
+            taken, made = revisions[name].turn(turn)
+            seconds[name] += taken
+            groups[name] += made
+    for name in names:
+        share = groups[name] / pairs
+        print(f"{name}: {pairs / seconds[name]:.0f} pairs/s, groups for {share:.1%} of the pairs", flush=True)
+    return {name: pairs / seconds[name] for name in names}
 
 
 def export(revision: str, folder: Path) -> None:
@@ -84,26 +124,22 @@ def main() -> None:
     parser.add_argument("--against", help="the other revision")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--every", type=int, default=7, help="which pairs of the file are taken")
-    parser.add_argument("--only-rate", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     data = args.data.resolve()
-    if args.only_rate:
-        print(json.dumps(rate(data, args.every)))
+    if args.serve:
+        serve(data, args.every)
         return
     if args.against is None:
         parser.error("--against: name a revision")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         export(args.against, Path(folder))
         roots = {args.against: Path(folder), "this tree": ROOT}
-        rates: dict[str, list[float]] = {name: [] for name in roots}
-        for number in range(args.rounds):
-            for name in list(roots)[:: 1 if number % 2 else -1]:
-                pairs, share = in_a_process(roots[name], data, args.every)
-                rates[name].append(pairs)
-                print(f"{name}: {pairs:.0f} pairs/s, groups for {share:.1%} of the pairs", flush=True)
-    for name, found in rates.items():
-        print(f"{name}: median {statistics.median(found):.0f} pairs a CPU second")
-    ratios = [new / old for old, new in zip(rates[args.against], rates["this tree"], strict=True)]
+        revisions = {name: stack.enter_context(Revision(root, data, args.every)) for name, root in roots.items()}
+        rounds = [one_round(revisions, number) for number in range(args.rounds)]
+    for name in roots:
+        print(f"{name}: median {statistics.median(one[name] for one in rounds):.0f} pairs per CPU second")
+    ratios = [one["this tree"] / one[args.against] for one in rounds]
     print(f"this tree over {args.against}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
