@@ -12,8 +12,7 @@ from mapl_ray.planning.groups import GroupSize, group_size
 from mapl_ray.planning.memory import Memory, training_memory
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import METHODS, StageTime, StageWork, checkpoint_bytes, stages
-from mapl_ray.planning.traffic import sent_bytes
+from mapl_ray.planning.stage_times import METHODS, StageTime, StageWork, checkpoint_bytes, sent_bytes, stages
 from mapl_ray.training.group_table import MAPPED_FROM
 
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)

@@ -10,7 +10,6 @@ from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.planning.groups import Cells, GroupSize
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import ModelShape
-from mapl_ray.planning.traffic import sent_bytes
 from mapl_ray.scoring.judge import ORDERS, judge_questions
 from mapl_ray.training.plan import total_steps
 from mapl_ray.training.throughput import FlopCounter
@@ -154,6 +153,31 @@ def _step(work: StageWork, train: TrainConfig, method: Method, gpus: int, *, bas
         held_out=work.seconds(evaluated, "evaluation_utilisation", workers),
         total=total_steps(train, max(1, round(work.groups - work.held_out)), workers),
     )
+
+
+def sent_bytes(shape: ModelShape, train: TrainConfig, workers: int, zero_stage: int) -> float:
+    """Bytes that a worker sends in a step for gradients and weights (Rajbhandari et al. 2020, section 7).
+
+    As DeepSpeed 0.19.8 does it: tests/training/test_traffic.py counts them on two ranks at every stage. Of n bytes on N
+    ranks a ring's all-reduce sends 2 n (N - 1) / N, any other collective half of that.
+
+    Gradients are reduced in float32 (`communication_data_type`): all-reduced once a step at stages 0 and 1, to the rank
+    that keeps them after every micro-batch at stages 2 and 3. From stage 1 on the weights are gathered: once a step, at
+    stage 3 twice a micro-batch, for the forward and the backward pass. Weights that stay gathered at stage 3 (below
+    `stage3_param_persistence_threshold`) are counted as the others.
+    """
+    if workers == 1:
+        return 0.0
+    size = 2.0 if train.bf16 else 4.0
+    trained = shape.trained(train.lora)
+    reduced, gathered, each = 4.0 * trained, size * trained, train.gradient_accumulation_steps
+    volume = {
+        0: 2 * reduced,
+        1: 2 * reduced + gathered,
+        2: each * reduced + gathered,
+        3: each * (reduced + 2 * size * shape.parameters),
+    }[zero_stage]
+    return volume * (workers - 1) / workers
 
 
 def _link(work: StageWork, workers: int) -> float:

@@ -21,8 +21,7 @@ from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
 from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import PIECE, training_memory
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import StageWork, stages
-from mapl_ray.planning.traffic import sent_bytes
+from mapl_ray.planning.stage_times import StageWork, sent_bytes, stages
 
 SHAPE = ModelShape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
 CARD = 989e12  # H100

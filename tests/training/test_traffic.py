@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.planning.shape import ModelShape
-from mapl_ray.planning.traffic import sent_bytes
+from mapl_ray.planning.stage_times import sent_bytes
 from tests.training.compare import weights
 
 # At 8 billion parameters weights are not kept gathered from the forward to the backward pass; at this size they are.
