@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mapl_ray.training.deepspeed_engine import Engine, frozen_forward
 from mapl_ray.training.feed import Work
 from mapl_ray.training.module import ModelSource, training_module
 from mapl_ray.training.step import Trainer, frozen_reference
+from mapl_ray.training.stop import StopWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,18 @@ def train_arm(
     began, cpu_began = time.monotonic(), time.process_time()
     tokens, curve, since = 0, list[dict[str, float]](), list[dict[str, float]]()
     marks = {round(steps * number / scale.evaluations) for number in range(1, scale.evaluations + 1)}
+
+    def works() -> Iterator[Work]:
+        for step in range(steps):
+            groups = [of_levels(group, config.weights.families) for group in stream.step(step)]
+            yield Work([batch_of(groups)], len(groups), Counter())
+
+    made, watch = works(), StopWatch(lambda: False, None)
+    now = trainer.first_step(made, watch)
     for step in range(steps):
-        groups = [of_levels(group, config.weights.families) for group in stream.step(step)]
-        metrics, cost = trainer.train_step(Work([batch_of(groups)], len(groups), Counter()), step)
-        tokens += int(cost.tokens)
+        metrics, following = trainer.train_step(now, step, made, watch)
+        tokens += int(now.cost.tokens)
+        now = following
         since.append(metrics)
         if step + 1 in marks:
             means = {name: sum(row[name] for row in since) / len(since) for name in since[0]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,10 @@ class RelationBatch:
     level_R: torch.Tensor  # int64: index into records.LEVEL_FAMILIES
     margin_R: torch.Tensor | None = None  # float32: margins of the data, 0 where there is none; None: none at all
 
-    def to(self, device: torch.device | str) -> RelationBatch:
-        """The same on another device."""
-        margin_R = None if self.margin_R is None else self.margin_R.to(device)
-        return RelationBatch(self.signs_RS.to(device), self.level_R.to(device), margin_R)
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RelationBatch:
+        """The same with every tensor changed: moved to a device, say."""
+        margin_R = None if self.margin_R is None else change(self.margin_R)
+        return RelationBatch(change(self.signs_RS), change(self.level_R), margin_R)
 
     def counts(self) -> torch.Tensor:
         """Relations per level family, float64 [3]."""

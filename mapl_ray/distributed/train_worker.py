@@ -88,7 +88,7 @@ def _how_far(job: TrainingJob, result: TrainResult) -> dict[str, int]:
 
 
 def stop_requests(job: TrainingJob) -> Callable[[], StopRequest]:
-    """What every rank asks before every step.
+    """What every rank looks up now and then (`StopWatch`), all in the same step.
 
     It is to stop once the driver was asked to; to save, once, when Ray is about to take a worker's node away. Workers
     that come and go leave then, and where there is room for more of them: the driver starts them again on what is
@@ -97,17 +97,20 @@ def stop_requests(job: TrainingJob) -> Callable[[], StopRequest]:
     from mapl_ray.training.stop import StopRequest
 
     saved, elastic, watched = False, job.train.min_workers is not None, preemption_watched()
+    # Rank 0 alone asks the shared storage: requests are for all ranks.
+    first = ray.train.get_context().get_world_rank() == 0
 
     def asked() -> StopRequest:
         nonlocal saved
-        # A collective: every rank asks before every step.
+        # A collective of Ray's.
         leaving = watched and ray.train.get_preemption_info() is not None
         save, saved = leaving and not saved, saved or leaving
-        if has_appeared(job.mark("stop")) or (leaving and elastic):
+        if (first and has_appeared(job.mark("stop"))) or (leaving and elastic):
             return StopRequest.STOP
         if save:
             return StopRequest.SAVE
-        return StopRequest.LEAVE if elastic and has_appeared(job.mark("grow")) else StopRequest.NONE
+        grown = elastic and first and has_appeared(job.mark("grow"))
+        return StopRequest.LEAVE if grown else StopRequest.NONE
 
     return asked
 

@@ -59,7 +59,7 @@ def relation_terms(
     losses_R = -logsigmoid(margins_R)
     if options.label_smoothing:
         smoothed = [options.label_smoothing * (level in options.label_smoothing_levels) for level in LEVEL_FAMILIES]
-        wrong_R = losses_R.new_tensor(smoothed)[relations.level_R]
+        wrong_R = torch.tensor(smoothed).to(losses_R.device, non_blocking=True)[relations.level_R]
         losses_R = (1.0 - wrong_R) * losses_R - wrong_R * logsigmoid(-margins_R)
     return losses_R
 
@@ -121,8 +121,10 @@ def relation_loss(
     """
     rewards_S = rewards_S.float()
     margins_R = relations.signs_RS.to(rewards_S) @ rewards_S
-    weights_L = torch.tensor([weights.of(level) for level in LEVEL_FAMILIES], device=rewards_S.device)
-    counts_L = (relations.counts() if counts_L is None else counts_L).to(weights_L)
+    # Without `non_blocking` a copy to a GPU waits for all that the GPU has to do before it.
+    device = rewards_S.device
+    weights_L = torch.tensor([weights.of(level) for level in LEVEL_FAMILIES]).to(device, non_blocking=True)
+    counts_L = (relations.counts() if counts_L is None else counts_L).to(device, weights_L.dtype, non_blocking=True)
     # A level that does not occur in the step has weight 0, not 0/0.
     scale_L = torch.where(counts_L > 0, weights_L / counts_L.clamp(min=1.0), 0.0)
     losses_R = relation_terms(margins_R, relations, options, beta)
@@ -220,6 +222,11 @@ class Objective:
         others_L = sums.new_zeros(len(LEVEL_FAMILIES))
         others_L[PREF] = sums[_LEVEL_SUMS:].sum()
         return torch.cat([levels_LM, others_L[:, None]], dim=1)
+
+    def not_finite(self, sums: torch.Tensor) -> list[str]:
+        """The level families at which any of `sums` is not finite."""
+        finite_L = torch.isfinite(self.by_level(sums)).all(dim=1)
+        return [level for level, finite in zip(LEVEL_FAMILIES, finite_L.tolist(), strict=True) if not finite]
 
     def metrics(self, sums: torch.Tensor) -> dict[str, float]:
         """Means by level (`metrics_of`) and, over pref relations, rewards and logps of either side and other terms."""

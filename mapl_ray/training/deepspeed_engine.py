@@ -55,7 +55,7 @@ class Engine:
         self._patient = dist.new_group(backend="gloo", timeout=LONG_WAIT)
         self._accumulation = config.gradient_accumulation_steps
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
-        self._micro_batches, self._norm = 0, float("nan")
+        self._micro_batches, self._norm, self._norm_known = 0, float("nan"), False
         self._peak_rate = config.learning_rate
         warmup_steps = round(config.warmup_ratio * total_steps)
         optimizer = _optimizer(module, config)
@@ -121,18 +121,23 @@ class Engine:
             gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
             self._norm = float(torch.nn.utils.get_total_norm(gradients))
             self._check_norm()
+        self._norm_known = False
         self._engine.step()
         if last and not plain:
-            norm = self._engine.get_global_grad_norm()
-            self._norm = float("nan") if norm is None else float(norm)
+            if not self._norm_known:
+                norm = self._engine.get_global_grad_norm()
+                self._norm = float("nan") if norm is None else float(norm)
             if not self._engine.was_step_applied():  # it looked by itself and left the weights as they were
                 raise NonFiniteGradientError
 
     def _check_norm(self, *_: Any) -> None:
-        """ZeRO knows the norm over all ranks before it lets the optimizer step, and some stages step in any case."""
-        if self._engine.optimizer is not self._engine.basic_optimizer:
+        """ZeRO knows the norm over all ranks before it lets the optimizer step, and some stages step in any case.
+
+        Read from the device once a step: ZeRO-3 steps its optimizer once for every part of the weights.
+        """
+        if self._engine.optimizer is not self._engine.basic_optimizer and not self._norm_known:
             norm = getattr(self._engine.optimizer, "_global_grad_norm", None)
-            self._norm = 0.0 if norm is None else float(norm)
+            self._norm, self._norm_known = (0.0 if norm is None else float(norm)), True
         if not math.isfinite(self._norm):
             raise NonFiniteGradientError
 

@@ -56,6 +56,7 @@ class Feed:
     pad_to_multiple_of: int
     row_tokens: int | None
     ahead: int  # micro-batches that a thread makes before they are asked for; 0: no thread
+    pins: bool = False  # whether they are made in page-locked memory
 
     @classmethod
     def of(
@@ -84,6 +85,7 @@ class Feed:
             pad_to_multiple_of=pad_to_multiple_of,
             row_tokens=row_tokens,
             ahead=ahead if config.prefetch is None else config.prefetch,
+            pins=on_gpu,
         )
 
     def of_table(self, table: GroupTable) -> Feed:
@@ -125,7 +127,8 @@ class Feed:
 
     def _collate(self, groups: Iterable[EncodedGroup]) -> Batch:
         pad = self.tokenizer.pad_token_id
-        return collate(list(groups), self.config.batching, pad, self.pad_to_multiple_of, self.row_tokens)
+        batch = collate(list(groups), self.config.batching, pad, self.pad_to_multiple_of, self.row_tokens)
+        return batch.pinned() if self.pins else batch
 
     def _filler(self, index: int) -> EncodedGroup:
         for candidate in (index, *range(len(self.table))):

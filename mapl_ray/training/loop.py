@@ -20,8 +20,8 @@ from mapl_ray.training.loggers import MetricWriters, check_loggers
 from mapl_ray.training.module import ModelSource
 from mapl_ray.training.result import Best, TrainResult, read_best, vouched_for
 from mapl_ray.training.set_up import Run, group_tables, set_up
-from mapl_ray.training.step import Report, Trainer, reference_kind
-from mapl_ray.training.stop import StopRequest, sigterm_watch
+from mapl_ray.training.step import Report, StepInput, Trainer, reference_kind
+from mapl_ray.training.stop import StopRequest, StopWatch, sigterm_watch
 
 
 @dataclass(slots=True)
@@ -65,7 +65,8 @@ def train(
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
         export: write `output_dir/model` and `result.json` at the end, and `best` when an evaluation is the best so far.
         model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
-        stop_requests: called on every rank before each step; SIGTERM to any rank is a request to stop too.
+        stop_requests: called before the first step and then every two seconds or more often, on all ranks in the same
+            step; SIGTERM to any rank is a request to stop too.
 
     Raises `UserError` for data or models that can't be trained and for checkpoints that can't be used, `RunError` for
     a loss or gradient that is not finite.
@@ -82,7 +83,7 @@ def train(
     source = ModelSource(model_path, model_config, method, config.seed)
     run = set_up(config, objective, source, kind, tables, output_dir, model_id=model_id, export=export)
     with sigterm_watch() as terminated:
-        progress = _steps(run, on_report, stop_after, lambda: _strongest(terminated, stop_requests))
+        progress = _steps(run, on_report, stop_after, StopWatch(terminated, stop_requests))
     result = _result(run, config, progress, fingerprint, time.monotonic() - started)
     if run.exporter is not None and progress.done == run.plan.total_steps:
         run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
@@ -114,16 +115,7 @@ def _result(run: Run, asked: TrainConfig, progress: Progress, fingerprint: str, 
     )
 
 
-def _strongest(terminated: Callable[[], bool], stop_requests: Callable[[], StopRequest] | None) -> StopRequest:
-    asked = (
-        StopRequest.NONE if stop_requests is None else stop_requests()
-    )  # always called: it may be a collective of all ranks
-    return StopRequest.STOP if terminated() else asked
-
-
-def _steps(
-    run: Run, on_report: Report | None, stop_after: int | None, stop_requests: Callable[[], StopRequest]
-) -> Progress:
+def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: StopWatch) -> Progress:
     config, engine = run.trainer.config, run.engine
     resumed = run.checkpoints.resume()
     progress = Progress(resumed_step=resumed, done=resumed, best=_best_so_far(run, resumed))
@@ -134,16 +126,18 @@ def _steps(
         if engine.rank == 0:
             method = run.trainer.objective.method
             writers = stack.enter_context(MetricWriters(run.output_dir, resumed, run.plan.total_steps, config, method))
-        work = stack.enter_context(closing(run.feed.steps(run.plan, resumed, last)))
-        saved = resumed
-        while progress.done < last:
-            request = engine.max_over_ranks(stop_requests())
+        works = stack.enter_context(closing(run.feed.steps(run.plan, resumed, last)))
+        saved, now = resumed, run.trainer.first_step(works, watch)
+        request = now.request
+        while now.work is not None:
             if request in (StopRequest.SAVE, StopRequest.STOP) and progress.done > saved:
                 run.checkpoints.save(saved := progress.done)
             if request == StopRequest.STOP or (request == StopRequest.LEAVE and progress.done == saved > resumed):
                 progress.stopped = True
                 break
-            metrics = _one_step(run, progress, work)
+            progress.counts += now.work.counts
+            metrics, now = _one_step(run, progress, now, works, watch)
+            request = now.request
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
             if evaluated:
                 progress.metrics = metrics if run.held_out is None else _evaluate(run.trainer, run.held_out)
@@ -154,8 +148,11 @@ def _steps(
                 writers.write(progress.done, metrics, show)
             if evaluated and on_report is not None:
                 on_report({**progress.metrics, "step": float(progress.done)})
-            if progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps:
+            due = progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps
+            if due:
                 run.checkpoints.save(saved := progress.done)
+            if (evaluated or due) and now.work is not None:  # minutes may have passed
+                request = StopRequest(max(request, engine.max_over_ranks(watch.asked(look=True))))
     if progress.stopped and engine.rank == 0:
         print(f"  left after step {progress.done}, with a checkpoint to go on from", flush=True)
     return progress
@@ -194,17 +191,19 @@ def _evaluate(trainer: Trainer, held_out: Feed) -> dict[str, float]:
         return trainer.evaluate(tracked(batches, "held-out groups", "batches") if first else batches)
 
 
-def _one_step(run: Run, progress: Progress, work_of_steps: Iterator[Work]) -> dict[str, float]:
-    began, learning_rate = time.monotonic(), run.engine.learning_rate
-    work = next(work_of_steps)
-    metrics, cost = run.trainer.train_step(work, progress.done)
+def _one_step(
+    run: Run, progress: Progress, now: StepInput, works: Iterator[Work], watch: StopWatch
+) -> tuple[dict[str, float], StepInput]:
+    """Metrics of the step, and the input of the next one."""
+    began, learning_rate, cost = time.monotonic(), run.engine.learning_rate, now.cost
+    metrics, following = run.trainer.train_step(now, progress.done, works, watch)
     seconds = time.monotonic() - began
     progress.done += 1
     progress.tokens += int(cost.tokens)
-    progress.counts += work.counts
     progress.seconds += seconds
-    return metrics | {
+    metrics |= {
         "learning_rate": learning_rate,
         "epoch": progress.done / run.plan.steps_per_epoch,
         **cost.rates(seconds, run.peak_flops),
     }
+    return metrics, following

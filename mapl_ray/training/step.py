@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,27 @@ from mapl_ray.training.deepspeed_engine import Engine, NonFiniteGradientError
 from mapl_ray.training.feed import Work
 from mapl_ray.training.group_table import REASONS, GroupTable
 from mapl_ray.training.module import switched_off
+from mapl_ray.training.stop import StopRequest, StopWatch
 from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """This rank's micro-batches of a step, and what all ranks agreed on before it."""
+
+    work: Work | None  # None after the last step
+    counts_L: torch.Tensor  # relations per level over all ranks, float64, on the host
+    cost: StepCost  # of all ranks
+    request: StopRequest  # the strongest of all ranks
+    look: bool  # whether all ranks look up requests during the step
+
+
+@dataclass(frozen=True, slots=True)
+class StepSums:
+    """Sums of a step over all ranks."""
+
+    sums: torch.Tensor  # as `Result.sums`, on the host
+    peak_memory_gib: float  # the maximum over ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +56,40 @@ class Trainer:
     reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` where the data has none
     flops: FlopCounter | None = None
 
-    def train_step(self, work: Work, step: int) -> tuple[dict[str, float], StepCost]:
-        """Metrics and cost of one optimizer step, both over all ranks. Two reductions, whatever is measured.
+    def first_step(self, works: Iterator[Work], watch: StopWatch) -> StepInput:
+        """The input of the first step of this process; a collective of all ranks."""
+        _, first = self._reduced(self._no_sums(), next(works, None), watch, look=True)
+        return first
 
-        Raises `RunError` for a loss or gradient that is not finite, before the weights change, on all ranks alike.
+    def train_step(
+        self, now: StepInput, step: int, works: Iterator[Work], watch: StopWatch
+    ) -> tuple[dict[str, float], StepInput]:
+        """Metrics of one optimizer step over all ranks, and the input of the next step, whose work comes from `works`.
+
+        One reduction and one read from the device, beside those of the gradient. Losses are divided by counts over all
+        ranks; the reduction of a step therefore includes the counts of the next one.
+
+        Raises `RunError` for a loss or gradient that is not finite, before the weights change, on all ranks alike, and
+        `ValueError` after the last step.
         """
+        if now.work is None:
+            raise ValueError("train_step after the last step")
         self.engine.train_mode(True)
-        batches, last = work.batches, len(work.batches) - 1
-        counts_L, cost = self._counts(work)
+        batches, last = now.work.batches, len(now.work.batches) - 1
         sums, margins = self._no_sums(), []
         for index, batch in enumerate(batches):
             batch = self.reference(batch.to(self.engine.device))
-            result = self._loss(batch, counts_L)
+            result = self._loss(batch, now.counts_L)
             self.engine.backward(result.loss)
             sums += result.sums
             margins.append(result.margins_R)
-            if index == last:
-                sums, memory = self._summed(sums)
-                check_loss(self.engine, self.objective.by_level(sums), step, batches, margins)
-                checked_step(self.engine, step, batches)
-            else:
+            if index < last:
                 self.engine.step()
-        metrics = {**self.objective.metrics(sums), "grad_norm": self.engine.grad_norm, "peak_memory_gib": memory}
-        return metrics, cost
+        found, following = self._reduced(sums, next(works, None), watch, now.look)
+        check_loss(self.engine, self.objective.not_finite(found.sums), step, batches, margins)
+        checked_step(self.engine, step, batches)
+        metrics = self.objective.metrics(found.sums)
+        return {**metrics, "grad_norm": self.engine.grad_norm, "peak_memory_gib": found.peak_memory_gib}, following
 
     def evaluate(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Held-out metrics, `eval/...`; every rank computes its share, of as many batches, and returns the whole."""
@@ -78,19 +110,39 @@ class Trainer:
     def _loss(self, batch: Batch, counts_L: torch.Tensor) -> Result:
         return self.objective(self.engine(batch), batch, counts_L)
 
-    def _counts(self, work: Work) -> tuple[torch.Tensor, StepCost]:
-        """Relations per level and cost of the step, over all ranks."""
-        counts_L = torch.stack([batch.relations.counts() for batch in work.batches]).sum(0)
-        mine = astuple(StepCost.of(work.batches, work.groups, self.flops))
-        total = self.engine.sum_over_ranks(torch.cat([counts_L, counts_L.new_tensor(mine)]))
-        return total[: len(counts_L)], StepCost(*total[len(counts_L) :].tolist())
+    def _reduced(
+        self, sums: torch.Tensor, work: Work | None, watch: StopWatch, look: bool
+    ) -> tuple[StepSums, StepInput]:
+        """Sums of this step, and counts, cost and requests of the next one, over all ranks, in one tensor.
 
-    def _summed(self, sums: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Sums over all ranks, and the largest of their peaks of memory: a place for each in the same tensor."""
-        peaks = sums.new_zeros(self.engine.world_size)
+        Values that are not sums have one slot per rank (peak memory) or per kind (requests).
+        """
+        ranks = self.engine.world_size
+        peaks = [0.0] * ranks
         peaks[self.engine.rank] = peak_memory_gib(self.engine.device)
-        total = self.engine.sum_over_ranks(torch.cat([sums, peaks]))
-        return total[: len(sums)], total[len(sums) :].max().item()
+        counts_L = torch.zeros(len(LEVEL_FAMILIES), dtype=torch.float64)
+        if work is not None:
+            counts_L = torch.stack([batch.relations.counts() for batch in work.batches]).sum(0)
+        cost = StepCost(0, 0, 0, 0) if work is None else StepCost.of(work.batches, work.groups, self.flops)
+        requests = [0.0] * len(StopRequest)
+        requests[watch.asked(look)] = 1.0
+        due = float(self.engine.rank == 0 and watch.is_due())
+        numbers = torch.tensor([*peaks, *astuple(cost), *requests, due], dtype=torch.float64)
+        together = torch.cat([sums, torch.cat([counts_L, numbers]).to(sums.device, non_blocking=True)])
+        values = iter(self.engine.sum_over_ranks(together).tolist())
+
+        def taken(number: int) -> list[float]:
+            return list(islice(values, number))
+
+        found_sums, counts = taken(len(sums)), taken(len(counts_L))
+        found = StepSums(torch.tensor(found_sums, dtype=torch.float64), max(taken(ranks)))
+        return found, StepInput(
+            work=work,
+            counts_L=torch.tensor(counts, dtype=torch.float64),
+            cost=StepCost(*taken(len(astuple(cost)))),
+            request=max(kind for kind, number in zip(StopRequest, taken(len(requests)), strict=True) if number),
+            look=bool(next(values)),
+        )
 
     def _no_sums(self) -> torch.Tensor:
         return torch.zeros(self.objective.num_sums, dtype=torch.float64, device=self.engine.device)
@@ -159,19 +211,17 @@ _NAMED = 16  # groups in a message
 
 
 def check_loss(
-    engine: Engine, sums_LM: torch.Tensor, step: int, batches: Sequence[Batch], margins: Sequence[torch.Tensor]
+    engine: Engine, levels: Sequence[str], step: int, batches: Sequence[Batch], margins: Sequence[torch.Tensor]
 ) -> None:
     """Raise `RunError` on every rank where the sums over ranks of a step are not finite.
 
     Args:
-        sums_LM: `level_sums` of the whole step, the same on all ranks.
+        levels: where they are not, the same on all ranks.
         step: steps done before this one.
         margins: the signed sums of each batch of this rank.
     """
-    wrong_L = ~torch.isfinite(sums_LM).all(dim=1)
-    if not wrong_L.any():
+    if not levels:
         return
-    levels = [level for level, wrong in zip(LEVEL_FAMILIES, wrong_L.tolist(), strict=True) if wrong]
     mine = [b for b, m in zip(batches, margins, strict=True) if not torch.isfinite(m).all()]
     raise RunError(
         f"step {step + 1}: the loss is not finite at level {', '.join(levels)}; the weights were not changed. "
