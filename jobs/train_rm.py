@@ -3,6 +3,6 @@
 import sys
 
 from mapl_ray.cli import main
-from mapl_ray.distributed.job_environment import job_arguments
+from mapl_ray.distributed.jobs.job_environment import job_arguments
 
 sys.exit(main(["train", "rm", *job_arguments(sys.argv[1:])]))

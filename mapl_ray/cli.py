@@ -242,7 +242,7 @@ def _submit_command(parser: argparse.ArgumentParser) -> None:
 
 def _submit(args: argparse.Namespace) -> int:
     require_cluster_stack("mapl submit")
-    from mapl_ray.distributed.submit import submit
+    from mapl_ray.distributed.jobs.submit import submit
 
     if (args.job == "train") != bool(args.method):
         raise UserError("`mapl submit train` takes --method rm or --method dpo; the other jobs take none.")

@@ -14,7 +14,7 @@ from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray.exceptions import AuthenticationError
 
-from mapl_ray.distributed.job_client import WRONG_TOKEN
+from mapl_ray.distributed.jobs.job_client import WRONG_TOKEN
 from mapl_ray.errors import UserError, first_line
 
 _SUBMIT = " To run there from this machine: `mapl submit --address http://HOST:8265`, the dashboard's address."

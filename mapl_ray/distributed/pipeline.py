@@ -18,9 +18,9 @@ from mapl_ray.distributed.resources import check_one, check_stage, with_pair_sco
 from mapl_ray.distributed.run_folder import check_run_folder, leases, training_of
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
+from mapl_ray.distributed.search.tune_stage import run_tune
 from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train_in_turn import Training, run_in_turn
-from mapl_ray.distributed.tune_stage import run_tune
 from mapl_ray.distributed.watch import watched
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import Results, results_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mapl_ray.config import Method, RunConfig
 from mapl_ray.distributed.group_templates import check_templates
-from mapl_ray.distributed.tune_optuna import check_optuna
+from mapl_ray.distributed.search.tune_optuna import check_optuna
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import named_checkpoints, split_revision
 from mapl_ray.evaluation.public_sets import read_set

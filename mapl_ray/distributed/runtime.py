@@ -20,7 +20,7 @@ import ray
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.cluster_address import head_address
-from mapl_ray.distributed.job_environment import QUIET, worker_environment
+from mapl_ray.distributed.jobs.job_environment import QUIET, worker_environment
 from mapl_ray.distributed.resources import Node, Resources
 from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
 from mapl_ray.errors import RunError, UserError, first_line

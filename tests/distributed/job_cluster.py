@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ray._private.authentication_test_utils import reset_auth_token_state
 
-from mapl_ray.distributed import submit
+from mapl_ray.distributed.jobs import submit
 
 SWITCHES = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "DS_ACCELERATOR": "cpu"}
 QUIET = {"PYTHONWARNINGS": "ignore::ResourceWarning", "RAY_TRAIN_ENABLE_PRINT_PATCH": "1"}

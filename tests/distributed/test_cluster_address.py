@@ -16,8 +16,9 @@ import ray
 from mapl_ray import doctor
 from mapl_ray.cli import main
 from mapl_ray.config import RunConfig
-from mapl_ray.distributed import cluster_address, job_client
+from mapl_ray.distributed import cluster_address
 from mapl_ray.distributed.cluster_address import head_address
+from mapl_ray.distributed.jobs import job_client
 from mapl_ray.errors import UserError
 
 NOBODY = "127.0.0.1:9"  # the discard service, which nobody runs

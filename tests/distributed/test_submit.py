@@ -13,7 +13,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from mapl_ray.config import load_config
 from mapl_ray.data.shards import fingerprint_of
-from mapl_ray.distributed import job_client, submit
+from mapl_ray.distributed.jobs import job_client, submit
 from mapl_ray.errors import UserError
 from tests.distributed.job_cluster import QUIET, SWITCHES
 
@@ -207,7 +207,7 @@ def test_a_wrong_or_missing_token_is_told_from_a_wrong_address(
     other.write_text("f" * 64)
     # As above: asked from a fresh process.
     code = (
-        "import sys\nfrom mapl_ray.distributed.job_client import connect\nfrom mapl_ray.errors import UserError\n"
+        "import sys\nfrom mapl_ray.distributed.jobs.job_client import connect\nfrom mapl_ray.errors import UserError\n"
         "try: connect(sys.argv[1])\nexcept UserError as error: print(error)\n"
     )
     for environment in ({"RAY_AUTH_TOKEN_PATH": str(other)}, {"RAY_AUTH_MODE": "disabled"}):
@@ -246,7 +246,7 @@ def test_the_far_end_of_a_tunnel_is_another_machine(cluster: str) -> None:
     if subprocess.run([*elsewhere, "true"], capture_output=True).returncode != 0:
         pytest.skip("namespaces can't be made here (unshare needs root, or user namespaces)")
     code = (
-        "import sys\nfrom mapl_ray.distributed.job_client import connect, on_this_machine\n"
+        "import sys\nfrom mapl_ray.distributed.jobs.job_client import connect, on_this_machine\n"
         "client, url, _ = connect(sys.argv[1])\nprint(url, on_this_machine(client, url))\n"
     )
     done = subprocess.run([*elsewhere, sys.executable, "-c", code, cluster], capture_output=True, text=True, timeout=60)

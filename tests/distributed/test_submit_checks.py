@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.config import RunConfig
-from mapl_ray.distributed import job_client, submit
-from mapl_ray.distributed.job_client import listeners
-from mapl_ray.distributed.job_environment import FORWARDED, QUIET, job_arguments, worker_environment
-from mapl_ray.distributed.job_paths import absolute_paths
+from mapl_ray.distributed.jobs import job_client, submit
+from mapl_ray.distributed.jobs.job_client import listeners
+from mapl_ray.distributed.jobs.job_environment import FORWARDED, QUIET, job_arguments, worker_environment
+from mapl_ray.distributed.jobs.job_paths import absolute_paths
 from mapl_ray.errors import UserError
 
 

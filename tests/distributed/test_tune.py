@@ -20,7 +20,7 @@ import yaml
 from mapl_ray.config import RunConfig, load_config, parse_config
 from mapl_ray.data.records import GROUP_SCHEMA
 from mapl_ray.data.shards import commit, write_part
-from mapl_ray.distributed.tune_stage import run_tune
+from mapl_ray.distributed.search.tune_stage import run_tune
 from mapl_ray.tuning import draw
 from mapl_ray.tuning.trial_journal import DONE
 

@@ -15,10 +15,10 @@ from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.data.shards import commit, write_part
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.resources import Node, Resources, trials_at_once
+from mapl_ray.distributed.search.tune_optuna import OptunaSource
+from mapl_ray.distributed.search.tune_search import JournalSearcher, RandomSource, scheduler_of
+from mapl_ray.distributed.search.tune_trial import Shared, trial_config
 from mapl_ray.distributed.training_job import TrainingJob
-from mapl_ray.distributed.tune_optuna import OptunaSource
-from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, scheduler_of
-from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import UserError
 from mapl_ray.tuning import Trial, TrialJournal, draw
 

@@ -11,9 +11,9 @@ import pytest
 
 from mapl_ray.cli import main
 from mapl_ray.config import RunConfig, load_config
-from mapl_ray.distributed import job_client
+from mapl_ray.distributed.jobs import job_client
+from mapl_ray.distributed.jobs.submit import submit
 from mapl_ray.distributed.runtime import ray_session
-from mapl_ray.distributed.submit import submit
 from mapl_ray.errors import UserError
 from mapl_ray.private_files import cluster_token
 

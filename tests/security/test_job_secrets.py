@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
-from mapl_ray.distributed.job_secrets import refuse_secrets
+from mapl_ray.distributed.jobs.job_secrets import refuse_secrets
 from mapl_ray.errors import UserError
 
 VALUE = "correct-horse-battery"
@@ -121,7 +121,7 @@ def test_secrets_that_say_what_they_are(token: str, kind: str) -> None:
 def test_what_ray_uploads_of_the_projects_folder(tmp_path: Path) -> None:
     """`ray job submit --working-dir .`, by Ray's own packaging: the code, and no file that holds secrets."""
     project = Path(__file__).resolve().parents[2]
-    for name in (".gitignore", ".rayignore", "mapl_ray/distributed/job_secrets.py", "mapl_ray/demo.yaml"):
+    for name in (".gitignore", ".rayignore", "mapl_ray/distributed/jobs/job_secrets.py", "mapl_ray/demo.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((project / name).read_bytes())
     secret = [".env", ".env.local", "prod.env", ".netrc", "key.pem", "cluster/tls.key", "jobs/.env", ".aws/credentials",
@@ -133,4 +133,4 @@ def test_what_ray_uploads_of_the_projects_folder(tmp_path: Path) -> None:
     create_package(str(tmp_path), package, include_gitignore=True)
     with zipfile.ZipFile(package) as uploaded:
         names = {name for name in uploaded.namelist() if not name.endswith("/")}
-    assert names == {".gitignore", ".rayignore", "mapl_ray/distributed/job_secrets.py", "mapl_ray/demo.yaml"}
+    assert names == {".gitignore", ".rayignore", "mapl_ray/distributed/jobs/job_secrets.py", "mapl_ray/demo.yaml"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import RunConfig
-from mapl_ray.distributed import submit
+from mapl_ray.distributed.jobs import submit
 
 ECHO = "import json, sys; print(json.dumps(sys.argv[1:]))"
 

@@ -17,7 +17,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from mapl_ray.config import RunConfig, Scalar, TuneConfig
-from mapl_ray.distributed.tune_trial import Shared, run_trial
+from mapl_ray.distributed.search.tune_trial import Shared, run_trial
 from mapl_ray.tuning import Trial, TrialJournal, draw
 from mapl_ray.unfinished import unique_word
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mapl_ray.config import RunConfig
-from mapl_ray.distributed.tune_trial import trial_config
+from mapl_ray.distributed.search.tune_trial import trial_config
 from mapl_ray.training.resume import adopt_checkpoint
 from mapl_ray.tuning import Move, Trial, TrialJournal, draw, next_moves
 

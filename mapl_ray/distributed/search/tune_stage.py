@@ -13,12 +13,12 @@ from mapl_ray.data.shards import fingerprint_of, read_manifest
 from mapl_ray.distributed.prepare import resolve_model
 from mapl_ray.distributed.resources import trials_at_once
 from mapl_ray.distributed.runtime import available_resources
+from mapl_ray.distributed.search.tune_optuna import OptunaSource
+from mapl_ray.distributed.search.tune_population import run_population
+from mapl_ray.distributed.search.tune_search import JournalSearcher, RandomSource, ValueSource, run_tuner, scheduler_of
+from mapl_ray.distributed.search.tune_trial import Shared, trial_config
 from mapl_ray.distributed.tokenize import run_tokenization
 from mapl_ray.distributed.training_job import data_dirs
-from mapl_ray.distributed.tune_optuna import OptunaSource
-from mapl_ray.distributed.tune_population import run_population
-from mapl_ray.distributed.tune_search import JournalSearcher, RandomSource, ValueSource, run_tuner, scheduler_of
-from mapl_ray.distributed.tune_trial import Shared, trial_config
 from mapl_ray.errors import RunError
 from mapl_ray.models import model_identity
 from mapl_ray.training.plan import total_steps

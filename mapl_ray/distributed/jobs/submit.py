@@ -20,16 +20,16 @@ from ray.util.state import list_nodes
 import mapl_ray
 from mapl_ray.config import RunConfig, load_config, override_text
 from mapl_ray.data.shards import fingerprint_of
-from mapl_ray.distributed.job_client import (
+from mapl_ray.distributed.jobs.job_client import (
     TERMINAL,
     connect,
     exactly_this_address,
     follow,
     on_this_machine,
 )
-from mapl_ray.distributed.job_environment import shell_environment
-from mapl_ray.distributed.job_paths import absolute_paths
-from mapl_ray.distributed.job_secrets import refuse_secrets
+from mapl_ray.distributed.jobs.job_environment import shell_environment
+from mapl_ray.distributed.jobs.job_paths import absolute_paths
+from mapl_ray.distributed.jobs.job_secrets import refuse_secrets
 from mapl_ray.distributed.resources import ALL_STAGES, demand_of, with_pair_scoring
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.unfinished import scratch_folder
