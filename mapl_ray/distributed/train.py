@@ -22,6 +22,7 @@ from mapl_ray.aside import set_aside
 from mapl_ray.awaited import awaited
 from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.data.shards import read_manifest
+from mapl_ray.distributed.ray_notice import QuietController
 from mapl_ray.distributed.torch_network import NodeNetwork
 from mapl_ray.distributed.train_worker import train_worker
 from mapl_ray.distributed.training_job import TrainingJob, data_dirs
@@ -171,7 +172,7 @@ def make_trainer(
                 max_preemption_failures=-1 if train.min_workers is None else 0,
             ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            callbacks=[] if trial_callback is None else [trial_callback],
+            callbacks=[QuietController(), *([] if trial_callback is None else [trial_callback])],
         ),
     )
 

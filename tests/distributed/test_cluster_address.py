@@ -54,7 +54,7 @@ def test_a_cluster_that_is_not_there_is_the_users_mistake(
     address = NOBODY if given == "the config" else "auto"
     started = time.monotonic()
     assert main(["synthesize", "data.path=demo", f"output_dir={tmp_path}", f"cluster.address={address}"]) == 2
-    assert time.monotonic() - started < 40.0  # Ray waits for 60 s and more
+    assert time.monotonic() - started < 55.0  # Ray waits for 60 s and more
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     named = f"cluster.address={NOBODY!r}" if given == "the config" else f"RAY_ADDRESS={NOBODY!r}"

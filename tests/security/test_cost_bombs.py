@@ -198,25 +198,29 @@ def test_a_keyword_is_no_regular_expression(name: str, value: Any) -> None:
         follow_row(row)
 
 
-LOOPING = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}"
+# A template, the limit in seconds of CPU time, and what the error says. Where memory ends it, the other limit is
+# far away: on a slow machine a text that doubles takes seconds to become large.
 TEMPLATES = [
     (
         "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}",
+        1.0,
         "takes more than .* of (CPU time|memory)",
     ),
-    ("{{ messages[0].content * 100000 }}", "makes .* characters of"),
+    ("{{ messages[0].content * 100000 }}", 60.0, "makes .* characters of"),
+    (
+        "{% set ns = namespace(x='aaaa') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+        60.0,
+        "GiB of memory|chat template refuses",
+    ),
 ]
-DOUBLING = (
-    "{% set ns = namespace(x='aaaa') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}"
-)
 
 
-@pytest.mark.parametrize(("template", "words"), [*TEMPLATES, (DOUBLING, "GiB of memory|chat template refuses")])
+@pytest.mark.parametrize(("template", "cpu_seconds", "words"), TEMPLATES)
 @pytest.mark.parametrize("threaded", [False, True])
 def test_a_chat_template_ends(
-    template: str, words: str, threaded: bool, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    template: str, cpu_seconds: float, words: str, threaded: bool, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mapl_ray.batches.render_limits.CPU_SECONDS", 1.0)
+    monkeypatch.setattr("mapl_ray.batches.render_limits.CPU_SECONDS", cpu_seconds)
     monkeypatch.setattr("mapl_ray.batches.render_limits.MEMORY_BYTES", 2**27)
     monkeypatch.setattr(tokenizer, "chat_template", template)
     errors: list[RenderError] = []

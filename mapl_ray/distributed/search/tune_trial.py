@@ -21,6 +21,7 @@ from mapl_ray.awaited import await_files, has_appeared
 from mapl_ray.config import RunConfig, Scalar, TrainConfig
 from mapl_ray.config.searched import with_params
 from mapl_ray.data.shards import write_json
+from mapl_ray.distributed.ray_notice import exit_without_traceback
 from mapl_ray.distributed.train import failure_of, make_trainer
 from mapl_ray.distributed.train_worker import train_worker
 from mapl_ray.distributed.training_job import TrainingJob
@@ -140,6 +141,7 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     A user's mistake, or a loss that is not finite, ends the trial with `failure.json` and no exception: Tune
     would start it again, to no other end.
     """
+    exit_without_traceback()
     folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])
     folder.mkdir(parents=True, exist_ok=True)
     job = shared.of_trial(given, train)
