@@ -7,6 +7,7 @@ import pytest
 from mapl_ray.cli import main
 from mapl_ray.config import RunConfig, load_config, parse_config
 from mapl_ray.errors import UserError
+from mapl_ray.training.engine_config import engine_config
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,10 @@ from mapl_ray.errors import UserError
         ("train.zero_stage=4", r"train.zero_stage=4: .*0, 1, 2 or 3"),
         ("train.beta=0", r"train.beta=0: .*greater than 0"),
         ("train.attention=flex", r"train=.*attention=flex runs on GPUs alone, and gpus_per_worker=0"),
-        ("train={attention: varlen, gpus_per_worker: 1}", r"train=.*attention=varlen needs bfloat16; set bf16=true"),
+        (
+            "train={attention: varlen, gpus_per_worker: 1, bf16: false}",
+            r"train=.*attention=varlen needs bfloat16; leave bf16 out",
+        ),
         ("name=../../x", r"name='../../x': expected letters"),
         ("synthesis.max_instructions=0", r"synthesis.max_instructions=0"),
         ("synthesis.k_weights={0: 1}", r"synthesis.k_weights=.*k from 1"),
@@ -51,6 +55,43 @@ def test_files_that_are_not_a_config(tmp_path: Path) -> None:
     path.write_text("name: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(UserError, match="not a readable YAML"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"rm": False, "dpo": False, "train": "float32", "engine": "float32"}),
+        ({"train": {"gpus_per_worker": 1}}, {"rm": True, "dpo": True, "train": "bfloat16", "engine": "float32"}),
+        ({"rm": {"gpus_per_worker": 0.5}}, {"rm": True, "dpo": False, "train": "bfloat16", "engine": "float32"}),
+        ({"scoring": {"gpus_per_engine": 1}}, {"rm": False, "dpo": False, "train": "float32", "engine": "bfloat16"}),
+        # What is set wins.
+        (
+            {"train": {"gpus_per_worker": 1, "bf16": False}, "dpo": {"bf16": True}},
+            {"rm": False, "dpo": True, "train": "float32", "engine": "float32"},
+        ),
+        (
+            {"train": {"bf16": False}, "rm": {"gpus_per_worker": 1}},
+            {"rm": False, "dpo": False, "train": "float32", "engine": "float32"},
+        ),
+        ({"train": {"bf16": True}}, {"rm": True, "dpo": True, "train": "bfloat16", "engine": "float32"}),
+        (
+            {"train": {"gpus_per_worker": 1}, "scoring": {"gpus_per_engine": 1}, "model": {"dtype": "float32"}},
+            {"rm": True, "dpo": True, "train": "float32", "engine": "float32"},
+        ),
+        ({"model": {"dtype": "bfloat16"}}, {"rm": False, "dpo": False, "train": "bfloat16", "engine": "bfloat16"}),
+    ],
+)
+def test_bfloat16_is_the_default_on_gpus(values: dict[str, object], expected: dict[str, object]) -> None:
+    config = parse_config(values, "test")
+    for one in (config, parse_config(config.model_dump(mode="json"), "written and read again")):
+        rm, dpo = one.training("rm"), one.training("dpo")
+        assert {
+            "rm": rm.bf16,
+            "dpo": dpo.bf16,
+            "train": one.model.dtype_where(rm.in_bf16),
+            "engine": one.engine_dtype,
+        } == expected
+        assert engine_config(rm, 1)["bf16"] == {"enabled": expected["rm"]}
 
 
 def test_methods_lay_their_values_over_train() -> None:

@@ -13,7 +13,7 @@ from benchmarks.evidence.arms import Arm
 from benchmarks.evidence.groups import GroupStream
 from benchmarks.evidence.scale import Scale
 from mapl_ray.batches import Batch, EncodedGroup, collate, of_levels
-from mapl_ray.config import ModelConfig, TrainConfig
+from mapl_ray.config import TrainConfig
 from mapl_ray.models import PolicyLogps, prepare_for_trees
 from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective
@@ -64,7 +64,7 @@ def train_arm(
 ) -> Trained:
     """Train from the model in `start` and save the result in `target`."""
     config = train_config(arm, scale, seed)
-    source = ModelSource(str(start), ModelConfig(), arm.method, seed)
+    source = ModelSource(str(start), None, "float32", arm.method, seed)
     trained = training_module(config, source, tokenizer)
     engine = Engine(trained.module, config, steps)
     model = trained.module.model

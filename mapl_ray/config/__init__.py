@@ -15,6 +15,7 @@ from mapl_ray.config.space import Dimension, Scalar
 from mapl_ray.config.stages import (
     Attention,
     ClusterConfig,
+    Dtype,
     LevelWeights,
     LoraConfig,
     ModelConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "ClusterConfig",
     "DataConfig",
     "Dimension",
+    "Dtype",
     "EvaluationConfig",
     "EvaluationSet",
     "JudgeConfig",

@@ -15,6 +15,7 @@ from mapl_ray.config.loss_options import Method
 from mapl_ray.config.path_text import PathText
 from mapl_ray.config.stages import (
     ClusterConfig,
+    Dtype,
     ModelConfig,
     ScoringConfig,
     TrainConfig,
@@ -81,11 +82,20 @@ class RunConfig(Section):
             )
         return path
 
+    @property
+    def engine_dtype(self) -> Dtype:
+        """In which vLLM loads weights."""
+        return self.model.dtype_where(self.scoring.gpus_per_engine > 0)
+
     def training(self, method: Method) -> TrainConfig:
-        """The `train` section overridden by the method's own values. Refuses options of the other method."""
+        """The `train` section overridden by the method's own values, with true or false for `bf16`.
+
+        Refuses options of the other method.
+        """
         merged = self.train.model_dump(exclude_defaults=True)  # messages show what was set
         _merge(merged, self.rm if method == "rm" else self.dpo)
-        return TrainConfig.model_validate(merged, context={"method": method})
+        config = TrainConfig.model_validate(merged, context={"method": method})
+        return config.model_copy(update={"bf16": config.in_bf16})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from mapl_ray.config.path_text import PathText
 from mapl_ray.data.records import LEVEL_FAMILIES
 
 Attention = Literal["auto", "flex", "varlen", "dense", "branches"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class TinyModelConfig(Section):
@@ -47,8 +48,13 @@ class ModelConfig(Section):
     # Model directory, URI, hub name, `smollm2-135m`, or `tiny` for a model built from the run's texts.
     name_or_path: PathText = "tiny"
     revision: str | None = None  # Revision of a hub model.
-    dtype: Literal["float32", "bfloat16"] = "float32"  # Type in which weights are loaded.
+    # Type in which weights are loaded. null: bfloat16 for engines on GPUs and for training in bfloat16, else float32.
+    dtype: Dtype | None = None
     tiny: TinyModelConfig = TinyModelConfig()
+
+    def dtype_where(self, bf16: bool) -> Dtype:
+        """In which weights are loaded where computing in bfloat16 is the default, or float32 is."""
+        return self.dtype or ("bfloat16" if bf16 else "float32")
 
 
 class ScoringConfig(Section):
@@ -198,7 +204,7 @@ class TrainConfig(Section):
     offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"
     # DeepSpeed settings (a JSON file or its content) merged over ours.
     deepspeed_config: PathText | dict[str, Any] | None = None
-    bf16: bool = False  # Train in bfloat16.
+    bf16: bool | None = None  # Train in bfloat16, with float32 master weights. null: true on GPUs, false on CPUs.
     gradient_checkpointing: bool = False  # Recompute activations in the backward pass to save memory.
     num_workers: int = Field(default=1, ge=1)  # Training workers (ranks).
     # Elastic training: fewest workers to run with; the groups per step stay the same. null: not elastic.
@@ -218,6 +224,11 @@ class TrainConfig(Section):
     on_unusable_checkpoint: Literal["stop", "restart"] = "stop"
     max_failures: int = Field(default=1, ge=0)  # Restarts after a worker dies. A non-finite loss never restarts.
     seed: int = 0  # Seed of the order of groups, of dropout and of a new reward head.
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether it trains in bfloat16: as set, else where it runs on GPUs."""
+        return self.gpus_per_worker > 0 if self.bf16 is None else self.bf16
 
     @property
     def fewest_workers(self) -> int:
@@ -240,8 +251,8 @@ class TrainConfig(Section):
                 f"attention={self.attention} runs on GPUs alone, and gpus_per_worker=0; set gpus_per_worker, or "
                 "attention=auto"
             )
-        if self.attention == "varlen" and not self.bf16:
-            raise ValueError("attention=varlen needs bfloat16; set bf16=true, or attention=auto")
+        if self.attention == "varlen" and not self.in_bf16:
+            raise ValueError("attention=varlen needs bfloat16; leave bf16 out, or set attention=auto")
         return self
 
     @model_validator(mode="after")

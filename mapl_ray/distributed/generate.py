@@ -88,7 +88,7 @@ def _kept(items: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
 
 def _start(config: RunConfig, policy: Checkpoint, prompts: list[tuple[int, ...]]) -> Any:
     scoring = config.scoring
-    options = EngineOptions.of(scoring, policy.path, policy.revision, config.model.dtype, config.seed)
+    options = EngineOptions.of(scoring, policy.path, policy.revision, config.engine_dtype, config.seed)
     # max_calls: an engine keeps its memory for as long as its process lives.
     task = ray.remote(num_cpus=scoring.cpus_per_engine, num_gpus=scoring.gpus_per_engine, max_calls=1, max_retries=1)(
         _responses

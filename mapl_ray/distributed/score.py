@@ -95,12 +95,13 @@ def column_scorers(config: RunConfig) -> list[ColumnScorer]:
         if scoring.ref_logps_by == "trainer":
             options = TreeOptions.of(config, _absolute(name), revision, lora)
         else:
-            options = EngineOptions.of(scoring, _absolute(name), revision, model.dtype, config.seed, lora)
+            options = EngineOptions.of(scoring, _absolute(name), revision, config.engine_dtype, config.seed, lora)
         scorers.append(ColumnScorer("ref_logps", options))
     if scoring.reward_model is not None:
         check_model_directory(scoring.reward_model, scoring.reward_model_revision)
         name, revision = _absolute(scoring.reward_model), scoring.reward_model_revision
-        scorers.append(ColumnScorer("rewards", EngineOptions.of(scoring, name, revision, model.dtype, config.seed)))
+        options = EngineOptions.of(scoring, name, revision, config.engine_dtype, config.seed)
+        scorers.append(ColumnScorer("rewards", options))
     return scorers
 
 

@@ -104,7 +104,7 @@ def drop_scored_pairs(config: RunConfig) -> None:
 def _options(config: RunConfig, model: str, revision: str | None) -> EngineOptions:
     folder = Path(model).expanduser()
     model = str(folder.resolve()) if folder.is_dir() else model  # actors start in other folders than the driver
-    return EngineOptions.of(config.scoring, model, revision, config.model.dtype, config.seed)
+    return EngineOptions.of(config.scoring, model, revision, config.engine_dtype, config.seed)
 
 
 def _run_engines(

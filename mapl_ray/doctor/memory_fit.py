@@ -19,7 +19,7 @@ def check_memory(config: RunConfig) -> Iterator[Finding]:
     parameters, source = counted
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
-        need = state_bytes(parameters, train.zero_stage, train.num_workers, bf16=train.bf16)
+        need = state_bytes(parameters, train.zero_stage, train.num_workers, bf16=train.in_bf16)
         detail = (
             f"train {method}: {_size(need)} a worker for model and optimizer states (ZeRO-{train.zero_stage}, "
             f"{train.num_workers} worker(s), {_count(parameters)} parameters {source}); activations come on top"
@@ -43,12 +43,15 @@ def check_precision(config: RunConfig) -> Iterator[Finding]:
     slow = "float32 on GPUs: 8 to 16 times slower than bfloat16 (H100: 67 TFLOP/s against 989)"
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
-        if train.gpus_per_worker and not train.bf16:
-            cure = f"set train.bf16=true ({method}.bf16), which keeps Adam's states and sums of gradients in float32"
+        if train.gpus_per_worker and not train.in_bf16:
+            cure = (
+                f"leave train.bf16 and {method}.bf16 out, or set true, which keeps Adam's states and sums of gradients "
+                "in float32"
+            )
             yield Finding("warn", "precision", f"train {method}: {slow}", cure)
     scores = config.scoring.ref_logps or config.scoring.reward_model is not None or config.scoring.scores_pairs
-    if config.scoring.gpus_per_engine and scores and config.model.dtype == "float32":
-        yield Finding("warn", "precision", f"score: {slow}", "set model.dtype=bfloat16")
+    if config.scoring.gpus_per_engine and scores and config.engine_dtype == "float32":
+        yield Finding("warn", "precision", f"score: {slow}", "leave model.dtype out, or set it to bfloat16")
 
 
 def _size(count: float) -> str:

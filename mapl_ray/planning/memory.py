@@ -47,13 +47,13 @@ def training_memory(
     zero_stage: int,
 ) -> Memory:
     """At the peak of a step whose micro-batch has that many tokens and predicted tokens."""
-    size, stage = (2.0 if config.bf16 else 4.0), zero_stage
+    size, stage = (2.0 if config.in_bf16 else 4.0), zero_stage
     trained = shape.trained(config.lora)
     share = workers if stage >= 3 else 1
-    states = state_bytes(trained, stage, workers, bf16=config.bf16)
+    states = state_bytes(trained, stage, workers, bf16=config.in_bf16)
     host = 0.0
     if config.offload != "none":
-        host = trained * (12.0 if config.bf16 or stage >= 1 else 8.0) / (workers if stage >= 1 else 1)
+        host = trained * (12.0 if config.in_bf16 or stage >= 1 else 8.0) / (workers if stage >= 1 else 1)
     if config.offload == "optimizer+parameters":
         host += trained * size / share
     frozen, base = 0.0, 0.0  # parameters, bytes
@@ -68,7 +68,7 @@ def training_memory(
     return Memory(
         states=states - host + base / share,
         activations=_activations(shape, config, size) * tokens,
-        logits=at_once * shape.vocabulary * (16.0 if config.bf16 else 12.0) if method == "dpo" else 0.0,
+        logits=at_once * shape.vocabulary * (16.0 if config.in_bf16 else 12.0) if method == "dpo" else 0.0,
         buffers=_buffers(shape, config, trained, frozen, stage, workers),
         host=host,
     )
@@ -90,7 +90,7 @@ def _buffers(shape: ModelShape, config: TrainConfig, trained: float, frozen: flo
     gathered while they are fewer than a billion."""
     if workers == 1 or stage == 0:
         return 0.0
-    size = 2.0 if config.bf16 else 4.0
+    size = 2.0 if config.in_bf16 else 4.0
     buffers = min(trained, _BUCKET) * (4.0 + size)
     if stage >= 3:
         buffers += min(shape.parameters + frozen, _LIVE) * size

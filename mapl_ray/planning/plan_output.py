@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mapl_ray.model_states import state_bytes
 from mapl_ray.planning.run_plan import MemoryRow, RunPlan, RunSize
 
 
@@ -98,6 +99,14 @@ def _size_row(size: RunSize) -> list[str]:
 
 def _memory(plan: RunPlan) -> Iterator[str]:
     yield "memory of a training worker, GiB, of which states; * the config's stage, ! more than the GPU has"
+    for method in dict.fromkeys(row.method for row in plan.memory):
+        train = plan.config.training(method)
+        dtype, each = ("bfloat16", 2) if train.in_bf16 else ("float32", 4)
+        states = state_bytes(1.0, train.zero_stage, 1, bf16=train.in_bf16)
+        yield (
+            f"{method} trains in {dtype} (train.bf16): states of {states:g} bytes per trained parameter before ZeRO "
+            f"divides them, activations of {each} bytes per value"
+        )
     counts = list(dict.fromkeys(row.gpus for row in plan.memory))
     rows: dict[tuple[str, int], list[str]] = {}
     for row in plan.memory:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mapl_ray.config import Method, RunConfig
+from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.planning.groups import GroupSize, group_size
 from mapl_ray.planning.memory import Memory, training_memory
@@ -130,13 +130,18 @@ def _size(work: StageWork, fits: bool) -> RunSize:
     return RunSize(round(work.pairs), work.gpus, of_all, storage, host, disk, fits and host <= there)
 
 
+def _weight_bytes(work: StageWork, train: TrainConfig) -> float:
+    """Of an exported model."""
+    bf16 = train.in_bf16 or work.config.model.dtype == "bfloat16"
+    return work.shape.parameters * (2.0 if bf16 else 4.0)
+
+
 def _storage(work: StageWork) -> dict[str, float]:
     """Bytes below `output_dir` when everything is done; one checkpoint more than are kept while one is written."""
     config, group = work.config, work.group
     runs = [config.training(method) for method in METHODS] * (2 if config.evaluation.baseline else 1)
     columns = int(config.scoring.ref_logps) + int(config.scoring.reward_model is not None)
-    weights = work.shape.parameters * (2.0 if config.model.dtype == "bfloat16" else 4.0)
-    models = sum(weights * (1 if train.best_by is None else 2) for train in runs)
+    models = sum(_weight_bytes(work, train) * (1 if train.best_by is None else 2) for train in runs)
     return {
         "pairs": work.pairs * group.pair_bytes,
         "groups": work.groups * group.group_bytes,

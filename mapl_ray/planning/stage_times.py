@@ -168,7 +168,7 @@ def sent_bytes(shape: ModelShape, train: TrainConfig, workers: int, zero_stage: 
     """
     if workers == 1:
         return 0.0
-    size = 2.0 if train.bf16 else 4.0
+    size = 2.0 if train.in_bf16 else 4.0
     trained = shape.trained(train.lora)
     reduced, gathered, each = 4.0 * trained, size * trained, train.gradient_accumulation_steps
     volume = {
@@ -186,7 +186,7 @@ def _link(work: StageWork, workers: int) -> float:
 
 def checkpoint_bytes(shape: ModelShape, train: TrainConfig) -> float:
     """Weights and Adam's states; of adapters alone where these are trained."""
-    return shape.trained(train.lora) * (14.0 if train.bf16 else 12.0)
+    return shape.trained(train.lora) * (14.0 if train.in_bf16 else 12.0)
 
 
 def _train(work: StageWork, method: Method, *, baseline: bool) -> StageTime:

@@ -52,7 +52,7 @@ class EngineNeeds:
 
 def engine_needs(config: RunConfig) -> list[EngineNeeds]:
     """Of every model that `scoring` names; one whose config is not here (yet) is left out. Asks no server."""
-    scoring, dtype = config.scoring, config.model.dtype
+    scoring, dtype = config.scoring, config.engine_dtype
     by_vllm = scoring.ref_logps_by == "vllm"
     names = [(scoring.ref_model or config.model.name_or_path, by_vllm)] if scoring.ref_logps else []
     judge = config.model.name_or_path if scoring.judge.model == "policy" else scoring.judge.model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mapl_ray.config import Attention, RunConfig, ScoringConfig
+from mapl_ray.config import Attention, Dtype, RunConfig, ScoringConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class EngineOptions:
 
     model: str
     revision: str | None
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     max_model_len: int
     tensor_parallel_size: int
     gpus: int  # 0: the CPU build
@@ -38,7 +38,7 @@ class EngineOptions:
         config: ScoringConfig,
         model: str,
         revision: str | None,
-        dtype: Literal["float32", "bfloat16"],
+        dtype: Dtype,
         seed: int,
         lora: str | None = None,
     ) -> EngineOptions:
@@ -67,7 +67,7 @@ class TreeOptions:
 
     model: str
     revision: str | None
-    dtype: Literal["float32", "bfloat16"]  # in which weights are loaded
+    dtype: Dtype  # in which weights are loaded
     bf16: bool  # `train.bf16`: parameters are cast to bfloat16
     max_tokens: int
     batching: Literal["tree", "padded"]
@@ -86,8 +86,8 @@ class TreeOptions:
         return cls(
             model=model,
             revision=revision,
-            dtype=config.model.dtype,
-            bf16=train.bf16,
+            dtype=config.model.dtype_where(train.in_bf16),
+            bf16=train.in_bf16,
             max_tokens=config.scoring.max_model_len,
             batching=train.batching,
             attention="auto" if other_device else train.attention,

@@ -260,7 +260,7 @@ class Engine:
 def frozen_forward(module: nn.Module, config: TrainConfig, device: torch.device) -> Callable[[Batch], torch.Tensor]:
     """A module that is not trained, on the engine's device; under ZeRO-3 its weights are partitioned too."""
     if config.zero_stage < 3:  # the stages below partition what a frozen model does not have
-        return frozen(module, device, bf16=config.bf16)
+        return frozen(module, device, bf16=config.in_bf16)
     module.requires_grad_(False)
     settings = engine_config(config, world_size())
     settings["zero_optimization"].pop("offload_optimizer", None)

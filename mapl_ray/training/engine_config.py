@@ -47,7 +47,7 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation,
         "train_batch_size": micro * accumulation * world_size,
         "gradient_clipping": config.max_grad_norm,
-        "bf16": {"enabled": config.bf16},
+        "bf16": {"enabled": config.in_bf16},
         "zero_optimization": {
             "stage": config.zero_stage,
             "stage3_gather_16bit_weights_on_model_save": True,
@@ -62,7 +62,7 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # without a GPU torch's Adam serves as well, and needs no compiler
     }
-    if config.bf16:
+    if config.in_bf16:
         # Sums of bfloat16 lose what the micro-batches and ranks add: 8 bits of mantissa.
         ours["communication_data_type"] = "fp32"
         if config.zero_stage > 0:  # without ZeRO DeepSpeed accumulates in the type of the weights alone

@@ -80,7 +80,8 @@ def train(
     kind = reference_kind(config, method, [table for table in tables if table is not None])
     if model_id is not None:
         check_same_model(model_path, model_id)
-    source = ModelSource(model_path, model_config, method, config.seed)
+    dtype = model_config.dtype_where(config.in_bf16)
+    source = ModelSource(model_path, model_config.revision, dtype, method, config.seed)
     run = set_up(config, objective, source, kind, tables, output_dir, model_id=model_id, export=export)
     with sigterm_watch() as terminated:
         progress = _steps(run, on_report, stop_after, StopWatch(terminated, stop_requests))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-from mapl_ray.config import LoraConfig, Method, ModelConfig, TrainConfig
+from mapl_ray.config import Dtype, LoraConfig, Method, TrainConfig
 from mapl_ray.errors import UserError
 from mapl_ray.models import (
     PolicyLogps,
@@ -40,16 +40,16 @@ class ModelSource:
     """Where a model comes from; it can be loaded from there more than once."""
 
     path: str
-    config: ModelConfig
+    revision: str | None
+    dtype: Dtype  # in which weights are loaded
     method: Method
     seed: int  # of a fresh head: every rank and every load gives the same weights
 
     def load(self, device: str, four_bit: bool = False) -> Any:
         """The transformers model. Raises `UserError` where it can't be loaded."""
-        dtype, revision = self.config.dtype, self.config.revision
         if self.method == "rm":
-            return load_reward_model(self.path, dtype, revision, device, self.seed, four_bit)
-        return load_policy(self.path, dtype, revision, device, four_bit)
+            return load_reward_model(self.path, self.dtype, self.revision, device, self.seed, four_bit)
+        return load_policy(self.path, self.dtype, self.revision, device, four_bit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def training_module(config: TrainConfig, source: ModelSource, tokenizer: Any) ->
             f"Set it to {limit} or less."
         )
     if config.batching == "tree":
-        prepare_for_trees(model, config.attention, device, bf16=True if config.bf16 else None)
+        prepare_for_trees(model, config.attention, device, bf16=True if config.in_bf16 else None)
     wrapped = None
     if lora is not None:
         wrapped = with_adapter(model, lora, source.method, config.seed)

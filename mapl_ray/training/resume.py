@@ -62,7 +62,8 @@ def run_settings(
 
 def train_settings(config: TrainConfig) -> dict[str, Any]:
     """Those of `run_settings` that the training section alone decides."""
-    return _flat("train", config.model_dump(mode="json", exclude=OPERATIONAL | _CUT))
+    values = config.model_dump(mode="json", exclude=OPERATIONAL | _CUT)
+    return _flat("train", values | {"bf16": config.in_bf16})
 
 
 def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | None:

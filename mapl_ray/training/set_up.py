@@ -42,7 +42,7 @@ class Run:
     @property
     def peak_flops(self) -> float | None:
         """Of all ranks together, in FLOP/s, where it is known."""
-        bf16 = self.trainer.config.bf16 or next(self.engine.module.parameters()).dtype is torch.bfloat16
+        bf16 = self.trainer.config.in_bf16 or next(self.engine.module.parameters()).dtype is torch.bfloat16
         peak = peak_flops(self.engine.device, bf16)
         return None if peak is None else peak * self.engine.world_size
 
@@ -69,9 +69,9 @@ def set_up(
 ) -> Run:
     """Load the model and start the engine; `asked` is the config for `num_workers`, whatever the number of ranks."""
     table, held_out = tables
-    tokenizer = load_tokenizer(source.path, source.config.revision)
+    tokenizer = load_tokenizer(source.path, source.revision)
     trained = training_module(asked, source, tokenizer)
-    model = f"{source.path}@{source.config.revision}" if model_id is None else model_id
+    model = f"{source.path}@{source.revision}" if model_id is None else model_id
     data = table.manifest.content_hash
     plan = StepPlan.of(asked, table.sizes(asked), world_size())
     settings = run_settings(asked, source.method, model=model, data=data, world_size=world_size())
@@ -112,7 +112,7 @@ def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: Tra
         with loaded_in_parts(config):
             model = source.load(engine.device.type)
         if config.batching == "tree":
-            prepare_for_trees(model, config.attention, engine.device.type, bf16=True if config.bf16 else None)
+            prepare_for_trees(model, config.attention, engine.device.type, bf16=True if config.in_bf16 else None)
         return frozen_reference(frozen_forward(PolicyLogps(model), config, engine.device))
     if kind == "adapter":
         return switched_off_reference(engine, trained.wrapped, config.zero_stage)
@@ -123,7 +123,7 @@ def _facts(asked: TrainConfig, source: ModelSource, table: GroupTable, total_ste
     return CardFacts(
         method=source.method,
         base_model=source.path,
-        revision=source.config.revision,
+        revision=source.revision,
         data="/".join(table.directory.parts[-3:]),  # run, groups or scored, split: the rest of the path is private
         data_hash=table.manifest.content_hash,
         groups=len(table),

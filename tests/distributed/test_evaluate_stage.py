@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mapl_ray.cli import main
-from mapl_ray.config import DataConfig, ModelConfig, SynthesisConfig
+from mapl_ray.config import DataConfig, SynthesisConfig
 from mapl_ray.data.records import GROUP_SCHEMA, PreferencePair, RelationGroup
 from mapl_ray.data.shards import commit, write_part
 from mapl_ray.models import load_reward_model
@@ -24,7 +24,7 @@ FOLLOW = {"prompt": "Say it.", "instruction_id_list": ["punctuation:no_comma"], 
 
 
 def reward_model(policy: Path, tokenizer: Any, folder: Path, seed: int) -> Path:
-    model = load_reward_model(policy, ModelConfig().dtype, seed=seed)
+    model = load_reward_model(policy, "float32", seed=seed)
     with torch.no_grad():
         model.score.weight.mul_(20.0)
     export_model(model, tokenizer, None, folder / "model", "A test's model.")

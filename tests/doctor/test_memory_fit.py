@@ -88,7 +88,11 @@ def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytes
 
 
 def test_float32_on_gpus_is_warned_of() -> None:
-    gpus: dict[str, object] = {"train": {"gpus_per_worker": 1}, "scoring": {"gpus_per_engine": 1}}
+    gpus: dict[str, object] = {
+        "train": {"gpus_per_worker": 1, "bf16": False},
+        "scoring": {"gpus_per_engine": 1},
+        "model": {"dtype": "float32"},
+    }
     slow = [*memory_fit.check_precision(run_config(**gpus))]
     assert [(one.level, one.detail.split(":")[0]) for one in slow] == [
         ("warn", "train rm"),
@@ -97,11 +101,11 @@ def test_float32_on_gpus_is_warned_of() -> None:
     ]
     assert all("float32" in one.detail and "bf" in str(one.cure) for one in slow)
     (rm,) = memory_fit.check_precision(
-        run_config(**gpus, model={"dtype": "bfloat16"}, dpo={"bf16": True})  # the reward model stays in float32
+        run_config(**{**gpus, "model": {"dtype": "bfloat16"}}, dpo={"bf16": True})  # the reward model stays in float32
     )
     assert rm.detail.startswith("train rm")
-    bf16 = {"train": {"gpus_per_worker": 1, "bf16": True}, "model": {"dtype": "bfloat16"}}
-    assert [*memory_fit.check_precision(run_config(**{**gpus, **bf16}))] == []
+    default = {"train": {"gpus_per_worker": 1}, "scoring": {"gpus_per_engine": 1}}
+    assert [*memory_fit.check_precision(run_config(**default))] == []
     assert [*memory_fit.check_precision(run_config())] == []  # CPUs
 
 

@@ -20,6 +20,7 @@ from mapl_ray.models import heads
 from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
 from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import PIECE, training_memory
+from mapl_ray.planning.plan_output import plan_text
 from mapl_ray.planning.shape import ModelShape, model_shape
 from mapl_ray.planning.stage_times import StageWork, sent_bytes, stages
 
@@ -129,8 +130,10 @@ def test_memory_by_hand(stage: int) -> None:
 
 
 def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
-    values = {"model": {"name_or_path": "org/model-1B"}, "train": {"bf16": True}, "data": {"path": "org/hub"}}
-    plan = make_plan(run_config(**values), load_rates())
+    values = {"model": {"name_or_path": "org/model-1B"}, "train": {"gpus_per_worker": 1}, "data": {"path": "org/hub"}}
+    plan = make_plan(run_config(**values, dpo={"bf16": False}), load_rates())
+    assert "rm trains in bfloat16 (train.bf16): states of 18 bytes per trained parameter" in plan_text(plan)
+    assert "dpo trains in float32 (train.bf16): states of 20 bytes per trained parameter" in plan_text(plan)
     assert [(size.pairs, size.gpus) for size in plan.sizes] == [(pairs, gpus) for pairs in PAIRS for gpus in GPUS]
     compute = {
         (s.pairs, s.gpus): sum(stage.parts.get("compute", 0.0) for stage in s.stages if stage.name != "tune")

@@ -16,7 +16,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group, encode_prompt
-from mapl_ray.config import ModelConfig, ScoringConfig, parse_config
+from mapl_ray.config import ScoringConfig, parse_config
 from mapl_ray.data.records import Message, Rejection, RelationGroup
 from mapl_ray.errors import RunError
 from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model
@@ -170,7 +170,7 @@ def test_exported_reward_model_scores_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = RewardScores(load_reward_model(tiny_model, ModelConfig().dtype, seed=5))
+    module = RewardScores(load_reward_model(tiny_model, "float32", seed=5))
     with torch.no_grad():  # a fresh head is close to zero; rewards should differ
         module.model.score.weight.mul_(20.0)
     export_model(module.model, tokenizer, None, tmp_path / "rm", "A test's model.")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group
-from mapl_ray.config import LoraConfig, Method, ModelConfig, TrainConfig
+from mapl_ray.config import LoraConfig, Method, TrainConfig
 from mapl_ray.data.records import RelationGroup
 from mapl_ray.models import PolicyLogps, load_policy, load_reward_model, prepare_for_trees
 from mapl_ray.training.deepspeed_engine import Engine, deepspeed
@@ -64,7 +64,7 @@ def engine_of(
 ) -> tuple[TrainConfig, TrainingModule, Engine]:
     """ZeRO-3 on one rank; the order is counted from now on."""
     config = TrainConfig(zero_stage=3, micro_batch_size=2, max_sequence_tokens=256, learning_rate=1e-3, **train)
-    trained = training_module(config, ModelSource(str(model), ModelConfig(), method, 0), tokenizer)
+    trained = training_module(config, ModelSource(str(model), None, "float32", method, 0), tokenizer)
     engine = Engine(trained.module, config, total_steps=10)
     order.dropped = 0
     return config, trained, engine
