@@ -27,8 +27,9 @@ class PiecewiseHead(nn.Linear):
         """Logits, as `nn.Linear` gives them; with targets log p(target), float32 [E], in nats, of hidden states [E, H].
 
         Above `PIECE` tokens the logits of one piece at a time are made, and made again for the backward pass; values
-        are those of the whole. Weights that ZeRO-3 has partitioned make all logits at once. `scaled` is what the model
-        does to its logits.
+        are those of the whole. Pieces multiply by the weight and call no module: ZeRO-3 gathers the weights of a module
+        when it is called, once here, so ranks may have different numbers of pieces. `scaled` is what the model does to
+        its logits.
         """
         if target_E is None:
             return super().forward(hidden)
@@ -37,7 +38,7 @@ class PiecewiseHead(nn.Linear):
             logits_EV = linear(hidden_EH, self.weight, self.bias)
             return token_logps(logits_EV if scaled is None else scaled(logits_EV), target_E)
 
-        if len(target_E) <= PIECE or hasattr(self.weight, "ds_id"):
+        if len(target_E) <= PIECE:
             return logps(hidden, target_E)
         pieces = zip(torch.split(hidden, PIECE), torch.split(target_E, PIECE), strict=True)
         return torch.cat([checkpoint(logps, *piece, use_reentrant=False) for piece in pieces])

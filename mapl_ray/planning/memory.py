@@ -14,7 +14,7 @@ from mapl_ray.model_states import state_bytes
 from mapl_ray.planning.shape import ModelShape
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`
-PIECE = 1024  # predicted tokens whose logits exist at once below ZeRO-3; `models/heads.py`, which loads torch
+PIECE = 1024  # predicted tokens whose logits exist at once; `models/heads.py`, which loads torch
 # Bytes of a 4-bit weight, with its doubly quantized scales (Dettmers et al. 2023, section 3).
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 _LIVE = 1e9  # elements; DeepSpeed's stage3_max_live_parameters
@@ -64,11 +64,10 @@ def training_memory(
             base -= (shape.parameters - shape.embeddings * (1 if shape.tied else 2)) * (size - _NF4)
     if method == "dpo" and config.reference == "frozen":
         frozen, base = frozen + shape.parameters, base + shape.parameters * size
-    at_once = edges if stage >= 3 else min(edges, PIECE)
     return Memory(
         states=states - host + base / share,
         activations=_activations(shape, config, size) * tokens,
-        logits=at_once * shape.vocabulary * (16.0 if config.in_bf16 else 12.0) if method == "dpo" else 0.0,
+        logits=min(edges, PIECE) * shape.vocabulary * (16.0 if config.in_bf16 else 12.0) if method == "dpo" else 0.0,
         buffers=_buffers(shape, config, trained, frozen, stage, workers),
         host=host,
     )

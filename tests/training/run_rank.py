@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from collective_bytes import counted_bytes  # beside this script
+from first_step import first_step
 
 from mapl_ray.config import ModelConfig, TrainConfig
 from mapl_ray.errors import RunError, UserError
@@ -21,7 +22,14 @@ from mapl_ray.training.loop import train
 
 
 def run(spec: dict[str, Any]) -> None:
-    """Train as the spec says and leave the reports and the error, if any, beside the output."""
+    """Train as the spec says and leave the reports and the error, if any, beside the output.
+
+    `first_step: true` in the spec: no training, but what `first_step` leaves.
+    """
+    if spec.get("first_step"):
+        ensure_process_group()
+        first_step(spec)
+        return
     output, reports, steps, sent = Path(spec["output"]), [], None, list[float]()
     error = None
     ensure_process_group()
