@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.cluster_address import head_address
@@ -42,6 +43,10 @@ _PRIVATE = {
     # A pipeline on one cluster starts more workers in all than Ray expects to start at once, and raylet warns of that.
     "RAY_worker_maximum_startup_concurrency": "64",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late the end of a training is noticed; Ray's own is 2 s
+    # The node's address is 127.0.0.1, and Ray's servers then listen on loopback alone. It is Ray's default on macOS and
+    # Windows; see `_on_loopback` for processes that have imported Ray.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "VLLM_HOST_IP": "127.0.0.1",
 }
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
@@ -71,6 +76,7 @@ def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[Non
     own = {} if config.address else _private_environment(port)
     with (
         nullcontext() if config.address else _own_token(),
+        nullcontext() if config.address else _on_loopback(),
         _environment({**own, **({} if sys.stdout.isatty() else {"RAY_COLOR_PREFIX": "0"})}),
     ):
         with progress("start Ray", silence=WAITING_SECONDS):
@@ -156,6 +162,17 @@ def _private_environment(port: int) -> dict[str, str]:
     unset = {name: value for name, value in (_PRIVATE | QUIET).items() if name not in os.environ}
     # Where two clusters run on a machine, workers would not know which dashboard to ask.
     return {**unset, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A private cluster's node has the address 127.0.0.1, so that no other machine reaches Ray's servers."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

@@ -5,18 +5,25 @@ gloo takes the address that the host's own name resolves to. That is loopback on
 on one machine listens on the network. NCCL meets over the first interface that is neither loopback nor Docker's, which
 may be a container network or a storage network; its InfiniBand traffic does not depend on this. `GLOO_SOCKET_IFNAME`
 and `NCCL_SOCKET_IFNAME`, where set, are left as they are.
+
+On a private cluster, whose node is 127.0.0.1, nothing listens beyond loopback: ranks find each other through a file.
+torch's TCP store would listen on every interface, and whoever joins it can send pickles.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
+from ray._private import worker as ray_worker
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
 _VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
@@ -33,7 +40,28 @@ class NodeNetwork(TorchConfig):
 class _NodeNetworkBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(_use_node_interface)  # on every rank: interfaces need not be called alike
-        super().on_start(worker_group, backend_config)
+        if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+            super().on_start(worker_group, backend_config)
+            return
+        worker_group.execute(_set_torch_distributed_env_vars)
+        size = len(worker_group)
+        group = {
+            "backend": backend_config.backend,
+            "world_size": size,
+            "init_method": f"file://{_store_file()}",
+            "timeout_s": backend_config.timeout_s,
+        }
+        ray.get(
+            [
+                worker_group.execute_single_async(rank, _setup_torch_process_group, world_rank=rank, **group)
+                for rank in range(size)
+            ]
+        )
+
+
+def _store_file() -> Path:
+    """A new name in Ray's session folder, which is inside a folder of the user's alone."""
+    return Path(ray_worker._global_node.get_session_dir_path()) / f"torch-store-{uuid.uuid4().hex}"
 
 
 def _use_node_interface() -> None:

@@ -1,7 +1,10 @@
-"""Rejections of later stages, by the row of the source that their pair was read from. No cluster is needed."""
+"""Rows of the source: all come back from preparation, and later stages' rejections name them. No cluster is needed."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from mapl_ray.config import PairMarginConfig, RunConfig, parse_config
 from mapl_ray.data.records import PreferencePair, Rejection
@@ -10,6 +13,9 @@ from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.distributed.score_pairs import join_pairs_shard
 from mapl_ray.distributed.shard_tasks import Stage
+from mapl_ray.errors import RunError
+from mapl_ray.preferences import spill as spill_module
+from mapl_ray.preferences.spill import Spill
 
 ROWS = 40
 
@@ -22,6 +28,27 @@ def prepared(folder: Path) -> RunConfig:
     config = parse_config(values, "test")
     prepare_pairs(config)
     return config
+
+
+@pytest.mark.parametrize(("came_back", "what"), [(ROWS - 1, "lost"), (ROWS + 1, "another run's")])
+def test_rows_that_do_not_come_back_end_preparation(
+    came_back: int, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files between reading and sorting lose a row, or get one of another run."""
+    sorted_pairs = Spill.sorted
+
+    def damaged(spill: Spill) -> Iterator[PreferencePair]:
+        for bucket in range(spill_module._BUCKETS):
+            spill._flush(bucket)
+        file = min(spill.directory.glob("*.jsonl"))
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[1:] if what == "lost" else [*lines, lines[0]]))
+        return sorted_pairs(spill)
+
+    monkeypatch.setattr(Spill, "sorted", damaged)
+    with pytest.raises(RunError, match=rf"{came_back} of {ROWS} rows came back. Does another run work there"):
+        prepared(tmp_path)
+    assert not list((tmp_path / "run").rglob("manifest.json"))
 
 
 def rejection(pair_id: str, row: int = -1) -> Rejection:

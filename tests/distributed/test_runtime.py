@@ -1,5 +1,6 @@
 """The private session: beside another cluster on the same machine, and a training that is told to stop."""
 
+import ipaddress
 import itertools
 import json
 import os
@@ -9,9 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 import ray
+from ray._private import worker as ray_worker
 
 from mapl_ray.config import RunConfig
 from mapl_ray.distributed.train import run_training
@@ -68,6 +72,28 @@ def test_workers_ask_the_cluster_that_they_belong_to(local_ray: None, another_cl
     actor_id = ray.get(worker.actor_id.remote())
     assert ray.get(state_of.remote(actor_id), timeout=60) == "ALIVE"
     ray.kill(worker)
+
+
+def test_no_other_user_reaches_the_sessions_sockets_and_logs(local_ray: None) -> None:
+    """Ray opens the session's folder to everybody; one of the folders above it is the user's alone."""
+    session = Path(ray_worker._global_node.get_session_dir_path())
+    assert (session / "logs").is_dir()
+    closed = [folder.stat() for folder in session.parents if not folder.stat().st_mode & 0o077]
+    assert closed
+    assert {folder.st_uid for folder in closed} == {os.getuid()}
+
+
+def test_no_other_machine_reaches_its_servers(local_ray: None) -> None:
+    """Of the driver, the workers and every process that Ray starts; a worker that is there has its server too."""
+    assert ray.get(ray.remote(ray.util.get_node_ip_address).remote(), timeout=60) == "127.0.0.1"
+    driver, session = psutil.Process(), ray_worker._global_node.get_session_dir_path()
+    own = {process.pid for process in (driver, *driver.children(recursive=True))}
+    processes = psutil.process_iter(["cmdline"])  # None of one that has just ended
+    own |= {process.pid for process in processes if session in " ".join(process.info["cmdline"] or [])}
+    listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.pid in own]
+    assert len({one.pid for one in listening}) > 3
+    addresses = {ipaddress.ip_address(one.laddr.ip.removeprefix("::ffff:")) for one in listening}
+    assert {address for address in addresses if not address.is_loopback} == set()
 
 
 STEPS = 60

@@ -42,7 +42,7 @@ def client(cluster: str) -> JobSubmissionClient:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("code", [0, 1, 2])
+@pytest.mark.parametrize("code", [2, *(pytest.param(code, marks=pytest.mark.long) for code in (0, 1))])
 def test_the_jobs_exit_code_comes_back_and_every_word_survives_the_shell(
     client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
@@ -174,6 +174,7 @@ def test_a_job_can_be_left_alone_listed_and_stopped(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_job_that_runs_already_is_followed_and_not_started_twice(
     client: JobSubmissionClient, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -124,6 +124,7 @@ def greedy(model: Any, ids: Sequence[int], tokenizer: Any) -> tuple[str, bool]:
 
 
 @pytest.mark.vllm
+@pytest.mark.long
 def test_ref_logps_agree_with_transformers(tiny_model: Path, tokenizer: Any, grid_groups: Any, tmp_path: Path) -> None:
     groups = grid_groups(4)
     plain, adding = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
@@ -162,6 +163,7 @@ def test_ref_logps_agree_with_transformers(tiny_model: Path, tokenizer: Any, gri
 
 
 @pytest.mark.vllm
+@pytest.mark.long
 def test_exported_reward_model_scores_the_same(
     tiny_model: Path,
     tokenizer: Any,

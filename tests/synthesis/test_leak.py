@@ -34,7 +34,7 @@ def split(pairs: list[PreferencePair], config: SynthesisConfig) -> tuple[list[Co
 
 
 @pytest.mark.parametrize("condition", ["all", pytest.param("any", marks=pytest.mark.long)])
-@pytest.mark.parametrize("layout", ["grid", "independent"])
+@pytest.mark.parametrize("layout", ["grid", pytest.param("independent", marks=pytest.mark.long)])
 def test_prompt_alone(layout: str, condition: str, real_pairs: list[PreferencePair]) -> None:
     assert len(real_pairs) >= 1500
     config = SynthesisConfig.model_validate({"layout": layout, "condition": condition, "max_instructions": 5})
