@@ -23,6 +23,18 @@ from mapl_ray.training.engine_config import engine_config
             "train={attention: varlen, gpus_per_worker: 1, bf16: false}",
             r"train=.*attention=varlen needs bfloat16; leave bf16 out",
         ),
+        (
+            "train={sequence_parallel_size: 2, num_workers: 3}",
+            r"train=.*sequence_parallel_size=2: expected a divisor of num_workers=3",
+        ),
+        (
+            "train={sequence_parallel_size: 2, num_workers: 2, batching: padded}",
+            r"train=.*sequence_parallel_size=2 is for batching=tree",
+        ),
+        (
+            "train={sequence_parallel_size: 2, num_workers: 4, min_workers: 2}",
+            r"train=.*sequence_parallel_size=2 and min_workers=2: .*leave min_workers out",
+        ),
         ("name=../../x", r"name='../../x': expected letters"),
         ("synthesis.max_instructions=0", r"synthesis.max_instructions=0"),
         ("synthesis.k_weights={0: 1}", r"synthesis.k_weights=.*k from 1"),

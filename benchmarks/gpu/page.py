@@ -21,8 +21,9 @@ NOT_RUN = f"""{_HEAD}
 **Not run.** Nothing in this project was run on a GPU yet. What was proven on CPUs for GPUs: the mask, block lists and
 graphs of FlexAttention with its backward pass (`tests/models/test_flex_attention.py`), the index arithmetic of varlen
 attention, models partitioned under ZeRO-3 (`tests/training/test_partitioned.py`, `test_ranks.py`), logits in pieces
-(`tests/models/test_heads.py`). `python -m benchmarks.gpu --out DIR --rehearse` runs the gate itself with tiny shapes on
-a CPU.
+(`tests/models/test_heads.py`, `tests/training/test_logits_in_pieces.py`), sequence parallelism
+(`tests/training/test_sequence_parallel.py`). `python -m benchmarks.gpu --out DIR --rehearse` runs the gate itself with
+tiny shapes on a CPU.
 """
 
 

@@ -16,6 +16,7 @@ import torch
 
 from mapl_ray.batches.encode import EncodedGroup
 from mapl_ray.batches.relations import RelationBatch, relation_batch
+from mapl_ray.batches.sequence_part import SequencePart
 from mapl_ray.batches.tree import IntArray, build_tree
 
 
@@ -36,6 +37,7 @@ class Batch:
     ref_logps_S: torch.Tensor | None  # float32
     num_tokens: int  # computed, without padding
     pair_ids: tuple[str, ...]
+    part: SequencePart | None = None  # of the rank that computes it, under sequence parallelism; else it computes all
 
     @property
     def num_sequences(self) -> int:
@@ -54,12 +56,18 @@ class Batch:
         """The same in page-locked memory, from where a GPU copies without the host."""
         return self._each(torch.Tensor.pin_memory)
 
+    def with_part(self, rank: int, ranks: int) -> Batch:
+        """The same with the part of rank `rank` of `ranks`. Raises `ValueError` where `ranks` does not divide T."""
+        part = SequencePart.of(self.input_ids, self.position_ids, self.source_E, self.last_S, rank, ranks)
+        return replace(self, part=part)
+
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {
             name: change(value) for name, value in values.items() if isinstance(value, torch.Tensor)
         }
-        return replace(self, **changed, relations=self.relations.each(change))
+        part = None if self.part is None else self.part.each(change)
+        return replace(self, **changed, relations=self.relations.each(change), part=part)
 
 
 class _Piece(NamedTuple):

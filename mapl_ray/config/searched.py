@@ -24,7 +24,8 @@ _CONDUCT = "it changes how a run is carried out and not what comes of it: set it
 # Of the training, what no trial may have for itself.
 _REFUSED = {
     **dict.fromkeys(("max_steps", "epochs", "eval_every_steps", "checkpoint_every_steps"), _BUDGET),
-    **dict.fromkeys(("num_workers", "min_workers", "worker_wait_seconds", "cpus_per_worker", "gpus_per_worker"), _SIZE),
+    **dict.fromkeys(("num_workers", "sequence_parallel_size", "min_workers", "worker_wait_seconds"), _SIZE),
+    **dict.fromkeys(("cpus_per_worker", "gpus_per_worker"), _SIZE),
     **dict.fromkeys(
         ("loggers", "prefetch", "checkpoints_to_keep", "best_by", "max_failures", "on_unusable_checkpoint"), _CONDUCT
     ),

@@ -207,6 +207,8 @@ class TrainConfig(Section):
     bf16: bool | None = None  # Train in bfloat16, with float32 master weights. null: true on GPUs, false on CPUs.
     gradient_checkpointing: bool = False  # Recompute activations in the backward pass to save memory.
     num_workers: int = Field(default=1, ge=1)  # Training workers (ranks).
+    # Workers that share the tokens of every row (DeepSpeed Ulysses). 1: every worker computes rows of its own.
+    sequence_parallel_size: int = Field(default=1, ge=1)
     # Elastic training: fewest workers to run with; the groups per step stay the same. null: not elastic.
     min_workers: int | None = Field(default=None, ge=1)
     # Elastic training: how long to wait for min_workers before giving up.
@@ -260,6 +262,25 @@ class TrainConfig(Section):
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise ValueError(
                 f"min_workers={self.min_workers}: expected at most num_workers={self.num_workers}, which is the most"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sequence_parallel(self) -> Self:
+        size = self.sequence_parallel_size
+        if size == 1:
+            return self
+        if self.num_workers % size:
+            raise ValueError(
+                f"sequence_parallel_size={size}: expected a divisor of num_workers={self.num_workers}, whose workers "
+                "form groups of that size"
+            )
+        if self.batching == "padded":
+            raise ValueError(f"sequence_parallel_size={size} is for batching=tree; set it to 1, or set batching=tree")
+        if self.min_workers is not None:
+            raise ValueError(
+                f"sequence_parallel_size={size} and min_workers={self.min_workers}: an elastic run may have any number "
+                "of workers; leave min_workers out, or set sequence_parallel_size=1"
             )
         return self
 

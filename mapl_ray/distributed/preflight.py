@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from mapl_ray.config import Method, RunConfig
 from mapl_ray.distributed.group_templates import check_templates
@@ -11,7 +12,16 @@ from mapl_ray.distributed.search.tune_optuna import check_optuna
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import named_checkpoints, split_revision
 from mapl_ray.evaluation.public_sets import read_set
-from mapl_ray.models import Kind, check_model_directory, load_tokenizer, verify_adapter, verify_base, verify_model
+from mapl_ray.models import (
+    Kind,
+    check_model_directory,
+    check_shareable,
+    load_tokenizer,
+    verify_adapter,
+    verify_base,
+    verify_model,
+    verify_shareable,
+)
 from mapl_ray.preferences import Contamination, check_source
 from mapl_ray.scoring import check_engine, check_lora, check_same_tokenizer
 from mapl_ray.scoring.judge import judge_prompts, judge_questions
@@ -41,8 +51,12 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
             check_loggers(train.loggers)
             check_sizes(train)
             check_quantize(train)
-            if config.model.name_or_path != "tiny":
+            size, tiny = train.sequence_parallel_size, config.model.tiny
+            if config.model.name_or_path == "tiny":
+                check_shareable(SimpleNamespace(num_attention_heads=tiny.num_heads), size, "model.tiny")
+            else:
                 verify_base(config.model.name_or_path, method, config.model.revision, "model.name_or_path=")
+                verify_shareable(config.model.name_or_path, size, config.model.revision)
     if "tune" in stages and config.tune.search == "optuna":
         check_optuna()
     if "evaluate" in stages:

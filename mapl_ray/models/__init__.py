@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from mapl_ray.models.adapters import verify_adapter, with_saved_adapter
     from mapl_ray.models.forward import PolicyLogps, RewardScores
     from mapl_ray.models.identity import check_same_model, model_identity
-    from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
+    from mapl_ray.models.kinds import Kind, check_kind, check_shareable, kind_of, read_config
     from mapl_ray.models.load import check_weights_fit, load_policy, load_reward_model
-    from mapl_ray.models.model_check import verify_base, verify_model
+    from mapl_ray.models.model_check import verify_base, verify_model, verify_shareable
     from mapl_ray.models.quiet import quiet_peft, quiet_transformers
     from mapl_ray.models.smollm2 import SMOLLM2, smollm2_directory, with_smollm2
     from mapl_ray.models.template_check import TemplateCheck, check_rendering
@@ -31,6 +31,7 @@ __all__ = [
     "check_model_directory",
     "check_rendering",
     "check_same_model",
+    "check_shareable",
     "check_weights_fit",
     "kind_of",
     "load_policy",
@@ -45,6 +46,7 @@ __all__ = [
     "verify_adapter",
     "verify_base",
     "verify_model",
+    "verify_shareable",
     "with_saved_adapter",
     "with_smollm2",
 ]

@@ -14,44 +14,53 @@ from torch import nn
 
 from mapl_ray.batches import Batch
 from mapl_ray.models.heads import PiecewiseHead, replace_linear, token_logps
+from mapl_ray.models.sequence_parallel import SequenceGroup
 from mapl_ray.models.tree_attention import attention_mask_of
 
 
 class PolicyLogps(nn.Module):
-    """log pi(y|x) of every sequence."""
+    """log pi(y|x) of every sequence; `ranks` share the tokens of every batch (`share_sequences`)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, ranks: SequenceGroup | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._ranks = model, ranks
         self._in_pieces = replace_linear(model.get_output_embeddings(), PiecewiseHead)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Sums over response tokens, float32 [S], in nats; equal for trees and padded rows."""
-        hidden = _hidden(self.model, batch)
-        # Logits of response tokens alone: V is the widest dimension there is.
-        hidden_EH = hidden.flatten(0, 1)[batch.source_E]
-        head, scaled = self.model.get_output_embeddings(), partial(_scaled, config=self.model.config.get_text_config())
-        if self._in_pieces:
-            logps_E = head(hidden_EH, batch.target_E, scaled)
+        hidden, part = _hidden(self.model, batch).flatten(0, 1), batch.part
+        if part is None:
+            logps_E = self._logps(hidden[batch.source_E], batch.target_E)
         else:
-            logps_E = token_logps(scaled(head(hidden_EH)), batch.target_E)
+            own = self._logps(hidden[part.sources], batch.target_E[part.edges])
+            logps_E = own.new_zeros(len(batch.target_E)).index_copy(0, part.edges, own)
         # In the order of the data; `index_add` adds in any order on a GPU. The lengths are those of the data, so the
         # check that they add up, which a GPU would wait for, is left out.
         sums: torch.Tensor = torch.segment_reduce(logps_E[batch.edge_M], "sum", lengths=batch.lengths_S, unsafe=True)
-        return sums
+        return _of_all_ranks(sums, batch, self._ranks)
+
+    def _logps(self, hidden_EH: torch.Tensor, target_E: torch.Tensor) -> torch.Tensor:
+        """Float32 [E]. Logits of response tokens alone: V is the widest dimension there is."""
+        head, scaled = self.model.get_output_embeddings(), partial(_scaled, config=self.model.config.get_text_config())
+        if self._in_pieces:
+            logps: torch.Tensor = head(hidden_EH, target_E, scaled)
+            return logps
+        return token_logps(scaled(head(hidden_EH)), target_E)
 
 
 class RewardScores(nn.Module):
-    """r(x, y) of every sequence: the scalar head at the last token of the response."""
+    """r(x, y) of every sequence: the scalar head at the last token of the response; `ranks` as in `PolicyLogps`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, ranks: SequenceGroup | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._ranks = model, ranks
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Rewards, float32 [S]; equal for trees and padded rows."""
-        rewards: torch.Tensor = self.model.score(last_hidden(self.model, batch))
-        return rewards[:, 0].float()
+        rewards: torch.Tensor = self.model.score(last_hidden(self.model, batch))[:, 0].float()
+        if batch.part is not None:
+            rewards = rewards.new_zeros(batch.num_sequences).index_copy(0, batch.part.sequences, rewards)
+        return _of_all_ranks(rewards, batch, self._ranks)
 
 
 def frozen(module: nn.Module, device: torch.device, *, bf16: bool) -> nn.Module:
@@ -68,18 +77,28 @@ def frozen(module: nn.Module, device: torch.device, *, bf16: bool) -> nn.Module:
 
 
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the last token of every sequence [S, H]."""
-    return _hidden(model, batch).flatten(0, 1)[batch.last_S]
+    """Last hidden states at the last token of every sequence [S, H]; if the batch has a part, of its sequences."""
+    return _hidden(model, batch).flatten(0, 1)[batch.last_S if batch.part is None else batch.part.lasts]
 
 
 def _hidden(model: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states [B, T, H]."""
+    """Last hidden states [B, T, H], or [B, T / N, H] of the batch's part."""
+    tokens = batch if batch.part is None else batch.part
     # Padded on the right, positions are the model's own, also where it takes none (recurrent layers, ALiBi).
-    positions = {} if batch.subtree_end is None else {"position_ids": batch.position_ids}
+    positions = {} if batch.subtree_end is None else {"position_ids": tokens.position_ids}
     hidden: torch.Tensor = model.base_model(
-        input_ids=batch.input_ids, attention_mask=attention_mask_of(batch, model), use_cache=False, **positions
+        input_ids=tokens.input_ids, attention_mask=attention_mask_of(batch, model), use_cache=False, **positions
     ).last_hidden_state
     return hidden
+
+
+def _of_all_ranks(values_S: torch.Tensor, batch: Batch, ranks: SequenceGroup | None) -> torch.Tensor:
+    """Sums over the ranks that share the batch. Raises `ValueError` for a part without ranks that have the rest."""
+    if batch.part is None:
+        return values_S
+    if ranks is None:
+        raise ValueError("a part of a batch needs the ranks that compute the rest of it")
+    return ranks.total(values_S)
 
 
 def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:

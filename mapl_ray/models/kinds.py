@@ -16,6 +16,7 @@ _HEADS: dict[str, Kind] = {
     "LMHeadModel": "policy",
     "ForConditionalGeneration": "policy",
 }
+_ROPE_BY_LENGTH = {"dynamic", "longrope"}
 
 
 def read_config(path: str | Path, revision: str | None = None) -> Any:
@@ -67,3 +68,28 @@ def check_kind(path: str | Path, wanted: Kind, revision: str | None = None, what
         "policy": "...ForCausalLM. Name a causal language model",
     }[wanted]
     raise UserError(f"{what}{path}: not a {wanted}: config.json: architectures={found}; expected {expected}.")
+
+
+def check_shareable(config: Any, size: int, name: str | Path) -> None:
+    """Raise `UserError` where `size` ranks can't share the tokens of a row (`train.sequence_parallel_size`).
+
+    Args:
+        config: of the model, the text part; heads that it does not name are not checked.
+        name: of the model, for the message.
+    """
+    if size == 1:
+        return
+    for field in ("num_attention_heads", "num_key_value_heads"):
+        heads = getattr(config, field, None)
+        if isinstance(heads, int) and heads % size:
+            raise UserError(
+                f"train.sequence_parallel_size={size}: {name} has {field}={heads}, which it does not divide. "
+                "Choose a size that divides both numbers of heads."
+            )
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, dict)}
+    if found := kinds & _ROPE_BY_LENGTH:
+        raise UserError(
+            f"train.sequence_parallel_size={size}: {name} has rotary frequencies of type {', '.join(sorted(found))}, "
+            "which depend on the longest position of a batch, and a rank has a part of the positions. Set it to 1."
+        )

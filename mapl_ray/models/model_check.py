@@ -12,7 +12,7 @@ from typing import Any
 from mapl_ray.errors import UserError
 from mapl_ray.hub_models import HubUnreachableError
 from mapl_ray.model_copies import local_directory
-from mapl_ray.models.kinds import Kind, check_kind, kind_of, read_config
+from mapl_ray.models.kinds import Kind, check_kind, check_shareable, kind_of, read_config
 from mapl_ray.models.tokenizer import check_model_directory, load_tokenizer
 
 
@@ -48,6 +48,13 @@ def verify_base(path: str | Path, method: str, revision: str | None = None, what
         from mapl_ray.models.load import check_weights_fit
 
         check_weights_fit(path, "reward model", revision, fresh_head=True)
+
+
+def verify_shareable(path: str | Path, size: int, revision: str | None = None) -> None:
+    """`check_shareable` from config.json alone. A hub's model that can't be had from here passes, as in
+    `verify_model`."""
+    if size > 1 and _is_reachable(path, revision):
+        check_shareable(read_config(path, revision).get_text_config(), size, path)
 
 
 def check_token_ids(tokenizer: Any, config: Any, path: str | Path) -> None:

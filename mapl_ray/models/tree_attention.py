@@ -28,6 +28,7 @@ from mapl_ray.config import Attention
 from mapl_ray.errors import UserError
 from mapl_ray.models.flex_attention import FLEX, FLEX_BLOCK, block_mask
 from mapl_ray.models.part_attention import BRANCHES, PARTS, subtree_mask
+from mapl_ray.models.sequence_parallel import local_attention
 from mapl_ray.models.varlen_attention import VARLEN
 
 Mask = torch.Tensor | BlockMask
@@ -59,7 +60,7 @@ def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None
     """The mask for a model: [B, T] for padded rows; four-dimensional for trees, one per kind of layer if needed."""
     if batch.subtree_end is None:
         return batch.attention_mask
-    end, position_ids, implementation = batch.subtree_end, batch.position_ids, model.config._attn_implementation
+    end, position_ids, implementation = batch.subtree_end, batch.position_ids, local_attention(model)
 
     def mask(window: int | None) -> Mask:
         if implementation in (PARTS, BRANCHES, VARLEN):
@@ -83,12 +84,12 @@ def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None
 
 def row_budget(model: Any) -> int | None:
     """What `collate` takes for `row_tokens` by default: one row, without padding, unless the mask is a dense one."""
-    return None if model.config._attn_implementation in ("sdpa", "eager") else sys.maxsize
+    return None if local_attention(model) in ("sdpa", "eager") else sys.maxsize
 
 
 def row_multiple(model: Any) -> int:
     """What `collate` takes for `pad_to_multiple_of`."""
-    return FLEX_BLOCK if model.config._attn_implementation == FLEX else 1
+    return FLEX_BLOCK if local_attention(model) == FLEX else 1
 
 
 def layer_kinds(config: Any) -> set[str]:

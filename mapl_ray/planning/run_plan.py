@@ -12,7 +12,16 @@ from mapl_ray.planning.groups import GroupSize, group_size
 from mapl_ray.planning.memory import Memory, training_memory
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import METHODS, StageTime, StageWork, checkpoint_bytes, sent_bytes, stages
+from mapl_ray.planning.stage_times import (
+    METHODS,
+    StageTime,
+    StageWork,
+    checkpoint_bytes,
+    exchanged_bytes,
+    sent_bytes,
+    shared_by,
+    stages,
+)
 from mapl_ray.training.group_table import MAPPED_FROM
 
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
@@ -113,10 +122,13 @@ def _memory(
             tokens = groups * (group.all.tree if train.batching == "tree" else group.all.padded) / each
             edges = groups * group.all.responses / each
             workers = max(1, math.floor(count / max(1.0, train.gpus_per_worker)))
+            ranks = shared_by(train, workers)
+            tokens, edges = tokens / ranks, edges / ranks
             for stage in STAGES_OF_ZERO:
                 memory = training_memory(shape, train, method, workers, tokens=tokens, edges=edges, zero_stage=stage)
                 fits = memory.total <= rates["gpu_memory"].value
-                sent = sent_bytes(shape, train, workers, stage)
+                exchanged = exchanged_bytes(shape, train, workers, group.all.tree / each)
+                sent = sent_bytes(shape, train, workers, stage) + exchanged
                 yield MemoryRow(method, count, stage, memory, sent, fits, chosen=stage == train.zero_stage)
 
 

@@ -145,11 +145,12 @@ def _step(work: StageWork, train: TrainConfig, method: Method, gpus: int, *, bas
     if method == "dpo" and train.reference in ("frozen", "adapter"):
         flops += counter.forward(*counts)
     workers = max(1, math.floor(gpus / max(1.0, train.gpus_per_worker)))
-    of_a_worker = train.micro_batch_size * train.gradient_accumulation_steps
+    of_a_worker = train.micro_batch_size * train.gradient_accumulation_steps / shared_by(train, workers)
     evaluated = counter.forward(*work.counts(work.group.all, padded=padded)) * work.held_out
     return _Step(
         compute=work.seconds(flops * of_a_worker, "training_utilisation", 1),
-        network=sent_bytes(work.shape, train, workers, train.zero_stage) / _link(work, workers),
+        network=sent_bytes(work.shape, train, workers, train.zero_stage) / _link(work, workers)
+        + exchanged_bytes(work.shape, train, workers, counts[0]) / _link(work, shared_by(train, workers)),
         held_out=work.seconds(evaluated, "evaluation_utilisation", workers),
         total=total_steps(train, max(1, round(work.groups - work.held_out)), workers),
     )
@@ -178,6 +179,24 @@ def sent_bytes(shape: ModelShape, train: TrainConfig, workers: int, zero_stage: 
         3: each * (reduced + 2 * size * shape.parameters),
     }[zero_stage]
     return volume * (workers - 1) / workers
+
+
+def shared_by(train: TrainConfig, workers: int) -> int:
+    """Workers that share the tokens of a row."""
+    return min(train.sequence_parallel_size, workers)
+
+
+def exchanged_bytes(shape: ModelShape, train: TrainConfig, workers: int, tokens: float) -> float:
+    """Bytes that a worker sends in a step for attention over shared rows (`train.sequence_parallel_size`).
+
+    All-to-alls of queries, keys, values and outputs of its own tokens, forward and backward, and forward once more with
+    gradient checkpointing; of each, all but the worker's own share goes to others. `tokens`: of a group.
+    """
+    size, ranks = (2.0 if train.in_bf16 else 4.0), shared_by(train, workers)
+    own = tokens * train.micro_batch_size * train.gradient_accumulation_steps / ranks
+    passes = 3 if train.gradient_checkpointing else 2
+    width = 2 * (shape.attention + shape.key_value)
+    return passes * shape.layers * width * size * own * (ranks - 1) / ranks
 
 
 def _link(work: StageWork, workers: int) -> float:

@@ -1,4 +1,4 @@
-"""The one module that imports deepspeed: a thin layer over its engine."""
+"""A thin layer over DeepSpeed's engine; beside it only `sequence_ranks` imports deepspeed."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ class Engine:
     def __init__(self, module: nn.Module, config: TrainConfig, total_steps: int) -> None:
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
+        self.replica, place = divmod(self.rank, config.sequence_parallel_size)
+        self.leads = place == 0  # of the ranks that share their groups, the one that counts in sums over ranks
         self._patient = dist.new_group(backend="gloo", timeout=LONG_WAIT)
         self._accumulation = config.gradient_accumulation_steps
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())

@@ -45,18 +45,19 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One rank's share of a table, encoded and collated."""
+    """One replica's share of a table, encoded and collated."""
 
     table: GroupTable
     tokenizer: Any  # its own copy: a tokenizer is not thread-safe
     config: TrainConfig
-    rank: int
-    world_size: int
+    replica: int  # which share: that of a rank, or of the ranks that share their groups
+    replicas: int
     takes_ref_logps: bool  # those of the data
     pad_to_multiple_of: int
     row_tokens: int | None
     ahead: int  # micro-batches that a thread makes before they are asked for; 0: no thread
     pins: bool = False  # whether they are made in page-locked memory
+    part: tuple[int, int] | None = None  # of several ranks that share the tokens of a batch: which, of how many
 
     @classmethod
     def of(
@@ -65,12 +66,13 @@ class Feed:
         tokenizer: Any,
         config: TrainConfig,
         *,
-        rank: int,
-        world_size: int,
+        replica: int,
+        replicas: int,
         takes_ref_logps: bool,
         row_tokens: int | None,
         pad_to_multiple_of: int,
         on_gpu: bool,
+        part: tuple[int, int] | None = None,
     ) -> Feed:
         """With a copy of the tokenizer; `train.prefetch` as it is, or what serves the device."""
         # Without a GPU the thread would take its time from the model's.
@@ -79,13 +81,14 @@ class Feed:
             table,
             copy.deepcopy(tokenizer),
             config,
-            rank,
-            world_size,
+            replica,
+            replicas,
             takes_ref_logps,
             pad_to_multiple_of=pad_to_multiple_of,
             row_tokens=row_tokens,
             ahead=ahead if config.prefetch is None else config.prefetch,
             pins=on_gpu,
+            part=part,
         )
 
     def of_table(self, table: GroupTable) -> Feed:
@@ -102,20 +105,20 @@ class Feed:
         def parts() -> Iterator[MicroBatch]:
             for step in range(first, last):
                 filler = plan.groups_of_step(step)[0]
-                for indices in plan.micro_batches_of(step, self.rank, self.world_size):
+                for indices in plan.micro_batches_of(step, self.replica, self.replicas):
                     yield self._micro_batch(indices, filler, learn=True)
 
         with closing(prefetched(parts(), self.ahead)) as made:
             for _ in range(first, last):
-                yield Work.of(list(islice(made, plan.micro_batches // self.world_size)))
+                yield Work.of(list(islice(made, plan.micro_batches // self.replicas)))
 
     def held_out(self) -> Generator[Batch, None, None]:
         """This rank's share of the whole table, with every relation; to be closed if it is left before the end."""
         config = self.config
         sizes = self.table.sizes(config, learn=False).tolist()
-        turns = -(-len(sizes) // (self.world_size * config.micro_batch_size))
-        dealt = shares(sizes, self.world_size, turns, config.micro_batch_size, config.batching == "padded")
-        parts = (self._micro_batch(indices, filler=0, learn=False) for indices in dealt[self.rank])
+        turns = -(-len(sizes) // (self.replicas * config.micro_batch_size))
+        dealt = shares(sizes, self.replicas, turns, config.micro_batch_size, config.batching == "padded")
+        parts = (self._micro_batch(indices, filler=0, learn=False) for indices in dealt[self.replica])
         with closing(prefetched(parts, self.ahead)) as made:
             yield from (part.batch for part in made)
 
@@ -128,6 +131,7 @@ class Feed:
     def _collate(self, groups: Iterable[EncodedGroup]) -> Batch:
         pad = self.tokenizer.pad_token_id
         batch = collate(list(groups), self.config.batching, pad, self.pad_to_multiple_of, self.row_tokens)
+        batch = batch if self.part is None else batch.with_part(*self.part)
         return batch.pinned() if self.pins else batch
 
     def _filler(self, index: int) -> EncodedGroup:

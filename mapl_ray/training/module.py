@@ -27,6 +27,7 @@ from mapl_ray.models import (
     quiet_transformers,
     with_saved_adapter,
 )
+from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
 from mapl_ray.training.deepspeed_engine import ensure_process_group, world_size
 from mapl_ray.training.engine_config import check_quantize, engine_config
 from mapl_ray.training.plan import at_size
@@ -60,8 +61,10 @@ class TrainingModule:
     wrapped: Any | None
 
 
-def training_module(config: TrainConfig, source: ModelSource, tokenizer: Any) -> TrainingModule:
-    """Load the model and wrap it. Every rank gets the same weights.
+def training_module(
+    config: TrainConfig, source: ModelSource, tokenizer: Any, ranks: SequenceGroup | None = None
+) -> TrainingModule:
+    """Load the model and wrap it. Every rank gets the same weights; `ranks` share the tokens of a batch.
 
     Raises `UserError` for a model that can't be loaded, holds too few positions, or can't take tree batches, and for
     adapters that can't be had.
@@ -80,13 +83,15 @@ def training_module(config: TrainConfig, source: ModelSource, tokenizer: Any) ->
         )
     if config.batching == "tree":
         prepare_for_trees(model, config.attention, device, bf16=True if config.in_bf16 else None)
+    if ranks is not None:
+        share_sequences(model, ranks)
     wrapped = None
     if lora is not None:
         wrapped = with_adapter(model, lora, source.method, config.seed)
         model = wrapped.get_base_model()  # the same model, its layers adapted in place
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return TrainingModule(RewardScores(model) if source.method == "rm" else PolicyLogps(model), wrapped)
+    return TrainingModule((RewardScores if source.method == "rm" else PolicyLogps)(model, ranks), wrapped)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class StepPlan:
         return cls(
             sizes=np.asarray(sizes),
             groups_per_step=groups_per_step(config, world_size),
-            micro_batches=world_size * at_size(config, world_size).gradient_accumulation_steps,
+            micro_batches=replicas(config, world_size) * at_size(config, world_size).gradient_accumulation_steps,
             micro_batch_size=config.micro_batch_size,
             alike=config.batching == "padded",
             total_steps=total_steps(config, len(sizes), world_size),
@@ -63,12 +63,12 @@ class StepPlan:
         chosen: list[int] = order[within * self.groups_per_step : (within + 1) * self.groups_per_step].tolist()
         return chosen
 
-    def micro_batches_of(self, step: int, rank: int, world_size: int) -> list[list[int]]:
-        """The micro-batches of one rank; some may be empty, their number is the same on every rank."""
+    def micro_batches_of(self, step: int, replica: int, number: int) -> list[list[int]]:
+        """The micro-batches of one of `number` replicas; some may be empty, all replicas have as many."""
         groups = self.groups_of_step(step)
         sizes = self.sizes[groups].tolist()
-        dealt = shares(sizes, world_size, self.micro_batches // world_size, self.micro_batch_size, self.alike)
-        return [[groups[position] for position in hand] for hand in dealt[rank]]
+        dealt = shares(sizes, number, self.micro_batches // number, self.micro_batch_size, self.alike)
+        return [[groups[position] for position in hand] for hand in dealt[replica]]
 
 
 def total_steps(config: TrainConfig, num_groups: int, world_size: int) -> int:
@@ -80,7 +80,12 @@ def total_steps(config: TrainConfig, num_groups: int, world_size: int) -> int:
 def groups_per_step(config: TrainConfig, world_size: int) -> int:
     """Groups of one optimizer step; of an elastic run what `num_workers` would make, however many there are."""
     workers = world_size if config.min_workers is None else config.num_workers
-    return workers * config.gradient_accumulation_steps * config.micro_batch_size
+    return replicas(config, workers) * config.gradient_accumulation_steps * config.micro_batch_size
+
+
+def replicas(config: TrainConfig, world_size: int) -> int:
+    """Ranks that have groups of their own: all of them, or one of every group of ranks that share theirs."""
+    return max(1, world_size // config.sequence_parallel_size)
 
 
 def at_size(config: TrainConfig, world_size: int) -> TrainConfig:

@@ -29,8 +29,8 @@ from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.plan import groups_per_step
 from mapl_ray.training.result import OPERATIONAL
 
-# How one step is cut over ranks and micro-batches; `groups_per_step` stands for the three.
-_CUT = {"num_workers", "micro_batch_size", "gradient_accumulation_steps"}
+# How one step is cut over ranks and micro-batches; `groups_per_step` stands for them.
+_CUT = {"num_workers", "micro_batch_size", "gradient_accumulation_steps", "sequence_parallel_size"}
 _RESTART = "train.on_unusable_checkpoint=restart (the old ones are kept in a folder beside it)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
+from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
 from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import Objective
 from mapl_ray.training.deepspeed_engine import Engine, frozen_forward, world_size
@@ -16,9 +18,10 @@ from mapl_ray.training.export import CardFacts, Exporter
 from mapl_ray.training.feed import Feed
 from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.module import ModelSource, TrainingModule, loaded_in_parts, training_module
-from mapl_ray.training.plan import StepPlan, at_size
+from mapl_ray.training.plan import StepPlan, at_size, replicas
 from mapl_ray.training.resume import run_settings
 from mapl_ray.training.saving import Checkpoints
+from mapl_ray.training.sequence_ranks import sequence_group
 from mapl_ray.training.step import Fill, Trainer, frozen_reference, switched_off_reference
 from mapl_ray.training.throughput import FlopCounter, peak_flops
 
@@ -70,7 +73,8 @@ def set_up(
     """Load the model and start the engine; `asked` is the config for `num_workers`, whatever the number of ranks."""
     table, held_out = tables
     tokenizer = load_tokenizer(source.path, source.revision)
-    trained = training_module(asked, source, tokenizer)
+    ranks = sequence_group(asked.sequence_parallel_size)
+    trained = training_module(asked, source, tokenizer, ranks)
     model = f"{source.path}@{source.revision}" if model_id is None else model_id
     data = table.manifest.content_hash
     plan = StepPlan.of(asked, table.sizes(asked), world_size())
@@ -80,17 +84,18 @@ def set_up(
     engine = Engine(trained.module, config, plan.total_steps)
     if engine.rank == 0 and getattr(trained.module.model, "fresh_head", False):
         print(f"  reward head: {source.path} has none; a fresh one is drawn (train.seed={config.seed})", flush=True)
-    reference = _reference(kind, config, source, trained, engine)
+    reference = _reference(kind, config, source, trained, engine, ranks)
     feed = Feed.of(
         table,
         tokenizer,
         config,
-        rank=engine.rank,
-        world_size=engine.world_size,
+        replica=engine.replica,
+        replicas=replicas(config, engine.world_size),
         takes_ref_logps=kind == "scored",
         row_tokens=config.row_tokens or row_budget(trained.module.model),
-        pad_to_multiple_of=row_multiple(trained.module.model),
+        pad_to_multiple_of=math.lcm(row_multiple(trained.module.model), config.sequence_parallel_size),
         on_gpu=engine.device.type == "cuda",
+        part=None if ranks is None else (ranks.rank, ranks.size),
     )
     facts = _facts(asked, source, table, plan.total_steps, engine.world_size)
     return Run(
@@ -104,7 +109,14 @@ def set_up(
     )
 
 
-def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: TrainingModule, engine: Engine) -> Fill:
+def _reference(
+    kind: str,
+    config: TrainConfig,
+    source: ModelSource,
+    trained: TrainingModule,
+    engine: Engine,
+    ranks: SequenceGroup | None,
+) -> Fill:
     """What fills `ref_logps` of a batch."""
     if kind == "frozen":
         if engine.rank == 0:
@@ -113,7 +125,9 @@ def _reference(kind: str, config: TrainConfig, source: ModelSource, trained: Tra
             model = source.load(engine.device.type)
         if config.batching == "tree":
             prepare_for_trees(model, config.attention, engine.device.type, bf16=True if config.in_bf16 else None)
-        return frozen_reference(frozen_forward(PolicyLogps(model), config, engine.device))
+        if ranks is not None:
+            share_sequences(model, ranks)
+        return frozen_reference(frozen_forward(PolicyLogps(model, ranks), config, engine.device))
     if kind == "adapter":
         return switched_off_reference(engine, trained.wrapped, config.zero_stage)
     return lambda batch: batch

@@ -99,13 +99,13 @@ class Trainer:
             for batch in batches:
                 batch = self.reference(batch.to(self.engine.device))
                 sums += self._loss(batch, no_weight).sums
-        metrics = self.objective.metrics(self.engine.sum_over_ranks(sums))
+        metrics = self.objective.metrics(self.engine.sum_over_ranks(self._once(sums)))
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     def counts_of_all_ranks(self, counts: Counter[str]) -> dict[str, int]:
         """Groups left out or cut, by reason; every rank must call it."""
         mine = torch.tensor([counts[reason] for reason in REASONS])
-        return dict(zip(REASONS, self.engine.sum_over_ranks(mine).tolist(), strict=True))
+        return dict(zip(REASONS, self.engine.sum_over_ranks(self._once(mine)).tolist(), strict=True))
 
     def _loss(self, batch: Batch, counts_L: torch.Tensor) -> Result:
         return self.objective(self.engine(batch), batch, counts_L)
@@ -121,14 +121,15 @@ class Trainer:
         peaks = [0.0] * ranks
         peaks[self.engine.rank] = peak_memory_gib(self.engine.device)
         counts_L = torch.zeros(len(LEVEL_FAMILIES), dtype=torch.float64)
-        if work is not None:
+        cost = StepCost(0, 0, 0, 0)
+        if work is not None and self.engine.leads:
             counts_L = torch.stack([batch.relations.counts() for batch in work.batches]).sum(0)
-        cost = StepCost(0, 0, 0, 0) if work is None else StepCost.of(work.batches, work.groups, self.flops)
+            cost = StepCost.of(work.batches, work.groups, self.flops)
         requests = [0.0] * len(StopRequest)
         requests[watch.asked(look)] = 1.0
         due = float(self.engine.rank == 0 and watch.is_due())
         numbers = torch.tensor([*peaks, *astuple(cost), *requests, due], dtype=torch.float64)
-        together = torch.cat([sums, torch.cat([counts_L, numbers]).to(sums.device, non_blocking=True)])
+        together = torch.cat([self._once(sums), torch.cat([counts_L, numbers]).to(sums.device, non_blocking=True)])
         values = iter(self.engine.sum_over_ranks(together).tolist())
 
         def taken(number: int) -> list[float]:
@@ -143,6 +144,10 @@ class Trainer:
             request=max(kind for kind, number in zip(StopRequest, taken(len(requests)), strict=True) if number),
             look=bool(next(values)),
         )
+
+    def _once(self, values: torch.Tensor) -> torch.Tensor:
+        """What this rank adds to a sum over ranks: nothing where another one has the same groups."""
+        return values if self.engine.leads else torch.zeros_like(values)
 
     def _no_sums(self) -> torch.Tensor:
         return torch.zeros(self.objective.num_sums, dtype=torch.float64, device=self.engine.device)

@@ -19,7 +19,7 @@ ORDER = (
     "model_states", "planning", "doctor", "cli",
 )  # fmt: skip
 ALLOWED = {"distributed": {"ray"}}
-IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py"}}
+IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py", "training/sequence_ranks.py"}}
 
 
 def files() -> list[Path]:

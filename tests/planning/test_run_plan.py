@@ -22,7 +22,7 @@ from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import PIECE, training_memory
 from mapl_ray.planning.plan_output import plan_text
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import StageWork, sent_bytes, stages
+from mapl_ray.planning.stage_times import StageWork, exchanged_bytes, sent_bytes, stages
 
 SHAPE = ModelShape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
 CARD = 989e12  # H100
@@ -96,6 +96,25 @@ def test_traffic_by_hand(stage: int, bytes_a_step: float) -> None:
     train = TrainConfig(bf16=True, gradient_accumulation_steps=3)
     assert sent_bytes(SHAPE, train, 4, stage) == pytest.approx(bytes_a_step * 3 / 4)
     assert sent_bytes(SHAPE, train, 1, stage) == 0.0
+
+
+def test_shared_rows_by_hand() -> None:
+    values = {"num_workers": 4, "sequence_parallel_size": 4, "micro_batch_size": 2, "gradient_accumulation_steps": 3}
+    train = TrainConfig(**values, bf16=True)
+    # 2 * 3 groups of 1,000 tokens, a quarter of each on every rank; queries and outputs are 1,000 wide, keys and values
+    # 500, of two bytes; ten layers, forward and backward; three quarters of that go to others.
+    assert exchanged_bytes(SHAPE, train, 4, 1000) == pytest.approx(1500 * 3000 * 2 * 10 * 2 * 3 / 4)
+    again = train.model_copy(update={"gradient_checkpointing": True})
+    assert exchanged_bytes(SHAPE, again, 4, 1000) == pytest.approx(exchanged_bytes(SHAPE, train, 4, 1000) * 3 / 2)
+    assert exchanged_bytes(SHAPE, train, 1, 1000) == 0.0
+    plans = [
+        make_plan(run_config(model={"name_or_path": "org/model-1B"}, train={**values, **more}), load_rates(), gpus=(8,))
+        for more in ({}, {"sequence_parallel_size": 1})
+    ]
+    for shared, alone in zip(*(plan.memory for plan in plans), strict=True):
+        assert shared.memory.activations == pytest.approx(alone.memory.activations / 4)
+        assert shared.memory.states == alone.memory.states
+        assert shared.sent > alone.sent
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

@@ -16,7 +16,7 @@ def counted_bytes() -> Iterator[list[float]]:
     """A list whose one number grows by what a ring sends from each rank (Thakur et al. 2005, section 4).
 
     Of n bytes on N ranks: all-reduce 2 n (N - 1) / N, every other one n (N - 1) / N, where n is the whole: what
-    all-gather makes, what reduce-scatter takes. Scalars (norms, overflow flags) are counted as well.
+    all-gather makes, what reduce-scatter and a rank's all-to-all take. Scalars (norms, overflow flags) are counted too.
     """
     backend: Any = import_module("deepspeed.comm.torch").TorchBackend
     sent, ranks, within = [0.0], dist.get_world_size(), [False]
@@ -45,6 +45,7 @@ def counted_bytes() -> Iterator[list[float]]:
         "all_gather_base": lambda output_tensor, input_tensor, *_, **__: _bytes(output_tensor),
         "all_gather": lambda tensor_list, tensor, *_, **__: sum(map(_bytes, tensor_list)),
         "all_gather_coalesced": lambda output_tensors, *_, **__: sum(map(_bytes, output_tensors)),
+        "all_to_all_single": lambda output, input, *_, **__: _bytes(input),
         "reduce_scatter": lambda output, input_list, *_, **__: sum(map(_bytes, input_list)),
     }
     before = {name: getattr(backend, name) for name in sizes}

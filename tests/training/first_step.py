@@ -20,7 +20,8 @@ from mapl_ray.training.stop import StopWatch
 def first_step(spec: dict[str, Any]) -> None:
     """Leave `first-RANK.pt` in the output folder.
 
-    `outputs` and `edges` (predicted tokens) of every micro-batch, its `losses`, and `gradients` summed over ranks.
+    Of every micro-batch its `outputs`, `losses`, `edges` (predicted tokens), `width` (tokens of a row) and `columns`
+    (those that this rank computes); `gradients` summed over ranks.
     """
     config, method = TrainConfig.model_validate(spec["config"]), spec["method"]
     output = Path(spec["output"])
@@ -33,7 +34,7 @@ def first_step(spec: dict[str, Any]) -> None:
         engine, trainer = run.engine, run.trainer
         now = trainer.first_step(run.feed.steps(run.plan, 0, 1), StopWatch(lambda: False, None))
         assert now.work is not None
-        found: dict[str, Any] = {"outputs": [], "losses": [], "edges": []}
+        found: dict[str, Any] = {name: [] for name in ("outputs", "losses", "edges", "width", "columns")}
         engine.train_mode(True)
         for index, batch in enumerate(now.work.batches):
             if index:
@@ -44,8 +45,12 @@ def first_step(spec: dict[str, Any]) -> None:
             found["outputs"].append(outputs.detach())
             found["losses"].append(loss.detach())
             found["edges"].append(len(batch.target_E))
+            found["width"].append(batch.input_ids.shape[1])
+            found["columns"].append((batch if batch.part is None else batch.part).input_ids.shape[1])
         found["gradients"] = {
-            name: safe_get_full_grad(parameter).clone() for name, parameter in engine.module.named_parameters()
+            name: safe_get_full_grad(parameter).clone()
+            for name, parameter in engine.module.named_parameters()
+            if parameter.requires_grad
         }
     finally:
         heads.PIECE = piece

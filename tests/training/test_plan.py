@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapl_ray.config import TrainConfig
-from mapl_ray.training.plan import StepPlan, at_size
+from mapl_ray.training.plan import StepPlan, at_size, replicas
 
 
 def test_steps_by_hand() -> None:
@@ -14,6 +14,19 @@ def test_steps_by_hand() -> None:
     plan = StepPlan.of(config, [1] * 25, world_size=2)
     assert (plan.groups_per_step, plan.steps_per_epoch, plan.total_steps) == (12, 3, 6)
     assert StepPlan.of(config.model_copy(update={"max_steps": 4}), [1] * 25, 2).total_steps == 4
+
+
+def test_ranks_that_share_rows_have_their_groups_once() -> None:
+    # 4 ranks in pairs are 2 replicas: 2 x 3 micro-batches x 2 groups = 12 a step.
+    shared = TrainConfig(
+        micro_batch_size=2, gradient_accumulation_steps=3, epochs=2, num_workers=4, sequence_parallel_size=2
+    )
+    plan = StepPlan.of(shared, [1] * 25, world_size=4)
+    assert (plan.groups_per_step, plan.steps_per_epoch, plan.total_steps) == (12, 3, 6)
+    assert (replicas(shared, 4), plan.micro_batches) == (2, 6)
+    assert sorted(i for r in (0, 1) for b in plan.micro_batches_of(0, r, 2) for i in b) == sorted(
+        plan.groups_of_step(0)
+    )
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(0, 5))

@@ -147,7 +147,7 @@ def test_batches_for_a_gpu_are_pinned_in_the_prefetch_thread_and_copied_without_
     batches: dict[bool, list[Batch]] = {}
     for on_gpu in (True, False):
         made = Feed.of(
-            table, tokenizer, config, rank=0, world_size=1, takes_ref_logps=True, row_tokens=None,
+            table, tokenizer, config, replica=0, replicas=1, takes_ref_logps=True, row_tokens=None,
             pad_to_multiple_of=1, on_gpu=on_gpu,
         )  # fmt: skip
         batches[on_gpu] = [batch for work in made.steps(plan, 0, 2) for batch in work.batches]

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from mapl_ray.config import RunConfig, Scalar, TuneConfig
 from mapl_ray.distributed.search.tune_trial import Shared, run_trial
+from mapl_ray.training.plan import groups_per_step
 from mapl_ray.tuning import Trial, TrialJournal, draw
 from mapl_ray.unfinished import unique_word
 
@@ -139,7 +140,7 @@ class JournalSearcher(Searcher):
             if name.endswith((".micro_batch_size", ".gradient_accumulation_steps"))
         }
         train = self._train.model_copy(update=sizes)
-        return train.num_workers * train.micro_batch_size * train.gradient_accumulation_steps
+        return groups_per_step(train, train.num_workers)
 
 
 def scheduler_of(settings: TuneConfig, ended: Iterable[Trial]) -> TrialScheduler:

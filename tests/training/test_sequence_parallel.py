@@ -1,0 +1,104 @@
+"""Two ranks that share the tokens of every row compute and learn what one rank does."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config
+
+from mapl_ray.errors import UserError
+from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
+from mapl_ray.training.deepspeed_engine import ensure_process_group
+from tests.training.compare import NOISE, typical_difference, weights
+from tests.training.first_step import read_first_step
+
+CONFIG = {
+    "learning_rate": 1e-3,
+    "max_sequence_tokens": 256,
+    "micro_batch_size": 3,
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 0.1,
+}
+SHARED = {**CONFIG, "num_workers": 2, "sequence_parallel_size": 2}
+# Of one micro-batch each: what is different from the plain run.
+FIRST = {
+    "rm ZeRO-3": ("rm", {"zero_stage": 3}),
+    "dpo ZeRO-3": ("dpo", {"zero_stage": 3}),
+    "dpo ZeRO-2, rows, checkpointing": (
+        "dpo",
+        {"zero_stage": 2, "gradient_checkpointing": True, "row_tokens": 300, "attention": "dense"},
+    ),
+    "dpo adapters, frozen reference": ("dpo", {"zero_stage": 2, "lora": {"r": 4}, "reference": "frozen"}),
+}
+WHOLE_RUN = {"epochs": 1, "eval_every_steps": 1, "checkpoint_every_steps": 2, "zero_stage": 3}
+
+
+@pytest.fixture(scope="module")
+def grouped_queries(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with two heads of queries for each of keys and values."""
+    folder = tmp_path_factory.mktemp("models") / "grouped"
+    shutil.copytree(tiny_model, folder)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_attention_heads, config.num_key_value_heads, config.head_dim = 4, 2, 16
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(launch: Any, grouped_queries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """First steps and whole runs of one rank and of two that share."""
+    folder = tmp_path_factory.mktemp("shared")
+    for ranks, config in ((1, CONFIG), (2, SHARED)):
+        specs: list[dict[str, Any]] = [
+            {"first_step": True, "method": method, "config": {**config, **more}, "output": f"{folder / name} {ranks}"}
+            for name, (method, more) in FIRST.items()
+        ]
+        specs[0]["model"] = str(grouped_queries)
+        specs.append({"method": "rm", "config": {**config, **WHOLE_RUN}, "output": str(folder / f"whole {ranks}")})
+        launch(ranks, *specs)
+    return folder
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_losses_and_gradients_are_those_of_one_rank(runs: Path, name: str) -> None:
+    one, *shared = (read_first_step(runs / f"{name} {ranks}", rank) for ranks, rank in ((1, 0), (2, 0), (2, 1)))
+    for both in shared:
+        assert both["columns"] == [width // 2 for width in both["width"]]
+        for kind in ("outputs", "losses"):
+            for mine, whole in zip(both[kind], one[kind], strict=True):
+                torch.testing.assert_close(mine, whole, rtol=1e-5, atol=1e-5)
+        assert both["gradients"].keys() == one["gradients"].keys()
+        for parameter, gradient in one["gradients"].items():
+            tolerance = 1e-5 * gradient.abs().max().item()
+            torch.testing.assert_close(both["gradients"][parameter], gradient, rtol=0, atol=tolerance)
+    assert any(gradient.abs().max() > 1e-4 for gradient in one["gradients"].values())
+    first, second = shared  # bit for bit: the ranks of a group have one loss
+    assert all(torch.equal(a, b) for a, b in zip(first["outputs"], second["outputs"], strict=True))
+
+
+def test_a_whole_run_learns_and_measures_the_same(runs: Path) -> None:
+    one, both = (runs / f"whole {ranks}" for ranks in (1, 2))
+    assert typical_difference(weights(one), weights(both)) < NOISE
+    results = [json.loads((run / "result.json").read_text()) for run in (one, both)]
+    assert [result["num_workers"] for result in results] == [1, 2]
+    assert results[0]["tokens"] == results[1]["tokens"]  # of groups, none counted for every rank that shares it
+    assert results[0]["counts"] == results[1]["counts"]
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, both)]
+    for a, b in zip(*rows, strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"tokens_per_second", "groups_per_second", "peak_memory_gib", "padding_share"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=2e-4), name
+
+
+def test_attention_that_can_not_be_shared() -> None:
+    ensure_process_group()
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    model = AutoModelForCausalLM.from_config(Gemma2Config(**sizes, num_attention_heads=2, num_key_value_heads=2))
+    model.set_attn_implementation("eager")  # a soft cap on a CPU
+    with pytest.raises(UserError, match="attention 'eager' of gemma2 can't be shared by ranks"):
+        share_sequences(model, SequenceGroup(dist.group.WORLD, lambda local, *heads: local(*heads)))
