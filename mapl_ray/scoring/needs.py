@@ -52,7 +52,8 @@ class EngineNeeds:
 
 def engine_needs(config: RunConfig) -> list[EngineNeeds]:
     """Of every model that `scoring` names; one whose config is not here (yet) is left out. Asks no server."""
-    scoring, dtype = config.scoring, config.engine_dtype
+    scoring = config.scoring
+    of_trainer = config.model.dtype_where(config.training("dpo").in_bf16)
     by_vllm = scoring.ref_logps_by == "vllm"
     names = [(scoring.ref_model or config.model.name_or_path, by_vllm)] if scoring.ref_logps else []
     judge = config.model.name_or_path if scoring.judge.model == "policy" else scoring.judge.model
@@ -61,6 +62,7 @@ def engine_needs(config: RunConfig) -> list[EngineNeeds]:
     return [
         replace(_tiny(config.model.tiny, dtype) if name == "tiny" else _of_directory(name, dtype), by_vllm=by)
         for name, by in dict.fromkeys(names)
+        for dtype in [config.engine_dtype if by else of_trainer]
     ]
 
 

@@ -10,7 +10,7 @@ from mapl_ray.config import RunConfig, ScoringConfig, parse_config
 from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.score import column_scorers
 from mapl_ray.errors import UserError
-from mapl_ray.scoring import EngineOptions, check_lora
+from mapl_ray.scoring import EngineOptions, check_lora, engine_needs
 
 
 def config(model: Path | str = "tiny", **scoring: Any) -> RunConfig:
@@ -74,6 +74,31 @@ def test_columns_models_and_revisions(tiny_model: Path) -> None:
     assert cut.recipe == logps.recipe
     (longer,) = column_scorers(config(tiny_model, max_model_len=300))
     assert longer.recipe != logps.recipe
+
+
+@pytest.mark.parametrize(
+    ("by", "engine_gpus", "worker_gpus", "dtype"),
+    [
+        ("vllm", 0, 0, "float32"),
+        ("vllm", 1, 0, "bfloat16"),
+        ("vllm", 0, 1, "float32"),
+        ("trainer", 0, 0, "float32"),
+        ("trainer", 1, 0, "float32"),  # as training rounds
+        ("trainer", 0, 1, "bfloat16"),
+    ],
+)
+def test_weights_are_loaded_in_bfloat16_on_gpus(
+    tiny_model: Path, by: str, engine_gpus: int, worker_gpus: int, dtype: str
+) -> None:
+    values = {
+        "model": {"name_or_path": str(tiny_model)},
+        "scoring": {"max_model_len": 256, "ref_logps_by": by, "gpus_per_engine": engine_gpus},
+        "train": {"gpus_per_worker": worker_gpus},
+    }
+    (scorer,), (needs,) = column_scorers(parse_config(values, "test")), engine_needs(parse_config(values, "test"))
+    assert scorer.options.dtype == dtype
+    stored = sum(file.stat().st_size for file in tiny_model.glob("*.safetensors"))  # in float32
+    assert needs.weights == pytest.approx(stored / (2 if dtype == "bfloat16" else 1))
 
 
 def test_another_tokenizer_is_refused_before_the_run(

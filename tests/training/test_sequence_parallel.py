@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
 from mapl_ray.errors import UserError
 from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
@@ -24,9 +24,9 @@ CONFIG = {
     "weight_decay": 0.1,
 }
 SHARED = {**CONFIG, "num_workers": 2, "sequence_parallel_size": 2}
-# Of one micro-batch each: what is different from the plain run.
+# First steps: the method, and what is added to both configs.
 FIRST = {
-    "rm ZeRO-3": ("rm", {"zero_stage": 3}),
+    "rm ZeRO-3, Mistral": ("rm", {"zero_stage": 3}),
     "dpo ZeRO-3": ("dpo", {"zero_stage": 3}),
     "dpo ZeRO-2, rows, checkpointing": (
         "dpo",
@@ -38,19 +38,20 @@ WHOLE_RUN = {"epochs": 1, "eval_every_steps": 1, "checkpoint_every_steps": 2, "z
 
 
 @pytest.fixture(scope="module")
-def grouped_queries(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama with two heads of queries for each of keys and values."""
-    folder = tmp_path_factory.mktemp("models") / "grouped"
+def mistral(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two heads of queries for each of keys and values, and a window that is shorter than the sequences."""
+    folder = tmp_path_factory.mktemp("models") / "mistral"
     shutil.copytree(tiny_model, folder)
-    config = AutoConfig.from_pretrained(folder)
-    config.num_attention_heads, config.num_key_value_heads, config.head_dim = 4, 2, 16
+    values = json.loads((folder / "config.json").read_text())
+    sizes = {name: values[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size")}
+    config = MistralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=16)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def runs(launch: Any, grouped_queries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(launch: Any, mistral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """First steps and whole runs of one rank and of two that share."""
     folder = tmp_path_factory.mktemp("shared")
     for ranks, config in ((1, CONFIG), (2, SHARED)):
@@ -58,7 +59,7 @@ def runs(launch: Any, grouped_queries: Path, tmp_path_factory: pytest.TempPathFa
             {"first_step": True, "method": method, "config": {**config, **more}, "output": f"{folder / name} {ranks}"}
             for name, (method, more) in FIRST.items()
         ]
-        specs[0]["model"] = str(grouped_queries)
+        specs[0]["model"] = str(mistral)
         specs.append({"method": "rm", "config": {**config, **WHOLE_RUN}, "output": str(folder / f"whole {ranks}")})
         launch(ranks, *specs)
     return folder
