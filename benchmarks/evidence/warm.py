@@ -16,7 +16,7 @@ from benchmarks.evidence.model import fresh_model, save
 from benchmarks.evidence.scale import Scale
 from mapl_ray.batches import EncodedGroup, collate
 from mapl_ray.data.records import RelationGroup, Sequence
-from mapl_ray.evaluation.items import prompt_text
+from mapl_ray.evaluation.column_table import prompt_text
 
 
 def warm_start(stream: GroupStream, tokenizer: Any, scale: Scale, target: Path) -> list[dict[str, float]]:

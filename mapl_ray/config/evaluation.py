@@ -51,8 +51,21 @@ class EvaluationConfig(Section):
     micro_batch_size: int = Field(default=4, ge=1)  # Groups in one forward pass.
     # Bootstrap samples of the 95 % confidence intervals, drawn by prompt.
     bootstrap_samples: int = Field(default=1000, ge=0)
-    cpus: float = Field(default=1.0, gt=0.0)  # CPUs reserved for evaluation.
-    gpus: float = Field(default=0.0, ge=0.0)  # GPUs reserved for evaluation.
+    # [min, max] number of actors that compute rewards, scaled with the work. null: from 1 to the number of models.
+    concurrency: tuple[int, int] | None = None
+    cpus: float = Field(default=1.0, gt=0.0)  # CPUs reserved for each actor.
+    gpus: float = Field(default=0.0, ge=0.0, le=1.0)  # GPUs reserved for each actor. 0: evaluation on CPUs.
+
+    def actors(self, models: int) -> tuple[int, int]:
+        """Fewest and most actors at once, for a number of models."""
+        return self.concurrency or (1, max(1, models))
+
+    @field_validator("concurrency")
+    @classmethod
+    def _rising(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 1 <= value[0] <= value[1]:
+            raise ValueError(f"{list(value)}: expected [min, max] with 1 <= min <= max")
+        return value
 
     @field_validator("sets", mode="before")
     @classmethod

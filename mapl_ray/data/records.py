@@ -166,7 +166,6 @@ class RelationGroup:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RelationGroup:
         """The inverse of `to_row`; columns that scoring adds may be absent."""
-        chosen, rejected = row["responses"]
         ref_logps, rewards = row.get("ref_logps"), row.get("rewards")
         return cls(
             pair_id=row["pair_id"],
@@ -175,7 +174,7 @@ class RelationGroup:
                 tuple(InstructionRecord(i["name"], i["text"], json.loads(i["args"])) for i in instructions)
                 for instructions in row["instructions"]
             ),
-            responses=(chosen, rejected),
+            responses=tuple(row["responses"]),
             sequences=tuple(Sequence(s["prompt"], s["response"], tuple(s["satisfied"])) for s in row["sequences"]),
             relations=tuple(
                 Relation(Level(r["level"]), tuple(r["preferred"]), tuple(r["dispreferred"])) for r in row["relations"]

@@ -269,12 +269,17 @@ def iter_rows(directory: Path, manifest: Manifest | None = None) -> Iterator[dic
 
 def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
     """All rows of one part. Raises `UserError` for one that we did not write: its columns may hold pickles."""
+    rows: list[dict[str, Any]] = read_table(directory, part).to_pylist()
+    return rows
+
+
+def read_table(directory: Path, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """One part as a table, of some columns or all. Raises as `read_part` does."""
     # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
     with (directory / part.file).open("rb") as handle:
-        table = pq.read_table(handle)
+        table = pq.read_table(handle, columns=None if columns is None else list(columns))
     refuse_extensions(table.schema, str(directory / part.file))
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return table
 
 
 def read_notes(directory: Path, part: Part) -> Any:

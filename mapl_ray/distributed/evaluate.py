@@ -1,90 +1,82 @@
-"""Evaluation: models score groups and write responses, a Ray task a model; results and their provenance."""
+"""Evaluation: models score groups and write responses; measures from columns, with their provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import ray
+import numpy as np
 
 from mapl_ray.config import Method, RunConfig
-from mapl_ray.data.records import RelationGroup
-from mapl_ray.data.shards import read_groups, read_manifest, write_rejections
+from mapl_ray.data.shards import read_manifest, write_rejections
+from mapl_ray.distributed.evaluation_groups import HELD_OUT, EvaluationGroups, evaluation_groups, set_folder
+from mapl_ray.distributed.evaluation_scores import EvaluationScores, score_groups_of_evaluation
 from mapl_ray.distributed.generate import PolicyAnswers, answer_prompts
 from mapl_ray.distributed.preflight import METHODS
-from mapl_ray.distributed.prepare import resolve_model
 from mapl_ray.distributed.training_job import data_dirs
-from mapl_ray.errors import RunError, UserError
-from mapl_ray.evaluation import Results, collect_provenance, evaluate_models
-from mapl_ray.evaluation.checkpoints import Checkpoint, named_checkpoints, split_revision
+from mapl_ray.errors import UserError
+from mapl_ray.evaluation import Provenance, Results, collect_provenance
+from mapl_ray.evaluation.checkpoints import Checkpoint, named_checkpoints
+from mapl_ray.evaluation.columns import GroupColumns
 from mapl_ray.evaluation.compare import baseline_pairs, pairs_with_the_first
+from mapl_ray.evaluation.evaluated import Encoders, UsableRows, usable_rows
+from mapl_ray.evaluation.invariance import ScoredVariant
+from mapl_ray.evaluation.items import Rewards
 from mapl_ray.evaluation.public_sets import PublicSet, read_set
+from mapl_ray.evaluation.results import evaluate_columns
 from mapl_ray.evaluation.set_results import SetResults, following_results, preference_results
-from mapl_ray.evaluation.variants import make_variants
-from mapl_ray.evaluation.workload import ScoredWorkload, Workload, length_check, make_workload
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.models import load_tokenizer, model_identity
-from mapl_ray.scoring import check_same_tokenizer
 from mapl_ray.synthesis import load_modules
 
 Pairs = Sequence[tuple[str, str]]
 
 
 def run_evaluation(config: RunConfig) -> Results:
-    """Measure the models on the held-out groups and on public sets; bad rows and responses go to `run_dir/evaluation`.
+    """Measure the models on the held-out groups and on public sets; parts, bad rows and responses go to
+    `run_dir/evaluation`.
 
     Raises `UserError` where there is no model, or nothing to measure it on.
     """
     given = config.evaluation.models
     models = named_checkpoints(given) if given else trained_models(config)
     sets = [read_set(name, one) for name, one in config.evaluation.sets.items()]
-    for one in sets:
-        write_rejections(config.run_dir / "evaluation" / f"{one.name}-rejected.jsonl", one.rejected)
+    _write_rejections(config, sets)
     load_modules(config.synthesis.modules)  # the families of the user's own functions
-    groups, digests = _held_out(config, alone=not sets)
-    work = _workload(config, models, groups, sets)
-    for one in sets:  # again: a model's chat template may have rejected more
-        write_rejections(config.run_dir / "evaluation" / f"{one.name}-rejected.jsonl", one.rejected)
-    scored = work.split(_all_rewards(config, models, work.groups()))
+    source, digests = _held_out(config, alone=not sets)
+    encoders = Encoders.of(models, _limit(config, models))
+    data = evaluation_groups(config, models, encoders, source, sets)
+    held_out = data.get(HELD_OUT)
+    if held_out is not None and not held_out.counts["groups"]:
+        raise UserError(f"no held-out group can be evaluated. {held_out.first_rejection}.")
+    usable = {one.name: usable_rows(one, _places(data.get(set_folder(one.name))), encoders) for one in sets}
+    _write_rejections(config, sets)  # again: a model's chat template may have rejected more
+    scores = score_groups_of_evaluation(config, models, encoders, data)
     answers = answer_prompts(config, [m for m in models if m.method == "dpo"], [s for s in sets if s.following])
     names = [model.name for model in models]
     pairs = pairs_with_the_first(names) if given else baseline_pairs(names)
-    tokenizers = {model.name: load_tokenizer(model.path, model.revision) for model in models}
-    data = {**digests, **{f"set {one.name}": one.digest for one in sets}}
-    provenance = collect_provenance(
-        seed=config.seed,
-        data=data,
-        chat_templates={name: tokenizer.chat_template for name, tokenizer in tokenizers.items()},
-        counts={
-            "held-out groups": len(work.held_out),
-            "held-out groups left out as too long": len(work.left_out) - work.refused,
-            "held-out groups left out by a chat template": work.refused,
-        },
-        settings={"data": data, **_settings(config, models)},
-    )
-    return evaluate_models(
-        work.held_out,
-        scored.held_out if work.held_out else {},
-        {name: function.family for name, function in REGISTRY.items()},
-        provenance,
+    families = {name: function.family for name, function in REGISTRY.items()}
+    columns = GroupColumns.of_tables(() if held_out is None else held_out.tables(), families)
+    return evaluate_columns(
+        columns,
+        {} if held_out is None else {model.name: scores.rewards(model, held_out) for model in models},
+        families,
+        _provenance(config, models, held_out, {**digests, **{f"set {one.name}": one.digest for one in sets}}),
         config.evaluation,
+        dict[int, Any]().__getitem__ if held_out is None else held_out.row,
         seed=config.seed,
-        comparisons=pairs if work.held_out else [],
+        comparisons=pairs if len(columns) else [],
         unseen_families=config.synthesis.held_out_families,
         unseen_phrasings=config.synthesis.held_out_phrasings,
-        variants=scored.variants,
-        sets={one.name: _set_results(config, one, work, scored, answers.get(one.name, {}), pairs) for one in sets},
+        variants={} if held_out is None else _variants(models, scores, held_out, families),
+        sets={
+            one.name: _following(config, one, answers.get(one.name, {}), pairs)
+            if one.following
+            else _preference(config, one, usable[one.name], models, scores, data.get(set_folder(one.name)), pairs)
+            for one in sets
+        },
     )
-
-
-def _settings(config: RunConfig, models: Sequence[Checkpoint]) -> dict[str, Any]:
-    """All but the data that decides the numbers."""
-    return {
-        "seed": config.seed,
-        "models": {model.name: model_identity(model.path, model.revision) for model in models},
-        "evaluation": config.evaluation.model_dump(mode="json", exclude={"cpus", "gpus", "micro_batch_size"}),
-    }
 
 
 def model_name(method: Method, baseline: bool) -> str:
@@ -108,131 +100,94 @@ def trained_models(config: RunConfig) -> list[Checkpoint]:
     return found
 
 
-def _held_out(config: RunConfig, alone: bool) -> tuple[list[RelationGroup], dict[str, str]]:
-    """The held-out groups, and the content hashes of both splits. Where public sets are given, there may be none."""
+def _held_out(config: RunConfig, alone: bool) -> tuple[Path | None, dict[str, str]]:
+    """Folder of the held-out groups, and the content hashes of both splits. With public sets there may be none."""
     if not alone and not (config.data_dir / "groups" / "eval" / "manifest.json").is_file():
-        return [], {}
+        return None, {}
     train, held_out = data_dirs(config)
     if held_out is None:
         if alone:
             raise UserError(f"{config.run_dir}: no held-out groups. Raise data.eval_fraction or data.limit.")
-        return [], {}
+        return None, {}
     digests = {"train": read_manifest(train).content_hash, "held-out": read_manifest(held_out).content_hash}
-    return read_groups(held_out), digests
-
-
-def _workload(
-    config: RunConfig, models: Sequence[Checkpoint], groups: list[RelationGroup], sets: Sequence[PublicSet]
-) -> Workload:
-    limit = _limit(config, models)
-    held_out_phrasings = config.synthesis.held_out_phrasings
-    work = make_workload(
-        groups,
-        (lambda some: make_variants(some, config.seed, held_out_phrasings)) if config.evaluation.invariance else None,
-        sets,
-        length_check(models, limit),
-    )
-    if groups and not work.held_out:
-        first = work.left_out[0]
-        raise UserError(f"no held-out group can be evaluated. {first.pair_id}: {first.reason}.")
-    return work
+    return held_out, digests
 
 
 def _limit(config: RunConfig, models: Sequence[Checkpoint]) -> int:
     return min(config.training(model.method).max_sequence_tokens for model in models)
 
 
-def _all_rewards(
-    config: RunConfig, models: Sequence[Checkpoint], groups: list[RelationGroup]
-) -> dict[str, list[tuple[float, ...]]]:
-    """Every model's rewards of the groups; those without ref_logps get them from the reference if DPO needs them."""
-    if not groups:
-        return {model.name: [] for model in models}
-    limit = _limit(config, models)
-    policies = [model for model in models if model.method == "dpo"]
-    lacking = [index for index, group in enumerate(groups) if group.ref_logps is None]
-    if policies and lacking:
-        reference = _reference(config)
-        for policy in policies:
-            check_same_tokenizer(reference.path, policy.path, reference.revision, policy.revision)
-        task = _task(config, _reference_logps).remote([groups[i] for i in lacking], reference, config, limit)
-        for index, logps in zip(lacking, _result(task, f"reference {reference.name}"), strict=True):
-            groups[index] = replace(groups[index], ref_logps=logps)
-    shared = ray.put(groups)
-    waiting = {model.name: _task(config, _rewards).remote(shared, model, config, limit) for model in models}
-    rewards = {}
-    for name, task in waiting.items():
-        rewards[name] = _result(task, f"model {name}")
-        print(f"  {name}: {len(groups)} groups scored", flush=True)
-    return rewards
+def _write_rejections(config: RunConfig, sets: Sequence[PublicSet]) -> None:
+    for one in sets:
+        write_rejections(config.run_dir / "evaluation" / f"{one.name}-rejected.jsonl", one.rejected)
 
 
-def _reference(config: RunConfig) -> Checkpoint:
-    named = config.evaluation.reference
-    if named is not None:
-        path, revision = split_revision(named)
-    elif config.scoring.lora is not None:
-        raise UserError(
-            "scoring.lora is applied to the reference and is not a whole model: name one in evaluation.reference."
-        )
-    elif config.scoring.ref_model is not None:
-        path, revision = config.scoring.ref_model, config.scoring.ref_model_revision
-    else:
-        try:
-            path, revision = resolve_model(config), config.model.revision
-        except UserError as error:
-            raise UserError(
-                f"evaluation.reference: implicit rewards are against the policy that DPO began with. Name it ({error})"
-            ) from None
-    return Checkpoint(path.rsplit("/", 1)[-1], path, revision, "dpo")
-
-
-def _task(config: RunConfig, function: Any) -> Any:
-    return ray.remote(num_cpus=config.evaluation.cpus, num_gpus=config.evaluation.gpus, max_retries=1)(function)
-
-
-def _result(task: Any, what: str) -> Any:
-    try:
-        return ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        raise cause if isinstance(cause, UserError | RunError) else RunError(f"{what}: {cause}") from None
-
-
-def _rewards(groups: list[RelationGroup], model: Checkpoint, config: RunConfig, limit: int) -> list[tuple[float, ...]]:
-    from mapl_ray.evaluation.rewards import model_rewards  # torch takes seconds
-
-    section = config.training(model.method)
-    return model_rewards(
-        groups,
-        model,
-        beta=section.beta,
-        micro_batch_size=config.evaluation.micro_batch_size,
-        max_sequence_tokens=limit,
-        length_normalised=section.objective.length_normalised,
+def _provenance(
+    config: RunConfig, models: Sequence[Checkpoint], held_out: EvaluationGroups | None, data: dict[str, str]
+) -> Provenance:
+    tokenizers = {model.name: load_tokenizer(model.path, model.revision) for model in models}
+    counts = {} if held_out is None else held_out.counts
+    return collect_provenance(
+        seed=config.seed,
+        data=data,
+        chat_templates={name: tokenizer.chat_template for name, tokenizer in tokenizers.items()},
+        counts={
+            "held-out groups": counts.get("groups", 0),
+            "held-out groups left out as too long": counts.get("too long", 0),
+            "held-out groups left out by a chat template": counts.get("refused", 0),
+        },
+        settings={"data": data, **_settings(config, models)},
     )
 
 
-def _reference_logps(
-    groups: list[RelationGroup], reference: Checkpoint, config: RunConfig, limit: int
-) -> list[tuple[float, ...]]:
-    from mapl_ray.evaluation.rewards import reference_logps
+def _settings(config: RunConfig, models: Sequence[Checkpoint]) -> dict[str, Any]:
+    """All but the data that decides the numbers."""
+    resources = {"cpus", "gpus", "micro_batch_size", "concurrency"}
+    return {
+        "seed": config.seed,
+        "models": {model.name: model_identity(model.path, model.revision) for model in models},
+        "evaluation": config.evaluation.model_dump(mode="json", exclude=resources),
+    }
 
-    size = config.evaluation.micro_batch_size
-    return reference_logps(groups, reference, micro_batch_size=size, max_sequence_tokens=limit)
+
+def _variants(
+    models: Sequence[Checkpoint], scores: EvaluationScores, held_out: EvaluationGroups, families: Mapping[str, str]
+) -> dict[str, ScoredVariant]:
+    """By kind; kinds that no group has are not there."""
+    found = {}
+    for kind in held_out.kinds:
+        columns = GroupColumns.of_tables(held_out.tables(kind), families)
+        if len(columns):
+            rewards = {model.name: scores.rewards(model, held_out, kind) for model in models}
+            found[kind] = ScoredVariant(columns, held_out.originals(kind), rewards)
+    return found
 
 
-def _set_results(
+def _places(groups: EvaluationGroups | None) -> dict[int, int]:
+    """Places among the groups of all rows of a set -> places among those that fit every model."""
+    return {} if groups is None else {place: number for number, place in enumerate(groups.places().tolist())}
+
+
+def _preference(
     config: RunConfig,
     one: PublicSet,
-    work: Workload,
-    scored: ScoredWorkload,
-    answers: Mapping[str, PolicyAnswers],
+    usable: UsableRows,
+    models: Sequence[Checkpoint],
+    scores: EvaluationScores,
+    groups: EvaluationGroups | None,
     pairs: Pairs,
 ) -> SetResults:
-    samples, seed = config.evaluation.bootstrap_samples, config.seed
-    if not one.following:
-        return preference_results(one, work.rows[one.name], scored.rows[one.name], pairs, samples, seed)
+    rewards: dict[str, list[Rewards]] = {model.name: [] for model in models}
+    if groups is not None:
+        ends = np.cumsum(groups.sizes())[:-1]
+        for model in models:
+            by_group = [tuple(some.tolist()) for some in np.split(scores.rewards(model, groups), ends)]
+            rewards[model.name] = [[by_group[place] for place in places] for places in usable.places]
+    samples = config.evaluation.bootstrap_samples
+    return preference_results(one, usable.rows, rewards, pairs, samples, config.seed)
+
+
+def _following(config: RunConfig, one: PublicSet, answers: Mapping[str, PolicyAnswers], pairs: Pairs) -> SetResults:
     responses = {name: (given.responses, given.cut) for name, given in answers.items()}
     rows = next((given.rows for given in answers.values()), [])
-    return following_results(one, rows, responses, pairs, samples, seed)
+    return following_results(one, rows, responses, pairs, config.evaluation.bootstrap_samples, config.seed)

@@ -112,7 +112,7 @@ def tune(config: RunConfig) -> None:
 
 def evaluate(config: RunConfig) -> None:
     """Measure models on the held-out groups and public sets; `run_dir/evaluation.json` and tables."""
-    with _stage("evaluate"):
+    with _stage("evaluate"), _nodes_watched("evaluate", config):
         results = run_evaluation(config)
         _keep_other(config.run_dir / "evaluation.json", results)
         write_json(config.run_dir / "evaluation.json", results)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from mapl_ray.config import RunConfig, TrainConfig
 from mapl_ray.errors import UserError
-from mapl_ray.scoring import engine_needs
+from mapl_ray.scoring import engine_needs, evaluation_gib
 
 ALL_STAGES = ("synthesize", "score", "train rm", "train dpo", "tune", "evaluate")  # in the order of the pipeline
 
@@ -73,7 +73,10 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
     if stage == "tune":  # one trial, which does not shrink; how many there are at once, `trials_at_once` works out
         return _training(config.training(config.tune.method).model_copy(update={"min_workers": None}))
     if stage == "evaluate":
-        return Demand(1, config.evaluation.cpus, config.evaluation.gpus, "evaluation.cpus, evaluation.gpus")
+        given = config.evaluation
+        keys = "evaluation.concurrency, evaluation.cpus, evaluation.gpus"
+        # On a GPU node the model is on the GPU, whose memory the actor looks at.
+        return Demand(given.actors(1)[0], given.cpus, given.gpus, keys, 0.0 if given.gpus else evaluation_gib(config))
     return Demand(1, 1.0, 0.0, "cluster.num_cpus")
 
 

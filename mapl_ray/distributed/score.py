@@ -9,44 +9,18 @@ Engine output is stored separately: a second scorer adds a column, and no order 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from mapl_ray.batches import ENCODING
 from mapl_ray.config import RunConfig
 from mapl_ray.data.shards import Manifest, fingerprint_of
 from mapl_ray.distributed.group_templates import check_templates
 from mapl_ray.distributed.join_scores import join_scores
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.score_actor import on_engines
+from mapl_ray.distributed.score_actor import Actors, on_engines
 from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.errors import UserError
-from mapl_ray.models import check_model_directory, model_identity
-from mapl_ray.scoring import Column, EngineOptions, TreeOptions, check_engine, check_lora, check_same_tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnScorer:
-    """A column and the engine, or the trainer's forward pass, that fills it."""
-
-    column: Column
-    options: EngineOptions | TreeOptions
-
-    @property
-    def recipe(self) -> str:
-        """Of everything but the groups that decides the scores."""
-        options = self.options
-        values = {
-            "column": self.column,
-            "model": model_identity(options.model, options.revision),
-            "dtype": options.dtype,
-            "encoding": ENCODING,
-        }
-        if isinstance(options, TreeOptions):
-            values |= {"max_model_len": options.max_tokens, **options.recipe}
-        else:
-            values["max_model_len"] = options.max_model_len
-        return fingerprint_of(values | ({"lora": model_identity(options.lora)} if options.lora else {}))
+from mapl_ray.models import check_model_directory
+from mapl_ray.scoring import ColumnScorer, EngineOptions, TreeOptions, check_engine, check_lora, check_same_tokenizer
 
 
 def run_scoring(config: RunConfig) -> dict[str, Manifest]:
@@ -119,7 +93,8 @@ def _run_engines(config: RunConfig, scorer: ColumnScorer) -> dict[str, Path]:
         Stage(scorer.column, folder / "groups" / split, targets[split], recipe, pairs=folder / "pairs" / split)
         for split in SPLITS
     ]
-    done = run_stages(stages, lambda shards: on_engines(shards, stages, scorer.column, scorer.options, config.scoring))
+    actors, size = Actors.of(config.scoring, scorer.options), config.scoring.batch_groups
+    done = run_stages(stages, lambda shards: on_engines(shards, stages, [scorer] * len(stages), actors, size))
     for split, (manifest, parts) in zip(SPLITS, done, strict=True):
         _tell(split, f"{scorer.column} of {manifest.rows} groups, {manifest.rejected} without", parts)
     return targets

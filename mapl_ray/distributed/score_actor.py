@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -20,7 +22,7 @@ from mapl_ray.data.records import SCORE_SCHEMA, Rejection, RelationGroup
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, write_rows
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
-from mapl_ray.scoring import BrokenEngineError, Column, EngineOptions, Journal, TreeOptions, score_part
+from mapl_ray.scoring import BrokenEngineError, ColumnScorer, EngineOptions, Journal, Outcome, TreeOptions, score_part
 
 # Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills
 # them without end is not the data.
@@ -46,21 +48,15 @@ class Actors:
 
 
 def on_engines(
-    shards: ray.data.Dataset,
-    stages: list[Stage],
-    column: Column,
-    options: EngineOptions | TreeOptions,
-    scoring: ScoringConfig,
+    shards: ray.data.Dataset, stages: list[Stage], scorers: list[ColumnScorer], actors: Actors, batch_groups: int
 ) -> ray.data.Dataset:
-    """Have `column` of every part computed, by as many actors as `scoring` says."""
-    actors = Actors.of(scoring, options)
+    """Have every part of every stage scored, by the scorer of the same place in `scorers`."""
     return shards.map(
         ScoreShard,
         fn_constructor_kwargs={
             "stages": stages,
-            "column": column,
-            "options": options,
-            "batch_groups": scoring.batch_groups,
+            "scorers": scorers,
+            "batch_groups": batch_groups,
             "run": uuid.uuid4().hex,
         },
         compute=engine_pool(shards, actors.fewest, actors.most),
@@ -121,30 +117,40 @@ class EngineTurn:
 
 
 class ScoreShard:
-    """One engine, started once; a part a call."""
+    """Scores a part per call: with one vLLM engine, started once, or with the model of the part's stage.
 
-    def __init__(
-        self,
-        stages: list[Stage],
-        column: Column,
-        options: EngineOptions | TreeOptions,
-        batch_groups: int,
-        run: str,
-    ) -> None:
-        self._stages, self._column, self._batch_groups, self._run = stages, column, batch_groups, run
-        self._engine = EngineTurn()
-        self._scorer, self._error = start_scorer(column, options)
+    Models of the trainer's forward pass are loaded when their first part comes; one of them is in memory at a time.
+    """
+
+    def __init__(self, stages: list[Stage], scorers: list[ColumnScorer], batch_groups: int, run: str) -> None:
+        self._stages, self._scorers, self._batch_groups, self._run = stages, scorers, batch_groups, run
+        self._turn = EngineTurn()
+        self._trees: Any = None
+        self._engine: Any = None
+        self._error: UserError | RunError | None = None
+        first = scorers[0]
+        if isinstance(first.options, TreeOptions):
+            from mapl_ray.scoring.trees import TreesInTurn
+
+            self._trees = TreesInTurn()
+        else:  # here, and not with the first part: vLLM is to be started by the main thread
+            self._engine, self._error = start_scorer(first.column, first.options)
 
     @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self._error is not None:
             raise self._error
-        stage, index, mark = self._stages[int(row["stage"])], int(row["index"]), row["fingerprint"]
+        stage, index = self._stages[int(row["stage"])], int(row["index"])
+        scorer = self._scorers[int(row["stage"])]
         groups = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
-        journal = Journal(stage.target / f"part-{index:05d}.journal", mark, len(groups), self._batch_groups, self._run)
-        with progress(f"{self._column} of part {index}", len(groups), "groups") as work:
-            outcomes = score_part(groups, self._scorer, journal, self._engine, work.advance)
+        journal, outcomes = self._outcomes(scorer, groups, stage, row)
         named = list(zip(groups, outcomes, strict=True))
+        try:
+            for group, outcome in named:
+                scorer.check(group, outcome)
+        except RunError:
+            journal.remove()  # it would give the same outcome when the command is run again
+            raise
         written = write_rows(
             stage,
             row,
@@ -158,3 +164,27 @@ class ScoreShard:
         )
         journal.remove()
         return written
+
+    def _outcomes(
+        self, scorer: ColumnScorer, groups: list[RelationGroup], stage: Stage, row: dict[str, Any]
+    ) -> tuple[Journal, list[Outcome]]:
+        """One outcome per group: scores that it has already, or new ones."""
+        stored = [scorer.stored(group) for group in groups]
+        left = [group for group, scores in zip(groups, stored, strict=True) if scores is None]
+        index, options, found = int(row["index"]), scorer.options, list[Outcome]()
+        path = stage.target / f"part-{index:05d}.journal"
+        journal = Journal(path, row["fingerprint"], len(left), self._batch_groups, self._run)
+        with progress(f"{scorer.name} of part {index}", len(left), "groups") as work:
+            if left:
+                engine = self._trees.scorer(options) if isinstance(options, TreeOptions) else self._engine
+                found = score_part(left, engine, journal, self._held(options), work.advance)
+        new = iter(found)
+        return journal, [next(new) if scores is None else scores for scores in stored]
+
+    @contextmanager
+    def _held(self, options: EngineOptions | TreeOptions) -> Iterator[None]:
+        """The engine for this thread alone, with the model in memory."""
+        with self._turn:
+            if isinstance(options, TreeOptions):
+                self._trees.take(options)
+            yield

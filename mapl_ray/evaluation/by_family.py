@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TypedDict
 
-import numpy as np
-
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
 from mapl_ray.evaluation.items import BoolArray, FloatArray, RelationItems
 
@@ -30,8 +28,8 @@ def accuracy_by_family(
     for level_family in ("intra", "inter"):
         of_level_R = items.of_family(level_family)
         results[level_family] = {}
-        for family in sorted(frozenset().union(*items.families_R)):
-            mask_R = of_level_R & items.with_family(family)
+        for family in sorted(frozenset().union(*items.family_sets)):
+            mask_R = of_level_R & items.with_any((family,))
             accuracy = estimate(correct_R[mask_R], items.prompt_R[mask_R], samples, seed)
             if accuracy is not None:
                 results[level_family][family] = accuracy
@@ -47,8 +45,7 @@ def accuracy_by_novelty(
     """
     if not unseen:
         return {}
-    unseen_R = np.array([not families.isdisjoint(unseen) for families in items.families_R], dtype=np.bool_)
-    return _seen_and_unseen(items, margins_R, unseen_R, samples, seed)
+    return _seen_and_unseen(items, margins_R, items.with_any(unseen), samples, seed)
 
 
 def accuracy_by_phrasing(

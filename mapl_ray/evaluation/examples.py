@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from mapl_ray.data.records import RelationGroup
-from mapl_ray.evaluation.items import Rewards
+import numpy as np
+
+from mapl_ray.evaluation.columns import GroupColumns
 
 
 class Example(TypedDict):
@@ -16,31 +16,24 @@ class Example(TypedDict):
     rewards: dict[str, list[float]]
 
 
-def pick_examples(
-    groups: Sequence[RelationGroup], rewards: Mapping[str, Rewards], count: int = 4, max_words: int = 150
-) -> list[Example]:
-    """Up to `count` groups: short ones first choice, each adding as many functions not yet shown as it can."""
-    short = [g for g, group in enumerate(groups) if _words(group) <= max_words]
-    rest = sorted(set(range(len(groups))) - set(short), key=lambda g: (_words(groups[g]), g))
-    candidates = short + rest[: max(0, count - len(short))]
-    names = {g: {i.name for some in groups[g].instructions for i in some} for g in candidates}
+def pick_examples(columns: GroupColumns, count: int = 4, max_words: int = 150) -> list[int]:
+    """Indices of up to `count` groups: short ones are preferred, each adding as many functions not shown yet as it can.
+
+    The choice depends on the groups alone: of equals the first is taken.
+    """
+    words_G = columns.text_words_G
+    short_G = words_G <= max_words
+    candidates = np.flatnonzero(short_G)
+    if len(candidates) < count:
+        others = np.flatnonzero(~short_G)
+        order = np.argsort(words_G[others], kind="stable")
+        candidates = np.concatenate([candidates, others[order[: count - len(candidates)]]])
     shown: set[str] = set()
     picked: list[int] = []
-    while candidates and len(picked) < count:
-        # max keeps the first of equals: the choice depends on the groups alone.
-        best = max(candidates, key=lambda g: len(names[g] - shown))
-        candidates.remove(best)
-        picked.append(best)
-        shown |= names[best]
-    return [
-        Example(
-            group=groups[g].to_row(),
-            rewards={model: [float(r) for r in of_model[g]] for model, of_model in rewards.items()},
-        )
-        for g in picked
-    ]
-
-
-def _words(group: RelationGroup) -> int:
-    texts = [message.content for message in group.prompts[0]] + list(group.responses)
-    return sum(len(text.split()) for text in texts)
+    while len(candidates) and len(picked) < count:
+        new = np.array([len(names - shown) for names in columns.function_sets])
+        place = int(np.argmax(new[columns.functions_G[candidates]]))  # the first of equals
+        picked.append(int(candidates[place]))
+        candidates = np.delete(candidates, place)
+        shown |= columns.function_sets[columns.functions_G[picked[-1]]]
+    return picked

@@ -5,15 +5,14 @@ A model that reads instructions widens the gap under x+ and narrows it under x- 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 
-from mapl_ray.data.records import Level, RelationGroup
-from mapl_ray.evaluation.items import FloatArray, Rewards
+from mapl_ray.evaluation.column_table import GAP_KINDS
+from mapl_ray.evaluation.columns import GroupColumns
+from mapl_ray.evaluation.items import FloatArray
 
-KINDS = ("x", "x+", "x-")
 _BINS = 40
 
 
@@ -33,12 +32,14 @@ class GapHistograms(TypedDict):
     kinds: dict[str, Histogram]
 
 
-def gap_histograms(groups: Sequence[RelationGroup], rewards: Rewards) -> GapHistograms:
+def gap_histograms(columns: GroupColumns, rewards_S: FloatArray) -> GapHistograms:
     """Histograms of one model's gaps with common edges over the middle 99 % of all its gaps."""
-    gaps = {kind: np.array(values) for kind, values in _gaps(groups, rewards).items() if values}
+    gap_N = rewards_S[columns.gap_chosen_N] - rewards_S[columns.gap_rejected_N]
+    by_kind = {kind: gap_N[columns.gap_kind_N == number] for number, kind in enumerate(GAP_KINDS)}
+    gaps = {kind: values_N for kind, values_N in by_kind.items() if len(values_N)}
     if not gaps:
         return GapHistograms(edges=[], kinds={})
-    edges = _edges(np.concatenate(list(gaps.values())))
+    edges = _edges(gap_N)
     kinds: dict[str, Histogram] = {}
     for kind, values_N in gaps.items():
         counts, _ = np.histogram(np.clip(values_N, edges[0], edges[-1]), bins=edges)
@@ -49,27 +50,6 @@ def gap_histograms(groups: Sequence[RelationGroup], rewards: Rewards) -> GapHist
             count=len(values_N),
         )
     return GapHistograms(edges=[float(edge) for edge in edges], kinds=kinds)
-
-
-def _gaps(groups: Sequence[RelationGroup], rewards: Rewards) -> dict[str, list[float]]:
-    gaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for group, rewards_S in zip(groups, rewards, strict=True):
-        cells = {(s.prompt, s.response): rewards_S[index] for index, s in enumerate(group.sequences)}
-        for prompt, kind in prompt_kinds(group).items():
-            if (prompt, 0) in cells and (prompt, 1) in cells:
-                gaps[kind].append(cells[prompt, 0] - cells[prompt, 1])
-    return gaps
-
-
-def prompt_kinds(group: RelationGroup) -> dict[int, str]:
-    """Which prompt is x, x+ or x-: read from the inter relations, so that it holds for every layout."""
-    kinds = {0: "x"}
-    names = {Level.INTER_WIDENING: "x+", Level.INTER_NARROWING: "x-"}
-    for relation in group.relations:
-        if relation.level in names:
-            for index in (*relation.preferred, *relation.dispreferred):
-                kinds.setdefault(group.sequences[index].prompt, names[relation.level])
-    return kinds
 
 
 def _edges(values_N: FloatArray) -> FloatArray:

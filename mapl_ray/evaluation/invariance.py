@@ -1,16 +1,16 @@
-"""Invariance: what happens to the rewards when the instructions stand in another order, or in other words."""
+"""Invariance: what happens to the rewards when the instructions are in another order, or in other words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
-from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
-from mapl_ray.evaluation.items import Rewards, relation_items, relation_margins
-from mapl_ray.evaluation.variants import ScoredVariant
+from mapl_ray.evaluation.columns import GroupColumns, relation_margins
+from mapl_ray.evaluation.items import FloatArray, IntArray
 
 
 class Invariance(TypedDict):
@@ -28,41 +28,44 @@ class Invariance(TypedDict):
     reward_deviation: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredVariant:
+    """One kind of variant of some groups, with every model's rewards."""
+
+    columns: GroupColumns
+    of_G: IntArray  # index of the group that each is a form of, rising
+    rewards: Mapping[str, FloatArray]  # model -> [S] of the variant
+
+
 def invariance(
-    groups: Sequence[RelationGroup],
-    rewards: Rewards,
+    columns: GroupColumns,
+    rewards_S: FloatArray,
+    margins_R: FloatArray,
     variants: Mapping[str, ScoredVariant],
     model: str,
     samples: int,
     seed: int,
 ) -> dict[str, Invariance]:
-    """Measure `model` on every kind of variant of `groups`; `rewards` are its rewards of the groups themselves."""
+    """Measure `model` on every kind of variant; rewards and margins are its own of the groups themselves."""
     return {
-        kind: _measure(
-            [groups[index] for index in scored.variant.of],
-            [rewards[index] for index in scored.variant.of],
-            scored.variant.groups,
-            scored.rewards[model],
-            model,
-            samples,
-            seed,
-        )
-        for kind, scored in variants.items()
+        kind: _measure(columns, rewards_S, margins_R, scored, model, samples, seed) for kind, scored in variants.items()
     }
 
 
 def _measure(
-    groups: Sequence[RelationGroup],
-    rewards: Rewards,
-    others: Sequence[RelationGroup],
-    other_rewards: Rewards,
+    columns: GroupColumns,
+    rewards_S: FloatArray,
+    margins_R: FloatArray,
+    scored: ScoredVariant,
     model: str,
     samples: int,
     seed: int,
 ) -> Invariance:
-    items = relation_items(groups, {})
-    before_R = relation_margins(groups, rewards, model) > 0.0
-    after_R = relation_margins(others, other_rewards, model) > 0.0
+    has_one_G = np.zeros(len(columns), dtype=np.bool_)
+    has_one_G[scored.of_G] = True
+    items, others_S = scored.columns.items, scored.rewards[model]
+    before_R = margins_R[has_one_G[columns.items.group_R]] > 0.0
+    after_R = relation_margins(scored.columns, others_S, model) > 0.0
     found: dict[str, dict[str, Estimate]] = {"flips": {}, "accuracy": {}, "accuracy_before": {}}
     measures = {"flips": before_R != after_R, "accuracy": after_R, "accuracy_before": before_R}
     for level in ("intra", "inter"):
@@ -71,15 +74,10 @@ def _measure(
             value = estimate(values_R[mask_R].astype(np.float64), items.prompt_R[mask_R], samples, seed)
             if value is not None:
                 found[name][level] = value
-    cells = [
-        (rewards[g][s], other_rewards[g][s])
-        for g, group in enumerate(groups)
-        for s, cell in enumerate(group.sequences)
-        if cell.prompt != 0
-    ]
-    before_N, after_N = np.array(cells, dtype=np.float64).reshape(-1, 2).T
+    before_N = rewards_S[has_one_G[columns.group_S] & ~columns.original_S]
+    after_N = others_S[~scored.columns.original_S]
     return Invariance(
-        groups=len(groups),
+        groups=len(scored.columns),
         flips=found["flips"],
         accuracy=found["accuracy"],
         accuracy_before=found["accuracy_before"],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 
-from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
-from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards
+from mapl_ray.evaluation.columns import GroupColumns
+from mapl_ray.evaluation.items import FloatArray
 
 
 class LengthBias(TypedDict):
@@ -26,34 +25,22 @@ class LengthBias(TypedDict):
 
 
 def length_bias(
-    groups: Sequence[RelationGroup],
-    items: RelationItems,
-    margins_R: FloatArray,
-    rewards: Rewards,
-    samples: int,
-    seed: int,
+    columns: GroupColumns, margins_R: FloatArray, rewards_S: FloatArray, samples: int, seed: int
 ) -> LengthBias:
     """Measure length bias on the `pref` relations and on the sequences under the original prompt."""
-    words_G2 = np.array([[len(response.split()) for response in group.responses] for group in groups])
-    words_G2 = words_G2.reshape(-1, 2)
-    longer_R = (words_G2[:, 0] - words_G2[:, 1])[items.group_R]
+    items = columns.items
+    longer_R = columns.chosen_longer_G[items.group_R]
     pref_R = items.of_family("pref")
     correct_R = (margins_R > 0.0).astype(float)
     sides: list[Estimate | None] = []
     for side_R in (longer_R > 0, longer_R < 0):
         mask_R = pref_R & side_R
         sides.append(estimate(correct_R[mask_R], items.prompt_R[mask_R], samples, seed))
-    cells = [
-        (rewards[g][s], words_G2[g, sequence.response])
-        for g, group in enumerate(groups)
-        for s, sequence in enumerate(group.sequences)
-        if sequence.prompt == 0
-    ]
-    reward_N, words_N = np.array(cells, dtype=np.float64).reshape(-1, 2).T
+    words_N = columns.words_S[columns.original_S].astype(np.float64)
     return LengthBias(
         chosen_longer=sides[0],
         chosen_shorter=sides[1],
-        reward_length=spearman(reward_N, words_N),
+        reward_length=spearman(rewards_S[columns.original_S], words_N),
         gap_length=spearman(margins_R[pref_R], longer_R[pref_R].astype(np.float64)),
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
+
+import numpy as np
 
 from mapl_ray.config import EvaluationConfig
 from mapl_ray.data.records import RelationGroup
@@ -18,16 +20,17 @@ from mapl_ray.evaluation.by_family import (
     worst_families,
 )
 from mapl_ray.evaluation.calibration import Calibration, calibration_by_level
+from mapl_ray.evaluation.columns import GroupColumns, columns_of, flat_rewards, relation_margins
 from mapl_ray.evaluation.compare import Comparison, baseline_pairs, compare
 from mapl_ray.evaluation.examples import Example, pick_examples
 from mapl_ray.evaluation.gaps import GapHistograms, gap_histograms
-from mapl_ray.evaluation.invariance import Invariance, invariance
-from mapl_ray.evaluation.items import FloatArray, RelationItems, Rewards, relation_items, relation_margins
+from mapl_ray.evaluation.invariance import Invariance, ScoredVariant, invariance
+from mapl_ray.evaluation.items import FloatArray, Rewards
 from mapl_ray.evaluation.length_bias import LengthBias, length_bias
 from mapl_ray.evaluation.levels import LevelResult, accuracy_by_k, kind_results, level_results
 from mapl_ray.evaluation.provenance import Provenance
 from mapl_ray.evaluation.set_results import SetResults
-from mapl_ray.evaluation.variants import ScoredVariant
+from mapl_ray.progress import progress
 
 RESULTS_VERSION = 1
 
@@ -67,8 +70,7 @@ class Results(TypedDict):
 class _Measured:
     """What all models are measured on, and how."""
 
-    groups: Sequence[RelationGroup]
-    items: RelationItems
+    columns: GroupColumns
     variants: Mapping[str, ScoredVariant]
     unseen_families: Collection[str]
     unseen_phrasings: bool
@@ -82,6 +84,22 @@ def evaluate_models(
     families: Mapping[str, str],
     provenance: Provenance | None,
     config: EvaluationConfig,
+    **options: Any,
+) -> Results:
+    """As `evaluate_columns`, of groups in memory; `rewards` maps a model to one tuple of rewards per group."""
+    columns = columns_of(groups, families)
+    flat = {model: flat_rewards(columns, of_model, model) for model, of_model in rewards.items()}
+    rows = [group.to_row() for group in groups]
+    return evaluate_columns(columns, flat, families, provenance, config, rows.__getitem__, **options)
+
+
+def evaluate_columns(
+    columns: GroupColumns,
+    rewards: Mapping[str, FloatArray],
+    families: Mapping[str, str],
+    provenance: Provenance | None,
+    config: EvaluationConfig,
+    row_of: Callable[[int], dict[str, Any]],
     *,
     seed: int = 0,
     comparisons: Sequence[tuple[str, str]] | None = None,
@@ -92,36 +110,41 @@ def evaluate_models(
 ) -> Results:
     """Measure every model on the same groups.
 
-    `rewards` maps a model to a tuple of rewards a group, one per sequence; `families` a function's name to its family;
-    `comparisons` are (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that
-    training held out, `unseen_phrasings` whether it held out phrasings; `variants` are the groups asked for otherwise,
-    with every model's rewards; `sets` what was found on public sets, which may be all there is. Raises `UserError`
-    where there is nothing to evaluate, `RunError` where rewards do not fit the groups or are not finite.
+    `rewards` maps a model to one reward per sequence, [S]; `families` a function's name to its family, as the columns
+    were made with; `row_of` gives the row of a group (`GROUP_SCHEMA`) by its index, for the examples; `comparisons` are
+    (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that training held out,
+    `unseen_phrasings` whether it held out phrasings; `variants` are the groups in another form, with every model's
+    rewards; `sets` the results on public sets, which may be all there is. Raises `UserError` where there is nothing to
+    evaluate, `RunError` where rewards do not fit the groups or are not finite.
     """
-    if not groups and not sets:
+    if not len(columns) and not sets:
         raise UserError("no held-out groups to evaluate on: raise data.eval_fraction or data.limit, and run again.")
     pairs = baseline_pairs(rewards) if comparisons is None else list(comparisons)
     if missing := {name for pair in pairs for name in pair} - set(rewards):
         raise RunError(f"comparison of models without rewards: {', '.join(sorted(missing))}.")
-    items = relation_items(groups, families)
-    margins = {model: relation_margins(groups, of_model, model) for model, of_model in rewards.items()}
-    measured = _Measured(
-        groups, items, variants or {}, unseen_families, unseen_phrasings, config.bootstrap_samples, seed
-    )
+    items, samples = columns.items, config.bootstrap_samples
+    margins = {model: relation_margins(columns, of_model, model) for model, of_model in rewards.items()}
+    measured = _Measured(columns, variants or {}, unseen_families, unseen_phrasings, samples, seed)
+    models, compared = {}, []
+    with progress("measure", len(rewards) + len(pairs), "models and comparisons") as work:
+        for model, of_model in rewards.items():
+            models[model] = _measure(model, measured, margins[model], of_model)
+            work.advance()
+        for a, b in pairs:
+            levels = compare(items, margins[a], margins[b], samples, seed)
+            compared.append(Comparison(model=a, baseline=b, levels=levels))
+            work.advance()
     return Results(
         results_version=RESULTS_VERSION,
         counts={
-            "groups": len(groups),
-            "prompts": len(set(items.prompt_R.tolist())),
-            "relations": len(items.levels_R),
+            "groups": len(columns),
+            "prompts": len(np.unique(items.prompt_R)),
+            "relations": len(items.level_R),
         },
-        models={model: _measure(model, measured, margins[model], of_model) for model, of_model in rewards.items()},
-        comparisons=[
-            Comparison(model=a, baseline=b, levels=compare(items, margins[a], margins[b], measured.samples, seed))
-            for a, b in pairs
-        ],
+        models=models,
+        comparisons=compared,
         sets=dict(sets or {}),
-        examples=pick_examples(groups, rewards),
+        examples=_examples(columns, rewards, row_of),
         families=dict(families),
         unseen_families=sorted(unseen_families),
         config={**config.model_dump(mode="json"), "seed": seed},
@@ -129,8 +152,19 @@ def evaluate_models(
     )
 
 
-def _measure(model: str, on: _Measured, margins_R: FloatArray, rewards: Rewards) -> ModelResults:
-    items, samples, seed = on.items, on.samples, on.seed
+def _examples(
+    columns: GroupColumns, rewards: Mapping[str, FloatArray], row_of: Callable[[int], dict[str, Any]]
+) -> list[Example]:
+    found = []
+    for index in pick_examples(columns):
+        low, high = np.searchsorted(columns.group_S, [index, index + 1])
+        of_models = {model: of_model[low:high].tolist() for model, of_model in rewards.items()}
+        found.append(Example(group=row_of(index), rewards=of_models))
+    return found
+
+
+def _measure(model: str, on: _Measured, margins_R: FloatArray, rewards_S: FloatArray) -> ModelResults:
+    columns, items, samples, seed = on.columns, on.columns.items, on.samples, on.seed
     by_family = accuracy_by_family(items, margins_R, samples, seed)
     return ModelResults(
         levels=level_results(items, margins_R, samples, seed),
@@ -140,8 +174,8 @@ def _measure(model: str, on: _Measured, margins_R: FloatArray, rewards: Rewards)
         by_novelty=accuracy_by_novelty(items, margins_R, on.unseen_families, samples, seed),
         by_phrasing=accuracy_by_phrasing(items, margins_R, samples, seed) if on.unseen_phrasings else {},
         worst_family=worst_families(by_family),
-        length_bias=length_bias(on.groups, items, margins_R, rewards, samples, seed),
-        gaps=gap_histograms(on.groups, rewards),
+        length_bias=length_bias(columns, margins_R, rewards_S, samples, seed),
+        gaps=gap_histograms(columns, rewards_S),
         calibration=calibration_by_level(items, margins_R),
-        invariance=invariance(on.groups, rewards, on.variants, model, samples, seed),
+        invariance=invariance(columns, rewards_S, margins_R, on.variants, model, samples, seed),
     )

@@ -1,19 +1,31 @@
-"""Rewards of a trained model on groups, computed as in training."""
+"""Rewards from what a model gives the sequences: a reward model's own numbers, or a policy's against a reference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from mapl_ray.batches import Batch, EncodedGroup, collate, encode_group, read_at
+from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.data.records import Rejection, RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import Checkpoint
-from mapl_ray.models import PolicyLogps, RewardScores, load_policy, load_reward_model, load_tokenizer
-from mapl_ray.objective import dpo_rewards
-from mapl_ray.progress import progress
+from mapl_ray.evaluation.items import FloatArray
+from mapl_ray.scoring.options import TreeOptions
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def implicit_rewards(
+    logps_S: Float32Array, ref_logps_S: Float32Array, beta: float, lengths_S: Float32Array | None = None
+) -> FloatArray:
+    """As `objective.dpo_rewards`, on arrays: beta * (logps - ref_logps), [S], computed in float32, as float64.
+
+    With `lengths_S` (response tokens) it is divided by them, as length-normalised DPO trains.
+    """
+    rewards_S = np.float32(beta) * (logps_S - ref_logps_S)
+    return (rewards_S if lengths_S is None else rewards_S / lengths_S).astype(np.float64)
 
 
 def model_rewards(
@@ -23,25 +35,20 @@ def model_rewards(
     beta: float,
     micro_batch_size: int,
     max_sequence_tokens: int,
-    length_normalised: bool = False,
 ) -> list[tuple[float, ...]]:
-    """r(x, y) of every sequence of every group, in order. For DPO r = beta * (logps - ref_logps), a token where so set.
+    """r(x, y) of every sequence of every group in memory, in order, computed in this process in float32.
 
     Raises `UserError` for groups that are too long or, for DPO, without `ref_logps`.
     """
-
-    def rewards_of(batch: Batch, scores_S: torch.Tensor) -> torch.Tensor:
-        if model.method == "rm":
-            return scores_S
-        if batch.ref_logps_S is None:
+    scores = _scores(groups, model, micro_batch_size, max_sequence_tokens)
+    if model.method == "rm":
+        return scores
+    rewards = []
+    for group, logps in zip(groups, scores, strict=True):
+        if group.ref_logps is None:
             raise UserError("the held-out groups have no ref_logps, which DPO needs. Run `mapl score`.")
-        lengths_S = batch.response_lengths() if length_normalised else None
-        return dpo_rewards(scores_S, batch.ref_logps_S, beta, lengths_S)
-
-    rewards: list[tuple[float, ...]] = []
-    for some, batch, scores_S in _scored(groups, model, micro_batch_size, max_sequence_tokens):
-        values = iter(rewards_of(batch, scores_S).tolist())
-        rewards += [tuple(next(values) for _ in group.sequences) for group in some]
+        found = implicit_rewards(np.array(logps, np.float32), np.array(group.ref_logps, np.float32), beta)
+        rewards.append(tuple(found.tolist()))
     return rewards
 
 
@@ -49,37 +56,30 @@ def reference_logps(
     groups: Sequence[RelationGroup], reference: Checkpoint, *, micro_batch_size: int, max_sequence_tokens: int
 ) -> list[tuple[float, ...]]:
     """log pi_ref(y|x) in nats of every sequence of every group, in order. Raises `UserError` for too long groups."""
-    logps: list[tuple[float, ...]] = []
-    for some, _, logps_S in _scored(groups, reference, micro_batch_size, max_sequence_tokens):
-        values = iter(logps_S.tolist())
-        logps += [tuple(next(values) for _ in group.sequences) for group in some]
-    return logps
+    return _scores(groups, reference, micro_batch_size, max_sequence_tokens)
 
 
-def _scored(
+def _scores(
     groups: Sequence[RelationGroup], model: Checkpoint, micro_batch_size: int, max_sequence_tokens: int
-) -> Iterator[tuple[list[EncodedGroup], Batch, torch.Tensor]]:
-    """Groups batch by batch, with what the model gives their sequences: its head's value, or logps."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(model.path, model.revision)
-    # float32, whatever the weights were trained in: near ties must not be decided by rounding.
-    module = (
-        RewardScores(load_reward_model(model.path, "float32", model.revision, device))
-        if model.method == "rm"
-        else PolicyLogps(load_policy(model.path, "float32", model.revision, device))
+) -> list[tuple[float, ...]]:
+    from mapl_ray.scoring.trees import TreeScorer  # torch takes seconds
+
+    scorer = TreeScorer(
+        TreeOptions(
+            model=model.path,
+            revision=model.revision,
+            dtype="float32",
+            bf16=False,
+            max_tokens=max_sequence_tokens,
+            batching="auto",
+            attention="auto",
+            row_tokens=None,
+            groups_at_once=micro_batch_size,
+            gpus=0,
+            head="reward" if model.method == "rm" else "logps",
+        )
     )
-    module.to(device).eval()
-    encoded = [_encoded(group, tokenizer, max_sequence_tokens) for group in groups]
-    if model.method == "rm":
-        encoded = [_as_trained(group, module.model.config.pad_token_id) for group in encoded]
-    with progress(f"evaluate {model.name}", len(encoded), "groups") as work:
-        for start in range(0, len(encoded), micro_batch_size):
-            some = encoded[start : start + micro_batch_size]
-            batch = collate(some, "padded", tokenizer.pad_token_id).to(device)
-            with torch.no_grad():
-                scores_S = module(batch)
-            yield some, batch, scores_S
-            work.advance(len(some))
+    return scorer.score_trees([_encoded(group, scorer.tokenizer, max_sequence_tokens) for group in groups])
 
 
 def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) -> EncodedGroup:
@@ -87,8 +87,3 @@ def _encoded(group: RelationGroup, tokenizer: object, max_sequence_tokens: int) 
     if isinstance(encoded, Rejection):
         raise UserError(f"pair {encoded.pair_id!r} of {encoded.source}: {encoded.reason}")
     return encoded
-
-
-def _as_trained(group: EncodedGroup, pad_token_id: int | None) -> EncodedGroup:
-    """With responses that end at the token which the reward model was trained to be read at."""
-    return replace(group, response_ids=tuple(tuple(read_at(ids, pad_token_id)) for ids in group.response_ids))

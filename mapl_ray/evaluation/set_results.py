@@ -17,9 +17,10 @@ import numpy.typing as npt
 from mapl_ray.errors import RunError
 from mapl_ray.evaluation.bootstrap import Estimate, estimate
 from mapl_ray.evaluation.calibration import Calibration, calibration
+from mapl_ray.evaluation.column_table import prompt_text
 from mapl_ray.evaluation.follow_results import FollowResults, follow_results, prompt_level
 from mapl_ray.evaluation.following import FollowRow, judge_responses
-from mapl_ray.evaluation.items import FloatArray, IntArray, Rewards, prompt_text
+from mapl_ray.evaluation.items import FloatArray, IntArray, Rewards
 from mapl_ray.evaluation.paired import Difference, paired_difference
 from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.evaluation.set_rows import NUM_STYLES, SetRow

@@ -6,12 +6,11 @@ A reward that reads instructions for what they mean gives a variant what it gave
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mapl_ray.data.records import InstructionRecord, RelationGroup
 from mapl_ray.data.records import Sequence as Cell
-from mapl_ray.evaluation.items import Rewards, is_unseen_wording
+from mapl_ray.evaluation.column_table import is_unseen_wording
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import held_out_wordings
 from mapl_ray.synthesis import rejoin_prompt
@@ -19,39 +18,19 @@ from mapl_ray.synthesis import rejoin_prompt
 ORDER, PHRASING, UNSEEN_PHRASING = "order", "phrasing", "unseen phrasing"
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """Groups in another form, and what is made of them."""
-
-    groups: tuple[RelationGroup, ...]
-    of: tuple[int, ...]  # index of the group that each is a form of; groups without another form have none
+def variant_kinds(held_out_phrasings: bool) -> tuple[str, ...]:
+    """`order` and `phrasing`, and `unseen phrasing` where training held some out."""
+    return (ORDER, PHRASING, UNSEEN_PHRASING) if held_out_phrasings else (ORDER, PHRASING)
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredVariant:
-    """A variant with every model's rewards."""
-
-    variant: Variant
-    rewards: Mapping[str, Rewards]
-
-
-def make_variants(groups: Sequence[RelationGroup], seed: int, held_out_phrasings: bool) -> dict[str, Variant]:
-    """`order` and `phrasing`, and `unseen phrasing` where training held some out; without those that are empty.
+def variant_of(group: RelationGroup, kind: str, seed: int) -> RelationGroup | None:
+    """The group in another form; None where it has none of this kind.
 
     Other wordings are drawn by `seed` and the group's id alone.
     """
-    makers: dict[str, Callable[[RelationGroup], RelationGroup | None]] = {
-        ORDER: reordered,
-        PHRASING: lambda group: rephrased(group, random.Random(f"{seed} {group.pair_id}")),
-    }
-    if held_out_phrasings:
-        makers[UNSEEN_PHRASING] = lambda group: rephrased(group, random.Random(f"{seed} {group.pair_id}"), unseen=True)
-    made = {}
-    for name, maker in makers.items():
-        found = [(other, index) for index, group in enumerate(groups) if (other := maker(group)) is not None]
-        if found:
-            made[name] = Variant(tuple(group for group, _ in found), tuple(index for _, index in found))
-    return made
+    if kind == ORDER:
+        return reordered(group)
+    return rephrased(group, random.Random(f"{seed} {group.pair_id}"), unseen=kind == UNSEEN_PHRASING)
 
 
 def reordered(group: RelationGroup) -> RelationGroup | None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mapl_ray.batches import Batch
-from mapl_ray.models.heads import PiecewiseHead, replace_linear, token_logps
+from mapl_ray.models.heads import Float32Head, PiecewiseHead, replace_linear, token_logps
 from mapl_ray.models.sequence_parallel import SequenceGroup
 from mapl_ray.models.tree_attention import attention_mask_of
 
@@ -63,17 +63,29 @@ class RewardScores(nn.Module):
         return _of_all_ranks(rewards, batch, self._ranks)
 
 
-def frozen(module: nn.Module, device: torch.device, *, bf16: bool) -> nn.Module:
+def frozen(module: nn.Module, device: torch.device, *, bf16: bool, float32_head: bool = False) -> nn.Module:
     """The module on the device, in evaluation mode, without gradients.
 
     With `bf16` its parameters are cast, as DeepSpeed casts those of a module that it trains. Buffers stay in float32:
-    rotary frequencies of 8 bits would turn a token at position 1,000 by radians.
+    rotary frequencies of 8 bits would turn a token at position 1,000 by radians. With `float32_head` the output layer
+    keeps float32 weights of its own, also where it shares them with the input embeddings.
     """
     module.requires_grad_(False).eval()
+    kept = _own_head(module) if bf16 and float32_head else None
     for parameter in module.parameters() if bf16 else ():
-        if parameter.is_floating_point():
+        if parameter.is_floating_point() and parameter is not kept:
             parameter.data = parameter.data.to(torch.bfloat16)
     return module.to(device)
+
+
+def _own_head(module: nn.Module) -> nn.Parameter | None:
+    """The weight of the output layer, no longer tied to the embeddings; None for a layer of another class than ours."""
+    model: Any = module.model
+    head = model.score if isinstance(module, RewardScores) else model.get_output_embeddings()
+    if not isinstance(head, PiecewiseHead | Float32Head):
+        return None
+    head.weight = nn.Parameter(head.weight.detach().float().clone(), requires_grad=False)
+    return head.weight
 
 
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:

@@ -35,7 +35,7 @@ class PiecewiseHead(nn.Linear):
             return super().forward(hidden)
 
         def logps(hidden_EH: torch.Tensor, target_E: torch.Tensor) -> torch.Tensor:
-            logits_EV = linear(hidden_EH, self.weight, self.bias)
+            logits_EV = linear(hidden_EH.to(self.weight.dtype), self.weight, self.bias)
             return token_logps(logits_EV if scaled is None else scaled(logits_EV), target_E)
 
         if len(target_E) <= PIECE:

@@ -242,14 +242,14 @@ def _tune(work: StageWork) -> StageTime:
 
 
 def _evaluate(work: StageWork) -> StageTime:
-    """A task a model, of one GPU each."""
-    models = len(METHODS) * (2 if work.config.evaluation.baseline else 1)
-    gpus = min(models, work.gpus)
+    """A pool of actors of one GPU each, which take the parts of all models."""
+    evaluation = work.config.evaluation
+    models = len(METHODS) * (2 if evaluation.baseline else 1)
+    gpus = min(evaluation.actors(models)[1], work.gpus)
     counts = work.counts(work.group.all, padded=False)
     flops = work.held_out * _mean_forward(work.shape.flops("rm", None), work.shape.flops("dpo", None), counts)
-    turns = math.ceil(models / gpus)
-    seconds = turns * work.seconds(flops, "evaluation_utilisation", 1)
-    return StageTime("evaluate", {"one GPU a model": seconds, **work.start}, gpus)
+    seconds = models * work.seconds(flops, "evaluation_utilisation", gpus)
+    return StageTime("evaluate", {"compute": seconds, **work.start}, gpus)
 
 
 def _mean_forward(first: FlopCounter, second: FlopCounter, counts: tuple[float, float, float]) -> float:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mapl_ray.data.records import RelationGroup
 from mapl_ray.data.shards import read_manifest
-from mapl_ray.evaluation.examples import pick_examples
+from mapl_ray.evaluation.columns import columns_of
+from mapl_ray.evaluation.examples import Example, pick_examples
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.report.acceptance import acceptance_section, read_tally
 from mapl_ray.report.charts import histograms
@@ -52,9 +54,14 @@ def build_data_report(run_dir: Path) -> Path:
         ("flags", "Truth by function", _flags(stats), few),
         ("leak", "Does the prompt give its side away?", _leak(leak(stats.kept)), few),
         ("lengths", "Text lengths", _lengths(stats), few),
-        ("examples", "Examples", examples_section(pick_examples(stats.kept, {}, _EXAMPLES), _EXAMPLES), few),
+        ("examples", "Examples", examples_section(_examples(stats.kept), _EXAMPLES), few),
     ]
     return write_page(run_dir / FILE, f"MAPL data: {run_dir.resolve().name}", QUESTION, sections, files.notes)
+
+
+def _examples(groups: Sequence[RelationGroup]) -> list[Example]:
+    picked = pick_examples(columns_of(groups, {}), _EXAMPLES)
+    return [Example(group=groups[index].to_row(), rewards={}) for index in picked]
 
 
 def _counts(stats: DataStats) -> Markup | None:

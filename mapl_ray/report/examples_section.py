@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapl_ray.data.records import RelationGroup
-from mapl_ray.evaluation.gaps import prompt_kinds
+from mapl_ray.evaluation.column_table import prompt_kinds
 from mapl_ray.report.markup import Markup, el, join, table
 
 _MAX_CHARS = 1200

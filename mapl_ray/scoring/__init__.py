@@ -1,8 +1,9 @@
 """Scores of sequences, from vLLM or the trainer's forward pass: reference log-probabilities and rewards."""
 
+from mapl_ray.scoring.column_scorer import ColumnScorer
 from mapl_ray.scoring.journal import Journal, Outcome
 from mapl_ray.scoring.lora import check_lora
-from mapl_ray.scoring.needs import EngineNeeds, check_engine, engine_needs
+from mapl_ray.scoring.needs import EngineNeeds, check_engine, engine_needs, evaluation_gib
 from mapl_ray.scoring.options import EngineOptions, TreeOptions
 from mapl_ray.scoring.protocol import GroupScorer, Scorer
 from mapl_ray.scoring.same_tokenizer import check_same_tokenizer, tokenizer_identity
@@ -11,6 +12,7 @@ from mapl_ray.scoring.score_groups import BrokenEngineError, Column, ScoredGroup
 __all__ = [
     "BrokenEngineError",
     "Column",
+    "ColumnScorer",
     "EngineNeeds",
     "EngineOptions",
     "GroupScorer",
@@ -23,6 +25,7 @@ __all__ = [
     "check_lora",
     "check_same_tokenizer",
     "engine_needs",
+    "evaluation_gib",
     "score_groups",
     "score_part",
     "tokenizer_identity",

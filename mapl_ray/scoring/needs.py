@@ -66,6 +66,20 @@ def engine_needs(config: RunConfig) -> list[EngineNeeds]:
     ]
 
 
+def weight_bytes(name: str, dtype: str) -> float | None:
+    """Bytes of a model's weights in `dtype`; None where its files are not here (yet). Asks no server."""
+    return _of_directory(name, dtype).weights
+
+
+def evaluation_gib(config: RunConfig) -> float:
+    """Main memory of one CPU actor of an evaluation: Python, torch, and the largest model in float32."""
+    given = config.evaluation
+    names = [*(given.models or (config.model.name_or_path,)), *([given.reference] if given.reference else [])]
+    tiny = _tiny(config.model.tiny, "float32").weights
+    weights = [tiny if name == "tiny" else weight_bytes(name, "float32") for name in names]
+    return PROCESS_GIB + max(one or 0.0 for one in weights) / GIB
+
+
 def check_engine(config: RunConfig) -> None:
     """Raise `UserError` for a length that model or KV cache can't take, and for parts that can't be cut."""
     length, gib = config.scoring.max_model_len, config.scoring.kv_cache_gib

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from mapl_ray.config import Attention, Dtype, RunConfig, ScoringConfig
+from mapl_ray.config import Attention, Dtype, Method, RunConfig, ScoringConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +71,19 @@ class TreeOptions:
     dtype: Dtype  # in which weights are loaded
     bf16: bool  # `train.bf16`: parameters are cast to bfloat16
     max_tokens: int
-    batching: Literal["tree", "padded"]
+    batching: Literal["tree", "padded", "auto"]  # auto: trees where the model takes them
     attention: Attention
     row_tokens: int | None
     groups_at_once: int
     gpus: int  # 0: on CPUs
     lora: str | None = None
+    head: Literal["logps", "reward"] = "logps"  # of a policy, or the scalar of a reward model
+    float32_head: bool = False  # with `bf16`: the output layer alone stays in float32
 
     @classmethod
     def of(cls, config: RunConfig, model: str, revision: str | None, lora: str | None = None) -> TreeOptions:
         """Those of DPO in this run."""
         train, (_, _, _, gpus) = config.training("dpo"), config.scoring.trainer_actors
-        # FlexAttention and FlashAttention need a GPU, which training may have and scoring not.
-        other_device = bool(gpus) != bool(train.gpus_per_worker)
         return cls(
             model=model,
             revision=revision,
@@ -90,15 +91,44 @@ class TreeOptions:
             bf16=train.in_bf16,
             max_tokens=config.scoring.max_model_len,
             batching=train.batching,
-            attention="auto" if other_device else train.attention,
+            attention=_attention(train, gpus),
             row_tokens=train.row_tokens,
             groups_at_once=train.micro_batch_size,
             gpus=gpus,
             lora=lora,
         )
 
+    @classmethod
+    def of_evaluation(
+        cls, config: RunConfig, model: str, revision: str | None, method: Method, max_tokens: int
+    ) -> TreeOptions:
+        """Those of a model that is evaluated: float32 on CPUs; on GPUs a bfloat16 body and a float32 head."""
+        train, gpus = config.training(method), math.ceil(config.evaluation.gpus)
+        return cls(
+            model=model,
+            revision=revision,
+            dtype="float32",
+            bf16=gpus > 0,
+            max_tokens=max_tokens,
+            batching="padded" if train.batching == "padded" else "auto",
+            attention=_attention(train, gpus),
+            row_tokens=train.row_tokens,
+            groups_at_once=config.evaluation.micro_batch_size,
+            gpus=gpus,
+            head="reward" if method == "rm" else "logps",
+            float32_head=gpus > 0,
+        )
+
     @property
     def recipe(self) -> dict[str, object]:
         """What decides the scores beside the model: batch and device move last digits alone, as with engines."""
         computed = "bfloat16" if self.bf16 else self.dtype
-        return {"by": "trainer", "computed": computed, "batching": self.batching, "attention": self.attention}
+        values: dict[str, object] = {"by": "trainer", "computed": computed, "batching": self.batching}
+        if self.head != "logps" or self.float32_head:
+            values |= {"head": self.head, "float32_head": self.float32_head}
+        return {**values, "attention": self.attention}
+
+
+def _attention(train: TrainConfig, gpus: int) -> Attention:
+    """FlexAttention and FlashAttention need a GPU, which training may have and scoring not."""
+    return "auto" if bool(gpus) != bool(train.gpus_per_worker) else train.attention

@@ -1,4 +1,4 @@
-"""ref_logps by the trainer's own forward pass: prefix trees, the same code and the same rounding as training.
+"""ref_logps and rewards by the trainer's own forward pass: prefix trees, the same code and rounding as training.
 
 A group's shared prefixes are computed once; vLLM computes every sequence whole. Imports torch, and neither vllm nor
 deepspeed.
@@ -6,45 +6,139 @@ deepspeed.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from mapl_ray.batches import EncodedGroup, collate
-from mapl_ray.models import PolicyLogps, load_policy, load_tokenizer, prepare_for_trees, with_saved_adapter
+from mapl_ray.batches.encode import read_at
+from mapl_ray.errors import UserError, first_line
+from mapl_ray.models import (
+    PolicyLogps,
+    RewardScores,
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+    prepare_for_trees,
+    with_saved_adapter,
+)
 from mapl_ray.models.forward import frozen
 from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.progress import progress
+from mapl_ray.scoring.needs import GIB, weight_bytes
 from mapl_ray.scoring.options import TreeOptions
+
+_CURE = "A model is evaluated on one GPU: use GPUs with more memory, or CPUs (evaluation.gpus=0)."
+_GPU_SHARE = 0.9  # of a GPU's memory that weights may take: activations need the rest
 
 
 class TreeScorer:
-    """log p(response | prompt) under a causal model, summed over response tokens, float32, in nats."""
+    """Scores of every sequence, float32: log p(response | prompt) summed over response tokens, in nats, of a policy;
+    the scalar at the last token of a reward model."""
 
     def __init__(self, options: TreeOptions) -> None:
-        """Raises `UserError` for a model that can't be loaded or can't take trees."""
+        """Raises `UserError` for a model that can't be loaded, does not fit the GPU, or can't take trees."""
         self.tokenizer = load_tokenizer(options.model, options.revision)
         self.max_tokens = options.max_tokens
         self._options, self._device = options, torch.device("cuda" if options.gpus else "cpu")
+        if options.gpus:
+            _check_gpu_memory(options)
         with progress(f"load {Path(options.model).name}"):
-            model = load_policy(options.model, options.dtype, options.revision, self._device.type)
+            load = load_reward_model if options.head == "reward" else load_policy
+            model = load(options.model, options.dtype, options.revision, self._device.type)
         model.config.use_cache = False
+        self.batching: Literal["tree", "padded"] = "padded"
         self._multiple, self._row_tokens = 1, options.row_tokens
-        if options.batching == "tree":
-            prepare_for_trees(model, options.attention, self._device.type, bf16=True if options.bf16 else None)
+        if options.batching != "padded" and self._takes_trees(model):
+            self.batching = "tree"
             self._multiple, self._row_tokens = row_multiple(model), options.row_tokens or row_budget(model)
         if options.lora is not None:  # its layers are in the model; the wrapper around it is not needed
             model = with_saved_adapter(model, Path(options.lora)).get_base_model()
-        self._logps = frozen(PolicyLogps(model), self._device, bf16=options.bf16)
+        module = RewardScores(model) if options.head == "reward" else PolicyLogps(model)
+        self._pad_token_id: int | None = model.config.pad_token_id
+        self._scores = frozen(module, self._device, bf16=options.bf16, float32_head=options.float32_head)
+
+    def _takes_trees(self, model: Any) -> bool:
+        options = self._options
+        try:
+            prepare_for_trees(model, options.attention, self._device.type, bf16=True if options.bf16 else None)
+        except UserError as error:
+            if options.batching == "tree":
+                raise
+            print(f"  {Path(options.model).name}: padded rows instead of trees. {error}", flush=True)
+            return False
+        return True
 
     @torch.no_grad()
     def score_trees(self, groups: Sequence[EncodedGroup]) -> list[tuple[float, ...]]:
-        """One sum per sequence; as many groups at once as a micro-batch of training has."""
+        """One score per sequence; as many groups at once as a micro-batch has."""
         options, pad, found = self._options, self.tokenizer.pad_token_id, list[tuple[float, ...]]()
+        if options.head == "reward":
+            groups = [self._as_trained(group) for group in groups]
         for first in range(0, len(groups), options.groups_at_once):
             some = groups[first : first + options.groups_at_once]
-            batch = collate(some, options.batching, pad, self._multiple, self._row_tokens)
-            logps_S: torch.Tensor = self._logps(batch.to(self._device)).cpu()
-            found += [tuple(logps.tolist()) for logps in torch.split(logps_S, [len(g.sequences) for g in some])]
+            batch = collate(some, self.batching, pad, self._multiple, self._row_tokens)
+            scores_S: torch.Tensor = self._scores(batch.to(self._device)).cpu()
+            found += [tuple(scores.tolist()) for scores in torch.split(scores_S, [len(g.sequences) for g in some])]
         return found
+
+    def _as_trained(self, group: EncodedGroup) -> EncodedGroup:
+        """With responses that end at the token which the reward model was trained to be read at."""
+        ids = tuple(tuple(read_at(ids, self._pad_token_id)) for ids in group.response_ids)
+        return replace(group, response_ids=ids)
+
+
+class TreesInTurn:
+    """Forward passes of several models, of which one is in memory at a time."""
+
+    def __init__(self) -> None:
+        self._held: tuple[TreeOptions, TreeScorer] | None = None
+
+    def take(self, options: TreeOptions) -> None:
+        """Have this model in memory, and no other. Raises as `TreeScorer` does."""
+        if self._held is not None and self._held[0] == options:
+            return
+        self._held = None
+        gc.collect()
+        if options.gpus:
+            torch.cuda.empty_cache()
+        try:
+            self._held = options, TreeScorer(options)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{options.model}: the GPU has no room for it ({first_line(error)}). {_CURE}") from None
+
+    def scorer(self, options: TreeOptions) -> TreeInTurn:
+        """Of a model that `take` is called for before anything is scored."""
+        return TreeInTurn(load_tokenizer(options.model, options.revision), options.max_tokens, self)
+
+    def score_trees(self, groups: Sequence[EncodedGroup]) -> list[tuple[float, ...]]:
+        """By the model in memory."""
+        assert self._held is not None
+        return self._held[1].score_trees(groups)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeInTurn:
+    """One of the models of `TreesInTurn`."""
+
+    tokenizer: Any
+    max_tokens: int
+    models: TreesInTurn
+
+    def score_trees(self, groups: Sequence[EncodedGroup]) -> list[tuple[float, ...]]:
+        """As `TreeScorer.score_trees`."""
+        return self.models.score_trees(groups)
+
+
+def _check_gpu_memory(options: TreeOptions) -> None:
+    """Raise `UserError` for weights that one GPU can't hold, before they are read."""
+    needed = weight_bytes(options.model, "bfloat16" if options.bf16 else options.dtype)
+    there = torch.cuda.get_device_properties(0).total_memory
+    if needed is not None and needed > _GPU_SHARE * there:
+        raise UserError(
+            f"{options.model}: its weights take {needed / GIB:.1f} GiB, and the GPU has {there / GIB:.1f} GiB. {_CURE}"
+        )

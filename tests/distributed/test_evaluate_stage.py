@@ -64,7 +64,7 @@ def test_models_side_by_side_on_groups_and_sets(
 ) -> None:
     models = [str(reward_model(tiny_model, tokenizer, tmp_path / f"rm{n}", n)) for n in range(2)]
     words = ["evaluate", "name=given", f"output_dir={run.parent}", "--models", *models, str(tiny_model)]
-    words += ["train.max_sequence_tokens=2048", "evaluation.cpus=1", f"evaluation.reference={tiny_model}"]
+    words += ["train.max_sequence_tokens=2048", "evaluation.concurrency=[1,1]", f"evaluation.reference={tiny_model}"]
     words += ["evaluation.invariance=true", "synthesis.held_out_phrasings=true", "evaluation.bootstrap_samples=20"]
     words += ["scoring.max_model_len=64", "evaluation.max_new_tokens=4"]
     words += ["--set", f"pairs={lines(tmp_path / 'pairs.jsonl', [*PAIRS, '{', PAIRS[0] | {'chosen': 'a b ' * 2000}])}"]

@@ -1,13 +1,19 @@
 """Every measure against numbers derived by hand."""
 
+from dataclasses import fields, replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mapl_ray.errors import RunError
 from mapl_ray.evaluation.by_family import accuracy_by_family, accuracy_by_novelty, worst_families
+from mapl_ray.evaluation.column_table import columns_table
+from mapl_ray.evaluation.columns import GroupColumns, columns_of, flat_rewards
+from mapl_ray.evaluation.columns import relation_margins as margins_of_columns
 from mapl_ray.evaluation.compare import baseline_pairs, compare
+from mapl_ray.evaluation.examples import pick_examples
 from mapl_ray.evaluation.gaps import gap_histograms
-from mapl_ray.evaluation.items import relation_items, relation_margins
 from mapl_ray.evaluation.length_bias import length_bias, spearman
 from mapl_ray.evaluation.levels import accuracy_by_k, kind_results, level_results
 
@@ -17,6 +23,15 @@ FAMILIES = {"min_words": "length", "keyword": "content", "json": "format"}
 REWARDS = (2.0, 1.0, 5.0, 3.0, 1.0, 0.0)
 # pref -1; intra 1-1 = 0 (tie), 2-1 = 1; widening (1-1)-(0-1) = 1; narrowing (0-1)-(1-2) = 0 (tie).
 OTHER = (0.0, 1.0, 1.0, 1.0, 1.0, 2.0)
+
+
+def relation_items(groups, families):
+    return columns_of(groups, families).items
+
+
+def relation_margins(groups, rewards, model):
+    columns = columns_of(groups, FAMILIES)
+    return margins_of_columns(columns, flat_rewards(columns, rewards, model), model)
 
 
 def test_margins_are_signed_sums(make_group):
@@ -100,9 +115,9 @@ def test_length_bias_splits_by_words(make_group):
     ]
     # The reward is the number of words: right where the chosen is longer, wrong where it is shorter.
     rewards = [(4.0, 1.0, *REWARDS[2:]), (5.0, 3.0, *REWARDS[2:]), (2.0, 6.0, *REWARDS[2:]), (1.0, 1.0, *REWARDS[2:])]
-    items = relation_items(groups, FAMILIES)
     margins = relation_margins(groups, rewards, "m")
-    bias = length_bias(groups, items, margins, rewards, samples=0, seed=0)
+    columns = columns_of(groups, FAMILIES)
+    bias = length_bias(columns, margins, flat_rewards(columns, rewards, "m"), samples=0, seed=0)
     assert (bias["chosen_longer"]["value"], bias["chosen_longer"]["count"]) == (1.0, 2)
     assert (bias["chosen_shorter"]["value"], bias["chosen_shorter"]["count"]) == (0.0, 1)
     assert bias["reward_length"] == pytest.approx(1.0)
@@ -119,7 +134,7 @@ def test_spearman_by_hand():
 
 def test_gap_histograms_hold_every_gap(make_group):
     groups = [make_group("a", "A"), make_group("b", "B")]
-    results = gap_histograms(groups, [REWARDS, OTHER])
+    results = gap_histograms(columns_of(groups, FAMILIES), np.array([*REWARDS, *OTHER]))
     # x: 2-1, 0-1; x+: 5-3, 1-1; x-: 1-0, 1-2.
     assert {name: kind["mean"] for name, kind in results["kinds"].items()} == {"x": 0.0, "x+": 1.0, "x-": 0.0}
     assert all(sum(kind["counts"]) == kind["count"] == 2 for kind in results["kinds"].values())
@@ -127,7 +142,7 @@ def test_gap_histograms_hold_every_gap(make_group):
 
 
 def test_gap_histogram_of_a_constant_reward(make_group):
-    results = gap_histograms([make_group()], [(1.0,) * 6])
+    results = gap_histograms(columns_of([make_group()], FAMILIES), np.ones(6))
     assert results["edges"][0] < 0.0 < results["edges"][-1]
     assert sum(results["kinds"]["x"]["counts"]) == 1
 
@@ -160,3 +175,52 @@ def test_baseline_pairs():
 def test_rewards_that_do_not_fit_are_refused(make_group, rewards, message):
     with pytest.raises(RunError, match=message):
         relation_margins([make_group()], rewards, "m")
+
+
+def test_columns_of_parts_are_those_of_the_whole(make_group):
+    """Tables of one group each, as parts of a data set, give the arrays of one table of all groups."""
+    groups = [
+        make_group("a", "A", chosen="w w w", names=("min_words",)),
+        make_group("b", "B", names=("keyword", "min_words")),
+        replace(make_group("c", "C"), relations=(), sequences=make_group().sequences[:2]),
+        make_group("d", "A", rejected="w w", names=("json",)),
+    ]
+    whole = columns_of(groups, FAMILIES)
+    parts = GroupColumns.of_tables(
+        [columns_table([one]).append_column("pair_id", pa.array([one.pair_id], pa.string())) for one in groups],
+        FAMILIES,
+    )
+    for field in fields(GroupColumns):
+        a, b = getattr(whole, field.name), getattr(parts, field.name)
+        if isinstance(a, np.ndarray):
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+            assert a.dtype == b.dtype
+    assert parts.pair_ids.to_pylist() == ["a", "b", "c", "d"]
+    assert parts.items.prompt_R.tolist() == [0] * 5 + [1] * 5 + [0] * 5
+    assert parts.items.group_R.tolist() == [0] * 5 + [1] * 5 + [3] * 5
+    assert parts.original_S.tolist() == [True, True, *[False] * 4] * 2 + [True] * 2 + [True, True, *[False] * 4]
+    assert parts.words_S.tolist() == [3, 1] * 3 + [3, 1] * 3 + [3, 1] + [3, 2] * 3
+    assert parts.chosen_longer_G.tolist() == [2, 2, 2, 1]
+    assert [sorted(parts.function_sets[code]) for code in parts.functions_G] == [
+        ["min_words"],
+        ["keyword", "min_words"],
+        ["min_words"],
+        ["json"],
+    ]
+    rewards = np.arange(20.0) ** 2
+    assert margins_of_columns(parts, rewards, "m").tolist() == margins_of_columns(whole, rewards, "m").tolist()
+    empty = GroupColumns.of_tables([], FAMILIES)
+    assert (len(empty), len(empty.items.level_R), len(margins_of_columns(empty, np.empty(0), "m"))) == (0, 0, 0)
+
+
+def test_examples_are_short_and_add_functions(make_group):
+    long = make_group("a", "A", chosen="w " * 200, names=("json",))
+    groups = [
+        long,
+        make_group("b", "B"),
+        make_group("c", "C"),
+        make_group("d", "D", names=("min_words", "keyword")),
+    ]
+    columns = columns_of(groups, FAMILIES)
+    assert pick_examples(columns, 2) == [3, 1]  # two functions at once, then the first of those that add none
+    assert pick_examples(columns, 9) == [3, 0, 1, 2]  # the long one as well where there are too few

@@ -2,15 +2,18 @@
 
 import random
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mapl_ray.config import DataConfig, SynthesisConfig
 from mapl_ray.data.records import InstructionRecord, PreferencePair, RelationGroup
 from mapl_ray.evaluation.by_family import accuracy_by_phrasing
-from mapl_ray.evaluation.invariance import invariance
-from mapl_ray.evaluation.items import is_unseen_wording, relation_items, relation_margins
-from mapl_ray.evaluation.variants import ScoredVariant, Variant, make_variants, reordered, rephrased
+from mapl_ray.evaluation.column_table import is_unseen_wording
+from mapl_ray.evaluation.columns import columns_of, flat_rewards, relation_margins
+from mapl_ray.evaluation.invariance import ScoredVariant, invariance
+from mapl_ray.evaluation.variants import UNSEEN_PHRASING, reordered, rephrased, variant_kinds, variant_of
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.instructions.phrasing import fill, held_out_wordings, seen_wordings
 from mapl_ray.preferences import read_pairs
@@ -83,23 +86,26 @@ def test_other_words_keep_all_but_the_words(groups: list[RelationGroup]) -> None
         for prompt, some in zip(other.prompts, other.instructions, strict=True):
             assert all(record.text in prompt[-1].content for record in some)
             assert all(record.text in REGISTRY[record.name].phrasings(record.args) for record in some)
-    unseen = make_variants(groups, 0, held_out_phrasings=True)["unseen phrasing"]
-    assert len(unseen.groups) > len(groups) / 2
-    assert all(map(is_unseen_wording, records([*unseen.groups])))
-    assert all(groups[index].pair_id == group.pair_id for group, index in zip(unseen.groups, unseen.of, strict=True))
-    assert "unseen phrasing" not in make_variants(groups, 0, held_out_phrasings=False)
-    assert make_variants(groups, 0, held_out_phrasings=False) == make_variants(groups, 0, held_out_phrasings=False)
+    unseen = [variant_of(group, UNSEEN_PHRASING, 0) for group in groups]
+    found = [group for group in unseen if group is not None]
+    assert len(found) > len(groups) / 2
+    assert all(map(is_unseen_wording, records(found)))
+    assert all(other is None or other.pair_id == group.pair_id for group, other in zip(groups, unseen, strict=True))
+    assert UNSEEN_PHRASING in variant_kinds(held_out_phrasings=True)
+    assert UNSEEN_PHRASING not in variant_kinds(held_out_phrasings=False)
+    assert unseen == [variant_of(group, UNSEEN_PHRASING, 0) for group in groups]
 
 
 def test_accuracy_by_phrasing_parts_the_relations(groups: list[RelationGroup]) -> None:
-    items = relation_items(groups, {})
+    columns = columns_of(groups, {})
     # Right exactly where a prompt carries an unseen phrasing.
     rewards = []
     for group in groups:
         sign = 1.0 if any(is_unseen_wording(record) for some in group.instructions for record in some) else -1.0
         rewards.append((0.0, 0.0, sign, -sign, -sign, sign))
+    margins = relation_margins(columns, flat_rewards(columns, rewards, "m"), "m")
     unseen = {index for index, group in enumerate(groups) if rewards[index][2] > 0}
-    found = accuracy_by_phrasing(items, relation_margins(groups, rewards, "m"), samples=0, seed=0)
+    found = accuracy_by_phrasing(columns.items, margins, samples=0, seed=0)
     # A wording that only one side of a contrast has (its text differs with the arguments) may part a group's relations.
     assert found["intra"]["unseen"]["value"] == 1.0
     assert found["intra"]["unseen"]["count"] == 2 * len(unseen)
@@ -112,14 +118,20 @@ def test_invariance_by_hand(make_group) -> None:
     before = [(1.0, 0.0, 3.0, 0.0, 0.0, 3.0), (1.0, 0.0, 3.0, 0.0, 0.0, 3.0)]
     # Of b alone, as asked for otherwise: both intra relations turn round, and narrowing and widening with them.
     after = [(1.0, 0.0, 0.0, 3.0, 3.0, 0.0)]
-    variant = ScoredVariant(Variant((groups[1],), (1,)), {"m": after})
-    found = invariance(groups, before, {"order": variant}, "m", samples=0, seed=0)["order"]
+    columns = columns_of(groups, {})
+    rewards = flat_rewards(columns, before, "m")
+    margins = relation_margins(columns, rewards, "m")
+
+    def measured(index: int, others: list[tuple[float, ...]]) -> Any:
+        scored = ScoredVariant(columns_of([groups[index]], {}), np.array([index]), {"m": np.array(others[0])})
+        return invariance(columns, rewards, margins, {"order": scored}, "m", samples=0, seed=0)["order"]
+
+    found = measured(1, after)
     assert found["groups"] == 1
     assert {level: value["value"] for level, value in found["flips"].items()} == {"intra": 1.0, "inter": 1.0}
     assert found["accuracy_before"]["intra"]["value"] == 1.0
     assert found["accuracy"]["intra"]["value"] == 0.0
     assert found["reward_change"] == 3.0
     assert found["reward_deviation"] == 1.5
-    same = ScoredVariant(Variant((groups[0],), (0,)), {"m": before[:1]})
-    still = invariance(groups, before, {"order": same}, "m", samples=0, seed=0)["order"]
+    still = measured(0, before[:1])
     assert (still["flips"]["inter"]["value"], still["reward_change"]) == (0.0, 0.0)

@@ -18,8 +18,8 @@ from mapl_ray.distributed.preflight import check_inputs
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.doctor import diagnose
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.evaluation.evaluated import usable_rows
 from mapl_ray.evaluation.public_sets import PublicSet, SetRow
-from mapl_ray.evaluation.workload import make_workload
 from mapl_ray.models import check_rendering
 from mapl_ray.training.feed import Feed
 from mapl_ray.training.group_table import GroupTable, encode_all
@@ -200,16 +200,30 @@ def test_training_leaves_out_what_a_template_refuses_and_counts_it(
         feed._filler(0)
 
 
+class Refusing:
+    """Encoders whose chat template refuses some groups."""
+
+    def __init__(self, refused: list[str]) -> None:
+        self._refused = refused
+
+    def response_tokens(self, group: RelationGroup) -> list[list[int]] | Rejection:
+        if group.pair_id in self._refused:
+            return Rejection("set", -1, group.pair_id, RENDER, "no system role")
+        return [[1, 1]]
+
+
 def test_rows_of_a_set_become_rejections_of_the_set(grid_groups: Any) -> None:
     groups = grid_groups(3)
-    refused = Rejection("set", -1, groups[0].pair_id, RENDER, "no system role")
     found = PublicSet("mine", "pairs", "", rows=[SetRow((group,), "", n) for n, group in enumerate(groups, 5)])
-    work = make_workload(groups, None, [found], lambda group: refused if group == groups[0] else None)
-    assert [row.groups[0].pair_id for row in work.rows["mine"]] == [group.pair_id for group in groups[1:]]
+    encoders: Any = Refusing([groups[0].pair_id])
+    usable = usable_rows(found, {2: 0}, encoders)  # the second one is too long
+    assert [row.row for row in usable.rows] == [7]
+    assert usable.places == [[0]]
+    assert [row.row for row in found.rows] == [6, 7]
     assert [(one.pair_id, one.row, one.stage, one.reason) for one in found.rejected] == [
         (groups[0].pair_id, 5, "evaluate", "no system role")
     ]
     assert found.input_rows == 3
-    assert (work.refused, len(work.held_out)) == (1, 2)
+    all_refused: Any = Refusing([group.pair_id for group in groups])
     with pytest.raises(UserError, match=r"evaluation\.sets\.mine: no row can be used\. set, row 6: no system role"):
-        make_workload([], None, [found], lambda group: replace(refused, pair_id=group.pair_id))
+        usable_rows(found, {}, all_refused)

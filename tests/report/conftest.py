@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mapl_ray.config import EvaluationConfig, EvaluationSet
@@ -19,11 +20,12 @@ from mapl_ray.data.records import (
 )
 from mapl_ray.data.shards import commit, write_json, write_part
 from mapl_ray.evaluation import collect_provenance, evaluate_models
+from mapl_ray.evaluation.columns import columns_of, flat_rewards
 from mapl_ray.evaluation.follow_results import follow_results
 from mapl_ray.evaluation.following import FollowRow, Verdict
+from mapl_ray.evaluation.invariance import ScoredVariant
 from mapl_ray.evaluation.public_sets import read_set
 from mapl_ray.evaluation.set_results import SetResults, preference_results
-from mapl_ray.evaluation.variants import ScoredVariant, Variant
 from mapl_ray.tuning import Cost, Trial, values_of, write_trials
 
 FAMILIES = {
@@ -113,7 +115,8 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
     provenance = collect_provenance(seed=0, data={"groups/eval": "0" * 64}, chat_templates={"rm": "{{ messages }}"})
     settings = EvaluationConfig(bootstrap_samples=200)
     shaken = {model: [tuple(r + rng.gauss(0.0, 0.3) for r in row) for row in rows] for model, rows in rewards.items()}
-    order = Variant(tuple(groups), tuple(range(num_groups)))
+    columns = columns_of(groups, FAMILIES)
+    flat = {model: flat_rewards(columns, of_model, model) for model, of_model in shaken.items()}
     results = evaluate_models(
         groups,
         rewards,
@@ -122,7 +125,7 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
         settings,
         unseen_families=["position"],
         unseen_phrasings=True,
-        variants={"order": ScoredVariant(order, shaken)},
+        variants={"order": ScoredVariant(columns, np.arange(num_groups), flat)},
         sets=_sets(run_dir, [*skills], rng),
     )
     write_json(run_dir / "evaluation.json", results)

@@ -1,4 +1,4 @@
-"""ref_logps by the trainer's forward pass, on token ids that other tests compare with vLLM's and transformers'."""
+"""Scores by the trainer's forward pass, on token ids that other tests compare with vLLM's and transformers'."""
 
 import sys
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.config import RunConfig, parse_config
@@ -19,6 +20,7 @@ from mapl_ray.errors import UserError
 from mapl_ray.models import PolicyLogps, load_policy
 from mapl_ray.models.forward import frozen
 from mapl_ray.scoring import TreeOptions, check_engine, engine_needs, score_groups
+from mapl_ray.scoring.trees import TreeScorer, TreesInTurn
 
 
 def config(model: Path, scoring: dict[str, Any] | None = None, **values: Any) -> RunConfig:
@@ -116,3 +118,67 @@ def test_limits_of_vllm_do_not_apply_and_those_of_the_model_do(tiny_model: Path)
     assert sizes[0] - sizes[1] == pytest.approx(7.0)
     with pytest.raises(UserError, match="ref_logps_by and lora are of ref_logps"):
         config(tiny_model, {"ref_logps": False})
+
+
+def evaluation_options(of: RunConfig, model: Path, method: Any) -> TreeOptions:
+    return TreeOptions.of_evaluation(of, str(model), None, method, max_tokens=256)
+
+
+def encoded_groups(groups: list[RelationGroup], tokenizer: Any) -> list[EncodedGroup]:
+    found = [encode_group(group, tokenizer, 256) for group in groups]
+    return [group for group in found if isinstance(group, EncodedGroup)]
+
+
+def test_evaluation_takes_trees_and_falls_back_to_padded_rows(
+    tiny_model: Path, tiny_reward_model: Path, tokenizer: Any, grid_groups: Any, tmp_path: Path
+) -> None:
+    groups, of = grid_groups(6), config(tiny_model)
+    for method, path in (("rm", tiny_reward_model), ("dpo", tiny_model)):
+        options = evaluation_options(of, path, method)
+        assert (options.dtype, options.bf16, options.batching) == ("float32", False, "auto")
+        trees = TreeScorer(options)
+        forced = TreeScorer(evaluation_options(config(tiny_model, train={"batching": "padded"}), path, method))
+        assert (trees.batching, forced.batching) == ("tree", "padded")
+        some = encoded_groups(groups, tokenizer)
+        a, b = (torch.tensor(scorer.score_trees(some)) for scorer in (trees, forced))
+        # Log-probabilities are sums over up to 30 tokens.
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 if method == "rm" else 1e-4)
+    bloom = AutoConfig.for_model("bloom", vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2)
+    AutoModelForCausalLM.from_config(bloom).save_pretrained(folder := tmp_path / "bloom")
+    tokenizer.save_pretrained(folder)
+    other = TreeScorer(evaluation_options(of, folder, "dpo"))
+    assert other.batching == "padded"
+    assert len(other.score_trees(encoded_groups(groups, tokenizer))) == 6
+
+
+def test_on_gpus_the_body_is_bfloat16_and_the_head_float32(
+    tiny_model: Path, tiny_reward_model: Path, tokenizer: Any, grid_groups: Any
+) -> None:
+    """The same options on a CPU, which rounds as well."""
+    groups, of = encoded_groups(grid_groups(4), tokenizer), config(tiny_model, evaluation={"gpus": 1})
+    for method, path in (("rm", tiny_reward_model), ("dpo", tiny_model)):
+        on_gpu = evaluation_options(of, path, method)
+        assert (on_gpu.gpus, on_gpu.bf16, on_gpu.float32_head) == (1, True, True)
+        scorer = TreeScorer(replace(on_gpu, gpus=0))
+        model = scorer._scores.model
+        head = model.score if method == "rm" else model.get_output_embeddings()
+        assert head.weight.dtype == torch.float32
+        assert {p.dtype for p in model.parameters() if p is not head.weight} == {torch.bfloat16}
+        exact = TreeScorer(replace(on_gpu, gpus=0, bf16=False, float32_head=False))
+        found, expected = (torch.tensor(one.score_trees(groups)) for one in (scorer, exact))
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=0.05)
+        assert on_gpu.recipe != replace(on_gpu, float32_head=False).recipe
+
+
+def test_one_model_is_in_memory_at_a_time(
+    tiny_model: Path, tiny_reward_model: Path, tokenizer: Any, grid_groups: Any
+) -> None:
+    of, some, turns = config(tiny_model), encoded_groups(grid_groups(2), tokenizer), TreesInTurn()
+    wanted = [evaluation_options(of, path, method) for method, path in (("rm", tiny_reward_model), ("dpo", tiny_model))]
+    found = []
+    for options in (*wanted, wanted[0]):
+        scorer = turns.scorer(options)
+        turns.take(options)
+        found.append(scorer.score_trees(some))
+    assert found[0] == found[2] == TreeScorer(wanted[0]).score_trees(some)
+    assert found[1] == TreeScorer(wanted[1]).score_trees(some)

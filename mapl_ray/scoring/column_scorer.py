@@ -1,0 +1,60 @@
+"""What one stage computes for every group: which numbers, by which model, and the fingerprint of all that decides them.
+
+`score` has one for each column, evaluation one for each model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapl_ray.batches import ENCODING
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import fingerprint_of
+from mapl_ray.errors import RunError
+from mapl_ray.models import model_identity
+from mapl_ray.scoring.journal import Outcome
+from mapl_ray.scoring.options import EngineOptions, TreeOptions
+from mapl_ray.scoring.score_groups import Column
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnScorer:
+    """A column and the engine, or the trainer's forward pass, that fills it."""
+
+    column: Column
+    options: EngineOptions | TreeOptions
+    label: str = ""  # in progress lines and errors; empty: the column
+    whole: bool = False  # a group without scores is an error, not a rejection
+    keep_stored: bool = False  # groups that have `ref_logps` keep them
+
+    @property
+    def name(self) -> str:
+        """In progress lines and errors."""
+        return self.label or self.column
+
+    @property
+    def recipe(self) -> str:
+        """Fingerprint of everything but the groups that decides the scores."""
+        options = self.options
+        values = {
+            "column": self.column,
+            "model": model_identity(options.model, options.revision),
+            "dtype": options.dtype,
+            "encoding": ENCODING,
+        }
+        if isinstance(options, TreeOptions):
+            values |= {"max_model_len": options.max_tokens, **options.recipe}
+        else:
+            values["max_model_len"] = options.max_model_len
+        if self.keep_stored:
+            values["keep_stored"] = True
+        return fingerprint_of(values | ({"lora": model_identity(options.lora)} if options.lora else {}))
+
+    def stored(self, group: RelationGroup) -> Outcome | None:
+        """Scores that the group has and keeps; None: they are to be computed."""
+        return group.ref_logps if self.keep_stored else None
+
+    def check(self, group: RelationGroup, outcome: Outcome) -> None:
+        """Raise `RunError` for a group without scores, where all must have them."""
+        if self.whole and isinstance(outcome, str):
+            raise RunError(f"{self.name}, group {group.pair_id} of {group.source}: {outcome}")
