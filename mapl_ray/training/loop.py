@@ -20,7 +20,7 @@ from mapl_ray.training.loggers import MetricWriters, check_loggers
 from mapl_ray.training.module import ModelSource
 from mapl_ray.training.result import Best, TrainResult, read_best, vouched_for
 from mapl_ray.training.set_up import Run, group_tables, set_up
-from mapl_ray.training.step import Report, StepInput, Trainer, reference_kind
+from mapl_ray.training.step import NotFiniteError, Report, StepInput, Trainer, reference_kind
 from mapl_ray.training.stop import StopRequest, StopWatch, sigterm_watch
 
 
@@ -133,11 +133,17 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
         while now.work is not None:
             if request in (StopRequest.SAVE, StopRequest.STOP) and progress.done > saved:
                 run.checkpoints.save(saved := progress.done)
+                run.checkpoints.commit()  # the node may be gone soon
             if request == StopRequest.STOP or (request == StopRequest.LEAVE and progress.done == saved > resumed):
                 progress.stopped = True
                 break
             progress.counts += now.work.counts
-            metrics, now = _one_step(run, progress, now, works, watch)
+            try:
+                metrics, now = _one_step(run, progress, now, works, watch)
+            except NotFiniteError:  # on all ranks
+                run.checkpoints.commit()
+                raise
+            run.checkpoints.commit()  # of before this step
             request = now.request
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
             if evaluated:
@@ -154,6 +160,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
                 run.checkpoints.save(saved := progress.done)
             if (evaluated or due) and now.work is not None:  # minutes may have passed
                 request = StopRequest(max(request, engine.max_over_ranks(watch.asked(look=True))))
+        run.checkpoints.commit()
     if progress.stopped and engine.rank == 0:
         print(f"  left after step {progress.done}, with a checkpoint to go on from", flush=True)
     return progress

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,28 @@ from mapl_ray.training.resume import find_or_restart
 
 
 @dataclass(frozen=True, slots=True)
+class _Written:
+    """A checkpoint that this rank has written and that is not committed yet."""
+
+    folder: Path
+    step: int
+    files: Future[dict[str, str]]  # path below the folder -> sha256, once they are on the disk
+
+
+@dataclass(slots=True)
 class Checkpoints:
-    """Those of one run."""
+    """Those of one run.
+
+    Training goes on while a checkpoint's files reach the disk and are digested: `save` writes them, `commit` makes
+    them a checkpoint, one step later. A run that dies in between goes on from the checkpoint before.
+    """
 
     engine: Engine
     config: TrainConfig
     directory: Path
     settings: dict[str, Any]  # what they must agree on (`run_settings`)
+    _written: _Written | None = field(default=None, init=False)
+    _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"), init=False)
 
     def resume(self) -> int:
         """Load the newest whole one on every rank, or seed again; returns the steps already done.
@@ -69,19 +85,31 @@ class Checkpoints:
         return found.step
 
     def save(self, step: int) -> None:
-        """Write the one after `step` steps and delete the oldest."""
+        """Write the one after `step` steps; a collective, after which weights may change. See `commit`."""
+        self.commit()
         engine = self.engine
         path = Path(engine.from_rank_0(lambda: str(begin_checkpoint(self.directory, step))))
         rng = path / _rng_file(engine.rank)
         files = engine.save(path)
         save_rng(rng)
-        reported = engine.gather(written_files(path, [*files, rng]))
-        engine.from_rank_0(lambda: self._commit(path, step, reported))
+        self._written = _Written(path, step, self._disk.submit(written_files, path, [*files, rng]))
 
-    def _commit(self, path: Path, step: int, reported: Sequence[Mapping[str, str]]) -> None:
+    def commit(self) -> None:
+        """Make a checkpoint of what `save` wrote, once it is on every rank's disk, and delete the oldest.
+
+        A collective; nothing happens where there is nothing to commit. Raises what `written_files` and
+        `commit_checkpoint` raise.
+        """
+        if self._written is None:
+            return
+        written, self._written = self._written, None
+        reported = self.engine.gather(written.files.result())
+        self.engine.from_rank_0(lambda: self._commit(written, reported))
+
+    def _commit(self, written: _Written, reported: Sequence[Mapping[str, str]]) -> None:
         commit_checkpoint(
-            path,
-            step,
+            written.folder,
+            written.step,
             files=reported,
             world_size=self.engine.world_size,
             zero_stage=self.config.zero_stage,

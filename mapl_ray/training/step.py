@@ -69,8 +69,7 @@ class Trainer:
         One reduction and one read from the device, beside those of the gradient. Losses are divided by counts over all
         ranks; the reduction of a step therefore includes the counts of the next one.
 
-        Raises `RunError` for a loss or gradient that is not finite, before the weights change, on all ranks alike, and
-        `ValueError` after the last step.
+        Raises `NotFiniteError`, and `ValueError` after the last step.
         """
         if now.work is None:
             raise ValueError("train_step after the last step")
@@ -215,10 +214,14 @@ def frozen_reference(forward: Callable[[Batch], torch.Tensor]) -> Fill:
 _NAMED = 16  # groups in a message
 
 
+class NotFiniteError(RunError):
+    """A loss or gradient that is not finite. All ranks raise it in the same step, before the weights change."""
+
+
 def check_loss(
     engine: Engine, levels: Sequence[str], step: int, batches: Sequence[Batch], margins: Sequence[torch.Tensor]
 ) -> None:
-    """Raise `RunError` on every rank where the sums over ranks of a step are not finite.
+    """Raise `NotFiniteError` on every rank where the sums over ranks of a step are not finite.
 
     Args:
         levels: where they are not, the same on all ranks.
@@ -228,7 +231,7 @@ def check_loss(
     if not levels:
         return
     mine = [b for b, m in zip(batches, margins, strict=True) if not torch.isfinite(m).all()]
-    raise RunError(
+    raise NotFiniteError(
         f"step {step + 1}: the loss is not finite at level {', '.join(levels)}; the weights were not changed. "
         f"Groups of the micro-batches concerned: {_groups(engine, mine)}. "
         "Lower train.learning_rate, or look at these groups' ref_logps."
@@ -236,13 +239,13 @@ def check_loss(
 
 
 def checked_step(engine: Engine, step: int, batches: Sequence[Batch]) -> None:
-    """`Engine.step` after the last micro-batch; raises `RunError` on every rank for a gradient that is not finite."""
+    """`Engine.step` after the last micro-batch. Raises `NotFiniteError` on every rank for such a gradient."""
     try:
         engine.step()
     except NonFiniteGradientError:
         counts_L = engine.sum_over_ranks(torch.stack([b.relations.counts() for b in batches]).sum(0))
         levels = [level for level, count in zip(LEVEL_FAMILIES, counts_L.tolist(), strict=True) if count]
-        raise RunError(
+        raise NotFiniteError(
             f"step {step + 1}: the loss is finite and its gradient is not (levels in this step: {', '.join(levels)}); "
             f"the weights were not changed. Groups of this step: {_groups(engine, batches)}. "
             "Lower train.learning_rate, or look at the weights and at these groups."

@@ -1,6 +1,8 @@
 """What is trusted, what is passed over, and when a run stops. Nothing is unpickled here: the shards are no pickles."""
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,6 +10,7 @@ import pytest
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError, UserError
+from mapl_ray.training import saving
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, committed, remove_old, written_files
 from mapl_ray.training.resume import Found, find_checkpoint, find_or_restart, run_settings
 from mapl_ray.training.saving import Checkpoints, save_rng
@@ -257,3 +260,57 @@ def test_every_rank_verifies_what_it_loads(name: str, is_own: bool, content: byt
     else:
         assert checkpoints.resume() == 4
         assert engine.loaded
+
+
+class OnlyRank:
+    """A world of one rank, whose state is one file."""
+
+    rank, world_size = 0, 1
+
+    def from_rank_0(self, act: Any) -> Any:
+        return act()
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def save(self, folder: Path) -> list[Path]:
+        (folder / "state").write_bytes(b"weights")
+        return [folder / "state"]
+
+
+def test_training_goes_on_while_files_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk, real, threads = threading.Event(), saving.written_files, []
+
+    def slow(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+        threads.append(threading.current_thread())
+        assert on_disk.wait(60)
+        return real(folder, files)
+
+    monkeypatch.setattr(saving, "written_files", slow)
+    checkpoints = Checkpoints(cast(Any, OnlyRank()), TrainConfig(checkpoints_to_keep=1), tmp_path, settings(1))
+    checkpoints.commit()  # of nothing
+    checkpoints.save(1)  # returns, or this test ends here
+    assert committed(tmp_path) == []
+    on_disk.set()
+    checkpoints.commit()
+    assert [path.name for path in committed(tmp_path)] == ["step-00000001"]
+    checkpoints.save(2)
+    checkpoints.save(3)  # commits the one before
+    assert [path.name for path in committed(tmp_path)] == ["step-00000002"]
+    checkpoints.commit()
+    checkpoints.commit()
+    assert [path.name for path in committed(tmp_path)] == ["step-00000003"]
+    assert find_checkpoint(tmp_path, settings(1)) is not None
+    assert threading.main_thread() not in threads
+
+
+def test_files_that_do_not_reach_the_disk_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, "written_files", full)
+    checkpoints = Checkpoints(cast(Any, OnlyRank()), TrainConfig(), tmp_path, settings(1))
+    checkpoints.save(1)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.commit()
+    assert committed(tmp_path) == []

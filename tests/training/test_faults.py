@@ -60,7 +60,7 @@ def faults(
 def test_gradient_that_is_not_finite_stops_before_the_step(faults: tuple[Path, dict[str, Any]], stage: int) -> None:
     folder, outcomes = faults
     error = outcomes[f"gradient {stage}"]["error"]
-    assert error["kind"] == "RunError"
+    assert error["kind"] == "NotFiniteError"
     for words in ("step 1: the loss is finite and its gradient is not", "pref, intra, inter", "pair-0"):
         assert words in error["text"]
     assert not (folder / f"gradient {stage}" / "model").exists()
@@ -69,7 +69,7 @@ def test_gradient_that_is_not_finite_stops_before_the_step(faults: tuple[Path, d
 def test_loss_that_is_not_finite_stops_before_the_step(faults: tuple[Path, dict[str, Any]]) -> None:
     folder, outcomes = faults
     error = outcomes["loss"]["error"]
-    assert error["kind"] == "RunError"
+    assert error["kind"] == "NotFiniteError"
     for words in ("step 2: the loss is not finite at level pref, intra, inter", "pair-0002"):
         assert words in error["text"]
     assert [path.name for path in committed(folder / "loss" / "checkpoints")] == ["step-00000001"]
