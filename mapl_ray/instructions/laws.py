@@ -59,7 +59,7 @@ _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
     "pronoun": (("word", 1),),
     "all_capitals": (("capitals", 1), ("prose", 1)),
     "section": (("paragraph", 2), ("word", 4), ("digit", 1)),
-    "two_responses": (("prose", 1), ("word", 4)),
+    "two_responses": (("line", 3), ("prose", 1), ("word", 4)),
     "postscript": (("ending", 1), ("capitals", 2), ("word", 3), ("prose", 1)),
 })  # fmt: skip
 # Of these a text that occurs twice has no more than one that occurs once.

@@ -29,6 +29,7 @@ PARTS = (
     "I saw my own.", "You know yours.", "We have ours.", "He saw her.", "NASA USA", "caf\u00e9", "internationalization",
     "zzz", "The end. The rest.", "P.S. It rains.", SECTIONS, "******", "<<Title>>", "[name] [place] [date]",
 )  # fmt: skip
+PRONOUNS = ("I", "you", "he", "she", "it", "we", "they", "me", "him", "us", "them", "my")
 MARKS = ',;:!?()"\u201c\u201d\u2013\u2014*#`|_[]<>-\u2022.'
 
 
@@ -81,6 +82,9 @@ def general_edits() -> Iterator[Edit]:
     yield lambda text, rng: " ".join(sentence(rng, 5) for _ in range(rng.randint(1, 30)))
     yield lambda text, rng: "\n\n".join(sentence(rng, 5) for _ in range(rng.randint(1, 30)))
     yield lambda text, rng: "\n".join(f"- {sentence(rng, 3)}" for _ in range(rng.randint(1, 30)))
+    yield lambda text, rng: "\n".join(numbered("#", rng.randint(1, 12), rng))
+    yield lambda text, rng: " ".join(rng.sample(PRONOUNS, rng.randint(2, 12))) + "."
+    yield lambda text, rng: f"{text} {' '.join([FILLER] * rng.choice((20, 130)))}."
     yield lambda text, rng: sentence(rng, rng.randint(2, 120))
     yield lambda text, rng: _lengthened(text, rng.randint(2, 120), rng)
     yield lambda text, rng: f"{text}\n{text}"

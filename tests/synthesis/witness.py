@@ -31,7 +31,7 @@ Goal = tuple[Instruction, bool]
 Unfit = tuple[str, list[str]]  # what is wrong, and the instructions it is wrong with
 
 # Rounds: tries from each start, starts, the longest text. Short texts are quick, and most that is wanted is in them.
-ROUNDS = ((60, 6, 300), (300, 12, 400), (150, 6, 1500), (500, 8, 4000), (600, 8, 9000))
+ROUNDS = ((60, 6, 300), (300, 12, 400), (150, 6, 1500), (500, 8, 4000), (600, 8, 16_000))
 ATTEMPTS, OTHER_SEED = 5, 1_000_003  # searches for one text, each with other random edits
 LONGEST_KEPT, MOST_KEPT = 3000, 60  # characters of a found text that is kept, and how many are
 
