@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
+from mapl_ray.data.records import Message
 from mapl_ray.errors import UserError
 from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
 from mapl_ray.training.deepspeed_engine import ensure_process_group
 from tests.training.compare import NOISE, typical_difference, weights
+from tests.training.conftest import write_groups
 from tests.training.first_step import read_first_step
 
 CONFIG = {
@@ -24,6 +27,7 @@ CONFIG = {
     "weight_decay": 0.1,
 }
 SHARED = {**CONFIG, "num_workers": 2, "sequence_parallel_size": 2}
+LONG = {"micro_batch_size": 1, "max_sequence_tokens": 512}
 # First steps: the method, and what is added to both configs.
 FIRST = {
     "rm ZeRO-3, Mistral": ("rm", {"zero_stage": 3}),
@@ -32,6 +36,8 @@ FIRST = {
         "dpo",
         {"zero_stage": 2, "gradient_checkpointing": True, "row_tokens": 300, "attention": "dense"},
     ),
+    "rm ZeRO-3, long prompts": ("rm", {"zero_stage": 3, **LONG}),
+    "dpo ZeRO-3, long prompts": ("dpo", {"zero_stage": 3, **LONG}),
     "dpo adapters, frozen reference": ("dpo", {"zero_stage": 2, "lora": {"r": 4}, "reference": "frozen"}),
 }
 WHOLE_RUN = {"epochs": 1, "eval_every_steps": 1, "checkpoint_every_steps": 2, "zero_stage": 3}
@@ -51,7 +57,17 @@ def mistral(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(launch: Any, mistral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_prompts(grid_groups: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Groups of which the first of two ranks has tokens of prompts alone: nothing to predict, and no last token."""
+    groups = []
+    for group in grid_groups(3):
+        prompts = tuple((Message("user", f"{'do so ' * 60}{prompt[0].content}"),) for prompt in group.prompts)
+        groups.append(replace(group, prompts=prompts))
+    return write_groups(tmp_path_factory.mktemp("data") / "long", groups)
+
+
+@pytest.fixture(scope="module")
+def runs(launch: Any, mistral: Path, long_prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """First steps and whole runs of one rank and of two that share."""
     folder = tmp_path_factory.mktemp("shared")
     for ranks, config in ((1, CONFIG), (2, SHARED)):
@@ -60,7 +76,14 @@ def runs(launch: Any, mistral: Path, tmp_path_factory: pytest.TempPathFactory) -
             for name, (method, more) in FIRST.items()
         ]
         specs[0]["model"] = str(mistral)
+        for spec in specs:
+            if "long prompts" in spec["output"]:
+                spec["train"] = str(long_prompts)
         specs.append({"method": "rm", "config": {**config, **WHOLE_RUN}, "output": str(folder / f"whole {ranks}")})
+        if ranks == 2:  # begun by two ranks that share rows, and ended by two that do not
+            common = {"method": "rm", "output": str(folder / "changed")}
+            alone = {**CONFIG, **WHOLE_RUN, "num_workers": 2, "gradient_accumulation_steps": 1}
+            specs += [{**common, "config": {**SHARED, **WHOLE_RUN}, "stop_after": 2}, {**common, "config": alone}]
         launch(ranks, *specs)
     return folder
 
@@ -70,6 +93,7 @@ def test_losses_and_gradients_are_those_of_one_rank(runs: Path, name: str) -> No
     one, *shared = (read_first_step(runs / f"{name} {ranks}", rank) for ranks, rank in ((1, 0), (2, 0), (2, 1)))
     for both in shared:
         assert both["columns"] == [width // 2 for width in both["width"]]
+        assert all(mine < 0.6 * whole for mine, whole in zip(both["kept"], one["kept"], strict=True))
         for kind in ("outputs", "losses"):
             for mine, whole in zip(both[kind], one[kind], strict=True):
                 torch.testing.assert_close(mine, whole, rtol=1e-5, atol=1e-5)
@@ -80,6 +104,13 @@ def test_losses_and_gradients_are_those_of_one_rank(runs: Path, name: str) -> No
     assert any(gradient.abs().max() > 1e-4 for gradient in one["gradients"].values())
     first, second = shared  # bit for bit: the ranks of a group have one loss
     assert all(torch.equal(a, b) for a, b in zip(first["outputs"], second["outputs"], strict=True))
+
+
+@pytest.mark.parametrize("method", ["rm", "dpo"])
+def test_a_rank_may_have_nothing_to_predict(runs: Path, method: str) -> None:
+    first, second = (read_first_step(runs / f"{method} ZeRO-3, long prompts 2", rank)["edges"] for rank in (0, 1))
+    assert first == [0] * len(second)
+    assert min(second) > 0
 
 
 def test_a_whole_run_learns_and_measures_the_same(runs: Path) -> None:
@@ -94,6 +125,12 @@ def test_a_whole_run_learns_and_measures_the_same(runs: Path) -> None:
         assert a.keys() == b.keys()
         for name in a.keys() - {"tokens_per_second", "groups_per_second", "peak_memory_gib", "padding_share"}:
             assert a[name] == pytest.approx(b[name], rel=1e-3, abs=2e-4), name
+
+
+def test_a_run_goes_on_with_another_size(runs: Path) -> None:
+    result = json.loads((runs / "changed" / "result.json").read_text())
+    assert (result["resumed_step"], result["steps"]) == (2, 3)
+    assert typical_difference(weights(runs / "whole 1"), weights(runs / "changed")) < NOISE
 
 
 def test_attention_that_can_not_be_shared() -> None:
