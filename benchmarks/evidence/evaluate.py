@@ -14,7 +14,7 @@ from mapl_ray.data.records import RelationGroup
 from mapl_ray.evaluation import Estimate, Results, evaluate_models
 from mapl_ray.evaluation.by_family import accuracy_by_family
 from mapl_ray.evaluation.checkpoints import Checkpoint
-from mapl_ray.evaluation.columns import columns_of, flat_rewards, relation_margins
+from mapl_ray.evaluation.columns import columns_of_groups, flat_rewards, relation_margins
 from mapl_ray.evaluation.provenance import Provenance
 from mapl_ray.evaluation.rewards import model_rewards, reference_logps
 from mapl_ray.instructions import REGISTRY
@@ -61,7 +61,7 @@ def by_function(
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
     """Accuracy by arm, level and function, where `measure` has families."""
     together = _together(groups, rewards)
-    columns = columns_of(together.groups, {name: name for name in REGISTRY})
+    columns = columns_of_groups(together.groups, {name: name for name in REGISTRY})
     found = {}
     for name, of_arm in together.rewards.items():
         margins_R = relation_margins(columns, flat_rewards(columns, of_arm, name), name)

@@ -30,7 +30,7 @@ from mapl_ray.batches import EncodedGroup, encode_group
 from mapl_ray.data.records import RelationGroup
 from mapl_ray.data.shards import write_json
 from mapl_ray.errors import UserError
-from mapl_ray.evaluation.columns import columns_of, flat_rewards, relation_margins
+from mapl_ray.evaluation.columns import columns_of_groups, flat_rewards, relation_margins
 from mapl_ray.instructions import REGISTRY, Instruction, features_of
 
 _ARM = BY_NAME["mapl"]
@@ -80,7 +80,7 @@ def verdicts_on(groups: Iterable[RelationGroup]) -> dict[str, int]:
 
 def accuracies(groups: list[RelationGroup], rewards: list[tuple[float, ...]]) -> dict[str, float]:
     """Share of relations with a positive margin, by level."""
-    columns = columns_of(groups, {name: function.family for name, function in REGISTRY.items()})
+    columns = columns_of_groups(groups, {name: function.family for name, function in REGISTRY.items()})
     right = relation_margins(columns, flat_rewards(columns, rewards, "labels"), "labels") > 0
     return {level: float(right[columns.items.of_family(level)].mean()) for level in LEVELS}
 

@@ -12,7 +12,7 @@ from benchmarks.evidence.experiment import Experiment, Prepared, read_result, re
 from mapl_ray.data.records import RelationGroup
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import Results
-from mapl_ray.evaluation.columns import columns_of, flat_rewards, relation_margins
+from mapl_ray.evaluation.columns import columns_of_groups, flat_rewards, relation_margins
 from mapl_ray.evaluation.levels import level_results
 
 _MEASURES = ("levels", "inter_kinds", "by_k", "by_family", "by_phrasing", "worst_family", "length_bias")
@@ -86,7 +86,7 @@ def _arm(arm: Arm, runs: Sequence[Mapping[str, Any]], prepared: Prepared, main: 
 
 def _accuracies(groups: Sequence[RelationGroup], rewards: Any, name: str) -> dict[str, float]:
     """Of one seed, by level."""
-    columns = columns_of(groups, {})
+    columns = columns_of_groups(groups, {})
     rewards_S = flat_rewards(columns, [tuple(one) for one in rewards], name)
     levels = level_results(columns.items, relation_margins(columns, rewards_S, name), 0, 0)
     return {level: found["accuracy"]["value"] for level, found in levels.items()}

@@ -23,7 +23,7 @@ _INDEX = np.int32  # of sequences and relations: a driver holds fewer than 2**31
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Side:
+class RelationSide:
     """One side of every relation: the sequences of relation r are the next `length_R[r]` of `cell_M`."""
 
     cell_M: IntArray
@@ -45,8 +45,8 @@ class GroupColumns:
     group_S: IntArray  # index of the group
     original_S: BoolArray  # whether the sequence is under the original prompt
     words_S: IntArray  # words of the response
-    preferred: Side
-    dispreferred: Side
+    preferred: RelationSide
+    dispreferred: RelationSide
     gap_kind_N: IntArray  # index into `GAP_KINDS`
     gap_chosen_N: IntArray  # index of the sequence
     gap_rejected_N: IntArray
@@ -70,7 +70,7 @@ class GroupColumns:
         return collected.columns()
 
 
-def columns_of(groups: Sequence[RelationGroup], families: Mapping[str, str]) -> GroupColumns:
+def columns_of_groups(groups: Sequence[RelationGroup], families: Mapping[str, str]) -> GroupColumns:
     """The columns of groups in memory."""
     ids = pa.array([group.pair_id for group in groups], pa.string())
     return GroupColumns.of_tables([columns_table(groups).append_column("pair_id", ids)], families)
@@ -198,8 +198,8 @@ class _Collected:
             group_S=self._all("group_S"),
             original_S=self._all("original_S").astype(np.bool_),
             words_S=self._all("words_S"),
-            preferred=Side(self._all("preferred_M"), self._all("preferred_length_R")),
-            dispreferred=Side(self._all("dispreferred_M"), self._all("dispreferred_length_R")),
+            preferred=RelationSide(self._all("preferred_M"), self._all("preferred_length_R")),
+            dispreferred=RelationSide(self._all("dispreferred_M"), self._all("dispreferred_length_R")),
             gap_kind_N=self._all("gap_kind_N"),
             gap_chosen_N=self._all("gap_chosen_N"),
             gap_rejected_N=self._all("gap_rejected_N"),

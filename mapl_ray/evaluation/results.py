@@ -20,7 +20,7 @@ from mapl_ray.evaluation.by_family import (
     worst_families,
 )
 from mapl_ray.evaluation.calibration import Calibration, calibration_by_level
-from mapl_ray.evaluation.columns import GroupColumns, columns_of, flat_rewards, relation_margins
+from mapl_ray.evaluation.columns import GroupColumns, columns_of_groups, flat_rewards, relation_margins
 from mapl_ray.evaluation.compare import Comparison, baseline_pairs, compare
 from mapl_ray.evaluation.examples import Example, pick_examples
 from mapl_ray.evaluation.gaps import GapHistograms, gap_histograms
@@ -87,7 +87,7 @@ def evaluate_models(
     **options: Any,
 ) -> Results:
     """As `evaluate_columns`, of groups in memory; `rewards` maps a model to one tuple of rewards per group."""
-    columns = columns_of(groups, families)
+    columns = columns_of_groups(groups, families)
     flat = {model: flat_rewards(columns, of_model, model) for model, of_model in rewards.items()}
     rows = [group.to_row() for group in groups]
     return evaluate_columns(columns, flat, families, provenance, config, rows.__getitem__, **options)

@@ -140,15 +140,15 @@ class Features:
 
     @once
     def first_word(self) -> str | None:
-        return rules.first_word(self.text)
+        return rules.first_spelled(self.text)
 
     @once
     def last_word(self) -> str | None:
-        return rules.last_word(self.text)
+        return rules.last_spelled(self.text)
 
     @once
     def ending_mark(self) -> str:
-        return rules.ending_mark(self.text)
+        return rules.mark_at_end(self.text)
 
     @once
     def folded_words(self) -> list[str]:

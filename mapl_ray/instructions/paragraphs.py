@@ -12,7 +12,7 @@ from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.phrasing import fill, quoted
 from mapl_ray.instructions.register import instruction_function
 from mapl_ray.instructions.start_end import usable
-from mapl_ray.instructions.text import first_word, words
+from mapl_ray.instructions.text import first_spelled, words
 from mapl_ray.instructions.tokens import folded, opening_readings, word_span
 from mapl_ray.instructions.types import Args, Case
 from mapl_ray.instructions.verdicts import Span, Verdict, agreed
@@ -95,7 +95,7 @@ paragraph_exact = exact_function(
 
 
 def _start(text: Features) -> str | None:
-    return first_word(text.paragraphs[-1]) if text.paragraphs else None
+    return first_spelled(text.paragraphs[-1]) if text.paragraphs else None
 
 
 def _last_starts(text: Features, word: str) -> bool:

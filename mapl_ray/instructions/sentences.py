@@ -9,7 +9,7 @@ from itertools import pairwise
 from mapl_ray.instructions.builders import count_function, presence_function
 from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.splitting import Reading, Sentences
-from mapl_ray.instructions.text import first_word
+from mapl_ray.instructions.text import first_spelled
 from mapl_ray.instructions.text import words as words_of
 from mapl_ray.instructions.tokens import word_span
 from mapl_ray.instructions.verdicts import Span, Verdict, agreed
@@ -105,7 +105,7 @@ question_count = count_function(
 
 
 def _repeats_a_start(sentences: Sequence[str]) -> bool:
-    starts = (fold(first_word(sentence) or "") for sentence in sentences)
+    starts = (fold(first_spelled(sentence) or "") for sentence in sentences)
     return any(one == following for one, following in pairwise(starts))
 
 

@@ -133,7 +133,7 @@ def capital_words(all_words: list[str]) -> int:
     return sum(len(word) > 1 and word.isalpha() for word in filter(str.isupper, all_words))
 
 
-def first_word(text: str) -> str | None:
+def first_spelled(text: str) -> str | None:
     """The first spelled word, marks and quotes before it left out; None where there is none."""
     match = _SPELLED.search(text)
     return None if match is None else match.group().replace("\u2019", "'")
@@ -158,7 +158,7 @@ def first_words(text: str, number: int) -> list[str]:
     return [match.group().replace("\u2019", "'") for match in islice(_SPELLED.finditer(text), number)]
 
 
-def last_word(text: str) -> str | None:
+def last_spelled(text: str) -> str | None:
     """The last spelled word; None where there is none."""
     # From the end, in windows that double: a long tail of marks stays linear.
     size = 64
@@ -171,6 +171,6 @@ def last_word(text: str) -> str | None:
         size *= 2
 
 
-def ending_mark(text: str) -> str:
+def mark_at_end(text: str) -> str:
     """The last character once white space and closing quotes, brackets and Markdown marks are taken off; "" if none."""
     return text.rstrip(_CLOSERS)[-1:]

@@ -9,7 +9,7 @@ import numpy as np
 
 from mapl_ray.data.records import RelationGroup
 from mapl_ray.data.shards import read_manifest
-from mapl_ray.evaluation.columns import columns_of
+from mapl_ray.evaluation.columns import columns_of_groups
 from mapl_ray.evaluation.examples import Example, pick_examples
 from mapl_ray.instructions import REGISTRY
 from mapl_ray.report.acceptance import acceptance_section, read_tally
@@ -60,7 +60,7 @@ def build_data_report(run_dir: Path) -> Path:
 
 
 def _examples(groups: Sequence[RelationGroup]) -> list[Example]:
-    picked = pick_examples(columns_of(groups, {}), _EXAMPLES)
+    picked = pick_examples(columns_of_groups(groups, {}), _EXAMPLES)
     return [Example(group=groups[index].to_row(), rewards={}) for index in picked]
 
 

@@ -9,7 +9,7 @@ import pytest
 from mapl_ray.errors import RunError
 from mapl_ray.evaluation.by_family import accuracy_by_family, accuracy_by_novelty, worst_families
 from mapl_ray.evaluation.column_table import columns_table
-from mapl_ray.evaluation.columns import GroupColumns, columns_of, flat_rewards
+from mapl_ray.evaluation.columns import GroupColumns, columns_of_groups, flat_rewards
 from mapl_ray.evaluation.columns import relation_margins as margins_of_columns
 from mapl_ray.evaluation.compare import baseline_pairs, compare
 from mapl_ray.evaluation.examples import pick_examples
@@ -26,11 +26,11 @@ OTHER = (0.0, 1.0, 1.0, 1.0, 1.0, 2.0)
 
 
 def relation_items(groups, families):
-    return columns_of(groups, families).items
+    return columns_of_groups(groups, families).items
 
 
 def relation_margins(groups, rewards, model):
-    columns = columns_of(groups, FAMILIES)
+    columns = columns_of_groups(groups, FAMILIES)
     return margins_of_columns(columns, flat_rewards(columns, rewards, model), model)
 
 
@@ -116,7 +116,7 @@ def test_length_bias_splits_by_words(make_group):
     # The reward is the number of words: right where the chosen is longer, wrong where it is shorter.
     rewards = [(4.0, 1.0, *REWARDS[2:]), (5.0, 3.0, *REWARDS[2:]), (2.0, 6.0, *REWARDS[2:]), (1.0, 1.0, *REWARDS[2:])]
     margins = relation_margins(groups, rewards, "m")
-    columns = columns_of(groups, FAMILIES)
+    columns = columns_of_groups(groups, FAMILIES)
     bias = length_bias(columns, margins, flat_rewards(columns, rewards, "m"), samples=0, seed=0)
     assert (bias["chosen_longer"]["value"], bias["chosen_longer"]["count"]) == (1.0, 2)
     assert (bias["chosen_shorter"]["value"], bias["chosen_shorter"]["count"]) == (0.0, 1)
@@ -134,7 +134,7 @@ def test_spearman_by_hand():
 
 def test_gap_histograms_hold_every_gap(make_group):
     groups = [make_group("a", "A"), make_group("b", "B")]
-    results = gap_histograms(columns_of(groups, FAMILIES), np.array([*REWARDS, *OTHER]))
+    results = gap_histograms(columns_of_groups(groups, FAMILIES), np.array([*REWARDS, *OTHER]))
     # x: 2-1, 0-1; x+: 5-3, 1-1; x-: 1-0, 1-2.
     assert {name: kind["mean"] for name, kind in results["kinds"].items()} == {"x": 0.0, "x+": 1.0, "x-": 0.0}
     assert all(sum(kind["counts"]) == kind["count"] == 2 for kind in results["kinds"].values())
@@ -142,7 +142,7 @@ def test_gap_histograms_hold_every_gap(make_group):
 
 
 def test_gap_histogram_of_a_constant_reward(make_group):
-    results = gap_histograms(columns_of([make_group()], FAMILIES), np.ones(6))
+    results = gap_histograms(columns_of_groups([make_group()], FAMILIES), np.ones(6))
     assert results["edges"][0] < 0.0 < results["edges"][-1]
     assert sum(results["kinds"]["x"]["counts"]) == 1
 
@@ -185,7 +185,7 @@ def test_columns_of_parts_are_those_of_the_whole(make_group):
         replace(make_group("c", "C"), relations=(), sequences=make_group().sequences[:2]),
         make_group("d", "A", rejected="w w", names=("json",)),
     ]
-    whole = columns_of(groups, FAMILIES)
+    whole = columns_of_groups(groups, FAMILIES)
     parts = GroupColumns.of_tables(
         [columns_table([one]).append_column("pair_id", pa.array([one.pair_id], pa.string())) for one in groups],
         FAMILIES,
@@ -221,6 +221,6 @@ def test_examples_are_short_and_add_functions(make_group):
         make_group("c", "C"),
         make_group("d", "D", names=("min_words", "keyword")),
     ]
-    columns = columns_of(groups, FAMILIES)
+    columns = columns_of_groups(groups, FAMILIES)
     assert pick_examples(columns, 2) == [3, 1]  # two functions at once, then the first of those that add none
     assert pick_examples(columns, 9) == [3, 0, 1, 2]  # the long one as well where there are too few

@@ -11,7 +11,7 @@ from mapl_ray.config import DataConfig, SynthesisConfig
 from mapl_ray.data.records import InstructionRecord, PreferencePair, RelationGroup
 from mapl_ray.evaluation.by_family import accuracy_by_phrasing
 from mapl_ray.evaluation.column_table import is_unseen_wording
-from mapl_ray.evaluation.columns import columns_of, flat_rewards, relation_margins
+from mapl_ray.evaluation.columns import columns_of_groups, flat_rewards, relation_margins
 from mapl_ray.evaluation.invariance import ScoredVariant, invariance
 from mapl_ray.evaluation.variants import UNSEEN_PHRASING, reordered, rephrased, variant_kinds, variant_of
 from mapl_ray.instructions import REGISTRY
@@ -97,7 +97,7 @@ def test_other_words_keep_all_but_the_words(groups: list[RelationGroup]) -> None
 
 
 def test_accuracy_by_phrasing_parts_the_relations(groups: list[RelationGroup]) -> None:
-    columns = columns_of(groups, {})
+    columns = columns_of_groups(groups, {})
     # Right exactly where a prompt carries an unseen phrasing.
     rewards = []
     for group in groups:
@@ -118,12 +118,12 @@ def test_invariance_by_hand(make_group) -> None:
     before = [(1.0, 0.0, 3.0, 0.0, 0.0, 3.0), (1.0, 0.0, 3.0, 0.0, 0.0, 3.0)]
     # Of b alone, as asked for otherwise: both intra relations turn round, and narrowing and widening with them.
     after = [(1.0, 0.0, 0.0, 3.0, 3.0, 0.0)]
-    columns = columns_of(groups, {})
+    columns = columns_of_groups(groups, {})
     rewards = flat_rewards(columns, before, "m")
     margins = relation_margins(columns, rewards, "m")
 
     def measured(index: int, others: list[tuple[float, ...]]) -> Any:
-        scored = ScoredVariant(columns_of([groups[index]], {}), np.array([index]), {"m": np.array(others[0])})
+        scored = ScoredVariant(columns_of_groups([groups[index]], {}), np.array([index]), {"m": np.array(others[0])})
         return invariance(columns, rewards, margins, {"order": scored}, "m", samples=0, seed=0)["order"]
 
     found = measured(1, after)

@@ -84,7 +84,7 @@ def test_numbers_headings_bold_and_capitals() -> None:
     ],
 )
 def test_start_and_end(text: str, first: str | None, last: str | None, mark: str) -> None:
-    assert (rules.first_word(text), rules.last_word(text), rules.ending_mark(text)) == (first, last, mark)
+    assert (rules.first_spelled(text), rules.last_spelled(text), rules.mark_at_end(text)) == (first, last, mark)
 
 
 def test_keywords_are_written_as_a_person_would() -> None:

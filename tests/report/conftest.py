@@ -20,7 +20,7 @@ from mapl_ray.data.records import (
 )
 from mapl_ray.data.shards import commit, write_json, write_part
 from mapl_ray.evaluation import collect_provenance, evaluate_models
-from mapl_ray.evaluation.columns import columns_of, flat_rewards
+from mapl_ray.evaluation.columns import columns_of_groups, flat_rewards
 from mapl_ray.evaluation.follow_results import follow_results
 from mapl_ray.evaluation.following import FollowRow, Verdict
 from mapl_ray.evaluation.invariance import ScoredVariant
@@ -115,7 +115,7 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
     provenance = collect_provenance(seed=0, data={"groups/eval": "0" * 64}, chat_templates={"rm": "{{ messages }}"})
     settings = EvaluationConfig(bootstrap_samples=200)
     shaken = {model: [tuple(r + rng.gauss(0.0, 0.3) for r in row) for row in rows] for model, rows in rewards.items()}
-    columns = columns_of(groups, FAMILIES)
+    columns = columns_of_groups(groups, FAMILIES)
     flat = {model: flat_rewards(columns, of_model, model) for model, of_model in shaken.items()}
     results = evaluate_models(
         groups,
