@@ -62,7 +62,9 @@ def reference_logps(
 def _scores(
     groups: Sequence[RelationGroup], model: Checkpoint, micro_batch_size: int, max_sequence_tokens: int
 ) -> list[tuple[float, ...]]:
-    from mapl_ray.scoring.trees import TreeScorer  # torch takes seconds
+    from torch import cuda  # here, for torch takes seconds
+
+    from mapl_ray.scoring.trees import TreeScorer
 
     scorer = TreeScorer(
         TreeOptions(
@@ -75,7 +77,7 @@ def _scores(
             attention="auto",
             row_tokens=None,
             groups_at_once=micro_batch_size,
-            gpus=0,
+            gpus=int(cuda.is_available()),
             head="reward" if model.method == "rm" else "logps",
         )
     )
