@@ -59,6 +59,7 @@ _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
     "pronoun": (("word", 1),),
     "all_capitals": (("capitals", 1), ("prose", 1)),
     "section": (("paragraph", 2), ("word", 4), ("digit", 1)),
+    "json_only": (("quotation_mark", 2),),
     "two_responses": (("line", 3), ("prose", 1), ("word", 4)),
     "postscript": (("ending", 1), ("capitals", 2), ("word", 3), ("prose", 1)),
 })  # fmt: skip

@@ -64,6 +64,7 @@ def _instruction(name: str, **args: object) -> Instruction:
         (("all_small_letters", {}), ("capital_word_count", {"direction": "at least", "n": 2})),
         (("in_quotation_marks", {}), ("quotation_mark_use", {"use": False})),
         (("line_exact", {"n": 1}), ("section_use", {"use": False})),
+        (("json_only", {}), ("quotation_mark_use", {"use": False})),
         (("line_exact", {"n": 1}), ("two_responses_use", {"use": False})),
         (("word_count", {"direction": "at most", "n": 3}), ("two_responses_use", {"use": False})),
         (("request_repeated", {"use": True, "prompt": "Why is the sky blue?"}), ("all_capitals_use", {"use": False})),
