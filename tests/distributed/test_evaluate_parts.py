@@ -119,6 +119,7 @@ def padded(module: torch.nn.Module, groups: list[RelationGroup], tokenizer: Any)
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_scores_are_those_of_padded_rows(evaluated: Evaluated, tokenizer: Any) -> None:
     kept = [group for n, group in enumerate(evaluated.groups) if n != 5]
     rm, policy = evaluated.models
@@ -156,6 +157,7 @@ def hashes(folder: Path) -> dict[Path, str]:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_another_run_makes_what_is_missing_or_damaged_and_nothing_else(
     evaluated: Evaluated, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +186,7 @@ def test_another_run_makes_what_is_missing_or_damaged_and_nothing_else(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_finished_evaluation_computes_nothing(evaluated: Evaluated, tokenizer: Any) -> None:
     """Another beta is another reward of the same scores."""
     before = files(evaluated.evaluation / "scores")

@@ -97,6 +97,7 @@ def test_the_users_mistake_in_a_job_comes_back_as_2(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_the_scripts_run_under_plain_ray_job_submit(cluster: str, tmp_path: Path) -> None:
     for name in ("mapl_ray", "jobs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
