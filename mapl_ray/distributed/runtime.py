@@ -10,8 +10,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -50,6 +51,7 @@ _PRIVATE = {
 }
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
+_STARTS = 3
 _LOG_LEVELS = {
     "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
     "ray.train": logging.WARNING,
@@ -134,14 +136,30 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
         # Nothing else asks it, and its eight processes take seconds of two cores to start.
         dashboard = {"include_dashboard": searches, "dashboard_host": "127.0.0.1", "dashboard_port": port}
         session_root = str(_session_root())
-        try:
-            ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=session_root, **dashboard, **options)
-        except ray.exceptions.AuthenticationError as error:  # a token file that is not there, or empty
-            raise UserError(f"Ray could not be started on this machine: {first_line(error)}") from None
-        except Exception as error:  # Ray raises it bare where its processes do not come up in time
-            raise RunError(f"Ray could not be started on this machine: {str(error).strip()}") from None
+        _start(
+            partial(ray.init, address="local", num_cpus=config.num_cpus, _temp_dir=session_root), dashboard | options
+        )
         return
     _join(config.address, options)
+
+
+def _start(start: Callable[..., object], options: dict[str, Any]) -> None:
+    """Start Ray, up to `_STARTS` times: its processes wait seconds for each other, which a busy machine may not keep.
+
+    Raises `UserError` for a token that can't be read, and `RunError` with what Ray said last.
+    """
+    for left in reversed(range(_STARTS)):
+        try:
+            start(**options)
+        except ray.exceptions.AuthenticationError as error:  # a token file that is not there, or empty
+            raise UserError(f"Ray could not be started on this machine: {first_line(error)}") from None
+        except Exception as error:  # Ray raises it bare
+            ray.shutdown()
+            if not left or "timed out" not in str(error).lower():
+                raise RunError(f"Ray could not be started on this machine: {str(error).strip()}") from None
+            print("  Ray's processes did not start in time; starting them again", flush=True)
+        else:
+            return
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,9 @@ import ray
 from ray._private import worker as ray_worker
 
 from mapl_ray.config import RunConfig
+from mapl_ray.distributed.runtime import _start
 from mapl_ray.distributed.train import run_training
+from mapl_ray.errors import RunError
 from mapl_ray.training.checkpoint import committed
 from mapl_ray.training.result import TrainResult
 
@@ -94,6 +97,32 @@ def test_no_other_machine_reaches_its_servers(local_ray: None) -> None:
     assert len({one.pid for one in listening}) > 3
     addresses = {ipaddress.ip_address(one.laddr.ip.removeprefix("::ffff:")) for one in listening}
     assert {address for address in addresses if not address.is_loopback} == set()
+
+
+@pytest.mark.parametrize(
+    ("says", "starts"),
+    [("The current node timed out during startup.", 3), ("No such file: gcs_server", 1)],
+)
+def test_a_start_that_a_busy_machine_is_late_with_is_tried_again(
+    says: str, starts: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[dict[str, int]] = []
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+    def start(fails: int, **options: int) -> None:
+        tried.append(options)
+        if len(tried) <= fails:
+            raise Exception(says)
+
+    with pytest.raises(RunError, match=says):
+        _start(partial(start, 9), {"num_cpus": 1})
+    assert tried == [{"num_cpus": 1}] * starts
+    tried.clear()
+    capsys.readouterr()
+    if starts > 1:
+        _start(partial(start, 1), {"num_cpus": 1})
+        assert len(tried) == 2
+        assert capsys.readouterr().out == "  Ray's processes did not start in time; starting them again\n"
 
 
 STEPS = 60
