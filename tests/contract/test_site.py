@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
-    command = ["make", "docs", f"DOCS_VENV={folder / 'venv'}", f"SITE={folder / 'site'}", f"PYTHON={sys.executable}"]
+    # Without the ARGS of the make that may have started these tests.
+    options = {"DOCS_VENV": folder / "venv", "SITE": folder / "site", "PYTHON": sys.executable, "ARGS": ""}
+    command = ["make", "docs", *(f"{name}={value}" for name, value in options.items())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "site"
