@@ -16,6 +16,7 @@ from mapl_ray.instructions.laws import EXCLUDES, NEEDED_BY_WORDS, is_plain_word,
 from mapl_ray.instructions.types import Instruction, InstructionFunction, lookup
 
 _AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
+_OF_ONE_WORD = ("longest_word", "most_frequent_word")  # counts that another word adds nothing to
 _NAMING = ("words", "word", "phrase")  # arguments that name words
 _MOST_CHOICES = 400  # choices of an alternative that are tried; what takes more is not drawn
 
@@ -211,10 +212,14 @@ def _holds(bounds: Sequence[Bound]) -> bool:
 
 
 def _least_of(lower: Iterable[Bound], of: str) -> int:
-    found = 0
+    """How many of a count there are at least. What different words need adds up: each occurrence is another word."""
+    found, of_words = 0, dict[str, int]()
     for bound in lower:
-        found = max(found, least(bound.of, bound.low, of))
-    return found
+        needed = least(bound.of, bound.low, of)
+        found = max(found, needed)
+        if needed and is_plain_word(bound.of):
+            of_words[bound.of] = max(needed, of_words.get(bound.of, 0))
+    return found if len(of_words) < 2 or of in _OF_ONE_WORD else max(found, sum(of_words.values()))
 
 
 def _most_of(bounds: Iterable[Bound], of: str) -> int | None:

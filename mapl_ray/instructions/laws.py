@@ -68,6 +68,7 @@ _EXTREMES = frozenset(("longest_word", "longest_sentence"))
 # What one of the first leaves none of.
 EXCLUDES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "json_only": ("list", "heading", "table", "code_block", "request_repeated"),
+    "in_quotation_marks": ("request_repeated",),
 })  # fmt: skip
 _MARKS: Mapping[str, str] = MappingProxyType({
     "comma": ",\uff0c", "exclamation_mark": "!\uff01", "question_mark": "?\uff1f", "colon": ":\uff1a",

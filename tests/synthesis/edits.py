@@ -48,6 +48,7 @@ def _extremes() -> list[Features]:
     texts += [f"{FILLER} " * 12, f"{FILLER}. " * 12, f"{FILLER}.\n\n" * 12, "internationalization " * 40]
     texts += [f"{FILLER}{end} " * number for end in ".?!" for number in (55, 120)]
     texts += ["It rains. It pours. It snows.\n" * number for number in (8, 16, 32, 60)]
+    texts += ["So it is. " * 400]
     texts += [f"{GERMAN} " * 3, f"{GERMAN} " * 12]
     everything = "\n\n".join(PARTS)
     return [

@@ -65,6 +65,11 @@ def _instruction(name: str, **args: object) -> Instruction:
         (("in_quotation_marks", {}), ("quotation_mark_use", {"use": False})),
         (("line_exact", {"n": 1}), ("section_use", {"use": False})),
         (("json_only", {}), ("quotation_mark_use", {"use": False})),
+        (
+            ("all_of_words", {"words": ["true", "human", "probably"], "use": True}),
+            ("letter_count", {"letter": "a", "direction": "at least", "n": 2}),
+        ),
+        (("in_quotation_marks", {}), ("request_repeated", {"use": True, "prompt": "Why is the sky blue?"})),
         (("line_exact", {"n": 1}), ("two_responses_use", {"use": False})),
         (("word_count", {"direction": "at most", "n": 3}), ("two_responses_use", {"use": False})),
         (("request_repeated", {"use": True, "prompt": "Why is the sky blue?"}), ("all_capitals_use", {"use": False})),
@@ -118,6 +123,14 @@ def test_may_meet(one: tuple[str, dict[str, object]], other: tuple[str, dict[str
                 ("word_count", {"direction": "at least", "n": 200}),
                 ("sentence_count", {"direction": "at most", "n": 5}),
                 ("words_per_sentence", {"direction": "at most", "n": 10}),
+            ],
+            False,
+        ),
+        (
+            [
+                ("word_count", {"direction": "at most", "n": 5}),
+                ("word_frequency", {"word": "standing", "direction": "at least", "n": 4}),
+                ("word_order", {"words": ["here", "she"]}),
             ],
             False,
         ),
