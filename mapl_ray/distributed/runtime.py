@@ -11,12 +11,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import ray
 from ray._private import ray_constants
 
@@ -52,6 +53,7 @@ _PRIVATE = {
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
 _STARTS = 3
+_END_SECONDS = 20.0  # for killed processes to end
 _LOG_LEVELS = {
     "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
     "ray.train": logging.WARNING,
@@ -148,13 +150,21 @@ def _start(start: Callable[..., object], options: dict[str, Any]) -> None:
 
     Raises `UserError` for a token that can't be read, and `RunError` with what Ray said last.
     """
+    here = psutil.Process()
+    before = set(here.children())
     for left in reversed(range(_STARTS)):
         try:
             start(**options)
         except ray.exceptions.AuthenticationError as error:  # a token file that is not there, or empty
             raise UserError(f"Ray could not be started on this machine: {first_line(error)}") from None
         except Exception as error:  # Ray raises it bare
-            ray.shutdown()
+            ray.shutdown()  # which knows nothing of processes of a start that failed; they would keep the ports
+            started = [child for child in here.children() if child not in before]
+            late = [*started, *(process for child in started for process in child.children(recursive=True))]
+            for process in late:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(late, timeout=_END_SECONDS)
             if not left or "timed out" not in str(error).lower():
                 raise RunError(f"Ray could not be started on this machine: {str(error).strip()}") from None
             print("  Ray's processes did not start in time; starting them again", flush=True)

@@ -106,23 +106,33 @@ def test_no_other_machine_reaches_its_servers(local_ray: None) -> None:
 def test_a_start_that_a_busy_machine_is_late_with_is_tried_again(
     says: str, starts: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What a start leaves that fails, such as the dashboard, would keep its port: it is ended, and nothing else is."""
     tried: list[dict[str, int]] = []
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    left: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # a session that other tests use is up in this process
 
     def start(fails: int, **options: int) -> None:
+        assert all(process.poll() is not None for process in left)
         tried.append(options)
         if len(tried) <= fails:
+            left.append(subprocess.Popen(["sleep", "600"]))
             raise Exception(says)
+
+    other = subprocess.Popen(["sleep", "600"])
 
     with pytest.raises(RunError, match=says):
         _start(partial(start, 9), {"num_cpus": 1})
     assert tried == [{"num_cpus": 1}] * starts
+    assert all(process.poll() is not None for process in left)
     tried.clear()
     capsys.readouterr()
     if starts > 1:
         _start(partial(start, 1), {"num_cpus": 1})
         assert len(tried) == 2
         assert capsys.readouterr().out == "  Ray's processes did not start in time; starting them again\n"
+    assert other.poll() is None
+    other.kill()
+    other.wait()
 
 
 STEPS = 60
