@@ -70,6 +70,11 @@ def training_words(output: Path, *more: str) -> list[str]:
     return ["train", "rm", *_TRAINING, *_MODEL, *_place(output), *_cpus(more), *more]
 
 
+def evaluation_words(output: Path, *more: str) -> list[str]:
+    """Of the reward model that `training_words` trains."""
+    return ["evaluate", *_MODEL, *_place(output), *_cpus(more), *more]
+
+
 def _cpus(more: Sequence[str]) -> list[str]:
     """Of the private cluster, where the run is not to be on another."""
     return [] if any(word.startswith("cluster.address=") for word in more) else ["cluster.num_cpus=2"]
