@@ -63,6 +63,7 @@ def test_an_opening_ends_where_a_sentence_or_line_does() -> None:
     assert length(opening(text, 14)) <= 14
 
 
+@pytest.mark.long
 def test_every_arm_has_a_result_with_its_provenance(finished: tuple[Experiment, Prepared]) -> None:
     experiment, prepared = finished
     summary = summarise(experiment, prepared)
@@ -85,6 +86,7 @@ def test_every_arm_has_a_result_with_its_provenance(finished: tuple[Experiment, 
     assert set(used) <= set(FUNCTIONS) <= set(REGISTRY)
 
 
+@pytest.mark.long
 def test_a_finished_run_is_kept_and_another_is_refused(finished: tuple[Experiment, Prepared]) -> None:
     experiment, prepared = finished
     results = sorted(experiment.output.glob("*/seed-0.json"))
@@ -96,6 +98,7 @@ def test_a_finished_run_is_kept_and_another_is_refused(finished: tuple[Experimen
         read_result(results[0], settings_of(BY_NAME["baseline"], other, 0, prepared.pairs))
 
 
+@pytest.mark.long
 def test_the_document_is_made_from_the_results(finished: tuple[Experiment, Prepared], tmp_path: Path) -> None:
     experiment, prepared = finished
     summary = summarise(experiment, prepared)

@@ -33,6 +33,7 @@ def attend(blocks: int, grad: bool, rows: int, window: int | None) -> None:
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("flex_on_cpu")
 def test_every_width_shares_its_graphs() -> None:
     """12 widths, with gradient or none, one or several rows, with a window or none: a graph a combination of gradient

@@ -49,6 +49,7 @@ def test_prompt_alone(layout: str, condition: str, real_pairs: list[PreferencePa
     assert max(single, paired) <= BOUND, told
 
 
+@pytest.mark.long
 def test_each_function_alone(shared_data: Path) -> None:
     """The direction a function takes (at least or at most, use or avoid) does not go with one side either."""
     items = read_pairs(DataConfig(path=str(shared_data / FILES["alpaca_eval"][0])))
