@@ -84,8 +84,8 @@ def test_a_commit_removes_its_own_names_alone(tmp_path: Path) -> None:
         ".part-00000.parquet.node-7-0123456789ab.tmp",
     ]  # fmt: skip
     others = [
-        "part-time.csv", "part-1.parquet", "part-00001.parquet.bak", "notes-of-mine.md", "rejected-by-hand.jsonl",
-        ".mine.tmp", ".part-00000.parquet.tmp",
+        "part-time.csv", "part-list.json", "notes-1.json", "part-1.parquet", "part-00001.parquet.bak",
+        "notes-of-mine.md", "rejected-by-hand.jsonl", ".mine.tmp", ".part-00000.parquet.tmp",
     ]  # fmt: skip
     for name in (*ours, *others):
         (tmp_path / name).write_text("x")
