@@ -55,7 +55,7 @@ def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_sha
     from mapl_ray.private_files import cluster_token, private_folder
 
     own = ExitStack()
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(own.enter_context(cluster_token(private_folder("mapl-ray"))))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(own.enter_context(cluster_token(private_folder("mapl"))))
     found: dict[str, list[float]] = defaultdict(list)
     cluster = Cluster(initialize_head=True, head_node_args={**_RAYLET, "include_dashboard": False})
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -53,6 +53,9 @@ _PRIVATE = {
 # Switches of Ray Data that open files of old Ray versions by unpickling their schema.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
 _STARTS = 3
+_LONGEST_SOCKET = 107  # characters of a Unix socket's path
+# Below a session root, with a process number of seven digits.
+_LONGEST_ROOT = _LONGEST_SOCKET - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 _END_SECONDS = 20.0  # for killed processes to end
 _LOG_LEVELS = {
     "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
@@ -257,15 +260,22 @@ def _session_root() -> Path:
     """Where Ray keeps sockets and logs of private clusters, below `RAY_TMPDIR` or the temporary folder.
 
     Ray opens this folder to every user of the machine (mode 0777), who could then swap sockets and logs, so it is
-    inside one that nobody else may enter. Raises `UserError` where that one can't be had.
+    inside one that nobody else may enter. A temporary folder with too long a path for sockets gives way to `/tmp`.
+    Raises `UserError` where the folder can't be had, or `RAY_TMPDIR` is too long.
     """
-    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    try:
-        return private_folder("mapl-ray", base) / "ray"
-    except OSError as error:
+    named = os.environ.get("RAY_TMPDIR")
+    below = Path(f"mapl-{os.getuid()}", "r")  # short: see `_LONGEST_ROOT`
+    most = _LONGEST_ROOT - len(f"/{below}")
+    if named and len(named) > most:
         raise UserError(
-            f"{error}. Or set RAY_TMPDIR to another folder, with a path of at most 30 characters."
-        ) from None
+            f"RAY_TMPDIR={named}: {len(named)} characters; expected at most {most}, because Ray's sockets are below it "
+            f"and their paths can have {_LONGEST_SOCKET}. Set it to another folder."
+        )
+    base = named or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return private_folder("mapl", base if len(base) <= most else "/tmp") / below.name
+    except OSError as error:
+        raise UserError(f"{error}. Or set RAY_TMPDIR to another folder.") from None
 
 
 def _free_port() -> int:

@@ -19,9 +19,9 @@ import ray
 from ray._private import worker as ray_worker
 
 from mapl_ray.config import RunConfig
-from mapl_ray.distributed.runtime import _start
+from mapl_ray.distributed.runtime import _session_root, _start
 from mapl_ray.distributed.train import run_training
-from mapl_ray.errors import RunError
+from mapl_ray.errors import RunError, UserError
 from mapl_ray.training.checkpoint import committed
 from mapl_ray.training.result import TrainResult
 
@@ -84,6 +84,16 @@ def test_no_other_user_reaches_the_sessions_sockets_and_logs(local_ray: None) ->
     closed = [folder.stat() for folder in session.parents if not folder.stat().st_mode & 0o077]
     assert closed
     assert {folder.st_uid for folder in closed} == {os.getuid()}
+
+
+def test_a_folder_whose_path_is_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's choice for Ray is an error; any other temporary folder gives way to /tmp."""
+    monkeypatch.setenv("TMPDIR", "/tmp/" + "t" * 60)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert _session_root() == Path(f"/tmp/mapl-{os.getuid()}/r")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "r" * 60)
+    with pytest.raises(UserError, match=r"RAY_TMPDIR=/tmp/r+: 65 characters; expected at most 3\d,"):
+        _session_root()
 
 
 def test_no_other_machine_reaches_its_servers(local_ray: None) -> None:

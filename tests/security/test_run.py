@@ -46,7 +46,9 @@ def test_nothing_runs_nothing_escapes_and_no_secret_is_kept(canary: Any, tmp_pat
     home.mkdir()
     work.mkdir()
     (work / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs(canary)), encoding="utf-8")
-    session = Path(tempfile.mkdtemp(prefix="mapl"))  # Ray's own logs; not tmp_path, for socket paths must be short
+    # Ray's own logs; not tmp_path, for socket paths must be short. This one is as long as it may be.
+    length = 35 - len(str(os.getuid())) - len(f"{tempfile.gettempdir()}/") - len("xxxxxxxx")
+    session = Path(tempfile.mkdtemp(prefix="mapl".ljust(length, "-")))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment = {**kept, **hidden, "HOME": str(home), "RAY_TMPDIR": str(session), "HF_HUB_OFFLINE": "1"}
     words = ["data.path=pairs.jsonl", "name=hostile", "cluster.num_cpus=1", "synthesis.rows_per_shard=100"]
@@ -59,7 +61,7 @@ def test_nothing_runs_nothing_escapes_and_no_secret_is_kept(canary: Any, tmp_pat
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not (tokens := [path for path in session.glob("mapl-ray-*/token-*") if path.stat().st_size == 64]):
+        while not (tokens := [path for path in session.glob("mapl-*/token-*") if path.stat().st_size == 64]):
             assert process.poll() is None
             time.sleep(0.01)
         assert stat.S_IMODE(tokens[0].stat().st_mode) == 0o600  # a token is asked for, and nobody else can read it
