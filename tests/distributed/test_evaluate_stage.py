@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.vllm
 def test_models_side_by_side_on_groups_and_sets(

@@ -71,6 +71,7 @@ def make(tiny_model: Path, data: Path, tmp_path: Path) -> Make:
     return of
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_are_those_of_mapl_train(method: Method, make: Make, launch: Any, tmp_path: Path) -> None:
     """Loss, norm of the gradient and metrics of every step, and the weights after three steps of AdamW."""

@@ -88,6 +88,7 @@ def runs(launch: Any, mistral: Path, long_prompts: Path, tmp_path_factory: pytes
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FIRST)
 def test_losses_and_gradients_are_those_of_one_rank(runs: Path, name: str) -> None:
     one, *shared = (read_first_step(runs / f"{name} {ranks}", rank) for ranks, rank in ((1, 0), (2, 0), (2, 1)))
@@ -106,6 +107,7 @@ def test_losses_and_gradients_are_those_of_one_rank(runs: Path, name: str) -> No
     assert all(torch.equal(a, b) for a, b in zip(first["outputs"], second["outputs"], strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["rm", "dpo"])
 def test_a_rank_may_have_nothing_to_predict(runs: Path, method: str) -> None:
     first, second = (read_first_step(runs / f"{method} ZeRO-3, long prompts 2", rank)["edges"] for rank in (0, 1))
@@ -113,6 +115,7 @@ def test_a_rank_may_have_nothing_to_predict(runs: Path, method: str) -> None:
     assert min(second) > 0
 
 
+@pytest.mark.long
 def test_a_whole_run_learns_and_measures_the_same(runs: Path) -> None:
     one, both = (runs / f"whole {ranks}" for ranks in (1, 2))
     assert typical_difference(weights(one), weights(both)) < NOISE
@@ -127,6 +130,7 @@ def test_a_whole_run_learns_and_measures_the_same(runs: Path) -> None:
             assert a[name] == pytest.approx(b[name], rel=1e-3, abs=2e-4), name
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_another_size(runs: Path) -> None:
     result = json.loads((runs / "changed" / "result.json").read_text())
     assert (result["resumed_step"], result["steps"]) == (2, 3)

@@ -55,6 +55,7 @@ def sent(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tup
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_the_plan_counts_what_is_sent(sent: dict[str, tuple[list[float], Path]], tiny_model: Path, name: str) -> None:
     config = TrainConfig.model_validate({**CONFIG, "bf16": True, **RUNS[name]})
