@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 MISSING = """
 import importlib.util, mapl_ray
 print(mapl_ray.__file__)
@@ -19,8 +20,10 @@ print([name for name in ("ray", "deepspeed", "vllm") if importlib.util.find_spec
 
 def run(*command: str | Path, cwd: Path, **more: str) -> str:
     """The standard output of a command, which must succeed."""
+    # What DeepSpeed and accelerate leave in the environment of a process that trained would make this a rank.
+    shell = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
     done = subprocess.run(
-        [*map(str, command)], cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True, timeout=1500
+        [*map(str, command)], cwd=cwd, env={**shell, **more}, capture_output=True, text=True, timeout=1500
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
