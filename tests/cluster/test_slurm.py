@@ -94,7 +94,7 @@ def test_two_nodes_come_up_run_the_command_and_leave_nothing(script: Path, tmp_p
             cwd=work,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
         )
         # The command's own exit code and message: the words came through the script whole.
         assert done.returncode == 2, done.stderr[-3000:]
