@@ -33,7 +33,7 @@ from mapl_ray.unfinished import becomes, unfinished
 
 MANIFEST = "manifest.json"
 # Names of this module's files; others in the folder are somebody else's.
-_OURS = re.compile(r"(part|notes)-\d{5,}\.json|part-\d{5,}\.parquet|rejected-\d{5,}\.jsonl")
+_OURS = re.compile(r"(part|notes)-\d{5,}\.json|part-\d{5,}\.(parquet|journal)|rejected-\d{5,}\.jsonl|manifest\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +199,25 @@ def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:
 
 
 def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part]) -> Manifest:
-    """Write the manifest: from here on readers see the data set.
-
-    Parts of earlier, larger runs are removed, and what killed runs left unfinished.
-    """
+    """Write the manifest: from here on readers see the data set. `remove_strays` of it."""
     ordered = tuple(sorted(parts, key=lambda part: part.index))
     rows, rejected = sum(p.rows for p in ordered), sum(p.rejected for p in ordered)
     manifest = Manifest(stage, fingerprint, rows + rejected, rows, rejected, ordered)
-    keep = {name for p in ordered for name in (p.file, _entry_path(directory, p.index).name)}
-    keep |= {_notes_path(directory, p.index).name for p in ordered}
-    keep |= {f"rejected-{p.index:05d}.jsonl" for p in ordered if p.rejected}
-    for stale in directory.iterdir():
-        if _OURS.fullmatch(becomes(stale.name) or stale.name) and stale.name not in keep:
-            stale.unlink()
+    remove_strays(directory, manifest)
     write_json(directory / MANIFEST, asdict(manifest))
     return manifest
+
+
+def remove_strays(directory: Path, manifest: Manifest) -> None:
+    """Remove parts of earlier, larger runs and what killed runs left: unfinished files, and journals of parts that are
+    finished. The caller is the only one at work there."""
+    parts = manifest.parts
+    keep = {MANIFEST, *(name for p in parts for name in (p.file, _entry_path(directory, p.index).name))}
+    keep |= {_notes_path(directory, p.index).name for p in parts}
+    keep |= {f"rejected-{p.index:05d}.jsonl" for p in parts if p.rejected}
+    for stray in directory.iterdir():
+        if _OURS.fullmatch(becomes(stray.name) or stray.name) and stray.name not in keep:
+            stray.unlink(missing_ok=True)
 
 
 def read_manifest(directory: Path, verify: bool = True) -> Manifest:

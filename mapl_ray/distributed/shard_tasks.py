@@ -32,6 +32,7 @@ from mapl_ray.data.shards import (
     part_name,
     read_manifest,
     read_part,
+    remove_strays,
     write_part,
 )
 from mapl_ray.distributed.ray_notice import notice_given
@@ -100,6 +101,8 @@ def run_stages(
     for stage, there in zip(stages, whole, strict=True):
         if there is None:  # a damaged target must not be taken for a whole one
             (stage.target / "manifest.json").unlink(missing_ok=True)
+        else:  # a run that was killed after its last part may have left its journal
+            remove_strays(stage.target, there)
     if items:
         notice_given()
         with warnings.catch_warnings():

@@ -81,10 +81,10 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_commit_removes_its_own_names_alone(tmp_path: Path) -> None:
     ours = [
         "part-00001.parquet", "part-00001.json", "notes-00001.json", "rejected-00001.jsonl", "part-123456.parquet",
-        ".part-00000.parquet.node-7-0123456789ab.tmp",
+        ".part-00000.parquet.node-7-0123456789ab.tmp", ".manifest.json.node-7-0123456789ab.tmp", "part-00000.journal",
     ]  # fmt: skip
     others = [
-        "part-time.csv", "part-list.json", "notes-1.json", "part-1.parquet", "part-00001.parquet.bak",
+        "part-time.csv", "part-list.json", "notes-1.json", "part-1.parquet", "part-00001.parquet.bak", "mine.journal",
         "notes-of-mine.md", "rejected-by-hand.jsonl", ".mine.tmp", ".part-00000.parquet.tmp",
     ]  # fmt: skip
     for name in (*ours, *others):

@@ -105,6 +105,9 @@ def undisturbed(
 def test_a_rerun_has_nothing_to_do(undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]) -> None:
     config, found, _ = undisturbed
     before = times(config.data_dir)
+    # Of a run that was killed between a part and the end of its journal, or while it wrote the manifest.
+    for name in ("part-00000.journal", ".manifest.json.node-7-0123456789ab.tmp"):
+        (config.data_dir / "scores" / "ref_logps" / "train" / name).write_text("{}")
     capsys.readouterr()
     assert run_scoring(config) == found
     said = capsys.readouterr().out
