@@ -113,6 +113,7 @@ def test_a_rerun_has_nothing_to_do(undisturbed: Undisturbed, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert said.count("already there, skipped") == 4  # two splits of the column, two of the groups with it
     assert times(config.data_dir) == before
+    assert [path for ending in ("*.journal", ".*.tmp") for path in config.data_dir.rglob(ending)] == []
 
 
 def test_the_trainers_forward_pass_gives_the_same_columns(
