@@ -6,8 +6,10 @@ These are a stage's input, and checkpoints that it can't go on from.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mapl_ray.config import LevelWeights, Method, RunConfig, TrainConfig
@@ -20,6 +22,7 @@ from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import model_identity
 from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.resume import check_settings, run_settings, train_settings
+from mapl_ray.unfinished import becomes
 
 _ON_GROUPS = ("score", "tune", "train rm", "train dpo")
 
@@ -49,16 +52,41 @@ def check_run_folder(config: RunConfig, stages: Sequence[str], *, baseline: bool
 
 @contextmanager
 def leases(config: RunConfig, stages: Sequence[str], *, baseline: bool) -> Iterator[None]:
-    """Hold what the stages write, all of it from the start.
+    """Hold what the stages write, all of it from the start, and remove what killed runs left half-written.
 
     Raises `UserError` where another run holds some of it, and where a link leads out of the run's folder.
     """
-    for root in {config.run_dir, config.data_dir}:
+    roots = {config.run_dir, config.data_dir}
+    for root in roots:
         _check_links(root)
     with ExitStack() as held:
-        for folder, name in _written(config, stages, baseline):
-            held.enter_context(lease(lease_path(folder, name)))
+        own = {lease_path(folder, name) for folder, name in _written(config, stages, baseline)}
+        for path in sorted(own):
+            held.enter_context(lease(path))
+        for root in roots:
+            _remove_half_written(root, own)
         yield
+
+
+def _remove_half_written(root: Path, own: Collection[Path]) -> None:
+    """Remove files and folders with temporary names, unless another run has a lease in the folder.
+
+    What was written in the last second stays: it may be of a run that begins just now.
+    """
+    before = time.time() - 1.0
+    if {*lease_path(root, "any").parent.glob("*.json")} - {*own}:
+        return
+    for folder, folders, files in os.walk(root):
+        for name in [name for name in (*folders, *files) if becomes(name) is not None]:
+            path = Path(folder, name)
+            with suppress(OSError):  # gone meanwhile
+                if path.lstat().st_mtime > before:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    folders.remove(name)
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def _check_links(root: Path) -> None:

@@ -1,6 +1,7 @@
 """The same name with other settings: what the files show is said before Ray starts, and nothing is overwritten."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from mapl_ray.distributed.resources import ALL_STAGES
 from mapl_ray.distributed.run_folder import check_run_folder, leases
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation import collect_provenance
+from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import model_identity
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, written_files
 from mapl_ray.training.resume import run_settings
+from mapl_ray.unfinished import unfinished
 
 Maker = Callable[..., RunConfig]
 
@@ -114,6 +117,28 @@ def test_a_second_run_is_refused_before_ray_starts(
             pass
         with leases(shared, ("train rm",), baseline=False):
             pass
+
+
+def test_what_killed_runs_left_half_written_is_removed(run_to_train: Maker) -> None:
+    config = run_to_train(max_steps=9)
+    mine = config.run_dir / "notes.tmp"
+    fresh = unfinished(config.run_dir / "evaluation.json")
+    old = [unfinished(config.run_dir / name) for name in ("model", "rm/result.json", "groups/train/manifest.json")]
+    (config.run_dir / "rm").mkdir()
+    old[0].mkdir()
+    (old[0] / "config.json").write_text("{")
+    for path in (mine, *old[1:]):
+        path.write_text("{")
+    for path in (mine, *old):
+        os.utime(path, (1.0, 1.0))
+    # Another stage's run is at work: what is half-written may be its own.
+    with lease(lease_path(config.run_dir, "tune")), leases(config, ("train rm",), baseline=False):
+        assert all(path.exists() for path in old)
+    fresh.write_text("{")
+    with leases(config, ("train rm",), baseline=False):
+        assert [path for path in old if path.exists()] == []
+        assert mine.exists()
+        assert fresh.exists()
 
 
 @pytest.mark.parametrize("name", ["rm", "groups/train", ".leases", "rm/checkpoints", "evaluation.json"])
