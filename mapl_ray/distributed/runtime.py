@@ -25,7 +25,7 @@ from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.cluster_address import head_address
 from mapl_ray.distributed.jobs.job_environment import QUIET, worker_environment
 from mapl_ray.distributed.resources import Node, Resources
-from mapl_ray.distributed.watch import HEAD_SECONDS, head_problem, watched
+from mapl_ray.distributed.watch import HEAD_SECONDS, OF_A_DRIVER, head_problem, watched
 from mapl_ray.errors import RunError, UserError, first_line
 from mapl_ray.private_files import cluster_token, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress
@@ -80,7 +80,7 @@ def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[Non
         yield
         return
     port = _free_port()  # of the dashboard
-    own = {} if config.address else _private_environment(port)
+    own = OF_A_DRIVER if config.address else _private_environment(port)
     with (
         nullcontext() if config.address else _own_token(),
         nullcontext() if config.address else _on_loopback(),

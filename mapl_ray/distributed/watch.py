@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Ray ends the process itself after this time; the sentence is to come before.
+# Without a head, the cluster's own processes end after this time (Ray's default: 60 s), and the head can't come back.
 _NAME = "RAY_gcs_rpc_server_reconnect_timeout_s"  # small letters and all, as Ray reads it
-_RAYS_SECONDS = float(os.environ.get(_NAME, "60"))
-HEAD_SECONDS = max(5.0, _RAYS_SECONDS - 15.0)
+HEAD_SECONDS = max(5.0, float(os.environ.get(_NAME, "60")) - 15.0)
+# Ray ends a driver by the same limit, without a message. On a machine that is short of CPU, 15 s are too few for our
+# message to come first, so a driver's own limit is much longer. Ray reads it when it connects.
+OF_A_DRIVER = {_NAME: f"{HEAD_SECONDS + 600:.0f}"}
 _EVERY_SECONDS = 2.0
 
 

@@ -17,7 +17,7 @@ from mapl_ray.distributed.train_in_turn import Training, run_in_turn
 from mapl_ray.errors import RunError
 from mapl_ray.training.result import TrainResult
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 STEPS = 4
 Make = Callable[..., RunConfig]
 

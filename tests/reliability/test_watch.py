@@ -1,9 +1,17 @@
 """A command whose cluster is gone ends by itself, with a sentence; one whose trouble passes goes on."""
 
+import os
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
 
+import pytest
+
+from benchmarks.reliability.commands import kill
+from benchmarks.reliability.hosts import cluster
 from mapl_ray.distributed.watch import head_problem
 
 SCRIPT = """
@@ -26,3 +34,36 @@ def test_a_head_is_missed_only_while_nobody_listens() -> None:
         problem = head_problem(f"127.0.0.1:{server.getsockname()[1]}")
         assert problem() == ""
     assert "has not answered" in problem()
+
+
+LATE = """
+import sys, time
+from mapl_ray.config import ClusterConfig
+from mapl_ray.distributed import runtime
+runtime.HEAD_SECONDS = 25.0
+with runtime.ray_session(ClusterConfig(address=sys.argv[1])):
+    print("connected", flush=True)
+    time.sleep(90)
+"""
+
+
+@pytest.mark.long
+def test_the_message_comes_however_late_the_check_is() -> None:
+    """Ray's own limit, 10 s here, ends the cluster's processes and not the driver, which has more to say."""
+    with (
+        tempfile.TemporaryDirectory() as folder,  # Ray's sockets have no room for the name of a test
+        patch.dict(os.environ),
+        cluster(Path(folder) / "ray") as ray,
+    ):
+        environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+        driver = subprocess.Popen(
+            [sys.executable, "-c", LATE, ray.address],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert driver.stdout is not None
+        while driver.stdout.readline() not in {"connected\n", ""}:
+            pass
+        kill(ray.gcs)
+        errors = driver.communicate(timeout=100)[1]
+    assert driver.returncode == 1
+    assert "mapl: failed: the head of the Ray cluster" in errors
