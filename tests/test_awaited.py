@@ -164,3 +164,19 @@ def test_the_driver_waits_for_the_result_of_workers_that_have_ended(
     (tmp_path / "result.json").unlink()
     with pytest.raises(KeyboardInterrupt):  # asked to stop: there is none to wait for
         result_of(job, True)
+
+
+@pytest.mark.usefixtures("network")
+def test_patience_is_longer_than_what_an_nfs_client_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    assert awaited(lambda: True if now[0] > 85.0 else None, tmp_path) is True
+    began = now[0]
+    assert awaited(lambda: None, tmp_path) is None
+    assert 90.0 <= now[0] - began < 95.0

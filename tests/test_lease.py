@@ -158,3 +158,20 @@ def test_many_at_once_take_turns(path: Path, tmp_path: Path) -> None:
     processes = [subprocess.Popen(command) for _ in "abc"]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     assert counter.read_text() == "60"
+
+
+def test_an_owner_refreshes_its_lease_and_makes_a_lost_one_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a run on another host would take it for dead after `GONE_SECONDS`."""
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    with lease(path):
+        os.utime(path, (1.0, 1.0))
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime == 1.0:
+            assert time.monotonic() < deadline, "not refreshed"
+            time.sleep(0.01)
+        path.unlink()
+        while not path.exists():
+            assert time.monotonic() < deadline, "not made again"
+            time.sleep(0.01)
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    assert not path.exists()

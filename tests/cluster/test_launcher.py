@@ -168,6 +168,8 @@ def test_every_ray_start_asks_for_a_token_and_keeps_the_dashboard_to_itself(laun
     assert all(" RAY_enable_metrics_collection=false " in command for command in starts)
     (head,) = (command for command in starts if "--head" in command)
     assert "--dashboard-host=127.0.0.1" in head
+    # The autoscaler's and the dashboard's ports are not covered by that switch; Ray starts no server on port -1.
+    assert " AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1 " in head
     assert not any("0.0.0.0" in command for command in commands)
 
 

@@ -130,3 +130,30 @@ def command_line(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:  # ended meanwhile
         return ""
+
+
+def test_a_node_starts_ray_inside_a_folder_that_nobody_can_have_made(script: Path, tmp_path: Path) -> None:
+    """What every node runs, with a stand-in for `ray start` that says where it is and what it was given."""
+    found = re.search(r"^on_a_node='(.*?)'$", script.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    (tmp_path / "succeeded").touch()  # so that the folder is removed in the end
+    show = 'stat --format=%a .; pwd; echo "$RAY_TMPDIR"; echo "$@"'
+    folders = set()
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-c", found[1], "node", "bash", "-c", show, "ray"],
+            env={**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        mode, here, named, options = done.stdout.splitlines()
+        assert mode == "700"
+        assert re.fullmatch(r"/tmp/mapl-\w{10}", here)
+        assert named == here
+        assert options == f"--temp-dir={here}/ray"
+        assert not Path(here).exists()
+        folders.add(here)
+    assert len(folders) == 2

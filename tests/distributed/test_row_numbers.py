@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mapl_ray.config import PairMarginConfig, RunConfig, parse_config
-from mapl_ray.data.records import PreferencePair, Rejection
-from mapl_ray.data.shards import iter_rows, read_manifest, read_part
+from mapl_ray.data.records import PAIR_SCHEMA, Message, PreferencePair, Rejection
+from mapl_ray.data.shards import commit, iter_rows, read_manifest, read_part, write_part
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.distributed.score_pairs import join_pairs_shard
-from mapl_ray.distributed.shard_tasks import Stage
+from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.errors import RunError
 from mapl_ray.preferences import spill as spill_module
 from mapl_ray.preferences.spill import Spill
@@ -105,3 +107,24 @@ def test_rows_are_no_part_of_the_data(tmp_path: Path) -> None:
     assert pair.row == -1
     (found,) = with_source_rows([rejection(pair.pair_id)], other.data_dir / "pairs" / "train", 0)
     assert found.row == ROWS - 1 - int(pair.pair_id.removeprefix("p"))
+
+
+@pytest.mark.parametrize("made", [0, 1, 3])
+def test_results_that_are_not_as_many_as_rows_end_a_stage(made: int, tmp_path: Path) -> None:
+    """A target of two pairs that says that it is finished, with digests that agree. Nothing is computed."""
+    pair = PreferencePair("a", (Message("user", "Why?"),), "yes", "no", "made-up")
+    rows = [replace(pair, pair_id=name).to_row() for name in "abc"]
+    source, target = tmp_path / "source", tmp_path / "target"
+    commit(source, "prepare", "f", [write_part(source, 0, rows[:2], [], PAIR_SCHEMA, "f")])
+    stage = Stage("score", source, target, "recipe")
+    (mark,) = stage.wanted().values()
+
+    def compute(_: Any) -> Any:
+        raise AssertionError("nothing is to be computed")
+
+    for some, rejections in ((rows[:2], []), (rows[:1], [rejection("b")])):  # the control: as many as there are
+        commit(target, "score", stage.fingerprint, [write_part(target, 0, some, rejections, PAIR_SCHEMA, mark)])
+        assert [number for _, number in run_stages([stage], compute)] == [0]
+    commit(target, "score", stage.fingerprint, [write_part(target, 0, rows[:made], [], PAIR_SCHEMA, mark)])
+    with pytest.raises(RunError, match=rf"{made} results of part 0 of {source}; expected 2"):
+        run_stages([stage], compute)

@@ -16,8 +16,10 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
+from mapl_ray.doctor import diagnose
 from mapl_ray.doctor.ask import ask
 from mapl_ray.doctor.endpoints import check_endpoints, endpoints, judge
+from mapl_ray.doctor.finding import Finding
 from mapl_ray.doctor.other_users import check_session_folders, check_token_file
 
 # --- what a stranger gets ---
@@ -179,3 +181,11 @@ def test_ray_sessions_that_others_can_change(outer: int, inner: int, expected: b
             process.kill()
             process.communicate()
         assert [finding.level for finding in findings] == ["fail" if expected else "ok"]
+
+
+def test_the_doctor_looks_at_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("check_token_file", "check_session_folders")
+    for name in names:
+        found = Finding("fail", name, "found")
+        monkeypatch.setattr(f"mapl_ray.doctor.checks.{name}", lambda found=found: iter([found]))
+    assert {*names} <= {finding.what for finding in diagnose(None)}

@@ -165,3 +165,23 @@ def test_processes_on_two_nodes_of_a_real_cluster(two_nodes: str, tmp_path: Path
     (finding,) = check_storage(config)
     assert finding.level == "ok", finding.detail
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_nodes_of_the_configs_cluster_are_asked_where_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    from mapl_ray.distributed import storage_nodes
+
+    @contextmanager
+    def sides(cluster: Any, folder: Path) -> Iterator[list[Side]]:
+        yield [Side(str(folder)), Other(str(folder))]
+
+    monkeypatch.setattr(storage_nodes, "sides_on_nodes", sides)
+    values = {"name": "run", "output_dir": str(tmp_path), "cluster": {"address": "auto"}}
+    config = parse_config(values, "test")
+    (finding,) = check_storage(config)
+    assert "and node-b: renames" in finding.detail
+    (finding,) = check_storage(config, reachable=False)
+    assert "node-b" not in finding.detail

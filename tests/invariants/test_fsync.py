@@ -100,3 +100,12 @@ def test_weights_are_on_the_disk_before_a_result_names_them(calls: Calls, tmp_pa
         (model / name).write_bytes(b"weights")
     assert len(vouched_for(model)) == 2
     assert {str(model), *map(str, model.iterdir())} <= calls.synced
+
+
+def test_a_tiny_model_is_on_the_disk_before_it_has_its_name(calls: Calls, tmp_path: Path) -> None:
+    from mapl_ray.config import TinyModelConfig
+    from mapl_ray.models.tiny import build_tiny
+
+    build_tiny(tmp_path / "tiny", ["a b"], TinyModelConfig(vocab_size=300), 0)
+    assert calls.renamed[-1] == (str(tmp_path / "tiny"), True)
+    assert str(tmp_path) in calls.synced

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from mapl_ray import hub_models
+from mapl_ray.cli import main
 from mapl_ray.config import RunConfig, parse_config
 from mapl_ray.distributed.hub_commits import with_commits
 from mapl_ray.errors import UserError
@@ -199,3 +200,28 @@ def test_what_is_not_read_is_not_downloaded(tiny_model: Path, hub: tuple[Path, l
     assert {path.name for path in folder.iterdir()} == kept - {"model.safetensors"} == set(asked)
     assert load_policy("owner/name", "float32").num_parameters() == load_policy(tiny_model, "float32").num_parameters()
     assert {path.name for path in folder.iterdir()} == kept == set(asked)
+
+
+def test_the_key_is_refused_at_any_depth(tiny_model: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    values = json.loads((model / "config.json").read_text())
+    for inner in ({"text_config": {"transformers_weights": "x"}}, {"parts": [{"transformers_weights": 1}]}):
+        (model / "config.json").write_text(json.dumps(values | inner))
+        with pytest.raises(UserError, match=r"config\.json: transformers_weights names other files"):
+            check_model_directory(model)
+
+
+@pytest.mark.parametrize("command", [["synthesize"], ["train", "rm"]], ids=" ".join)
+def test_commands_begin_with_the_commit(
+    command: list[str], tiny_model: Path, tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tiny_model, FIRST)
+    seen: list[str | None] = []
+
+    def session(config: RunConfig, *_: Any, **__: Any) -> None:
+        seen.append(config.model.revision)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("mapl_ray.distributed.pipeline.session", session)
+    assert main([*command, f"output_dir={tmp_path}", "model.name_or_path=owner/name"]) == 2
+    assert seen == [FIRST]

@@ -95,3 +95,9 @@ def test_a_sentence_that_failed_once_has_failed() -> None:
     outcome.check("weights equal", True)
     assert outcome.checks == {"the same ids": False, "weights equal": True}
     assert not outcome.holds
+
+
+def test_the_warning_is_given_where_rows_are_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "RESULTS", {"now": {"code": code_digest()}, "old": {"code": "other"}, "older": {}})
+    with pytest.warns(UserWarning, match=r"2 of 3 rows .*: old, older$"):
+        test_rows_of_other_code_are_warned_of()

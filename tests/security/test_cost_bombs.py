@@ -19,6 +19,7 @@ import pytest
 from mapl_ray.batches.render import RenderError, render
 from mapl_ray.config import DataConfig
 from mapl_ray.data.records import Message, PreferencePair
+from mapl_ray.errors import UserError
 from mapl_ray.evaluation.following import follow_row
 from mapl_ray.preferences import limits, read_pairs, spill
 from mapl_ray.preferences.fields import RowError
@@ -242,3 +243,19 @@ def test_a_chat_template_ends(
     monkeypatch.undo()
     with contextlib.suppress(RenderError):  # nothing is left that would be raised in what comes next
         render([Message("user", "Why?")], tokenizer, generation=True)
+
+
+def test_more_rows_than_bytes_are_refused_before_a_row_is_read(tmp_path: Path) -> None:
+    file = parquet_rows(tmp_path)
+    with pytest.raises(UserError, match=r"3,000,000 rows in .* expected fewer rows than bytes"):
+        limits.batch_rows(pq.ParquetFile(file).metadata, file.stat().st_size, file)
+
+
+def test_a_chat_template_that_takes_memory_ends(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory as the kernel would tell it, by a GiB more at each look: before the limit of CPU time, which is far."""
+    grown = iter(range(0, 10**6 * 2**30, 2**30))
+    monkeypatch.setattr("mapl_ray.batches.render_limits._memory", lambda: next(grown))
+    monkeypatch.setattr("mapl_ray.batches.render_limits.CPU_SECONDS", 5.0)
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES[0][0])
+    with pytest.raises(RenderError, match="takes more than 2 GiB of memory"):
+        render([Message("user", "Why is it so?")], tokenizer, generation=True)

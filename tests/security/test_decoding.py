@@ -15,7 +15,7 @@ import pytest
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs
-from mapl_ray.preferences.sources import _hub_rows
+from mapl_ray.preferences.sources import _hub_rows, _numbered, refuse_decoding
 
 TEXTS = {"chosen": ["yes"], "rejected": ["no"]}
 
@@ -102,4 +102,27 @@ def test_a_picture_in_a_column_that_is_not_read_is_left_out(server: tuple[str, l
     saved(tmp_path, "picture", datasets.Image(), address)
     (row,) = _hub_rows(DataConfig(path=str(tmp_path / "hub")))
     assert row.values == {"chosen": "yes", "rejected": "no"}
+    assert fetched == []
+
+
+def test_pictures_inside_of_structs_are_refused() -> None:
+    text, picture = datasets.Value("string"), datasets.Image()
+    for kind in (
+        {"role": text, "content": picture},
+        [{"role": text, "content": picture}],
+        datasets.List({"role": text, "content": {"inner": picture}}),
+        datasets.LargeList(picture),
+    ):
+        with pytest.raises(UserError, match=r"here: column 'prompt' is of the feature type Image"):
+            refuse_decoding({"prompt": kind}, "here")
+    refuse_decoding({"prompt": datasets.List({"role": text, "content": text})}, "here")
+
+
+def test_a_picture_is_refused_where_no_column_is_known(server: tuple[str, list[str]], tmp_path: Path) -> None:
+    """Then every column is read, for the message that names them."""
+    address, fetched = server
+    saved(tmp_path, "picture", datasets.Image(), address)
+    data = datasets.load_from_disk(str(tmp_path / "saved"))
+    with pytest.raises(UserError, match=r"here: column 'picture' is of the feature type Image"):
+        list(_numbered(data, frozenset({"prompt"}), "here"))
     assert fetched == []

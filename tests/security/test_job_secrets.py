@@ -134,3 +134,9 @@ def test_what_ray_uploads_of_the_projects_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(package) as uploaded:
         names = {name for name in uploaded.namelist() if not name.endswith("/")}
     assert names == {".gitignore", ".rayignore", "mapl_ray/distributed/jobs/job_secrets.py", "mapl_ray/demo.yaml"}
+
+
+def test_the_docs_say_what_keeps_secrets_out_of_an_upload() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
+    _, _, after = docs.read_text(encoding="utf-8").partition("--working-dir .")
+    assert ".rayignore" in after[:2000]

@@ -314,3 +314,32 @@ def test_files_that_do_not_reach_the_disk_are_no_checkpoint(tmp_path: Path, monk
     with pytest.raises(OSError, match="No space left"):
         checkpoints.commit()
     assert committed(tmp_path) == []
+
+
+def test_a_commit_keeps_the_digests_that_ranks_report(tmp_path: Path) -> None:
+    """Bytes that another run puts there between report and commit are damage, not this run's weights."""
+    written = begin_checkpoint(tmp_path, 2)
+    (written / "a").write_bytes(b"weights")
+    files = [written_files(written, [written / "a"])]
+    (written / "a").write_bytes(b"another run's")
+    commit_checkpoint(written, 2, files=files, world_size=2, zero_stage=3, settings=settings())
+    with pytest.raises(UserError, match="a is damaged"):
+        find_checkpoint(tmp_path, settings())
+
+
+def test_unfinished_folders_of_others_among_checkpoints_stay(tmp_path: Path) -> None:
+    others = {".mine.tmp", ".step-00000001.tmp", ".notes.node-7-0123456789ab.tmp", ".step-1.node-7-0123456789ab.tmp"}
+    for name in (*others, ".step-00000001.node-7-0123456789ab.tmp"):
+        (tmp_path / name).mkdir()
+    begun = begin_checkpoint(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, begun.name}
+
+
+def test_folders_of_others_among_checkpoints_stay(tmp_path: Path) -> None:
+    others = {"step-by-step", "step-00000001.bak", "step-00000001.aside-1"}
+    for name in others:
+        (tmp_path / name).mkdir()
+    for step in (2, 3):
+        make(tmp_path, step)
+    remove_old(tmp_path, keep=1)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "step-00000003"}

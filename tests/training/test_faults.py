@@ -83,3 +83,12 @@ def test_sigterm_to_one_rank_stops_all_at_the_step_and_loses_none(faults: tuple[
     assert [path.name for path in committed(signalled / "checkpoints")] == ["step-00000002"]
     a, b = (load_file(run / "model" / "model.safetensors") for run in (whole, signalled))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_result_of_a_training_vouches_for_its_weights(faults: tuple[Path, dict[str, Any]]) -> None:
+    from mapl_ray.training.result import vouched_for
+
+    output = faults[0] / "whole"
+    named = json.loads((output / "result.json").read_text())["weights"]
+    assert named
+    assert named == vouched_for(output / "model")

@@ -116,3 +116,19 @@ def test_weights_and_folders_are_on_the_disk_before_the_result(tmp_path: Path, m
     assert weights < moved < result
     assert "fsync run" in steps[moved + 1 : result]  # the folder, after the rename in it
     assert steps[-1] == "fsync run"  # and after that of the result
+
+
+def test_a_rank_loads_no_other_base_model_than_the_drivers(
+    data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mapl_ray.config import ModelConfig, TrainConfig
+    from mapl_ray.errors import RunError
+    from mapl_ray.training import loop
+
+    monkeypatch.setattr(loop, "ensure_process_group", lambda: None)
+    monkeypatch.setattr(loop, "set_up", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    with pytest.raises(RunError, match="this is another model than on the machine that started the run"):
+        loop.train(
+            TrainConfig.model_validate({"loggers": []}), "rm", model_path=str(tiny_model), model_config=ModelConfig(),
+            train_dir=data / "train", eval_dir=None, output_dir=tmp_path / "rm", fingerprint="f", model_id="another",
+        )  # fmt: skip
