@@ -196,7 +196,7 @@ def test_a_driver_leaves_out_what_its_job_sets(monkeypatch: pytest.MonkeyPatch) 
         assert set(worker_environment()) == {*QUIET, "HF_HUB_OFFLINE"}
 
 
-def test_a_remote_cluster_that_asks_for_a_token_is_not_told_it_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_not_sent_over_http_to_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_client, "asks_for_token", lambda url: True)
     monkeypatch.setattr(job_client, "JobSubmissionClient", lambda url: pytest.fail("the token was sent"))
     with pytest.raises(UserError, match=r"over http.*--allow-plain-http"):

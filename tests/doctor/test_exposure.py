@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry, start_http_server
 from mapl_ray.doctor import diagnose
 from mapl_ray.doctor.ask import ask
 from mapl_ray.doctor.endpoints import check_endpoints, endpoints, judge
-from mapl_ray.doctor.finding import Finding
 from mapl_ray.doctor.other_users import check_session_folders, check_token_file
 
 # --- what a stranger gets ---
@@ -168,6 +167,14 @@ def test_no_token_file_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [(0o755, 0o777, True), (0o1777, 0o777, True), (0o700, 0o777, False), (0o755, 0o755, False), (0o750, 0o777, False)],
 )
 def test_ray_sessions_that_others_can_change(outer: int, inner: int, expected: bool) -> None:
+    with session_of_a_process(outer, inner) as session:
+        findings = [one for one in check_session_folders() if str(session) in one.detail]
+    assert [finding.level for finding in findings] == ["fail" if expected else "ok"]
+
+
+@contextmanager
+def session_of_a_process(outer: int, inner: int) -> Iterator[Path]:
+    """A session folder with this mode, in a folder with the other, and a running process that names it."""
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which is private as a whole
         session = Path(name) / "outer" / "session"
         session.mkdir(parents=True)
@@ -176,16 +183,18 @@ def test_ray_sessions_that_others_can_change(outer: int, inner: int, expected: b
         session.chmod(inner)
         process = subprocess.Popen([sys.executable, "-c", "input()", f"--session_dir={session}"], stdin=subprocess.PIPE)
         try:
-            findings = [one for one in check_session_folders() if str(session) in one.detail]
+            yield session
         finally:
             process.kill()
             process.communicate()
-        assert [finding.level for finding in findings] == ["fail" if expected else "ok"]
 
 
-def test_the_doctor_looks_at_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("check_token_file", "check_session_folders")
-    for name in names:
-        found = Finding("fail", name, "found")
-        monkeypatch.setattr(f"mapl_ray.doctor.checks.{name}", lambda found=found: iter([found]))
-    assert {*names} <= {finding.what for finding in diagnose(None)}
+def test_the_doctor_reports_an_open_token_file_and_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.touch()
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    with session_of_a_process(0o755, 0o777) as session:
+        failed = [finding.detail for finding in diagnose(None) if finding.level == "fail"]
+    assert any(str(token) in detail for detail in failed)
+    assert any(str(session) in detail for detail in failed)
