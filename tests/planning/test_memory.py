@@ -25,7 +25,7 @@ CASES: list[tuple[Any, Any]] = [("rm", 0), ("rm", 2), ("dpo", 3)]
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are set back through Linux's /proc")
 def test_the_estimate_is_near_the_peak_of_real_ranks(tmp_path: Path, grid_groups: Any) -> None:
-    groups = grid_groups(16)
+    groups = grid_groups(32)
     texts = [response for group in groups for response in group.responses]
     sizes = {"big": {"hidden_size": 512, "num_layers": 4, "num_heads": 4},
              "small": {"hidden_size": 32, "num_layers": 1, "num_heads": 1}}  # fmt: skip
@@ -35,7 +35,7 @@ def test_the_estimate_is_near_the_peak_of_real_ranks(tmp_path: Path, grid_groups
     }
     part = write_part(tmp_path / "train", 0, [group.to_row() for group in groups], [], GROUP_SCHEMA, "f")
     commit(tmp_path / "train", "score", "f", [part])
-    common = {"micro_batch_size": 8, "max_steps": 2, "max_sequence_tokens": 512, "best_by": None, "loggers": []}
+    common = {"micro_batch_size": 16, "max_steps": 2, "max_sequence_tokens": 512, "best_by": None, "loggers": []}
     # A small one first: what libraries take when they are first used is no part of a run's own.
     specs = [
         {
@@ -64,7 +64,7 @@ def test_the_estimate_is_near_the_peak_of_real_ranks(tmp_path: Path, grid_groups
 
     tokenizer = load_tokenizer(models["big"])
     encoded = [one for group in groups if isinstance(one := encode_group(group, tokenizer, 512), EncodedGroup)]
-    batch = collate(encoded[:8], "tree", tokenizer.pad_token_id)
+    batch = collate(encoded[:16], "tree", tokenizer.pad_token_id)
     shape = model_shape(RunConfig.model_validate({"model": {"name_or_path": str(models["big"])}}))
     reported = {}
     for spec, (method, stage), measured in zip(specs[1:], CASES, zip(*peaks, strict=True), strict=True):
