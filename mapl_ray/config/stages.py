@@ -262,8 +262,8 @@ class TrainConfig(Section):
             return self
         if self.zero_stage != 3:
             raise ValueError(
-                f"zero_hpz_partition_size={size} needs zero_stage=3, got zero_stage={self.zero_stage}, where every worker "
-                "holds all weights; set it to 1"
+                f"zero_hpz_partition_size={size} needs zero_stage=3, got zero_stage={self.zero_stage}, where each "
+                "worker holds all weights; set it to 1"
             )
         if self.num_workers % size:
             raise ValueError(
