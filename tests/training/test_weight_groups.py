@@ -1,4 +1,4 @@
-"""hpZ: a second copy of ZeRO-3's weights in groups of ranks changes where weights come from, and nothing that is learned.
+"""hpZ: a second copy of ZeRO-3's weights in groups of ranks changes where weights come from, and not what is learned.
 
 What it sends is in test_traffic.py. Training with one group of two ranks and resuming are tested by `make test`, two
 groups of two ranks by `make test-long`.
@@ -46,7 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "dpo adapter": {"lora": {"r": 4}, "reference": "adapter", "gradient_checkpointing": True},
     "dpo offloaded": {"offload": "optimizer+parameters"},
 }
-WIDE = {**KINDS, "rm shared rows": {"sequence_parallel_size": 2, "gradient_accumulation_steps": 4}}
+WIDE = {**KINDS, "rm shared rows": {"sequence_parallel_size": 2}}
 
 
 def rows(run: Path) -> list[dict[str, float]]:
