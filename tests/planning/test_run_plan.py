@@ -192,7 +192,8 @@ def test_memory_by_hand(stage: int) -> None:
     small = training_memory(SHAPE, adapted, "rm", 8, tokens=1, edges=1, zero_stage=stage)
     assert small.states == state_bytes(trained, stage, 8, bf16=True) + 2e9 / (8 if stage == 3 else 1)
     for reference, weights in (("scored", 1e9), ("frozen", 2e9)):
-        second = TrainConfig(bf16=True, zero_stage=3, num_workers=8, zero_hpz_partition_size=4, reference=reference)
+        second = TrainConfig(bf16=True, zero_stage=3, num_workers=8, zero_hpz_partition_size=4)
+        second = second.model_copy(update={"reference": reference})
         copies = training_memory(SHAPE, second, "dpo", 8, tokens=1, edges=1, zero_stage=stage)
         assert copies.second_copy == (2 * weights / 4 if stage == 3 else 0.0)
         hosted = second.model_copy(update={"offload": "optimizer+parameters"})

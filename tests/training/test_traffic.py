@@ -54,7 +54,8 @@ Spans = dict[int, float]
 @pytest.fixture(scope="module")
 def sent(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Spans], Path]]:
     """Bytes that a rank sends in each step after the first, by ranks that a collective spans, and the run's folder."""
-    folder, outcomes = tmp_path_factory.mktemp("traffic"), {}
+    folder = tmp_path_factory.mktemp("traffic")
+    outcomes: dict[str, Any] = {}
     for ranks in (2, 4):
         names = [name for name in RUNS if RANKS[name] == ranks]
         specs = [
