@@ -28,6 +28,12 @@ def state_bytes(parameters: float, zero_stage: int, num_workers: int, *, bf16: b
     return parameters * (weights + gradients + optimizer)
 
 
+def second_copy_bytes(parameters: float, partition_size: int, *, bf16: bool) -> float:
+    """Bytes on one worker for its part of a second copy of the weights that `partition_size` workers hold together
+    (ZeRO++ hpZ, Wang et al. 2023, section 3.2); 1: there is none."""
+    return 0.0 if partition_size == 1 else parameters * (2.0 if bf16 else 4.0) / partition_size
+
+
 def parameter_count(config: RunConfig) -> tuple[float, str] | None:
     """Number of parameters and where it comes from; None where it is unknown."""
     name = config.model.name_or_path

@@ -35,6 +35,21 @@ from mapl_ray.training.engine_config import engine_config
             "train={sequence_parallel_size: 2, num_workers: 4, min_workers: 2}",
             r"train=.*sequence_parallel_size=2 and min_workers=2: .*leave min_workers out",
         ),
+        ("train.zero_hpz_partition_size=0", r"train.zero_hpz_partition_size=0: .*greater than or equal to 1"),
+        (
+            "train={zero_hpz_partition_size: 2, num_workers: 4}",
+            r"train=.*zero_hpz_partition_size=2 needs zero_stage=3, got zero_stage=2",
+        ),
+        (
+            "train={zero_hpz_partition_size: 4, num_workers: 6, zero_stage: 3}",
+            r"train=.*zero_hpz_partition_size=4: expected a divisor of num_workers=6, and of the workers of a node",
+        ),
+        (
+            "train={zero_hpz_partition_size: 2, num_workers: 4, zero_stage: 3, min_workers: 2}",
+            r"train=.*zero_hpz_partition_size=2 and min_workers=2: .*leave min_workers out",
+        ),
+        ("train={overlap_comm: true, zero_stage: 0}", r"train=.*overlap_comm=true needs zero_stage >= 1"),
+        ("train.overlap_comm=sometimes", r"train.overlap_comm='?sometimes'?: "),
         ("name=../../x", r"name='../../x': expected letters"),
         ("synthesis.max_instructions=0", r"synthesis.max_instructions=0"),
         ("synthesis.k_weights={0: 1}", r"synthesis.k_weights=.*k from 1"),

@@ -202,6 +202,11 @@ class TrainConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO stage.
     # What ZeRO moves to CPU memory. `optimizer` needs ZeRO 1 or higher, `optimizer+parameters` ZeRO 3.
     offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"
+    # ZeRO-3: workers of a node that hold a second copy of the weights together, so that most gathers stay in the node
+    # (ZeRO++ hpZ). 1: no second copy.
+    zero_hpz_partition_size: int = Field(default=1, ge=1)
+    # Reduce gradients while the backward pass goes on. null: true under ZeRO-3, false below (DeepSpeed's default).
+    overlap_comm: bool | None = None
     # DeepSpeed settings (a JSON file or its content) merged over ours.
     deepspeed_config: PathText | dict[str, Any] | None = None
     bf16: bool | None = None  # Train in bfloat16, with float32 master weights. null: true on GPUs, false on CPUs.
@@ -232,6 +237,10 @@ class TrainConfig(Section):
         """Whether it trains in bfloat16: as set, else where it runs on GPUs."""
         return self.gpus_per_worker > 0 if self.bf16 is None else self.bf16
 
+    def overlaps(self, zero_stage: int) -> bool:
+        """Whether gradients are reduced during the backward pass at a ZeRO stage: as set, else at stage 3."""
+        return zero_stage == 3 if self.overlap_comm is None else self.overlap_comm
+
     @property
     def fewest_workers(self) -> int:
         """That can train."""
@@ -242,6 +251,30 @@ class TrainConfig(Section):
         needs = {"none": 0, "optimizer": 1, "optimizer+parameters": 3}[self.offload]
         if self.zero_stage < needs:
             raise ValueError(f"offload={self.offload} needs zero_stage >= {needs}, got zero_stage={self.zero_stage}")
+        if self.overlap_comm and self.zero_stage == 0:
+            raise ValueError("overlap_comm=true needs zero_stage >= 1, got zero_stage=0; leave overlap_comm out")
+        return self
+
+    @model_validator(mode="after")
+    def _hierarchical_partitions(self) -> Self:
+        size = self.zero_hpz_partition_size
+        if size == 1:
+            return self
+        if self.zero_stage != 3:
+            raise ValueError(
+                f"zero_hpz_partition_size={size} needs zero_stage=3, got zero_stage={self.zero_stage}, where each "
+                "worker holds all weights; set it to 1"
+            )
+        if self.num_workers % size:
+            raise ValueError(
+                f"zero_hpz_partition_size={size}: expected a divisor of num_workers={self.num_workers}, and of the "
+                "workers of a node"
+            )
+        if self.min_workers is not None:
+            raise ValueError(
+                f"zero_hpz_partition_size={size} and min_workers={self.min_workers}: an elastic run may have any "
+                "number of workers; leave min_workers out, or set zero_hpz_partition_size=1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.doctor.chat_templates import check_chat_templates
 from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
-from mapl_ray.doctor.memory_fit import check_memory, check_precision
+from mapl_ray.doctor.memory_fit import check_memory, check_precision, check_second_copy
 from mapl_ray.doctor.other_users import check_session_folders, check_token_file
 from mapl_ray.doctor.storage_check import check_storage
 from mapl_ray.errors import UserError
@@ -39,7 +39,8 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
         cluster = [*_cluster(config)]
         reachable = all(finding.level == "ok" for finding in cluster)
         findings += [*cluster, *check_storage(config, reachable=reachable)]
-        findings += [*check_memory(config), *check_precision(config), *_resources(config), *_engines(config)]
+        findings += [*check_memory(config), *check_second_copy(config), *check_precision(config)]
+        findings += [*_resources(config), *_engines(config)]
         findings += check_chat_templates(config)
     return findings
 

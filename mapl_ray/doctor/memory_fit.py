@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mapl_ray.config import RunConfig
 from mapl_ray.doctor.finding import Finding
-from mapl_ray.model_states import parameter_count, state_bytes
+from mapl_ray.model_states import parameter_count, second_copy_bytes, state_bytes
 
 
 def check_memory(config: RunConfig) -> Iterator[Finding]:
@@ -20,9 +20,15 @@ def check_memory(config: RunConfig) -> Iterator[Finding]:
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
         need = state_bytes(parameters, train.zero_stage, train.num_workers, bf16=train.in_bf16)
+        copy, copied = second_copy_bytes(parameters, train.zero_hpz_partition_size, bf16=train.in_bf16), ""
+        if copy:
+            in_host = train.gpus_per_worker > 0 and train.offload == "optimizer+parameters"
+            need += 0.0 if in_host else copy
+            kept = f"{_size(copy)} more in main memory" if in_host else f"of which {_size(copy)}"
+            copied = f", {kept} for the second copy of weights (hpZ)"
         detail = (
             f"train {method}: {_size(need)} a worker for model and optimizer states (ZeRO-{train.zero_stage}, "
-            f"{train.num_workers} worker(s), {_count(parameters)} parameters {source}); activations come on top"
+            f"{train.num_workers} worker(s), {_count(parameters)} parameters {source}){copied}; activations come on top"
         )
         if config.cluster.address is not None:
             there, what = None, ""
@@ -33,9 +39,26 @@ def check_memory(config: RunConfig) -> Iterator[Finding]:
             there, what = _machine_bytes(), f"the workers want {_size(need)}, this machine has"
         if there is not None and need > there:
             cure = "more workers, a higher train.zero_stage, train.bf16=true, or a smaller model"
+            if copy:
+                cure = f"train.zero_hpz_partition_size=1, {cure}"
             yield Finding("fail", "memory", f"{detail}; {what} {_size(there)}", cure)
         else:
             yield Finding("ok", "memory", detail)
+
+
+def check_second_copy(config: RunConfig) -> Iterator[Finding]:
+    """hpZ where all workers are on one node: it costs memory and keeps no traffic from between nodes."""
+    for method in ("rm", "dpo"):
+        train = config.training("rm" if method == "rm" else "dpo")
+        size = train.zero_hpz_partition_size
+        if size > 1 and (config.cluster.address is None or size == train.num_workers):
+            yield Finding(
+                "warn",
+                "hpZ",
+                f"train {method}: zero_hpz_partition_size={size} keeps a second copy of the weights to save traffic "
+                f"between nodes, and the {train.num_workers} worker(s) are on one",
+                f"leave train.zero_hpz_partition_size and {method}.zero_hpz_partition_size out",
+            )
 
 
 def check_precision(config: RunConfig) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapl_ray.config import Method, TrainConfig
-from mapl_ray.model_states import state_bytes
+from mapl_ray.model_states import second_copy_bytes, state_bytes
 from mapl_ray.planning.shape import ModelShape
+from mapl_ray.planning.traffic import hpz_group
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`
 PIECE = 1024  # predicted tokens whose logits exist at once; `models/heads.py`, which loads torch
@@ -28,12 +29,13 @@ class Memory:
     activations: float
     logits: float
     buffers: float
-    host: float  # of states that are offloaded to main memory
+    second_copy: float  # of weights, under ZeRO-3 with `train.zero_hpz_partition_size`
+    host: float  # of states and second copies that are offloaded to main memory
 
     @property
     def total(self) -> float:
         """On the device."""
-        return self.states + self.activations + self.logits + self.buffers
+        return self.states + self.activations + self.logits + self.buffers + self.second_copy
 
 
 def training_memory(
@@ -64,12 +66,16 @@ def training_memory(
             base -= (shape.parameters - shape.embeddings * (1 if shape.tied else 2)) * (size - _NF4)
     if method == "dpo" and config.reference == "frozen":
         frozen, base = frozen + shape.parameters, base + shape.parameters * size
+    group = hpz_group(config, workers) if stage >= 3 else 1
+    copy = second_copy_bytes(trained + frozen, group, bf16=config.in_bf16)
+    on_host = copy if config.offload == "optimizer+parameters" else 0.0  # beside the first
     return Memory(
         states=states - host + base / share,
         activations=_activations(shape, config, size) * tokens,
         logits=min(edges, PIECE) * shape.vocabulary * (16.0 if config.in_bf16 else 12.0) if method == "dpo" else 0.0,
         buffers=_buffers(shape, config, trained, frozen, stage, workers),
-        host=host,
+        second_copy=copy - on_host,
+        host=host + on_host,
     )
 
 
@@ -86,11 +92,16 @@ def _activations(shape: ModelShape, config: TrainConfig, size: float) -> float:
 
 def _buffers(shape: ModelShape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
     """What DeepSpeed keeps beside the states: flat buckets of collectives, and under ZeRO-3 whole weights, which stay
-    gathered while they are fewer than a billion."""
+    gathered while they are fewer than a billion.
+
+    `train.overlap_comm` fills a second bucket while the first is reduced, at ZeRO 1 and 2; ZeRO-3 has one in any case.
+    """
     if workers == 1 or stage == 0:
         return 0.0
     size = 2.0 if config.in_bf16 else 4.0
     buffers = min(trained, _BUCKET) * (4.0 + size)
+    if stage < 3 and config.overlaps(stage):
+        buffers += min(trained, _BUCKET) * (4.0 if stage == 1 else size)
     if stage >= 3:
         buffers += min(shape.parameters + frozen, _LIVE) * size
     return buffers

@@ -107,6 +107,9 @@ def _memory(plan: RunPlan) -> Iterator[str]:
             f"{method} trains in {dtype} (train.bf16): states of {states:g} bytes per trained parameter before ZeRO "
             f"divides them, activations of {each} bytes per value"
         )
+        if (size := train.zero_hpz_partition_size) > 1:
+            where = "main memory" if train.offload == "optimizer+parameters" else "the GPUs"
+            yield f"{method} under ZeRO-3: every {size} workers hold a second copy of the weights in {where} (hpZ)"
     counts = list(dict.fromkeys(row.gpus for row in plan.memory))
     rows: dict[tuple[str, int], list[str]] = {}
     for row in plan.memory:
@@ -116,10 +119,10 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     head = ["", "ZeRO", *(f"{count} GPU{'s' if count > 1 else ''}" for count in counts)]
     yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in rows.items()])
     yield ""
-    yield "network of a training worker, GB sent in a step of its micro-batches"
+    yield "network of a training worker, GB sent in a step of its micro-batches, of which in collectives between nodes"
     sent: dict[tuple[str, int], list[str]] = {}
     for row in plan.memory:
-        text = f"{row.sent / 1e9:.4g}" + ("*" if row.chosen else "")
+        text = f"{row.sent / 1e9:.4g} ({row.sent_between_nodes / 1e9:.4g})" + ("*" if row.chosen else "")
         sent.setdefault((row.method, row.zero_stage), []).append(text)
     yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in sent.items()])
     yield ""

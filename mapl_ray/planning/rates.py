@@ -40,7 +40,7 @@ _RATES = {
     "scoring_utilisation": Rate(0.40, "of the GPU's peak", "assumed", _UNMEASURED),
     "evaluation_utilisation": Rate(0.25, "of the GPU's peak", "assumed", _UNMEASURED),
     "link_in_node": Rate(200e9, "bytes/s a GPU", "assumed", "NVLink in a node of 8; its data sheet has 450e9"),
-    "link_between_nodes": Rate(25e9, "bytes/s a GPU", "assumed", "half of a 400 Gbit/s adapter a GPU"),
+    "link_between_nodes": Rate(25e9, "bytes/s a GPU", "assumed", "half of one 400 Gbit/s adapter per node"),
     "shared_storage": Rate(2e9, "bytes/s, all writers together", "assumed", "a small parallel file system"),
     "start": Rate(60.0, "s a stage", "assumed", "engines took 11 to 30 s to start on a CPU; models are larger"),
     "characters_per_token": Rate(4.0, "characters", "assumed", "English with a vocabulary of 32,000 or more"),

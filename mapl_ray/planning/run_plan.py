@@ -17,11 +17,9 @@ from mapl_ray.planning.stage_times import (
     StageTime,
     StageWork,
     checkpoint_bytes,
-    exchanged_bytes,
-    sent_bytes,
-    shared_by,
     stages,
 )
+from mapl_ray.planning.traffic import shared_by, step_traffic
 from mapl_ray.training.group_table import MAPPED_FROM
 
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
@@ -73,6 +71,7 @@ class MemoryRow:
     zero_stage: int
     memory: Memory
     sent: float  # bytes that a worker sends in a step
+    sent_between_nodes: float  # of these, in collectives of more workers than a node has
     fits: bool
     chosen: bool  # the stage that the config asks for
 
@@ -127,9 +126,10 @@ def _memory(
             for stage in STAGES_OF_ZERO:
                 memory = training_memory(shape, train, method, workers, tokens=tokens, edges=edges, zero_stage=stage)
                 fits = memory.total <= rates["gpu_memory"].value
-                exchanged = exchanged_bytes(shape, train, workers, group.all.tree / each)
-                sent = sent_bytes(shape, train, workers, stage) + exchanged
-                yield MemoryRow(method, count, stage, memory, sent, fits, chosen=stage == train.zero_stage)
+                spans = step_traffic(shape, train, method, workers, stage, group.all.tree / each)
+                between = sum(sent for span, sent in spans.items() if span > rates["gpus_per_node"].value)
+                chosen = stage == train.zero_stage
+                yield MemoryRow(method, count, stage, memory, sum(spans.values()), between, fits, chosen)
 
 
 def _size(work: StageWork, fits: bool) -> RunSize:

@@ -10,6 +10,7 @@ from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.planning.groups import Cells, GroupSize
 from mapl_ray.planning.rates import Rates
 from mapl_ray.planning.shape import ModelShape
+from mapl_ray.planning.traffic import shared_by, step_traffic
 from mapl_ray.scoring.judge import ORDERS, judge_questions
 from mapl_ray.training.plan import total_steps
 from mapl_ray.training.throughput import FlopCounter
@@ -146,61 +147,18 @@ def _step(work: StageWork, train: TrainConfig, method: Method, gpus: int, *, bas
         flops += counter.forward(*counts)
     workers = max(1, math.floor(gpus / max(1.0, train.gpus_per_worker)))
     of_a_worker = train.micro_batch_size * train.gradient_accumulation_steps / shared_by(train, workers)
+    spans = step_traffic(work.shape, train, method, workers, train.zero_stage, counts[0])
     evaluated = counter.forward(*work.counts(work.group.all, padded=padded)) * work.held_out
     return _Step(
         compute=work.seconds(flops * of_a_worker, "training_utilisation", 1),
-        network=sent_bytes(work.shape, train, workers, train.zero_stage) / _link(work, workers)
-        + exchanged_bytes(work.shape, train, workers, counts[0]) / _link(work, shared_by(train, workers)),
+        network=sum(sent / _link(work, span) for span, sent in spans.items()),
         held_out=work.seconds(evaluated, "evaluation_utilisation", workers),
         total=total_steps(train, max(1, round(work.groups - work.held_out)), workers),
     )
 
 
-def sent_bytes(shape: ModelShape, train: TrainConfig, workers: int, zero_stage: int) -> float:
-    """Bytes that a worker sends in a step for gradients and weights (Rajbhandari et al. 2020, section 7).
-
-    As DeepSpeed 0.19.8 does it: tests/training/test_traffic.py counts them on two ranks at every stage. Of n bytes on N
-    ranks a ring's all-reduce sends 2 n (N - 1) / N, any other collective half of that.
-
-    Gradients are reduced in float32 (`communication_data_type`): all-reduced once a step at stages 0 and 1, to the rank
-    that keeps them after every micro-batch at stages 2 and 3. From stage 1 on the weights are gathered: once a step, at
-    stage 3 twice a micro-batch, for the forward and the backward pass. Weights that stay gathered at stage 3 (below
-    `stage3_param_persistence_threshold`) are counted as the others.
-    """
-    if workers == 1:
-        return 0.0
-    size = 2.0 if train.in_bf16 else 4.0
-    trained = shape.trained(train.lora)
-    reduced, gathered, each = 4.0 * trained, size * trained, train.gradient_accumulation_steps
-    volume = {
-        0: 2 * reduced,
-        1: 2 * reduced + gathered,
-        2: each * reduced + gathered,
-        3: each * (reduced + 2 * size * shape.parameters),
-    }[zero_stage]
-    return volume * (workers - 1) / workers
-
-
-def shared_by(train: TrainConfig, workers: int) -> int:
-    """Workers that share the tokens of a row."""
-    return min(train.sequence_parallel_size, workers)
-
-
-def exchanged_bytes(shape: ModelShape, train: TrainConfig, workers: int, tokens: float) -> float:
-    """Bytes that a worker sends in a step for attention over shared rows (`train.sequence_parallel_size`).
-
-    All-to-alls of queries, keys, values and outputs of its own tokens, forward and backward, and forward once more with
-    gradient checkpointing; of each, all but the worker's own share goes to others. `tokens`: of a group.
-    """
-    size, ranks = (2.0 if train.in_bf16 else 4.0), shared_by(train, workers)
-    own = tokens * train.micro_batch_size * train.gradient_accumulation_steps / ranks
-    passes = 3 if train.gradient_checkpointing else 2
-    width = 2 * (shape.attention + shape.key_value)
-    return passes * shape.layers * width * size * own * (ranks - 1) / ranks
-
-
-def _link(work: StageWork, workers: int) -> float:
-    return work.value("link_in_node" if workers <= work.value("gpus_per_node") else "link_between_nodes")
+def _link(work: StageWork, span: int) -> float:
+    return work.value("link_in_node" if span <= work.value("gpus_per_node") else "link_between_nodes")
 
 
 def checkpoint_bytes(shape: ModelShape, train: TrainConfig) -> float:

@@ -1,4 +1,4 @@
-"""A thin layer over DeepSpeed's engine; beside it only `sequence_ranks` imports deepspeed."""
+"""A thin layer over DeepSpeed's engine; beside it only `sequence_ranks` and `weight_groups` import deepspeed."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ _OURS = {
     "zero_optimization.stage": "train.zero_stage",
     "zero_optimization.offload_optimizer.device": "train.offload",
     "zero_optimization.offload_param.device": "train.offload",
+    "zero_optimization.zero_hpz_partition_size": "train.zero_hpz_partition_size",
     "checkpoint.load_universal": "the checkpoint that is found",
 }
 _SECTIONS = {
@@ -56,6 +57,8 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
             "reduce_bucket_size": 5e7,
             # Under ZeRO-2 a gradient goes to the rank that keeps it; by DeepSpeed's default to all, twice the bytes.
             "use_multi_rank_bucket_allreduce": False,
+            "overlap_comm": config.overlaps(config.zero_stage),
+            "zero_hpz_partition_size": config.zero_hpz_partition_size,
             **_offload(config),
         },
         "steps_per_print": 10**9,
@@ -67,8 +70,8 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
         ours["communication_data_type"] = "fp32"
         if config.zero_stage > 0:  # without ZeRO DeepSpeed accumulates in the type of the weights alone
             ours["data_types"] = {"grad_accum_dtype": "fp32"}
-    name = "train.deepspeed_config"
-    return merged(ours, read_deepspeed_config(config.deepspeed_config), name)
+    fixed = _OURS if config.overlap_comm is None else {**_OURS, "zero_optimization.overlap_comm": "train.overlap_comm"}
+    return merged(ours, read_deepspeed_config(config.deepspeed_config), "train.deepspeed_config", fixed)
 
 
 def check_sizes(config: TrainConfig) -> None:
@@ -101,10 +104,13 @@ def inlined(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"deepspeed_config": read_deepspeed_config(config.deepspeed_config)})
 
 
-def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`theirs` over `ours`; `auto` stands for our value. Raises `UserError` naming every contradiction."""
+def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str, fixed: Mapping[str, str]) -> dict[str, Any]:
+    """`theirs` over `ours`; `auto` stands for our value. `fixed`: paths whose values must agree, and what sets them.
+
+    Raises `UserError` naming every contradiction.
+    """
     wrong = [f"{name} is made from {cure}" for name, cure in _SECTIONS.items() if theirs.get(name) not in (None, {})]
-    for path, cure in _OURS.items():
+    for path, cure in fixed.items():
         there, here = _at(theirs, path), _at(ours, path)
         if there not in (None, "auto") and not _same(there, here):
             wrong.append(f"{path}={there!r}, and {'nothing' if here is None else repr(here)} follows from {cure}")

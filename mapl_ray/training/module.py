@@ -31,6 +31,7 @@ from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
 from mapl_ray.training.deepspeed_engine import ensure_process_group, world_size
 from mapl_ray.training.engine_config import check_quantize, engine_config
 from mapl_ray.training.plan import at_size
+from mapl_ray.training.weight_groups import use_weight_groups
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +107,7 @@ def loaded_in_parts(config: TrainConfig) -> Iterator[None]:
         yield
         return
     ensure_process_group()
+    use_weight_groups(config.zero_hpz_partition_size)
     # transformers keeps a weak reference: the object must live as long as models are built.
     settings = HfDeepSpeedConfig(engine_config(at_size(config, world_size()), world_size()))
     try:

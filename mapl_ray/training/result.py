@@ -19,6 +19,7 @@ from mapl_ray.data.shards import Manifest, file_sha256, fingerprint_of, sync_tre
 OPERATIONAL = {
     "attention",
     "loggers",
+    "overlap_comm",
     "prefetch",
     "cpus_per_worker",
     "gpus_per_worker",
@@ -30,6 +31,7 @@ OPERATIONAL = {
     "min_workers",
     "worker_wait_seconds",
     "on_unusable_checkpoint",
+    "zero_hpz_partition_size",
 }
 
 

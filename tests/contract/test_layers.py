@@ -19,7 +19,10 @@ ORDER = (
     "model_states", "planning", "doctor", "cli",
 )  # fmt: skip
 ALLOWED = {"distributed": {"ray"}}
-IMPORTERS = {"vllm": {"scoring/engine.py"}, "deepspeed": {"training/deepspeed_engine.py", "training/sequence_ranks.py"}}
+IMPORTERS = {
+    "vllm": {"scoring/engine.py"},
+    "deepspeed": {f"training/{name}.py" for name in ("deepspeed_engine", "sequence_ranks", "weight_groups")},
+}
 
 
 def files() -> list[Path]:

@@ -8,6 +8,7 @@ import pytest
 from mapl_ray import model_states
 from mapl_ray.config import RunConfig, load_config
 from mapl_ray.doctor import memory_fit
+from mapl_ray.doctor.finding import Finding
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "jobs" / "configs").glob("*.yaml"))
 
@@ -85,6 +86,39 @@ def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytes
     # Another cluster's memory is not this machine's.
     findings = list(memory_fit.check_memory(run_config(**values, cluster={"address": "auto"})))
     assert [finding.level for finding in findings] == ["ok", "ok"]
+
+
+def test_the_second_copy_of_weights_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_fit, "_machine_bytes", lambda: 200 * 2.0**30)
+    monkeypatch.setattr(memory_fit, "_gpu_bytes", lambda: 21 * 2.0**30)
+    train: dict[str, object] = {"zero_stage": 3, "num_workers": 8, "bf16": True, "zero_hpz_partition_size": 2}
+
+    def of(**more: object) -> list[Finding]:
+        return list(memory_fit.check_memory(run_config(model={"name_or_path": "org/m-7B"}, train={**train, **more})))
+
+    # 7e9 * 18 / 8 = 14.67 GiB and 7e9 * 2 / 2 = 6.52 GiB a worker; eight of them want 169.5 GiB.
+    on_cpus, _ = of()
+    assert on_cpus.level == "ok"
+    assert "21.2 GiB a worker" in on_cpus.detail
+    assert "of which 6.5 GiB for the second copy of weights (hpZ)" in on_cpus.detail
+    on_gpus, _ = of(gpus_per_worker=1)
+    assert on_gpus.level == "fail"
+    assert str(on_gpus.cure).startswith("train.zero_hpz_partition_size=1")
+    offloaded, _ = of(gpus_per_worker=1, offload="optimizer+parameters")
+    assert (offloaded.level, "14.7 GiB a worker" in offloaded.detail) == ("ok", True)
+    assert "6.5 GiB more in main memory for the second copy" in offloaded.detail
+    without, _ = of(zero_hpz_partition_size=1)
+    assert "copy" not in without.detail
+
+
+def test_a_second_copy_on_one_node_is_warned_of() -> None:
+    train = {"zero_stage": 3, "num_workers": 16, "zero_hpz_partition_size": 8}
+    here = [*memory_fit.check_second_copy(run_config(train=train))]
+    assert [(one.level, one.what) for one in here] == [("warn", "hpZ")] * 2
+    of_cluster = {"address": "auto"}
+    assert [*memory_fit.check_second_copy(run_config(train=train, cluster=of_cluster))] == []
+    (rm,) = memory_fit.check_second_copy(run_config(train=train, cluster=of_cluster, rm={"num_workers": 8}))
+    assert rm.detail.startswith("train rm")
 
 
 def test_float32_on_gpus_is_warned_of() -> None:

@@ -22,7 +22,8 @@ from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import PIECE, training_memory
 from mapl_ray.planning.plan_output import plan_text
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import StageWork, exchanged_bytes, sent_bytes, stages
+from mapl_ray.planning.stage_times import StageWork, stages
+from mapl_ray.planning.traffic import exchanged_bytes, sent_bytes
 
 SHAPE = ModelShape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
 CARD = 989e12  # H100
@@ -94,8 +95,61 @@ def test_training_by_hand() -> None:
 )
 def test_traffic_by_hand(stage: int, bytes_a_step: float) -> None:
     train = TrainConfig(bf16=True, gradient_accumulation_steps=3)
-    assert sent_bytes(SHAPE, train, 4, stage) == pytest.approx(bytes_a_step * 3 / 4)
-    assert sent_bytes(SHAPE, train, 1, stage) == 0.0
+    assert sent_bytes(SHAPE, train, "rm", 4, stage) == pytest.approx({4: bytes_a_step * 3 / 4})
+    assert sent_bytes(SHAPE, train, "rm", 1, stage) == {}
+
+
+# A billion weights of two bytes, three micro-batches, adapters of 1.52 million weights (`test_memory_by_hand`).
+ADAPTERS = 10 * 8 * (2 * 2000 + 2 * 1500 + 3 * 4000)
+
+
+@pytest.mark.parametrize(
+    ("more", "everywhere", "in_groups"),
+    [
+        # Gradients of four bytes; weights once; five more gathers of the six.
+        ({}, 3 * 4e9 + 2e9, 5 * 2e9),
+        # A frozen reference's weights, gathered in three passes, never change: its second copy serves every step.
+        ({"reference": "frozen"}, 3 * 4e9 + 2e9, 5 * 2e9 + 3 * 2e9),
+        # Nine passes, of the base from its second copy alone.
+        (
+            {"reference": "adapter", "lora": LoraConfig(r=8)},
+            3 * 4 * ADAPTERS + 2 * ADAPTERS,
+            9 * 2e9 + 8 * 2 * ADAPTERS,
+        ),
+    ],
+)
+def test_traffic_with_a_second_copy_by_hand(more: dict[str, Any], everywhere: float, in_groups: float) -> None:
+    train = TrainConfig(bf16=True, gradient_accumulation_steps=3, zero_stage=3, num_workers=16, **more)
+    hpz = train.model_copy(update={"zero_hpz_partition_size": 4})
+    assert sent_bytes(SHAPE, hpz, "dpo", 16, 3) == pytest.approx({16: everywhere * 15 / 16, 4: in_groups * 3 / 4})
+    assert sent_bytes(SHAPE, train, "dpo", 16, 3) == pytest.approx({16: (everywhere + in_groups) * 15 / 16})
+    assert sent_bytes(SHAPE, hpz, "dpo", 4, 3) == pytest.approx({4: (everywhere + in_groups) * 3 / 4})  # one group
+    assert sent_bytes(SHAPE, hpz, "dpo", 16, 2) == sent_bytes(SHAPE, train, "dpo", 16, 2)
+
+
+def test_a_second_copy_in_a_plan() -> None:
+    """32 workers on four nodes of eight: what goes between nodes, the seconds that saves, and what it takes."""
+    train = {"zero_stage": 3, "num_workers": 32, "gpus_per_worker": 1}
+    rates = load_rates()
+    of = {
+        size: make_plan(
+            run_config(model={"name_or_path": "org/model-1B"}, train={**train, "zero_hpz_partition_size": size}),
+            rates, [10_000], [32],
+        )
+        for size in (1, 8)
+    }  # fmt: skip
+    plain, hpz = (next(r for r in of[size].memory if r.zero_stage == 3 and r.method == "rm") for size in (1, 8))
+    # 4e9 of gradients and twice 2e9 of weights; with the copy one of the two gathers stays in a node.
+    assert plain.sent == plain.sent_between_nodes == pytest.approx(8e9 * 31 / 32)
+    assert hpz.sent_between_nodes == pytest.approx(6e9 * 31 / 32)
+    assert hpz.sent == pytest.approx(6e9 * 31 / 32 + 2e9 * 7 / 8)
+    assert hpz.memory.total - plain.memory.total == pytest.approx(2e9 / 8)
+    networks = [next(s for s in of[n].sizes[0].stages if s.name == "train rm").parts["network"] for n in (1, 8)]
+    between, within = rates["link_between_nodes"].value, rates["link_in_node"].value
+    a_step = (8e9 * 31 / 32 / between, 6e9 * 31 / 32 / between + 2e9 * 7 / 8 / within)
+    assert networks[1] / networks[0] == pytest.approx(a_step[1] / a_step[0])
+    assert "every 8 workers hold a second copy of the weights in the GPUs" in plan_text(of[8])
+    assert "second copy" not in plan_text(of[1])
 
 
 def test_shared_rows_by_hand() -> None:
@@ -137,6 +191,19 @@ def test_memory_by_hand(stage: int) -> None:
     trained = 10 * 8 * (2 * 2000 + 2 * 1500 + 3 * 4000)
     small = training_memory(SHAPE, adapted, "rm", 8, tokens=1, edges=1, zero_stage=stage)
     assert small.states == state_bytes(trained, stage, 8, bf16=True) + 2e9 / (8 if stage == 3 else 1)
+    for reference, weights in (("scored", 1e9), ("frozen", 2e9)):
+        second = TrainConfig(bf16=True, zero_stage=3, num_workers=8, zero_hpz_partition_size=4)
+        second = second.model_copy(update={"reference": reference})
+        copies = training_memory(SHAPE, second, "dpo", 8, tokens=1, edges=1, zero_stage=stage)
+        assert copies.second_copy == (2 * weights / 4 if stage == 3 else 0.0)
+        hosted = second.model_copy(update={"offload": "optimizer+parameters"})
+        moved = training_memory(SHAPE, hosted, "dpo", 8, tokens=1, edges=1, zero_stage=3)
+        # Adam's part and the trained weights, an eighth of each, and the second copy.
+        assert (moved.second_copy, moved.host) == (0.0, 14e9 / 8 + 2 * weights / 4)
+    bucket = min(1e9, 5e7)
+    overlapped = TrainConfig(bf16=True, overlap_comm=True)
+    more = training_memory(SHAPE, overlapped, "dpo", 8, tokens=1000, edges=500, zero_stage=stage).buffers
+    assert more - memory.buffers == {0: 0.0, 1: 4 * bucket, 2: 2 * bucket, 3: 0.0}[stage]
     offloaded = TrainConfig(bf16=True, offload="optimizer", zero_stage=2)
     if stage == 2:
         four_bit = train.model_copy(update={"lora": LoraConfig(r=8, quantize="4bit")})

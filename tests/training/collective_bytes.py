@@ -12,14 +12,14 @@ import torch.distributed as dist
 
 
 @contextmanager
-def counted_bytes() -> Iterator[list[float]]:
-    """A list whose one number grows by what a ring sends from each rank (Thakur et al. 2005, section 4).
+def counted_bytes() -> Iterator[dict[int, float]]:
+    """By the number of ranks of a collective, what a ring sends from each of them (Thakur et al. 2005, section 4).
 
     Of n bytes on N ranks: all-reduce 2 n (N - 1) / N, every other one n (N - 1) / N, where n is the whole: what
     all-gather makes, what reduce-scatter and a rank's all-to-all take. Scalars (norms, overflow flags) are counted too.
     """
     backend: Any = import_module("deepspeed.comm.torch").TorchBackend
-    sent, ranks, within = [0.0], dist.get_world_size(), [False]
+    sent, within = dict[int, float](), [False]
 
     def counting(name: str, size: Callable[..., int]) -> Callable[..., Any]:
         original = getattr(backend, name)
@@ -27,7 +27,10 @@ def counted_bytes() -> Iterator[list[float]]:
         def method(self: Any, *args: Any, **options: Any) -> Any:
             if within[0]:  # of a collective that is made of others
                 return original(self, *args, **options)
-            sent[0] += (2 if name == "all_reduce" else 1) * size(*args, **options) * (ranks - 1) / ranks
+            group = next((one for one in (*args, *options.values()) if isinstance(one, dist.ProcessGroup)), None)
+            ranks = dist.get_world_size(group)
+            share = (2 if name == "all_reduce" else 1) * (ranks - 1) / ranks
+            sent[ranks] = sent.get(ranks, 0.0) + size(*args, **options) * share
             within[0] = True
             try:
                 return original(self, *args, **options)

@@ -30,13 +30,13 @@ def run(spec: dict[str, Any]) -> None:
         ensure_process_group()
         first_step(spec)
         return
-    output, reports, steps, sent = Path(spec["output"]), [], None, list[float]()
+    output, reports, steps, sent = Path(spec["output"]), [], None, list[dict[int, float]]()
     error = None
     ensure_process_group()
 
     def on_report(metrics: dict[str, float]) -> None:
         reports.append(metrics)
-        sent.append(total[0])
+        sent.append(dict(total))
         if metrics["step"] == spec.get("sigterm_at") and os.environ.get("RANK", "0") == "1":  # one rank of two
             os.kill(os.getpid(), signal.SIGTERM)
 

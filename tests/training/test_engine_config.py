@@ -31,6 +31,31 @@ def test_made_from_ours() -> None:
         assert offloaded["zero_optimization"][part]["device"] == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("stage", "asked", "expected"),
+    [(3, None, True), (2, None, False), (1, None, False), (0, None, False), (2, True, True), (3, False, False)],
+)
+def test_gradients_are_reduced_during_the_backward_pass(stage: Any, asked: bool | None, expected: bool) -> None:
+    config = TrainConfig(zero_stage=stage, overlap_comm=asked)
+    assert engine_config(config, world_size=2)["zero_optimization"]["overlap_comm"] is expected
+    # A file decides where the config leaves it open, and may repeat it elsewhere.
+    for there in (True, False):
+        filed = config.model_copy(update={"deepspeed_config": {"zero_optimization": {"overlap_comm": there}}})
+        if asked in (None, there):
+            assert engine_config(filed, world_size=2)["zero_optimization"]["overlap_comm"] is there
+        else:
+            with pytest.raises(UserError, match=rf"overlap_comm={there}, and {asked} follows from train.overlap_comm"):
+                engine_config(filed, world_size=2)
+
+
+def test_hpz_is_passed_on() -> None:
+    config = TrainConfig(zero_stage=3, num_workers=4, zero_hpz_partition_size=2)
+    assert engine_config(config, world_size=4)["zero_optimization"]["zero_hpz_partition_size"] == 2
+    assert engine_config(CONFIG, world_size=4)["zero_optimization"]["zero_hpz_partition_size"] == 1
+    for there in (1, "auto"):
+        assert with_file({"zero_optimization": {"zero_hpz_partition_size": there}})
+
+
 def test_a_file_is_laid_over_ours() -> None:
     agreeing = {"train_batch_size": 24, "bf16": {"enabled": True}, "fp16": {"enabled": False}, "gradient_clipping": 1.0}
     auto = {"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto"}
@@ -51,6 +76,10 @@ def test_a_file_is_laid_over_ours() -> None:
         ({"gradient_clipping": 0.5}, ("gradient_clipping=0.5", "train.max_grad_norm")),
         ({"zero_optimization": {"stage": 2}}, ("zero_optimization.stage=2", "train.zero_stage")),
         ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, ("offload_param.device='cpu'", "train.offload")),
+        (
+            {"zero_optimization": {"zero_hpz_partition_size": 2}},
+            ("zero_hpz_partition_size=2, and 1 follows", "train.zero_hpz_partition_size"),
+        ),
         ({"bf16": {"enabled": False}}, ("bf16.enabled=False", "train.bf16")),
         ({"fp16": {"enabled": True}}, ("fp16.enabled=True", "train.bf16")),
         ({"optimizer": {"type": "Adam"}}, ("optimizer is made from train.learning_rate",)),
