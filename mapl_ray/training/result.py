@@ -20,6 +20,7 @@ OPERATIONAL = {
     "attention",
     "loggers",
     "prefetch",
+    "keep_token_ids",
     "cpus_per_worker",
     "gpus_per_worker",
     "eval_every_steps",
