@@ -2,10 +2,10 @@
 
     python benchmarks/training_tables.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --groups 1000000 --ranks 2
 
-Ranks are processes that open the groups, their token ids and sizes, and the order of two epochs, all short made-up texts
-(a table's length is what is measured), once each with a copy of its own and once mapped. `own` is what a rank grows by
-in pages that no other process has (private in `smaps_rollup`), `shared` the files below TMPDIR, one per machine.
-The ids' bytes are of real groups with SmolLM2's tokenizer. Linux only.
+Ranks are processes that open groups of a few characters (a table's length is what is measured), their token ids and
+sizes, and the order of two epochs: once with a copy per rank, and once mapped. `own` is what a rank grows by in its own
+memory (anonymous pages), `shared` the files below TMPDIR, one per machine. The ids' bytes are of real groups with
+SmolLM2's tokenizer. Linux only.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.data.records import GROUP_SCHEMA, TOKEN_SCHEMA, RelationGroup
 from mapl_ray.data.shards import commit, part_name, read_manifest, write_part
 from mapl_ray.models import load_tokenizer, smollm2_directory
-from mapl_ray.training.group_table import MAPPED_FROM, GroupTable
+from mapl_ray.training.group_table import GroupTable
 from mapl_ray.training.plan import StepPlan
 
 PART = 50_000  # groups
 NEVER = 2**62  # bytes of Parquet
-_PRIVATE = re.compile(r"^Private_(?:Clean|Dirty):\s+(\d+) kB", re.MULTILINE)
+_OWN = re.compile(r"^Anonymous:\s+(\d+) kB", re.MULTILINE)
 
 
-def private_mib() -> float:
-    """Of this process: pages that no other process has, MiB."""
-    return sum(map(int, _PRIVATE.findall(Path("/proc/self/smaps_rollup").read_text()))) / 2**10
+def own_mib() -> float:
+    """Anonymous pages of this process, MiB: those of no file."""
+    return sum(map(int, _OWN.findall(Path("/proc/self/smaps_rollup").read_text()))) / 2**10
 
 
 def write_copies(folder: Path, row: dict[str, object], schema: pa.Schema, number: int, fingerprint: str) -> int:
@@ -58,15 +58,14 @@ def write_copies(folder: Path, row: dict[str, object], schema: pa.Schema, number
 def rank(groups: Path, kept: KeptTokens, mapped_from: int, pipe: Connection) -> None:
     """Open everything and report MiB and seconds; stay until the others have."""
     gc.collect()
-    before, began, config = private_mib(), time.monotonic(), TrainConfig(epochs=2)
-    # A file of the groups' own size says whether arrays are mapped; `mapped_from` says it here.
+    before, began, config = own_mib(), time.monotonic(), TrainConfig(epochs=2)
     table = GroupTable(groups, tokens=kept, mapped_from=mapped_from)
-    opened = private_mib() - before
+    opened = own_mib() - before
     plan = StepPlan.of(config, table.sizes(config), 1, mapped=table.is_large)
     plan.groups_of_step(0)
     plan.groups_of_step(plan.steps_per_epoch)
     assert table.token_ids(len(table) - 1) is not None
-    pipe.send((opened, private_mib() - before - opened, time.monotonic() - began))
+    pipe.send((opened, own_mib() - before - opened, time.monotonic() - began))
     pipe.recv()
 
 
@@ -99,11 +98,9 @@ def bytes_of_ids(data: str, number: int, folder: Path) -> None:
     write_part(folder, 0, table, [], TOKEN_SCHEMA, "f")
     ids = sum(len(one) for group in found for one in (*group.prompt_ids, *group.response_ids))
     size = (folder / part_name(0)).stat().st_size
-    print(f"kept ids of {len(groups)} groups, SmolLM2's tokenizer: {ids / len(groups):.0f} ids a group,")
-    print(
-        f"{size / ids:.2f} bytes of Parquet an id, {size / len(groups):.0f} a group; {table.nbytes / ids:.2f} in memory;"
-    )
-    print(f"{1000 * seconds / len(groups):.2f} ms of a core a group to make\n")
+    print(f"kept ids of {len(groups)} groups, SmolLM2's tokenizer: {ids / len(groups):.0f} ids per group,")
+    print(f"{size / ids:.2f} bytes of Parquet per id, {size / len(groups):.0f} per group, {table.nbytes / ids:.2f} in")
+    print(f"memory per id; {1000 * seconds / len(groups):.2f} ms of a core per group to make\n")
 
 
 def main() -> None:
@@ -124,11 +121,9 @@ def main() -> None:
         size = write_copies(groups, row, GROUP_SCHEMA, args.groups, "made up")
         ids = {"pair_id": "", "prompt_ids": [[1] * 4] * len(group.prompts), "response_ids": [[1] * 4] * 2}
         size += write_copies(kept.folder, ids, TOKEN_SCHEMA, args.groups, kept.fingerprint(read_manifest(groups)))
-        print(
-            f"{args.groups} groups, {size / 2**20:.0f} MiB in memory with their ids, {args.ranks} ranks, {date.today()}\n"
-        )
+        print(f"{args.groups} groups, {size / 2**20:.0f} MiB with their ids, {args.ranks} ranks, {date.today()}\n")
         print("| way | own, groups and ids | own, sizes and two orders | shared | seconds |\n|---|---|---|---|---|")
-        for way, mapped_from in (("a copy per rank", NEVER), ("mapped", min(MAPPED_FROM, 1))):
+        for way, mapped_from in (("a copy per rank", NEVER), ("mapped", 0)):
             (opened, planned, seconds), shared = measure(groups, kept, mapped_from, args.ranks)
             print(f"| {way} | {opened:.0f} MiB | {planned:.1f} MiB | {shared:.0f} MiB | {seconds:.1f} |", flush=True)
 
