@@ -14,9 +14,11 @@ import pyarrow as pa
 import ray.data
 
 from mapl_ray.batches import ENCODING, RenderError, TokenIds
+from mapl_ray.config import RunConfig
 from mapl_ray.data.kept_tokens import TOKENIZE, KeptTokens
 from mapl_ray.data.records import TOKEN_SCHEMA, RelationGroup
 from mapl_ray.data.shards import fingerprint_of, read_manifest, write_part
+from mapl_ray.distributed.node_watch import nodes_watched
 from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, run_stages
 from mapl_ray.distributed.training_job import TrainingJob
 from mapl_ray.errors import RunError, no_space
@@ -31,12 +33,13 @@ _WORKER_ROWS = 1000  # a process takes about as long to start as to tokenize so 
 _CODE = ("mapl_ray", "transformers", "tokenizers")  # packages that decide ids
 
 
-def with_kept_tokens(data_dir: Path, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
-    """The trainings of one run with the token ids of their groups, which are made below `data_dir` where they are not
-    there. A job with `keep_token_ids=false` stays as it is.
+def with_kept_tokens(config: RunConfig, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
+    """The trainings of one run with the token ids of their groups, which are made in the data's folder where they are
+    not there. A job with `keep_token_ids=false` stays as it is.
 
     Raises `RunError` where there is no room for them.
     """
+    data_dir = config.data_dir
     if not any(job.train.keep_token_ids for job in jobs):
         return list(jobs)
     if not os.access(data_dir, os.W_OK):  # another run's data, `data_run`
@@ -45,7 +48,8 @@ def with_kept_tokens(data_dir: Path, jobs: Sequence[TrainingJob]) -> list[Traini
     of_model: dict[str, KeptTokens] = {}
     for job in jobs:
         if job.train.keep_token_ids and job.model_path not in of_model:
-            of_model[job.model_path] = run_tokenization(data_dir, job)
+            with nodes_watched(TOKENIZE, config):
+                of_model[job.model_path] = run_tokenization(data_dir, job)
     return [replace(job, tokens=of_model[job.model_path]) if job.train.keep_token_ids else job for job in jobs]
 
 

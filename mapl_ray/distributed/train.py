@@ -52,7 +52,7 @@ def run_training(
     if (result := job.finished()) is not None:
         say_skipped(result, output)
         return result
-    (job,) = with_kept_tokens(config.data_dir, [job])
+    (job,) = with_kept_tokens(config, [job])
     make_room(job)
     storage, name, train = config.run_dir / "ray", f"{output.name}-{job.token}", job.train
 

@@ -86,7 +86,7 @@ def test_what_a_training_is_given(
     config = run_to_train(max_steps=1, keep_token_ids=keep)
     job = job_of(config)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # another user's data
-    assert with_kept_tokens(config.data_dir, [job, job]) == [job, job]
+    assert with_kept_tokens(config, [job, job]) == [job, job]
     assert ("can't be written to" in printed(capsys)) == keep
 
 

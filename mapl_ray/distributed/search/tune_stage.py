@@ -44,7 +44,7 @@ def run_tune(config: RunConfig) -> Path:
     journal = TrialJournal.of_search(output, fingerprint, tune.objective)
     best.unlink(missing_ok=True)
     job = TrainingJob.of(config, tune.method, config.training(tune.method), model_path, output, fingerprint="")
-    (job,) = with_kept_tokens(config.data_dir, [job])
+    (job,) = with_kept_tokens(config, [job])
     shared = Shared.of(config, job)
     _announce(config, journal, at_once)
     if tune.scheduler == "pbt":
