@@ -61,7 +61,8 @@ def mapped_array(name: str, length: int, fill: Fill) -> UintArray:
     """[length] uint32 as `fill` writes them, read-only, from a file as of `mapped_table`; raises as that does."""
 
     def write(aside: Path) -> None:
-        array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint32, shape=(length,))
+        make: Callable[..., UintArray] = np.lib.format.open_memmap  # which has no types
+        array = make(aside, mode="w+", dtype=np.uint32, shape=(length,))
         with aside.open("rb+") as file:
             # Without room on the disk, a write to a page of the map would kill the process; this raises.
             os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
