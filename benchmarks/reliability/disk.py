@@ -79,7 +79,7 @@ def in_training(scene: Scene) -> Outcome:
     """Room for the first checkpoint, and half of the second."""
     there, outcome, folder = undisturbed_training(scene), Outcome(), scene.folder / "disk"
     one = _kib(there, f"rm/checkpoints/{committed(there / 'rm' / 'checkpoints')[0].name}")
-    with small_disk(folder, _kib(there, "pairs", "groups", "model") + 200 + one * 3 // 2):
+    with small_disk(folder, _kib(there, "pairs", "groups", "model", "tokens") + 200 + one * 3 // 2):
         run = few_groups(scene, folder)
         words = training_words(folder)
         _fills(outcome, scene, words, folder)

@@ -27,8 +27,9 @@ _REFUSED = {
     **dict.fromkeys(("num_workers", "sequence_parallel_size", "min_workers", "worker_wait_seconds"), _SIZE),
     **dict.fromkeys(("cpus_per_worker", "gpus_per_worker"), _SIZE),
     **dict.fromkeys(
-        ("loggers", "prefetch", "checkpoints_to_keep", "best_by", "max_failures", "on_unusable_checkpoint"), _CONDUCT
+        ("loggers", "prefetch", "keep_token_ids", "checkpoints_to_keep", "best_by", "max_failures"), _CONDUCT
     ),
+    "on_unusable_checkpoint": _CONDUCT,
 }
 # What may change in the middle of a run: the rest would not fit the checkpoint, or its place in the data.
 MIDWAY = frozenset(

@@ -199,6 +199,8 @@ class TrainConfig(Section):
     truncate_prompt: Literal["refuse", "left"] = "refuse"
     # Micro-batches collated ahead in a thread. null: those of one step on a GPU, none on a CPU.
     prefetch: int | None = Field(default=None, ge=0)
+    # Make the token ids of all groups before training, and keep them beside the groups for later trainings.
+    keep_token_ids: bool = True
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO stage.
     # What ZeRO moves to CPU memory. `optimizer` needs ZeRO 1 or higher, `optimizer+parameters` ZeRO 3.
     offload: Literal["none", "optimizer", "optimizer+parameters"] = "none"

@@ -81,6 +81,11 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def stage_fingerprint(name: str, recipe: str, sources: Iterable[Manifest]) -> str:
+    """Of a data set that a stage makes of others; `recipe` is the fingerprint of all else that decides its content."""
+    return fingerprint_of([name, recipe, *(source.content_hash for source in sources)])
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, fsync it, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,13 +246,18 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
             "Make the data again."
         )
     for part in parts if verify else ():
-        file = directory / part.file
-        if not file.is_file() or file_sha256(file) != part.sha256:
-            raise UserError(
-                f"{file}: missing or damaged (sha256 differs from manifest.json). "
-                "Run the stage again: it rewrites this part and keeps the others."
-            )
+        check_part(directory, part)
     return manifest
+
+
+def check_part(directory: Path, part: Part) -> None:
+    """Raise `UserError` for a part that is missing or damaged."""
+    file = directory / part.file
+    if not file.is_file() or file_sha256(file) != part.sha256:
+        raise UserError(
+            f"{file}: missing or damaged (sha256 differs from manifest.json). "
+            "Run the stage again: it rewrites this part and keeps the others."
+        )
 
 
 def await_data_set(directory: Path) -> None:

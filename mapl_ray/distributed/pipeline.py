@@ -12,17 +12,16 @@ from mapl_ray.aside import set_aside
 from mapl_ray.config import Method, RunConfig
 from mapl_ray.data.shards import write_json
 from mapl_ray.distributed.evaluate import model_name, run_evaluation
+from mapl_ray.distributed.node_watch import nodes_watched
 from mapl_ray.distributed.preflight import METHODS, check_inputs
 from mapl_ray.distributed.prepare import SPLITS, resolve_model
-from mapl_ray.distributed.resources import check_one, check_stage, with_pair_scoring
+from mapl_ray.distributed.resources import check_stage, with_pair_scoring
 from mapl_ray.distributed.run_folder import check_run_folder, leases, training_of
 from mapl_ray.distributed.runtime import available_resources, ray_session
 from mapl_ray.distributed.score import run_scoring
 from mapl_ray.distributed.search.tune_stage import run_tune
 from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train_in_turn import Training, run_in_turn
-from mapl_ray.distributed.watch import watched
-from mapl_ray.errors import UserError
 from mapl_ray.evaluation import Results, results_table
 from mapl_ray.progress import WAITING_SECONDS, progress
 from mapl_ray.report import build_data_card, build_data_report, build_report
@@ -56,7 +55,7 @@ def run(config: RunConfig) -> None:
 
 def make_groups(config: RunConfig) -> None:
     """Preference pairs -> relation groups, in `run_dir/groups`."""
-    with _stage("synthesize"), _nodes_watched("synthesize", config):
+    with _stage("synthesize"), nodes_watched("synthesize", config):
         manifests = run_synthesis(config)
         page = config.data_dir / "data_report.html"
         made = max((config.data_dir / "groups" / split / "manifest.json").stat().st_mtime for split in manifests)
@@ -68,7 +67,7 @@ def make_groups(config: RunConfig) -> None:
 
 def score(config: RunConfig) -> None:
     """Fill `ref_logps` and `rewards`, in `run_dir/scored`."""
-    with _stage("score"), _nodes_watched("score", config):
+    with _stage("score"), nodes_watched("score", config):
         run_scoring(config)
 
 
@@ -112,7 +111,7 @@ def tune(config: RunConfig) -> None:
 
 def evaluate(config: RunConfig) -> None:
     """Measure models on the held-out groups and public sets; `run_dir/evaluation.json` and tables."""
-    with _stage("evaluate"), _nodes_watched("evaluate", config):
+    with _stage("evaluate"), nodes_watched("evaluate", config):
         results = run_evaluation(config)
         _keep_other(config.run_dir / "evaluation.json", results)
         write_json(config.run_dir / "evaluation.json", results)
@@ -138,21 +137,6 @@ def _keep_other(path: Path, results: Results) -> None:
     now = results["provenance"]
     if now is None or before != now["settings"]:
         set_aside(path, "of other models, data or settings")
-
-
-@contextmanager
-def _nodes_watched(stage: str, config: RunConfig) -> Iterator[None]:
-    """Ray Data waits forever for a node that never comes; Ray Train has a limit of its own."""
-
-    def problem() -> str:
-        try:
-            check_one(stage, config, available_resources())
-        except UserError as error:
-            return f"{error} None came in {config.cluster.wait_minutes:g} minutes (cluster.wait_minutes)."
-        return ""
-
-    with watched(problem, config.cluster.wait_minutes * 60):
-        yield
 
 
 @contextmanager

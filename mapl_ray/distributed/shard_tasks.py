@@ -33,6 +33,7 @@ from mapl_ray.data.shards import (
     read_manifest,
     read_part,
     remove_strays,
+    stage_fingerprint,
     write_part,
 )
 from mapl_ray.distributed.ray_notice import notice_given
@@ -62,8 +63,7 @@ class Stage:
     @property
     def fingerprint(self) -> str:
         """Of the whole target."""
-        manifests = [read_manifest(directory) for directory in (self.source, *self.beside)]
-        return fingerprint_of([self.name, self.recipe, *(manifest.content_hash for manifest in manifests)])
+        return stage_fingerprint(self.name, self.recipe, map(read_manifest, (self.source, *self.beside)))
 
     def wanted(self) -> dict[int, str]:
         """Fingerprint of every part of the target: unchanged parts survive when others change."""

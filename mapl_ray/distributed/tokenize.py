@@ -1,8 +1,11 @@
-"""Token ids of all groups, made once for every trial of a search."""
+"""Token ids of all groups, made once for all trainings and trials of a model on these groups."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,55 +15,94 @@ import ray.data
 
 from mapl_ray.batches import ENCODING, RenderError, TokenIds
 from mapl_ray.config import RunConfig
+from mapl_ray.data.kept_tokens import TOKENIZE, KeptTokens
 from mapl_ray.data.records import TOKEN_SCHEMA, RelationGroup
-from mapl_ray.data.shards import fingerprint_of, write_part
-from mapl_ray.distributed.prepare import SPLITS
-from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, rows_of_part, run_stages
-from mapl_ray.distributed.training_job import data_dirs
+from mapl_ray.data.shards import fingerprint_of, read_manifest, write_part
+from mapl_ray.distributed.node_watch import nodes_watched
+from mapl_ray.distributed.shard_tasks import MAX_RETRIES, Stage, errors_as_rows, rows_of_part, run_stages
+from mapl_ray.distributed.training_job import TrainingJob
+from mapl_ray.errors import RunError, no_space
 from mapl_ray.lease import lease, lease_path
-from mapl_ray.models import load_tokenizer, model_identity
+from mapl_ray.models import load_tokenizer
 from mapl_ray.progress import tracked
+from mapl_ray.scoring import tokenizer_identity
+from mapl_ray.versions import package_versions
 
-_WAIT_SECONDS = 24 * 3600.0  # for another search that makes them
+_WAIT_SECONDS = 24 * 3600.0  # for another run that makes them
+_WORKER_ROWS = 1000  # a process takes about as long to start as to tokenize so many
+_CODE = ("mapl_ray", "transformers", "tokenizers")  # packages that decide ids
 
 
-def run_tokenization(config: RunConfig, model_path: str) -> Path:
-    """Groups as they train -> a folder below `data_dir/tokens`, both splits, skipped where they are there; returns it.
+def with_kept_tokens(config: RunConfig, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
+    """The trainings of one run with the token ids of their groups, which are made in the data's folder where they are
+    not there. A job with `keep_token_ids=false` stays as it is.
 
-    one folder per model: another run on the same data must not put other ids under the trials of this one.
+    Raises `RunError` where there is no room for them.
     """
-    revision = config.model.revision
+    data_dir = config.data_dir
+    if not any(job.train.keep_token_ids for job in jobs):
+        return list(jobs)
+    if not os.access(data_dir, os.W_OK):  # another run's data, `data_run`
+        print(f"  {data_dir} can't be written to: no token ids are kept, groups are tokenized as they come", flush=True)
+        return list(jobs)
+    of_model: dict[str, KeptTokens] = {}
+    for job in jobs:
+        if job.train.keep_token_ids and job.model_path not in of_model:
+            with nodes_watched(TOKENIZE, config):
+                of_model[job.model_path] = run_tokenization(data_dir, job)
+    return [replace(job, tokens=of_model[job.model_path]) if job.train.keep_token_ids else job for job in jobs]
+
+
+def run_tokenization(data_dir: Path, job: TrainingJob) -> KeptTokens:
+    """Groups as they train -> a folder below `data_dir/tokens`, both splits, skipped where they are there.
+
+    One folder per model: another run on the same data must not put other ids under the workers of this one.
+    """
+    tokenizer = tokenizer_identity(load_tokenizer(job.model_path, job.model.revision))
+    versions = {name: version for name, version in package_versions().items() if name in _CODE}
     recipe = fingerprint_of(
-        {"model": model_identity(model_path, revision), "columns": TOKEN_SCHEMA.names, "encoding": ENCODING}
+        {
+            "model": job.model_id,
+            "tokenizer": tokenizer,
+            "columns": TOKEN_SCHEMA.names,
+            "encoding": ENCODING,
+            "versions": versions,
+        }
     )
-    folder = config.data_dir / "tokens" / recipe[:16]
-    held_out = data_dirs(config)[1]
-    sources = dict(zip(SPLITS, (data_dirs(config)[0], held_out), strict=True))
+    kept = KeptTokens(data_dir / "tokens" / fingerprint_of(job.model_id)[:16], recipe)
     stages = [
-        Stage("tokenize", source, folder / split, recipe, cache=True)
-        for split, source in sources.items()
-        if source is not None
+        Stage(TOKENIZE, source, kept.of(split).folder, recipe, cache=True) for split, source in job.groups.items()
     ]
 
     def compute(shards: ray.data.Dataset) -> ray.data.Dataset:
-        arguments = {"stages": stages, "model_path": model_path, "revision": revision}
-        return shards.map(_tokenize, fn_kwargs=arguments, num_cpus=1, max_retries=MAX_RETRIES)
+        rows = sum(read_manifest(stage.source, verify=False).rows for stage in stages)
+        given = {"stages": stages, "model": (job.model_path, job.model.revision), "identity": tokenizer}
+        pool = ray.data.TaskPoolStrategy(size=max(1, rows // _WORKER_ROWS))
+        return shards.map(_tokenize, fn_kwargs=given, compute=pool, num_cpus=1, max_retries=MAX_RETRIES)
 
-    # Searches of several runs may take the same data.
-    with lease(lease_path(config.data_dir, "tokens"), patience_seconds=_WAIT_SECONDS):
+    # Several runs may take the same data.
+    with lease(lease_path(data_dir, "tokens"), patience_seconds=_WAIT_SECONDS):
         done = run_stages(stages, compute)
     rows, made = sum(manifest.rows for manifest, _ in done), sum(parts for _, parts in done)
-    print(f"  tokens of {rows} groups, for all trials: {f'{made} parts made' if made else 'already there'}", flush=True)
-    return folder
+    print(f"  token ids of {rows} groups: {f'{made} parts made' if made else 'already there'}", flush=True)
+    return kept
 
 
-def _tokenize(row: Mapping[str, Any], stages: list[Stage], model_path: str, revision: str | None) -> dict[str, Any]:
+@errors_as_rows
+def _tokenize(
+    row: Mapping[str, Any], stages: list[Stage], model: tuple[str, str | None], identity: dict[str, Any]
+) -> dict[str, Any]:
     stage, index = stages[int(row["stage"])], int(row["index"])
-    tokenizer = _tokenizer(model_path, revision)
+    tokenizer = _tokenizer(*model, fingerprint_of(identity))
     groups = (RelationGroup.from_row(one) for one in rows_of_part(stage.source, index))
     found = [_ids(group, tokenizer).to_row(group.pair_id) for group in tracked(groups, "tokenize", "groups")]
     table = pa.Table.from_pylist(found, schema=TOKEN_SCHEMA)
-    write_part(stage.target, index, table, [], TOKEN_SCHEMA, row["fingerprint"])
+    try:
+        write_part(stage.target, index, table, [], TOKEN_SCHEMA, row["fingerprint"])
+    except OSError as error:
+        if (message := no_space(error)) is None:
+            raise
+        raise RunError(f"{message} Or keep no token ids: train.keep_token_ids=false.") from None
     return {"error": ""}
 
 
@@ -73,5 +115,12 @@ def _ids(group: RelationGroup, tokenizer: Any) -> TokenIds:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(model_path: str, revision: str | None) -> Any:
-    return load_tokenizer(model_path, revision)
+def _tokenizer(path: str, revision: str | None, identity: str) -> Any:
+    """Raises `RunError` where it is not the driver's, whose `tokenizer_identity` has this fingerprint."""
+    tokenizer = load_tokenizer(path, revision)
+    if fingerprint_of(tokenizer_identity(tokenizer)) != identity:
+        raise RunError(
+            f"{path}: on {platform.node()} it has another tokenizer or chat template than on the machine that started "
+            "the run. Put the same files on every node, or on storage that all of them have mounted."
+        )
+    return tokenizer

@@ -45,12 +45,14 @@ def run_training(
     Raises `UserError` for a user's mistake, `RunError` for a failure in mid-run.
     """
     from mapl_ray.distributed.elastic import train_elastically
+    from mapl_ray.distributed.tokenize import with_kept_tokens
     from mapl_ray.training.stop import sigterm_watch
 
     job = checked_job(config, method, train_config, model_path, output)
     if (result := job.finished()) is not None:
         say_skipped(result, output)
         return result
+    (job,) = with_kept_tokens(config, [job])
     make_room(job)
     storage, name, train = config.run_dir / "ray", f"{output.name}-{job.token}", job.train
 

@@ -79,8 +79,10 @@ def _can_share(configs: Sequence[TrainConfig]) -> bool:
 
 
 def _train_on_shared_workers(config: RunConfig, train: TrainConfig, jobs: Sequence[TrainingJob]) -> None:
+    from mapl_ray.distributed.tokenize import with_kept_tokens
     from mapl_ray.training.stop import sigterm_watch
 
+    jobs = with_kept_tokens(config, jobs)
     for job in jobs:
         make_room(job)
     trainer = make_trainer(

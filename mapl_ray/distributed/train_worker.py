@@ -43,9 +43,10 @@ def _train_rank(job: TrainingJob) -> None:
         raise RuntimeError(str(failure))
     if job.train.min_workers is not None:
         job.mark("running").touch()
-    for folder in (job.train_dir, job.eval_dir, job.tokens_dir):
-        if folder is not None:
-            await_data_set(folder)  # the driver has read it
+    for split, folder in job.groups.items():
+        await_data_set(folder)  # the driver has read it
+        if job.tokens is not None:
+            await_data_set(job.tokens.of(split).folder)
     try:
         result = train(
             job.train,
@@ -56,7 +57,7 @@ def _train_rank(job: TrainingJob) -> None:
             eval_dir=job.eval_dir,
             output_dir=job.output,
             fingerprint=job.fingerprint,
-            tokens_dir=job.tokens_dir,
+            tokens=job.tokens,
             stop_after=job.stop_after,
             on_report=_reporter(job.objective),
             export=job.export,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mapl_ray.awaited import has_appeared
 from mapl_ray.config import Method, ModelConfig, RunConfig, TrainConfig
+from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.data.shards import read_manifest, write_json
 from mapl_ray.errors import RunError, UserError
 
@@ -36,7 +37,7 @@ class TrainingJob:
     fingerprint: str  # of a run with this config, data and model
     export: bool = True
     objective: dict[str, float] | None = None  # of a trial: weights of the level accuracies, reported with the metrics
-    tokens_dir: Path | None = None
+    tokens: KeptTokens | None = None  # of both splits; None: groups are tokenized as they come
     stop_after: int | None = None  # steps
     done: Path | None = None  # of a trial: the file that says how many steps it made
     token: str = field(default_factory=_token)  # of this start of the command
@@ -61,6 +62,11 @@ class TrainingJob:
             output=output,
             fingerprint=fingerprint,
         )
+
+    @property
+    def groups(self) -> dict[str, Path]:
+        """Folders of the groups by split; without held-out ones where there are none."""
+        return {"train": self.train_dir, **({} if self.eval_dir is None else {"eval": self.eval_dir})}
 
     def finished(self) -> TrainResult | None:
         """The result of this very run if it is there."""

@@ -66,6 +66,7 @@ class GroupSize:
     pair_bytes: float  # as Parquet
     group_bytes: float
     group_bytes_in_memory: float  # as Arrow, which every training worker holds
+    tokenized_characters: float  # of every prompt and response once: what token ids are kept of
 
     @property
     def sequences(self) -> float:
@@ -85,6 +86,7 @@ ALPACA_EVAL = GroupSize(
     pair_bytes=1500.0,
     group_bytes=1608.0,
     group_bytes_in_memory=5123.0,
+    tokenized_characters=3969.0,  # 2026-11-30, by the same command
 )
 
 
@@ -112,6 +114,7 @@ def group_size(config: RunConfig) -> GroupSize:
         pair_bytes=_parquet_bytes(pa.Table.from_pylist([pair.to_row() for pair in pairs], PAIR_SCHEMA)) / len(pairs),
         group_bytes=_parquet_bytes(table) / len(groups),
         group_bytes_in_memory=table.nbytes / len(groups),
+        tokenized_characters=sum(_tokenized(group) for group in groups) / len(groups),
     )
 
 
@@ -121,6 +124,10 @@ def _cells(group: RelationGroup) -> tuple[Cells, Cells]:
     sequences = [(prompts[s.prompt], responses[s.response]) for s in group.sequences]
     pref = [cell for cell, s in zip(sequences, group.sequences, strict=True) if s.prompt == 0]
     return Cells.of(prompts, sequences), Cells.of(prompts[:1], pref)
+
+
+def _tokenized(group: RelationGroup) -> int:
+    return sum(map(_length, group.prompts)) + sum(map(len, group.responses))
 
 
 def _length(messages: tuple[Message, ...]) -> int:

@@ -126,7 +126,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
         sent.setdefault((row.method, row.zero_stage), []).append(text)
     yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in sent.items()])
     yield ""
-    yield "main memory of a node for the groups, and its disk (TMPDIR) where workers map them: " + ", ".join(
+    yield "main memory of a node for groups and token ids, and its disk (TMPDIR) where workers map them: " + ", ".join(
         f"{_round(size.pairs)} on {size.gpus}: {_bytes(size.host_memory)} and {_bytes(size.node_disk)}"
         for size in plan.sizes
         if size.gpus == max(counts)

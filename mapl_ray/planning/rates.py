@@ -29,6 +29,7 @@ Rates = Mapping[str, Rate]
 
 _SYNTHESIS = "benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/synthesis.py --data ... --pairs 24000"
 _RUN = "benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/memory.py --data ... --pairs 1000000"
+_TABLES = "benchmarks/README.md, 2026-11-30: python benchmarks/training_tables.py --data ..., SmolLM2's tokenizer"
 _UNMEASURED = "nobody measured it on a GPU here"
 
 _RATES = {
@@ -44,6 +45,7 @@ _RATES = {
     "shared_storage": Rate(2e9, "bytes/s, all writers together", "assumed", "a small parallel file system"),
     "start": Rate(60.0, "s a stage", "assumed", "engines took 11 to 30 s to start on a CPU; models are larger"),
     "characters_per_token": Rate(4.0, "characters", "assumed", "English with a vocabulary of 32,000 or more"),
+    "token_id": Rate(1.59, "bytes of Parquet per kept token id", "measured", _TABLES),
     "cpus_per_gpu": Rate(8.0, "cores", "assumed", "what clouds sell with a GPU, or more"),
     "gpus_per_node": Rate(8.0, "GPUs", "assumed", "the usual node"),
     "gpu_memory": Rate(80 * 2.0**30, "bytes per GPU", "data sheet", "80 GB cards"),

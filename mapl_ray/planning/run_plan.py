@@ -25,8 +25,8 @@ from mapl_ray.training.group_table import MAPPED_FROM
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
 GPUS = (1, 8, 64, 1024)
 STAGES_OF_ZERO = (0, 1, 2, 3)
-# Of a group that is mapped, in every training worker: its size and its place in the orders of two epochs.
-_BYTES_OF_PLAN = 3 * 8.0
+# Of a group that is mapped: its size and its place in the orders of two epochs, and a token id in memory.
+_BYTES_OF_PLAN, _BYTES_OF_ID = 3 * 4.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class RunSize:
     gpus: int
     stages: tuple[StageTime, ...]
     storage: dict[str, float]  # bytes, by what they are of
-    host_memory: float  # bytes per node, of the groups: few are held by every training worker, many are mapped
-    node_disk: float  # bytes per node: the file of the mapped ones
+    host_memory: float  # bytes per node, of groups and token ids: few are held by every training worker
+    node_disk: float  # bytes per node: the files of many, which workers map
     fits: bool  # the device's and the node's memory, for both methods at the config's ZeRO stage
 
     @property
@@ -134,8 +134,14 @@ def _memory(
 
 def _size(work: StageWork, fits: bool) -> RunSize:
     workers, groups = min(work.gpus, work.value("gpus_per_node")), work.groups
-    disk = groups * work.group.group_bytes_in_memory if groups * work.group.group_bytes >= MAPPED_FROM else 0.0
-    host = workers * groups * (_BYTES_OF_PLAN if disk else work.group.group_bytes_in_memory)
+    ids = work.token_ids
+    disk, host = 0.0, 0.0
+    for parquet, memory in (
+        (groups * work.group.group_bytes, groups * (work.group.group_bytes_in_memory + _BYTES_OF_PLAN)),
+        (ids * work.value("token_id"), ids * _BYTES_OF_ID),
+    ):
+        disk += memory if parquet >= MAPPED_FROM else 0.0
+        host += workers * memory if parquet < MAPPED_FROM else 0.0
     storage = _storage(work)
     of_all = tuple(stages(work))
     there = work.value("node_memory")
@@ -158,6 +164,7 @@ def _storage(work: StageWork) -> dict[str, float]:
         "pairs": work.pairs * group.pair_bytes,
         "groups": work.groups * group.group_bytes,
         "scored": work.groups * (group.group_bytes + columns * 2 * 4.0 * group.sequences),
+        "tokens": work.token_ids * work.value("token_id"),
         "checkpoints": sum((train.checkpoints_to_keep + 1) * checkpoint_bytes(work.shape, train) for train in runs),
         "models": models,
     }

@@ -57,6 +57,12 @@ class StageWork:
         return self.pairs * self.group.groups_per_pair
 
     @property
+    def token_ids(self) -> float:
+        """That are kept of all groups."""
+        kept = any(self.config.training(method).keep_token_ids for method in METHODS)
+        return self.groups * self.group.tokenized_characters / self.value("characters_per_token") if kept else 0.0
+
+    @property
     def held_out(self) -> float:
         return self.groups * self.config.data.eval_fraction
 

@@ -1,22 +1,11 @@
-"""Random access to the groups of a finished data set, held as Arrow columns: in memory, or mapped into it from a file
-that all ranks of a machine share.
-
-The mapped file is in a folder of the user's own below the machine's temporary folder (`TMPDIR`), named by its content.
-The first rank writes it, the others wait for it; the last one that leaves removes it. What a rank that was killed
-leaves behind serves the next one of the same content, and goes when one of another content comes. Every rank compares
-the file with the digest beside it, and a damaged one is written again.
+"""Random access to the groups of a finished data set, held as Arrow columns: in memory, or mapped into it from files
+that all ranks of a machine share (`mapped_files`): the groups, their token ids, and their sizes.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import random
-import time
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +16,12 @@ import pyarrow.parquet as pq
 
 from mapl_ray.batches import RENDER, EncodedGroup, TokenIds, encode_group
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.data.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
-from mapl_ray.data.shards import Manifest, file_sha256, read_manifest
+from mapl_ray.data.shards import Manifest, check_part, read_manifest
 from mapl_ray.errors import UserError
-from mapl_ray.private_files import private_folder
-from mapl_ray.training.plan import IntArray, group_sizes
-from mapl_ray.unfinished import leftovers, unfinished
+from mapl_ray.training.mapped_files import UintArray, mapped_or_own, mapped_table, shared_array
+from mapl_ray.training.plan import fill_sizes
 
 # Bytes of Parquet, four or five times as many in memory: below that a copy per rank costs less than a file per machine.
 MAPPED_FROM = 2**26
@@ -45,21 +34,23 @@ class GroupTable:
         self,
         directory: Path,
         needs_margin: bool = False,
-        tokens: Path | None = None,
+        tokens: KeptTokens | None = None,
         mapped_from: int = MAPPED_FROM,
     ) -> None:
-        """With token ids made before, where `tokens` names their data set: nothing is tokenized then. Parts of
-        `mapped_from` bytes in all, or more, are mapped; a message where there is no room for it.
+        """With token ids made before, where `tokens` names their data set: nothing is tokenized then. Ids that are not
+        there, damaged, or of other groups are not used, with a message.
 
-        Raises `UserError` for an unfinished, damaged or empty data set, for one without a single margin where
-        `needs_margin`, and for tokens of other groups.
+        Parts of `mapped_from` bytes in all, or more, are mapped; a message where there is no room for it.
+        Raises `UserError` for an unfinished, damaged or empty data set, and for one without a single margin where
+        `needs_margin`.
         """
         self.directory = directory
-        self.manifest: Manifest = read_manifest(directory)
-        self._table = self._read(mapped_from)
-        self._tokens = None if tokens is None else _tokens(tokens)
-        if self._tokens is not None and self._tokens["pair_id"] != self._table["pair_id"]:
-            raise UserError(f"{tokens}: not of the groups in {directory}. Delete it; the next search makes it again.")
+        # Parts are compared with their digests by the rank that reads them.
+        self.manifest: Manifest = read_manifest(directory, verify=False)
+        self._mapped_from = mapped_from
+        self._table = self._read("groups", directory, self.manifest, GROUP_SCHEMA)
+        self._tokens = None if tokens is None else self._read_tokens(tokens)
+        self._sizes: dict[tuple[frozenset[str], str], UintArray] = {}
         if len(self) == 0:
             raise UserError(f"{directory}: no groups. See the rejected-*.jsonl files there for the reasons.")
         if needs_margin and self._table["margin"].null_count == len(self):
@@ -68,23 +59,57 @@ class GroupTable:
                 "column `margin` (or score_chosen and score_rejected) and synthesize again, or set margin_scale=0."
             )
 
-    def _read(self, mapped_from: int) -> pa.Table:
-        parts = partial(_parts, self.directory, self.manifest, GROUP_SCHEMA)
-        if sum((self.directory / part.file).stat().st_size for part in self.manifest.parts) >= mapped_from:
-            try:
-                return mapped_table(self.manifest.content_hash, GROUP_SCHEMA, parts)
-            except OSError as error:
-                print(f"  groups in every worker's memory, for they can't be mapped (TMPDIR): {error}", flush=True)
-        return pa.concat_tables([GROUP_SCHEMA.empty_table(), *parts()])
+    def _read(self, what: str, directory: Path, manifest: Manifest, schema: pa.Schema) -> pa.Table:
+        parts = partial(_parts, directory, manifest, schema)
+
+        def own() -> pa.Table:
+            return pa.concat_tables([schema.empty_table(), *parts()])
+
+        if not self._is_large(directory, manifest):
+            return own()
+        name = self.manifest.content_hash
+        if manifest is not self.manifest:
+            name += f"-{manifest.content_hash[:32]}"
+        return mapped_or_own(what, lambda: mapped_table(name, schema, parts), own)
+
+    def _is_large(self, directory: Path, manifest: Manifest) -> bool:
+        files = [directory / part.file for part in manifest.parts]
+        return sum(file.stat().st_size for file in files if file.is_file()) >= self._mapped_from
+
+    def _read_tokens(self, tokens: KeptTokens) -> pa.Table | None:
+        try:
+            manifest = read_manifest(tokens.folder, verify=False)
+            if manifest.fingerprint != tokens.fingerprint(self.manifest):
+                raise UserError(f"{tokens.folder}: not of the groups in {self.directory} and this model")
+            return self._read("token ids", tokens.folder, manifest, TOKEN_SCHEMA)
+        except UserError as error:
+            print(f"  kept token ids are not used, groups are tokenized as they come: {error}", flush=True)
+            return None
 
     @property
     def has_ref_logps(self) -> bool:
         """Whether every group was scored."""
         return bool(self._table["ref_logps"].null_count == 0)
 
-    def sizes(self, config: TrainConfig, learn: bool = True) -> IntArray:
-        """How much there is to compute in every group (`group_sizes`); without `learn`, levels of weight 0 too."""
-        return group_sizes(self._table, config.weights.families if learn else LEVEL_FAMILIES, config.batching)
+    @property
+    def is_large(self) -> bool:
+        """Whether ranks of a machine are to share what is as long as the data set."""
+        return self._is_large(self.directory, self.manifest)
+
+    def sizes(self, config: TrainConfig, learn: bool = True) -> UintArray:
+        """[G] uint32, how much there is to compute in every group (`fill_sizes`), worked out once; without `learn`,
+        levels of weight 0 too."""
+        families = frozenset(config.weights.families if learn else LEVEL_FAMILIES)
+        kind = (families, config.batching)
+        if kind not in self._sizes:
+            self._sizes[kind] = shared_array(
+                f"{self.manifest.content_hash}-sizes",
+                [sorted(families), config.batching],
+                len(self),
+                partial(fill_sizes, table=self._table, families=families, batching=config.batching),
+                mapped=self.is_large,
+            )
+        return self._sizes[kind]
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -99,13 +124,10 @@ class GroupTable:
 
 def _parts(directory: Path, manifest: Manifest, schema: pa.Schema) -> Iterator[pa.Table]:
     for part in manifest.parts:
+        check_part(directory, part)
         # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
         with (directory / part.file).open("rb") as handle:
             yield pq.read_table(handle, schema=schema)
-
-
-def _tokens(directory: Path) -> pa.Table:
-    return pa.concat_tables([TOKEN_SCHEMA.empty_table(), *_parts(directory, read_manifest(directory), TOKEN_SCHEMA)])
 
 
 # The last one is cut, not left out.
@@ -141,94 +163,3 @@ def encode_all(
             counts["prompt_truncated"] += group.truncated
             groups.append(group)
     return Encoded(groups, +counts)
-
-
-_PATIENCE_SECONDS = 10.0  # for others to give a damaged file back, time in which one of them writes it aside
-
-
-def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Table]]) -> pa.Table:
-    """The concatenated tables of `make`, from a file that is mapped and stays while the result lives.
-
-    Args:
-        name: identifies the content; usable as a file name.
-        make: called where the file is not there yet; one table is held at a time.
-
-    Raises `OSError` where the file can't be written, no room among the reasons, and where another run uses a damaged
-    one.
-    """
-    folder = private_folder("mapl-groups")
-    path, lock = folder / f"{name}.arrow", _locked(folder / f"{name}.lock", fcntl.LOCK_SH)
-    try:
-        _remove_unused(folder, path)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not _is_whole(path):
-            with suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one rank writes
-                if not _is_whole(path):
-                    _write(path, schema, make())
-                deadline = time.monotonic() + _PATIENCE_SECONDS
-            time.sleep(random.uniform(0.01, 0.1))  # two that keep each other from writing
-            waits = time.monotonic()
-            fcntl.flock(lock, fcntl.LOCK_SH)  # waits for the one that does
-            deadline += time.monotonic() - waits
-            if time.monotonic() > deadline:
-                raise OSError(f"{path} is damaged, and ranks of another run have it open")
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except BaseException:
-        os.close(lock)
-        raise
-    weakref.finalize(table, _release, path, lock)
-    return table
-
-
-def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    for leftover in leftovers(path):  # of a rank that was killed; no other writes now
-        leftover.unlink()
-    aside = unfinished(path)
-    try:
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-        digest = file_sha256(aside)
-        aside.rename(path)
-        _digest_path(path).write_text(digest, encoding="ascii")
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return _digest_path(path).read_bytes() == file_sha256(path).encode()
-    except FileNotFoundError:
-        return False
-
-
-def _digest_path(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _remove_unused(folder: Path, ours: Path) -> None:
-    for path in folder.glob("*.arrow"):
-        if path != ours:
-            with suppress(BlockingIOError):
-                _release(path, _locked(path.with_suffix(".lock"), fcntl.LOCK_SH | fcntl.LOCK_NB))
-
-
-def _release(path: Path, lock: int) -> None:
-    """Give the lock back, and remove the file where nobody else has it. The lock's own file stays: it is empty, and
-    removing one that another rank has just opened would leave two ranks with a lock each."""
-    with suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        _digest_path(path).unlink(missing_ok=True)
-    os.close(lock)
-
-
-def _locked(path: Path, how: int) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, how)
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
+from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.models import check_same_model
 from mapl_ray.objective import Objective
 from mapl_ray.progress import tracked
@@ -48,7 +49,7 @@ def train(
     eval_dir: Path | None,
     output_dir: Path,
     fingerprint: str,
-    tokens_dir: Path | None = None,
+    tokens: KeptTokens | None = None,
     on_report: Report | None = None,
     stop_after: int | None = None,
     export: bool = True,
@@ -60,7 +61,8 @@ def train(
     Args:
         eval_dir: held-out groups, None where there are none.
         fingerprint: identity of the run (`run_fingerprint`), kept in its result.
-        tokens_dir: token ids of both splits that were made before (`train`, `eval` below it); None: made as they come.
+        tokens: token ids of both splits that were made before (`train`, `eval` below its folder); None: made as they
+            come.
         on_report: called on every rank with the held-out metrics (or the step's) after each evaluation.
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
         export: write `output_dir/model` and `result.json` at the end, and `best` when an evaluation is the best so far.
@@ -76,7 +78,7 @@ def train(
     ensure_process_group()
     objective = Objective.of(config, method)
     check_loggers(config.loggers)
-    tables = group_tables(config, train_dir, eval_dir, tokens_dir)
+    tables = group_tables(config, train_dir, eval_dir, tokens)
     kind = reference_kind(config, method, [table for table in tables if table is not None])
     if model_id is not None:
         check_same_model(model_path, model_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,33 +23,41 @@ import pyarrow.compute as pc
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.data.records import Level
+from mapl_ray.training.mapped_files import UintArray, shared_array
+
+_MOST = 2**32 - 1  # of an index and of a size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepPlan:
     """The order of training; it depends on the config, the groups' number and sizes, and nothing else."""
 
-    sizes: IntArray  # of the groups; they decide how a step is cut, not what is in it
+    sizes: UintArray  # of the groups; they decide how a step is cut, not what is in it
     groups_per_step: int
     micro_batches: int  # a step, over all ranks; together they hold `groups_per_step` or more
     micro_batch_size: int  # the most groups in one
     alike: bool  # micro-batches of groups of like size, else of like sum
     total_steps: int
-    seed: int
+    orders: Orders
 
     @classmethod
-    def of(cls, config: TrainConfig, sizes: Sequence[int] | IntArray, world_size: int) -> StepPlan:
-        """Raises `ValueError` without groups."""
+    def of(
+        cls, config: TrainConfig, sizes: Sequence[int] | UintArray, world_size: int, *, mapped: bool = False
+    ) -> StepPlan:
+        """`mapped`: ranks of a machine share the order of an epoch. Raises `ValueError` without groups, and for more
+        than there are indices."""
         if len(sizes) < 1:
             raise ValueError("nothing to train on")
+        if len(sizes) > _MOST:
+            raise ValueError(f"{len(sizes)} groups: expected at most {_MOST}")
         return cls(
-            sizes=np.asarray(sizes),
+            sizes=np.asarray(sizes, dtype=np.uint32),
             groups_per_step=groups_per_step(config, world_size),
             micro_batches=replicas(config, world_size) * at_size(config, world_size).gradient_accumulation_steps,
             micro_batch_size=config.micro_batch_size,
             alike=config.batching == "padded",
             total_steps=total_steps(config, len(sizes), world_size),
-            seed=config.seed,
+            orders=Orders(config.seed, len(sizes), mapped=mapped),
         )
 
     @property
@@ -59,7 +67,7 @@ class StepPlan:
     def groups_of_step(self, step: int) -> list[int]:
         """Indices of the groups of one step (0-based), fewer at the end of an epoch."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = _order(self.seed, epoch, len(self.sizes))
+        order = self.orders.of(epoch)
         chosen: list[int] = order[within * self.groups_per_step : (within + 1) * self.groups_per_step].tolist()
         return chosen
 
@@ -97,9 +105,29 @@ def at_size(config: TrainConfig, world_size: int) -> TrainConfig:
     return config.model_copy(update={"gradient_accumulation_steps": turns})
 
 
-@lru_cache(maxsize=2)  # a million groups take as long to shuffle as a thousand take to train
-def _order(seed: int, epoch: int, number: int) -> IntArray:
-    return np.random.default_rng([seed, epoch]).permutation(number)
+class Orders:
+    """The groups' indices in the order of every epoch: a million take as long to shuffle as a thousand to train.
+
+    The newest two are kept, for steps are made ahead across the end of an epoch.
+    """
+
+    def __init__(self, seed: int, number: int, *, mapped: bool) -> None:
+        """Of `number` groups. `mapped`: from files that ranks of a machine share."""
+        self._seed, self._number, self._mapped = seed, number, mapped
+        self._kept: dict[int, UintArray] = {}
+
+    def of(self, epoch: int) -> UintArray:
+        """[number] uint32: that of `numpy.random.default_rng([seed, epoch]).permutation(number)`."""
+        if epoch not in self._kept:
+            self._kept = dict([*self._kept.items()][-1:])
+            recipe, fill = [self._seed, epoch], partial(_fill_order, seed=self._seed, epoch=epoch)
+            self._kept[epoch] = shared_array("order", recipe, self._number, fill, mapped=self._mapped)
+        return self._kept[epoch]
+
+
+def _fill_order(order: UintArray, seed: int, epoch: int) -> None:
+    order[:] = np.arange(len(order), dtype=np.uint32)
+    np.random.default_rng([seed, epoch]).shuffle(order)
 
 
 Hands = list[list[int]]
@@ -157,16 +185,28 @@ def _load(sizes: Sequence[int], hand: list[int], alike: bool) -> int:
 IntArray = npt.NDArray[np.int64]
 
 
-def group_sizes(table: pa.Table, families: Collection[str], batching: Literal["tree", "padded"]) -> IntArray:
-    """Bytes [G] of a table in `GROUP_SCHEMA`, at least 1 each.
+def group_sizes(table: pa.Table, families: Collection[str], batching: Literal["tree", "padded"]) -> UintArray:
+    """The sizes [G] that `fill_sizes` writes, in an array of their own."""
+    sizes = np.empty(table.num_rows, dtype=np.uint32)
+    fill_sizes(sizes, table, families, batching)
+    return sizes
+
+
+def fill_sizes(
+    sizes: UintArray, table: pa.Table, families: Collection[str], batching: Literal["tree", "padded"]
+) -> None:
+    """Write the bytes of every group of a table in `GROUP_SCHEMA`, at least 1 and at most 2^32 - 1 each.
 
     Args:
+        sizes: [G], what is written to.
         families: levels that are computed (`of_levels`); sequences that only other levels need count for nothing.
         batching: `tree`: of a group's prefix tree, x once; `padded`: of its longest sequence.
     """
     levels = pa.array([level.value for level in Level if level.family in families], pa.string())
-    found = [_sizes(batch, levels, batching) for batch in table.to_batches()]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    start = 0
+    for batch in table.to_batches():
+        sizes[start : start + len(batch)] = np.minimum(_sizes(batch, levels, batching), _MOST)
+        start += len(batch)
 
 
 def _sizes(groups: pa.RecordBatch, levels: pa.Array, batching: str) -> IntArray:

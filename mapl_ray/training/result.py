@@ -21,6 +21,7 @@ OPERATIONAL = {
     "loggers",
     "overlap_comm",
     "prefetch",
+    "keep_token_ids",
     "cpus_per_worker",
     "gpus_per_worker",
     "eval_every_steps",

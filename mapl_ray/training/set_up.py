@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mapl_ray.config import TrainConfig
+from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.models import PolicyLogps, load_tokenizer, prepare_for_trees
 from mapl_ray.models.sequence_parallel import SequenceGroup, share_sequences
 from mapl_ray.models.tree_attention import row_budget, row_multiple
@@ -51,10 +52,10 @@ class Run:
 
 
 def group_tables(
-    config: TrainConfig, train_dir: Path, eval_dir: Path | None, tokens_dir: Path | None
+    config: TrainConfig, train_dir: Path, eval_dir: Path | None, tokens: KeptTokens | None
 ) -> tuple[GroupTable, GroupTable | None]:
     """The groups of training, and the held-out ones where there are some."""
-    of_split = {split: None if tokens_dir is None else tokens_dir / split for split in ("train", "eval")}
+    of_split = {split: None if tokens is None else tokens.of(split) for split in ("train", "eval")}
     table = GroupTable(train_dir, config.objective.margin_scale > 0.0, of_split["train"])
     return table, None if eval_dir is None else GroupTable(eval_dir, tokens=of_split["eval"])
 
@@ -77,7 +78,7 @@ def set_up(
     trained = training_module(asked, source, tokenizer, ranks)
     model = f"{source.path}@{source.revision}" if model_id is None else model_id
     data = table.manifest.content_hash
-    plan = StepPlan.of(asked, table.sizes(asked), world_size())
+    plan = StepPlan.of(asked, table.sizes(asked), world_size(), mapped=table.is_large)
     settings = run_settings(asked, source.method, model=model, data=data, world_size=world_size())
     config = at_size(asked, world_size())
     flops = FlopCounter.of(trained.module.model)

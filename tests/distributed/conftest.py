@@ -24,7 +24,7 @@ def run_to_train(tiny_model: Path, grid_groups: Any, tmp_path: Path) -> Callable
             commit(folder, "synthesize", "f", [write_part(folder, 0, rows, [], GROUP_SCHEMA, "f")])
         common = {
             "learning_rate": 1e-3, "epochs": train["max_steps"], "micro_batch_size": 4, "max_sequence_tokens": 256,
-            "eval_every_steps": 999, "loggers": [],
+            "eval_every_steps": 999, "loggers": [], "keep_token_ids": False,
         }  # fmt: skip
         model = {"name_or_path": str(tiny_model)}
         values = {"name": "run", "output_dir": str(tmp_path), "model": model, "train": {**common, **train}}

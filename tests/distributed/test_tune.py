@@ -160,11 +160,11 @@ def test_a_search_survives_its_driver_and_a_worker(
     assert trials["0000"]["cost"]["worker_seconds"] == pytest.approx(2 * trials["0000"]["cost"]["seconds"])
     table = pq.read_table(config.run_dir / "tune" / "trials.parquet").to_pylist()
     assert {row["trial_id"]: row["objective"] for row in table} == {n: t["objective"] for n, t in trials.items()}
-    assert "tokens of 24 groups, for all trials: 2 parts made" in log_text  # and not again
+    assert "token ids of 24 groups: 2 parts made" in log_text  # and not again
     assert not list(folder.glob("*/run-*/checkpoints"))
     before = digests(config.run_dir)
     said = capfd.readouterr().out
-    assert "tokens of 24 groups, for all trials: already there" in said
+    assert "token ids of 24 groups: already there" in said
     assert run_tune(config) == best  # a search that has ended
     assert "already searched, skipped" in capfd.readouterr().out
     assert digests(config.run_dir) == before

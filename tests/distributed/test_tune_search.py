@@ -11,6 +11,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from mapl_ray.config import RunConfig, TuneConfig, parse_config
+from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.data.shards import commit, write_part
 from mapl_ray.distributed.preflight import check_inputs
@@ -183,12 +184,14 @@ def test_what_the_workers_of_a_trial_are_given(tmp_path: Path, tiny_model: Path,
     train = {"deepspeed_config": str(tmp_path / "deepspeed.json"), "learning_rate": 1e-4, "num_workers": 2}
     values = {"name": "run", "output_dir": str(tmp_path), "model": {"name_or_path": str(tiny_model)}, "train": train}
     one = parse_config({**values, "tune": {"space": SPACE, "max_steps": 8, "eval_every_steps": 4}}, "test")
-    shared = Shared.of(one, str(tiny_model), tmp_path / "tokens", tmp_path / "run" / "tune")
+    whole = TrainingJob.of(one, "rm", one.training("rm"), str(tiny_model), tmp_path / "run" / "tune", "")
+    shared = Shared.of(one, dataclasses.replace(whole, tokens=KeptTokens(tmp_path / "tokens", "recipe")))
+    assert shared.output == str(tmp_path / "run" / "tune")
     given = {"number": 3, "folder": str(tmp_path / "t"), "stop_after": 4}
     params = draw(one.tune.dimensions, 0, 3)
     job = shared.of_trial(given, trial_config(one, params))
     made = TrainingJob.of(one, "rm", one.training("rm"), str(tiny_model), tmp_path / "t", "3")
-    own = {"train", "export", "objective", "tokens_dir", "stop_after", "done", "token"}
+    own = {"train", "export", "objective", "tokens", "stop_after", "done", "token"}
     names = [field.name for field in dataclasses.fields(TrainingJob)]
     assert {name for name in names if getattr(job, name) != getattr(made, name)} == own
     section = job.train

@@ -17,8 +17,8 @@ from mapl_ray.distributed.search.tune_optuna import OptunaSource
 from mapl_ray.distributed.search.tune_population import run_population
 from mapl_ray.distributed.search.tune_search import JournalSearcher, RandomSource, ValueSource, run_tuner, scheduler_of
 from mapl_ray.distributed.search.tune_trial import Shared, trial_config
-from mapl_ray.distributed.tokenize import run_tokenization
-from mapl_ray.distributed.training_job import data_dirs
+from mapl_ray.distributed.tokenize import with_kept_tokens
+from mapl_ray.distributed.training_job import TrainingJob, data_dirs
 from mapl_ray.errors import RunError
 from mapl_ray.models import model_identity
 from mapl_ray.training.plan import total_steps
@@ -43,8 +43,9 @@ def run_tune(config: RunConfig) -> Path:
     at_once = trials_at_once(config, available_resources())
     journal = TrialJournal.of_search(output, fingerprint, tune.objective)
     best.unlink(missing_ok=True)
-    tokens = run_tokenization(config, model_path)
-    shared = Shared.of(config, model_path, tokens, output)
+    job = TrainingJob.of(config, tune.method, config.training(tune.method), model_path, output, fingerprint="")
+    (job,) = with_kept_tokens(config, [job])
+    shared = Shared.of(config, job)
     _announce(config, journal, at_once)
     if tune.scheduler == "pbt":
         _search_population(config, journal, shared, at_once)
@@ -111,7 +112,7 @@ def _fingerprint(config: RunConfig, model_path: str) -> str:
     return fingerprint_of(
         {
             "tune": config.tune.model_dump(mode="json", exclude=free),
-            "train": config.training(config.tune.method).model_dump(mode="json"),
+            "train": config.training(config.tune.method).model_dump(mode="json", exclude={"keep_token_ids"}),
             "model": model_identity(model_path, config.model.revision),
             "data": read_manifest(data_dirs(config)[0]).content_hash,
         }

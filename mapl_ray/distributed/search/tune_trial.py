@@ -41,11 +41,10 @@ class Shared:
     output: str  # `run_dir/tune`
 
     @classmethod
-    def of(cls, config: RunConfig, model_path: str, tokens: Path, output: Path) -> Shared:
-        """Worked out once: a trial's own process neither reads the base model nor loads what trains it."""
-        tune = config.tune
-        job = TrainingJob.of(config, tune.method, config.training(tune.method), model_path, output, fingerprint="")
-        return cls(config, replace(job, export=False, objective=tune.objective, tokens_dir=tokens), str(output))
+    def of(cls, config: RunConfig, job: TrainingJob) -> Shared:
+        """From a training into the search's folder, worked out once: a trial's own process neither reads the base
+        model nor loads what trains it."""
+        return cls(config, replace(job, export=False, objective=config.tune.objective), str(job.output))
 
     def of_trial(self, given: dict[str, Any], train: TrainConfig) -> TrainingJob:
         """What the trial's workers are given. A DeepSpeed file is taken as it was read at the start, if it is the
