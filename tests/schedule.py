@@ -21,7 +21,10 @@ def files_with(fixture: str) -> tuple[str, ...]:
 # process, in the order of collection.
 GROUPS = {"ray": files_with("local_ray"), "ranks": ("tests/training/",), "hosts": ("tests/multihost/",)}
 # Longest first, so that both processes end at about the same time; the other files follow, those of many tests first.
-LONGEST = ("ray", "ranks", "tests/distributed/test_pipeline.py", "tests/scoring/", "hosts", "tests/distributed/")
+LONGEST = (
+    "ray", "ranks", "tests/distributed/test_pipeline.py", "tests/scoring/", "hosts", "tests/distributed/",
+    "tests/invariants/", "tests/synthesis/", "tests/contract/", "tests/cluster/", "tests/planning/", "tests/models/",
+)  # fmt: skip
 
 
 def group_of(nodeid: str) -> str:
