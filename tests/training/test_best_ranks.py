@@ -27,17 +27,24 @@ LORA = {"lora": {"r": 4, "alpha": 8}}
 SCORES = {best: {str(step): 0.9 if step == best else 0.1 * (step % 2) for step in range(1, 6)} for best in (2, 3, 5)}
 # name -> ranks, best step, changes to the config
 RUNS: dict[str, tuple[int, int, dict[str, Any]]] = {
-    **{f"{ranks} ranks, stage {stage}, step {best}": (ranks, best, {"zero_stage": stage})
-       for ranks in (1, 2) for stage in (0, 1, 2, 3) for best in (2, 3) if ranks == 2 or stage in (0, 3)},
-    **{f"bf16, stage {stage}": (2, 2, {"zero_stage": stage, **BF16}) for stage in (0, 2, 3)},
-    **{f"lora, stage {stage}": (2, 5 - stage, {"zero_stage": stage, **LORA}) for stage in (2, 3)},
-    "the last, lora": (2, 5, {"zero_stage": 3, **LORA}),
-}  # fmt: skip
+    "one rank, stage 0": (1, 2, {"zero_stage": 0}),
+    "one rank, stage 3": (1, 3, {"zero_stage": 3}),
+    "stage 0": (2, 3, {"zero_stage": 0}),
+    "stage 1": (2, 2, {"zero_stage": 1}),
+    "stage 2, a checkpoint": (2, 2, {"zero_stage": 2}),
+    "stage 2, none": (2, 3, {"zero_stage": 2}),
+    "stage 3, a checkpoint": (2, 2, {"zero_stage": 3}),
+    "stage 3, none": (2, 3, {"zero_stage": 3}),
+    "bf16, stage 0": (2, 2, {"zero_stage": 0, **BF16}),
+    "bf16, stage 3": (2, 2, {"zero_stage": 3, **BF16}),
+    "lora, stage 2": (2, 3, {"zero_stage": 2, **LORA}),
+    "lora, stage 3": (2, 2, {"zero_stage": 3, **LORA}),
+    "lora, the last": (2, 5, {"zero_stage": 3, **LORA}),
+}
 KILLED = {"export": 2, "result": 3}  # where -> ZeRO stage
 # Goes on with one rank: changes to the config.
 RESIZED: dict[str, dict[str, Any]] = {
     "stage 2": {"zero_stage": 2},
-    "stage 3": {"zero_stage": 3},
     "bf16, stage 3": {"zero_stage": 3, **BF16},
     "lora, stage 3": {"zero_stage": 3, **LORA},
 }
@@ -74,16 +81,24 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     return folder, outcomes
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+def contents(folder: Path, *left_out: str) -> dict[str, Any]:
+    """Bytes by file; of adapter_config.json its values, as peft writes its modules in any order."""
+    found: dict[str, Any] = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and file.name not in left_out:
+            found[str(file.relative_to(folder))] = file.read_bytes()
+    if "adapter_config.json" in found:
+        config = json.loads(found["adapter_config.json"])
+        found["adapter_config.json"] = {**config, "target_modules": sorted(config["target_modules"])}
+    return found
 
 
-def check(run: Path, best: int) -> None:
+def check(run: Path, best: int, *left_out: str) -> None:
     """Weights, config, tokenizer and card, and the adapter beside them."""
     adapter = (run / "now-adapter").is_dir()
     for name in ("best", "best-adapter") if adapter else ("best",):
-        then = contents(run / name.replace("best", "now") / str(best))
-        assert contents(run / name) == then
+        then = contents(run / name.replace("best", "now") / str(best), *left_out)
+        assert contents(run / name, *left_out) == then
         assert any(file.endswith(".safetensors") for file in then)
     weights = "model.safetensors"
     others = {(run / "now" / str(step) / weights).read_bytes() for step in range(1, 6) if step != best}
@@ -125,10 +140,10 @@ def test_one_rank_exports_what_two_ranks_kept(runs: tuple[Path, dict[str, Any]],
     assert outcomes[f"resized {name}"]["error"] is None
     result = json.loads((folder / f"resized {name}" / "result.json").read_text())
     assert (result["resumed_step"], result["num_workers"]) == (4, 1)
-    check(folder / f"resized {name}", 3)
+    check(folder / f"resized {name}", 3, "README.md")  # the card counts workers
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 3])
 def test_weights_alone_are_kept_where_they_are_in_files_of_their_own(launch: Any, tmp_path: Path, stage: int) -> None:
     """Below ZeRO-3 by two links to one file each; ZeRO-3's shards hold weights and moments together."""
     (outcome,) = launch(2, spec(tmp_path, 2, {"zero_stage": stage}, stop_after=3))
