@@ -216,7 +216,7 @@ class Engine:
     def save_weights(self, directory: Path) -> list[Path]:
         """What `load_weights` needs, and below ZeRO-3 no more: one file, by rank 0. Returns this rank's files."""
         if self._engine.zero_optimization_stage() == 3:
-            return self.files_of_weights(self.save(directory))
+            return self.save(directory)
         if self.rank != 0:
             return []
         path = directory / _TAG / _WHOLE_WEIGHTS
