@@ -7,14 +7,12 @@ rm.aside-1  what the same name stood for before; nothing reads it, and it may be
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from mapl_ray.data.shards import MANIFEST
+from mapl_ray.data.shards import MANIFEST, link_or_copy
 
 _NAME = re.compile(r"\.aside-\d+$")
 _ENTRY = re.compile(r"part-(\d+)\.json")
@@ -57,14 +55,7 @@ def set_parts_aside(directory: Path, fingerprint: str, wanted: Collection[str]) 
                 entry.name,
             ):
                 if (target / name).is_file():
-                    _link(target / name, directory / name)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)  # files of a data set are replaced, never changed
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
+                    link_or_copy(target / name, directory / name)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,14 @@ from mapl_ray.lease import lease, lease_path
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.tiny import build_tiny
 from mapl_ray.preferences import Spill
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, remove_old, written_files
+from mapl_ray.training.best import remove_bests, remove_other_bests
+from mapl_ray.training.checkpoint import (
+    begin_checkpoint,
+    best_directory,
+    commit_checkpoint,
+    remove_old,
+    written_files,
+)
 from mapl_ray.training.mapped_files import mapped_table
 
 HOST = "mapl-worker-gpu-x7k2p"
@@ -62,6 +69,16 @@ def checkpoint(folder: Path) -> None:
     remove_old(folder / "checkpoints", keep=1)
 
 
+def bests(folder: Path) -> None:
+    for step in (1, 2):
+        written = begin_checkpoint(best_directory(folder), step)
+        (written / "weights").write_bytes(b"state")
+        files = [written_files(written, [written / "weights"])]
+        commit_checkpoint(written, step, files=files, world_size=1, zero_stage=2, settings={})
+    remove_other_bests(folder, 2)
+    remove_bests(folder)
+
+
 def held_lease(folder: Path) -> None:
     with lease(lease_path(folder / "run", "rm")):
         pass
@@ -83,6 +100,7 @@ def copied_model(folder: Path) -> None:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "a JSON file": lambda folder: write_json(folder / "a.json", {}),
     "a checkpoint, and the removal of an old one": checkpoint,
+    "the best of a run, and the removal of those before": bests,
     "a lease": held_lease,
     "a mapped table": table,
     "a tiny model": lambda folder: build_tiny(folder / "tiny", ["a b"], TinyModelConfig(vocab_size=300), 0),
@@ -106,7 +124,8 @@ def test_what_is_moved_into_place_had_a_name_of_this_host(
     assert [name for name in moved if not re.fullmatch(TEMPORARY, name) and name not in STEPS] == []
 
 
-STEPS = ("step-00000002",)  # a checkpoint that is removed gets a temporary name first
+# Folders that are removed get a temporary name first: a checkpoint, a best that is superseded, and all of them.
+STEPS = ("step-00000001", "step-00000002", "best")
 
 
 def test_the_folder_of_pairs_that_are_sorted(names: Names, tmp_path: Path) -> None:

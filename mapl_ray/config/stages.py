@@ -227,7 +227,7 @@ class TrainConfig(Section):
     eval_every_steps: int = Field(default=50, ge=1)  # Steps between evaluations on the held-out groups.
     checkpoint_every_steps: int = Field(default=50, ge=1)  # Steps between checkpoints.
     checkpoints_to_keep: int = Field(default=2, ge=1)  # Newest checkpoints to keep.
-    # Held-out metric that selects the model in `best/`. null: no such model.
+    # Held-out metric that selects the model in `best/`, which is exported at the end. null: no such model.
     best_by: Literal["pref_accuracy", "eval_loss"] | None = "pref_accuracy"
     # If no checkpoint can be used: stop, or move them aside and restart at step 0.
     on_unusable_checkpoint: Literal["stop", "restart"] = "stop"

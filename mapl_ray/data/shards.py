@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -109,15 +110,35 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Have the bytes of a file on the disk."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def sync_tree(folder: Path) -> None:
     """Have all files below a folder, and their names, on the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync_file(path)
     sync_folder(folder)
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Have a file that is replaced, never changed, under a second name; returns whether it is a hard link.
+
+    Where the file system has no links it is a copy.
+    """
+    try:
+        os.link(source, target)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+        return False
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,7 +22,7 @@ from mapl_ray.config import TrainConfig
 from mapl_ray.distributed.resources import room_for
 from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.errors import RunError
-from mapl_ray.training.checkpoint import committed
+from mapl_ray.training.checkpoint import committed, step_of
 
 _SETTLE_SECONDS = 5.0  # workers beyond the fewest are waited for that long: nodes that start together join together
 _LOOK_SECONDS = 0.5
@@ -146,4 +146,4 @@ def _room_watch(missing: int, resources: dict[str, float], grow: Path, running: 
 def _newest_step(output: Path) -> int:
     """Of the checkpoints that are whole by their name; 0 where there is none."""
     list_again(output / "checkpoints")
-    return max((int(path.name.rsplit("-", 1)[-1]) for path in committed(output / "checkpoints")), default=0)
+    return max(map(step_of, committed(output / "checkpoints")), default=0)

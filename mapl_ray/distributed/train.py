@@ -117,12 +117,21 @@ def result_of(job: TrainingJob, terminated: bool) -> TrainResult:
             f"{job.output}: training ended without a result there. On a cluster, output_dir must be on storage "
             "that all nodes share."
         )
+    _tidy(job.output)
     return result
 
 
 def say_skipped(result: TrainResult, output: Path) -> None:
     """Of a training that an earlier start has finished."""
+    _tidy(output)
     print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
+
+
+def _tidy(output: Path) -> None:
+    """Remove what workers that were killed after the result left of the best step; nobody is at work there."""
+    from mapl_ray.training.best import remove_bests
+
+    remove_bests(output / "checkpoints")
 
 
 class LeanTrainer(TorchTrainer):

@@ -16,6 +16,7 @@ from mapl_ray.planning.stage_times import (
     METHODS,
     StageTime,
     StageWork,
+    best_bytes,
     checkpoint_bytes,
     stages,
 )
@@ -155,7 +156,8 @@ def _weight_bytes(work: StageWork, train: TrainConfig) -> float:
 
 
 def _storage(work: StageWork) -> dict[str, float]:
-    """Bytes below `output_dir` when everything is done; one checkpoint more than are kept while one is written."""
+    """Bytes below `output_dir` when everything is done, and those that are gone by then: one checkpoint more than are
+    kept while one is written, and what is kept of the best step."""
     config, group = work.config, work.group
     runs = [config.training(method) for method in METHODS] * (2 if config.evaluation.baseline else 1)
     columns = int(config.scoring.ref_logps) + int(config.scoring.reward_model is not None)
@@ -166,5 +168,6 @@ def _storage(work: StageWork) -> dict[str, float]:
         "scored": work.groups * (group.group_bytes + columns * 2 * 4.0 * group.sequences),
         "tokens": work.token_ids * work.value("token_id"),
         "checkpoints": sum((train.checkpoints_to_keep + 1) * checkpoint_bytes(work.shape, train) for train in runs),
+        "best": sum(best_bytes(work.shape, train) for train in runs),
         "models": models,
     }

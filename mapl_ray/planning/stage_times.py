@@ -172,6 +172,19 @@ def checkpoint_bytes(shape: ModelShape, train: TrainConfig) -> float:
     return shape.trained(train.lora) * (14.0 if train.in_bf16 else 12.0)
 
 
+def best_bytes(shape: ModelShape, train: TrainConfig) -> float:
+    """Kept of the best step until it is exported, while old checkpoints go: at most, as it shares files with those.
+
+    At stages 1 and 2 weights alone, else they are in one file with Adam's states. Twice where a step that is evaluated
+    may have no checkpoint: the best before stays until there is one.
+    """
+    if train.best_by is None:
+        return 0.0
+    weights = shape.trained(train.lora) * (2.0 if train.in_bf16 else 4.0)
+    copies = 1 if train.eval_every_steps % train.checkpoint_every_steps == 0 else 2
+    return copies * (weights if train.zero_stage in (1, 2) else checkpoint_bytes(shape, train))
+
+
 def _train(work: StageWork, method: Method, *, baseline: bool) -> StageTime:
     train = work.config.training(method)
     step = _step(work, train, method, work.gpus, baseline=baseline)

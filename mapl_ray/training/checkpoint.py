@@ -5,6 +5,7 @@
         state/...            DeepSpeed's shards
         rng-00000.pt         random states, one file per rank
         manifest.json        what it is, sha256 of every file, and of itself
+    best/step-00000050/      the weights of the best step so far, in the same form (`best.py`)
 
 A checkpoint is trusted by its manifest alone. DeepSpeed's files are pickles, so they are never loaded before their
 digests agree.
@@ -28,6 +29,7 @@ from mapl_ray.errors import RunError
 from mapl_ray.unfinished import becomes, unfinished
 
 _MANIFEST = "manifest.json"
+_BEST = "best"
 _STEP = re.compile(r"step-\d{8}")
 _RANK = re.compile(r"(?:zero_pp_rank_(\d+)_mp_rank_\d+_\w+|(?:^|/)rng-(\d{5}))\.pt$")  # DeepSpeed's names and ours
 _READERS = 8  # files digested at once; hashlib lets other threads run
@@ -49,6 +51,16 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}"
 
 
+def step_of(path: Path) -> int:
+    """The inverse of `checkpoint_path`."""
+    return int(path.name.rsplit("-", 1)[-1])
+
+
+def best_directory(directory: Path) -> Path:
+    """Folder beside the checkpoints, in which old ones are not removed with theirs."""
+    return directory / _BEST
+
+
 def begin_checkpoint(directory: Path, step: int) -> Path:
     """The folder to write into, empty, and this run's alone; what interrupted attempts left is removed.
 
@@ -61,10 +73,11 @@ def begin_checkpoint(directory: Path, step: int) -> Path:
 
 
 def drop_unfinished(directory: Path) -> None:
-    """Remove what killed or failed runs began to write or to remove."""
-    for leftover in directory.iterdir() if directory.is_dir() else ():
-        if _STEP.fullmatch(becomes(leftover.name) or ""):
-            shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
+    """Remove what killed or failed runs began to write or to remove, of the best step too."""
+    for folder in (directory, best_directory(directory)):
+        for leftover in folder.iterdir() if folder.is_dir() else ():
+            if _STEP.fullmatch(becomes(leftover.name) or ""):
+                shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
 
 
 def written_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
@@ -104,9 +117,10 @@ def commit_checkpoint(
     for folder in (written, *(path for path in written.rglob("*") if path.is_dir())):
         sync_folder(folder)  # the names of files that ranks have synced
     if path.exists():  # of a longer run that went back to an earlier checkpoint
-        _remove(path)
+        remove_folder(path)
     written.rename(path)
-    sync_folder(path.parent)
+    for folder in (path.parent, path.parent.parent):  # whose own name may be new
+        sync_folder(folder)
     return path
 
 
@@ -148,9 +162,14 @@ def difference(path: Path, files: Mapping[str, str]) -> str:
 def damage_for_rank(path: Path, files: Mapping[str, str], rank: int) -> str:
     """What is wrong with those of `files` (path below the checkpoint -> sha256) that `rank` loads, as its node sees
     them; empty where nothing is. Shards of other ranks are not read."""
-    own = {name: digest for name, digest in files.items() if _rank_of(name) in (None, rank)}
-    await_files(path, sorted(own))
-    return _difference(_digests(path, [path / name for name in own if (path / name).is_file()]), own)
+    return damage_of(path, {name: digest for name, digest in files.items() if _rank_of(name) in (None, rank)})
+
+
+def damage_of(path: Path, files: Mapping[str, str]) -> str:
+    """What is wrong with some files of a checkpoint (path below it -> sha256); empty where nothing is. Others are not
+    read."""
+    await_files(path, sorted(files))
+    return _difference(_digests(path, [path / name for name in files if (path / name).is_file()]), files)
 
 
 def _rank_of(name: str) -> int | None:
@@ -173,10 +192,11 @@ def remove_old(directory: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
     found = committed(directory)
     for path in found[: max(0, len(found) - keep)]:
-        _remove(path)
+        remove_folder(path)
 
 
-def _remove(path: Path) -> None:
+def remove_folder(path: Path) -> None:
+    """Delete a folder; a reader finds all of it or nothing."""
     doomed = path.rename(unfinished(path))  # first, so that half a deletion is no checkpoint
     shutil.rmtree(doomed)
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from deepspeed.checkpoint import ds_to_universal
 
 T = TypeVar("T")
 _TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
+_WHOLE_WEIGHTS = "mp_rank_00_model_states.pt"  # below ZeRO-3, with the module's weights: rank 0 writes it
 _BESIDE = ("latest", "zero_to_fp32.py", "zero_to_torch.py")  # what DeepSpeed writes beside the shards, on rank 0
 
 
@@ -205,6 +206,39 @@ class Engine:
         if self.rank == 0:
             files += [path for name in _BESIDE if (path := directory / name).is_file()]
         return files
+
+    def files_of_weights(self, saved: Sequence[Path]) -> list[Path]:
+        """Those of `save`'s files that `load_weights` needs. ZeRO-3 has weights and moments in one file per rank."""
+        if self._engine.zero_optimization_stage() == 3:
+            return [path for path in saved if path.parent.name == _TAG]
+        return [path for path in saved if path.name == _WHOLE_WEIGHTS]
+
+    def save_weights(self, directory: Path) -> list[Path]:
+        """What `load_weights` needs, and below ZeRO-3 no more: one file, by rank 0. Returns this rank's files."""
+        if self._engine.zero_optimization_stage() == 3:
+            return self.save(directory)
+        if self.rank != 0:
+            return []
+        path = directory / _TAG / _WHOLE_WEIGHTS
+        path.parent.mkdir()
+        torch.save({"module": self._engine.module_state_dict(exclude_frozen_parameters=self._frozen)}, path)
+        return [path]
+
+    def load_weights(self, directory: Path, world_size: int) -> None:
+        """Trained weights alone, for `full_state_dict`: training can't go on. The caller has verified the files.
+
+        A collective. Files are of `world_size` ranks; below ZeRO-3 rank 0 reads one, for any number of ranks.
+        """
+        if self._engine.zero_optimization_stage() == 3:
+            self.load(directory, world_size)
+        elif self.rank == 0:
+            # DeepSpeed's file: a pickle of more than tensors.
+            whole = torch.load(directory / _TAG / _WHOLE_WEIGHTS, map_location="cpu", mmap=True, weights_only=False)
+            self.module.load_state_dict(whole["module"], strict=not self._frozen)
+
+    def reads_all(self, world_size: int) -> bool:
+        """Whether `load_weights` of what `world_size` ranks have written reads it on rank 0 alone, for all ranks."""
+        return world_size != self.world_size or self._engine.zero_optimization_stage() < 3
 
     def load(self, directory: Path, world_size: int) -> None:
         """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.

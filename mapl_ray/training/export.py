@@ -75,6 +75,12 @@ def export_model(
         (aside / "README.md").write_text(card, encoding="utf-8")
 
 
+def copy_export(source: Path, directory: Path) -> None:
+    """Write an exported folder a second time. A copy: people may edit one and keep the other."""
+    with _at_once(directory) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True)
+
+
 @contextmanager
 def _at_once(directory: Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of `directory`, all of it on the disk."""

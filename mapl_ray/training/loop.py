@@ -11,15 +11,18 @@ from pathlib import Path
 
 from mapl_ray.config import Method, ModelConfig, TrainConfig
 from mapl_ray.data.kept_tokens import KeptTokens
+from mapl_ray.errors import RunError
 from mapl_ray.models import check_same_model
 from mapl_ray.objective import Objective
 from mapl_ray.progress import tracked
+from mapl_ray.training.best import Best, read_best, remove_bests
 from mapl_ray.training.deepspeed_engine import ensure_process_group
 from mapl_ray.training.engine_config import inlined
+from mapl_ray.training.export import Exporter, copy_export
 from mapl_ray.training.feed import Feed, Work
 from mapl_ray.training.loggers import MetricWriters, check_loggers
 from mapl_ray.training.module import ModelSource
-from mapl_ray.training.result import Best, TrainResult, read_best, vouched_for
+from mapl_ray.training.result import TrainResult, vouched_for
 from mapl_ray.training.set_up import Run, group_tables, set_up
 from mapl_ray.training.step import NotFiniteError, Report, StepInput, Trainer, reference_kind
 from mapl_ray.training.stop import StopRequest, StopWatch, sigterm_watch
@@ -65,7 +68,7 @@ def train(
             come.
         on_report: called on every rank with the held-out metrics (or the step's) after each evaluation.
         stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
-        export: write `output_dir/model` and `result.json` at the end, and `best` when an evaluation is the best so far.
+        export: write `output_dir/model`, `output_dir/best` and `result.json` at the end.
         model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
         stop_requests: called before the first step and then every two seconds or more often, on all ranks in the same
             step; SIGTERM to any rank is a request to stop too.
@@ -89,11 +92,34 @@ def train(
         progress = _steps(run, on_report, stop_after, StopWatch(terminated, stop_requests))
     result = _result(run, config, progress, fingerprint, time.monotonic() - started)
     if run.exporter is not None and progress.done == run.plan.total_steps:
-        run.exporter.write(output_dir / "model", output_dir / "adapter", progress.done, progress.metrics)
-        if run.engine.rank == 0:
-            replace(result, weights=vouched_for(output_dir / "model")).write(output_dir)
-        run.engine.barrier()
+        _export(run, run.exporter, progress, result)
     return result
+
+
+def _export(run: Run, exporter: Exporter, progress: Progress, result: TrainResult) -> None:
+    """Write the last model and the best one, then the result, which says that they are there. A collective."""
+    folder, best = run.output_dir, progress.best
+    exporter.write(folder / "model", folder / "adapter", progress.done, progress.metrics)
+    last_is_best = best is not None and best.step == progress.done
+    if best is not None and not last_is_best and not best.weights:
+        run.checkpoints.load_best(best)
+        exporter.write(folder / "best", folder / "best-adapter", best.step, best.metrics)
+    run.engine.from_rank_0(lambda: _write_result(run, best, last_is_best, result))
+
+
+def _write_result(run: Run, best: Best | None, last_is_best: bool, result: TrainResult) -> None:
+    folder = run.output_dir
+    weights, best_weights = vouched_for(folder / "model"), {}
+    if last_is_best:
+        copy_export(folder / "model", folder / "best")
+        if (folder / "adapter").is_dir():
+            copy_export(folder / "adapter", folder / "best-adapter")
+    if best is not None:
+        best_weights = best.write(folder).weights
+        if last_is_best and best_weights != weights:
+            raise RunError(f"{folder / 'best'}: not the bytes that were copied from model. Look at the storage.")
+    replace(result, weights=weights, best_weights=best_weights).write(folder)
+    remove_bests(run.checkpoints.directory)
 
 
 def _result(run: Run, asked: TrainConfig, progress: Progress, fingerprint: str, wall_seconds: float) -> TrainResult:
@@ -148,18 +174,21 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
             run.checkpoints.commit()  # of before this step
             request = now.request
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
+            best = None
             if evaluated:
                 progress.metrics = metrics if run.held_out is None else _evaluate(run.trainer, run.held_out)
                 metrics |= progress.metrics
-                _keep_best(run, progress)
+                best = _new_best(run, progress)
             if writers is not None:
                 show = evaluated or progress.done == 1 or progress.done % show_every == 0
                 writers.write(progress.done, metrics, show)
             if evaluated and on_report is not None:
                 on_report({**progress.metrics, "step": float(progress.done)})
             due = progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps
-            if due:
-                run.checkpoints.save(saved := progress.done)
+            saved = progress.done if due else saved
+            # After the last step weights are exported as they are.
+            if due or (best is not None and progress.done < run.plan.total_steps):
+                run.checkpoints.save(progress.done, due=due, best=best)
             if (evaluated or due) and now.work is not None:  # minutes may have passed
                 request = StopRequest(max(request, engine.max_over_ranks(watch.asked(look=True))))
         run.checkpoints.commit()
@@ -169,30 +198,29 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
 
 
 def _best_so_far(run: Run, resumed: int) -> Best | None:
+    """Of this run, up to the step that it goes on from: kept beside the checkpoints, or exported earlier."""
     engine, by = run.engine, run.trainer.config.best_by
-    best = None
-    if by is not None:
-        best = engine.from_rank_0(lambda: read_best(run.output_dir, by, run.checkpoints.settings, resumed))
+    kept = run.checkpoints.resume_best(by)
+    settings = run.checkpoints.settings
+    exported = None if by is None else engine.from_rank_0(lambda: read_best(run.output_dir, by, settings, resumed))
     if engine.rank == 0:
         # Of an earlier run: a reader must not take the models to come for that one's.
         (run.output_dir / "result.json").unlink(missing_ok=True)
-        if best is None:
+        if exported is None:
             (run.output_dir / "best.json").unlink(missing_ok=True)
-    return best
+    return max((one for one in (exported, kept) if one is not None), key=lambda one: one.score, default=None)
 
 
-def _keep_best(run: Run, progress: Progress) -> None:
+def _new_best(run: Run, progress: Progress) -> Best | None:
+    """The evaluation that was just made, if it is the best so far."""
     by = run.trainer.config.best_by
     if run.exporter is None or run.held_out is None or by is None:
-        return
+        return None
     now = Best.of(by, progress.metrics, progress.done, run.checkpoints.settings)
     if now is None or (progress.best is not None and now.score <= progress.best.score):
-        return
-    folder = run.output_dir
-    run.exporter.write(folder / "best", folder / "best-adapter", progress.done, progress.metrics)
+        return None
     progress.best = now
-    if run.engine.rank == 0:
-        now.write(folder)
+    return now
 
 
 def _evaluate(trainer: Trainer, held_out: Feed) -> dict[str, float]:

@@ -1,16 +1,16 @@
 """What a finished training run leaves, and how a rerun knows that there is nothing to do.
 
-The result vouches for its weights: they are on disk before it says that they are there, and are compared when it is
-read. Which evaluation was the best so far is kept in a file beside the model, so that a resume knows.
+The result vouches for the weights of `model/` and `best/`: they are on disk before it says that they are there, and are
+compared when it is read.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TypedDict
 
 from mapl_ray.config import Method, TrainConfig
 from mapl_ray.data.shards import Manifest, file_sha256, fingerprint_of, sync_tree, write_json
@@ -55,6 +55,7 @@ class TrainResult:
     counts: dict[str, int] = field(default_factory=dict)  # groups left out or cut since the last start, by reason
     config: dict[str, object] = field(default_factory=dict)
     weights: dict[str, WeightFile] = field(default_factory=dict)  # of `model_dir`, by file
+    best_weights: dict[str, WeightFile] = field(default_factory=dict)  # of `best/`; empty where there is none
 
     def write(self, output_dir: Path) -> None:
         """Mark the run finished."""
@@ -92,49 +93,12 @@ def finished_result(output_dir: Path, fingerprint: str) -> TrainResult | None:
         return None
     if result.fingerprint != fingerprint:
         return None
-    if wrong := weight_damage(output_dir / "model", result.weights):
-        print(f"  {output_dir / 'model'}: {wrong}; trained again from the newest checkpoint", flush=True)
-        return None
-    return result
-
-
-By = Literal["pref_accuracy", "eval_loss"]
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """Contents of `best.json`."""
-
-    by: By
-    score: tuple[float, ...]  # compared from left to right, more is better
-    step: int
-    run: str  # digest of the settings
-    weights: dict[str, WeightFile] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, by: By, metrics: dict[str, float], step: int, settings: dict[str, Any]) -> Best | None:
-        """None where the evaluation gave no such number. Ties are broken by the held-out loss."""
-        loss, accuracy = metrics.get("eval/loss"), metrics.get("eval/rewards/accuracies/pref")
-        if loss is None or (by == "pref_accuracy" and accuracy is None):
+    of_folder = {"model": result.weights} | ({"best": result.best_weights} if result.best_weights else {})
+    for name, weights in of_folder.items():
+        if wrong := weight_damage(output_dir / name, weights):
+            print(f"  {output_dir / name}: {wrong}; trained again from the newest checkpoint", flush=True)
             return None
-        score = (-loss,) if by == "eval_loss" or accuracy is None else (accuracy, -loss)
-        return cls(by, score, step, fingerprint_of(settings))
-
-    def write(self, output_dir: Path) -> None:
-        """To be called after the model of this step was written."""
-        best = replace(self, weights=vouched_for(output_dir / "best"))
-        write_json(output_dir / "best.json", asdict(best))
-
-
-def read_best(output_dir: Path, by: By, settings: dict[str, Any], resumed: int) -> Best | None:
-    """The best of this run up to the step it goes on from; what came later will be evaluated again."""
-    try:
-        values = json.loads((output_dir / "best.json").read_text(encoding="utf-8"))
-        best = Best(**{**values, "score": tuple(values["score"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    same = best.by == by and best.run == fingerprint_of(settings) and best.step <= resumed
-    return best if same and not weight_damage(output_dir / "best", best.weights) else None
+    return result
 
 
 _PATTERNS = ("*.safetensors", "*.safetensors.index.json")  # cards and configs are people's to edit

@@ -1,4 +1,4 @@
-"""Writing a checkpoint and going on from one, on all ranks together.
+"""Writing a checkpoint, keeping the best, and going on from one, on all ranks together.
 
 Random states are part of it: dropout draws in a step, and a resumed run must draw on.
 """
@@ -6,7 +6,7 @@ Random states are part of it: dropout draws in a step, and a resumed run must dr
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,29 +17,53 @@ import torch
 
 from mapl_ray.config import TrainConfig
 from mapl_ray.errors import RunError
+from mapl_ray.training.best import (
+    Best,
+    By,
+    KeptBest,
+    drop_best,
+    find_best,
+    keep_files,
+    remove_bests,
+    remove_other_bests,
+)
 from mapl_ray.training.checkpoint import (
     begin_checkpoint,
+    best_directory,
     commit_checkpoint,
     damage_for_rank,
+    damage_of,
     remove_old,
     written_files,
 )
 from mapl_ray.training.deepspeed_engine import Engine
 from mapl_ray.training.resume import find_or_restart
 
+_Digests = dict[str, str]  # path below the folder -> sha256
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """What one rank has brought to the disk."""
+
+    files: _Digests  # of the checkpoint
+    best_files: _Digests
+    copied: bool  # because there are no hard links
+
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A checkpoint that this rank has written and that is not committed yet."""
+    """What this rank has written after a step and is not committed yet."""
 
-    folder: Path
     step: int
-    files: Future[dict[str, str]]  # path below the folder -> sha256, once they are on the disk
+    folder: Path | None  # of the checkpoint, where one is due
+    best_folder: Path | None  # where the step is the best so far
+    on_disk: Future[_OnDisk]
 
 
 @dataclass(slots=True)
 class Checkpoints:
-    """Those of one run.
+    """Those of one run, and the weights of its best step so far.
 
     Training goes on while a checkpoint's files reach the disk and are digested: `save` writes them, `commit` makes
     them a checkpoint, one step later. A run that dies in between goes on from the checkpoint before.
@@ -49,7 +73,9 @@ class Checkpoints:
     config: TrainConfig
     directory: Path
     settings: dict[str, Any]  # what they must agree on (`run_settings`)
+    _reached: int = field(default=0, init=False)  # step of the newest checkpoint that was loaded or committed
     _written: _Written | None = field(default=None, init=False)
+    _copies_reported: bool = field(default=False, init=False)
     _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"), init=False)
 
     def resume(self) -> int:
@@ -82,40 +108,137 @@ class Checkpoints:
             seed_all(seed, engine.rank, found.step)
         if engine.rank == 0:
             print(f"  resumed after step {found.step} from {path}", flush=True)
+        self._reached = found.step
         return found.step
 
-    def save(self, step: int) -> None:
-        """Write the one after `step` steps; a collective, after which weights may change. See `commit`."""
+    def resume_best(self, by: By | None) -> Best | None:
+        """After `resume`: the best evaluation whose weights are kept, up to the step that the run goes on from.
+
+        A collective: ranks share the work of verifying its files. One that is damaged is removed, with a message, and
+        the one before it is taken, if it is still there.
+        """
+        engine = self.engine
+        while True:
+            found = engine.from_rank_0(lambda: self._find_best(by, self._reached))
+            if found is None:
+                return None
+            path, names = Path(found.path), sorted(found.files)
+            share = {name: found.files[name] for name in names[engine.rank :: engine.world_size]}
+            wrong = [text for text in engine.gather(damage_of(path, share)) if text]
+            if not wrong:
+                return found.best
+            engine.from_rank_0(lambda path=path, reason=wrong[0]: drop_best(path, reason))
+
+    def load_best(self, best: Best) -> None:
+        """Load the weights that are kept of the best step, for an export: training can't go on. A collective.
+
+        Raises `RunError` on every rank where they are not what was written.
+        """
+        engine = self.engine
+        found = engine.from_rank_0(lambda: self._find_best(best.by, best.step))
+        if found is None or found.best.step != best.step:
+            raise RunError(f"{best_directory(self.directory)}: the best model, of step {best.step}, is gone.")
+        path = Path(found.path)
+        if not engine.reads_all(found.world_size):
+            wrong = damage_for_rank(path, found.files, engine.rank)
+        else:
+            wrong = damage_of(path, found.files) if engine.rank == 0 else ""
+        for rank, text in enumerate(engine.gather(wrong)):
+            if text:
+                raise RunError(
+                    f"{path}: the best model is not exported: on rank {rank} {text}. Look at the storage, then run the "
+                    "same command again: where these weights are lost, the best of the last steps takes their place."
+                )
+        engine.load_weights(path, found.world_size)
+
+    def save(self, step: int, *, due: bool = True, best: Best | None = None) -> None:
+        """Write the state after `step` steps; a collective, after which weights may change. See `commit`.
+
+        Args:
+            due: as a checkpoint.
+            best: where this step is the best so far, its mark: its weights are kept until `remove_bests`. Files of a
+                checkpoint get a second name; without one, what holds weights is written.
+        """
         self.commit()
         engine = self.engine
-        path = Path(engine.from_rank_0(lambda: str(begin_checkpoint(self.directory, step))))
-        rng = path / _rng_file(engine.rank)
-        files = engine.save(path)
-        save_rng(rng)
-        self._written = _Written(path, step, self._disk.submit(written_files, path, [*files, rng]))
+        folder, best_folder = engine.from_rank_0(lambda: self._begin(step, due, best is not None))
+        files, weights = list[Path](), list[Path]()
+        if folder is not None:
+            rng = folder / _rng_file(engine.rank)
+            files = engine.save(folder)
+            weights = engine.files_of_weights(files) if best_folder is not None else []
+            save_rng(rng)
+            files.append(rng)
+        elif best_folder is not None:
+            weights = engine.save_weights(best_folder)
+        marks = [best.mark(best_folder)] if best is not None and best_folder is not None and engine.rank == 0 else []
+        on_disk = self._disk.submit(_bring_to_disk, folder, files, best_folder, weights, marks)
+        self._written = _Written(step, folder, best_folder, on_disk)
 
     def commit(self) -> None:
         """Make a checkpoint of what `save` wrote, once it is on every rank's disk, and delete the oldest.
 
-        A collective; nothing happens where there is nothing to commit. Raises what `written_files` and
+        A collective; nothing happens where there is nothing to commit. Raises what `written_files`, `keep_files` and
         `commit_checkpoint` raise.
         """
         if self._written is None:
             return
         written, self._written = self._written, None
-        reported = self.engine.gather(written.files.result())
+        reported = self.engine.gather(written.on_disk.result())
         self.engine.from_rank_0(lambda: self._commit(written, reported))
+        if written.folder is not None:
+            self._reached = written.step
 
-    def _commit(self, written: _Written, reported: Sequence[Mapping[str, str]]) -> None:
-        commit_checkpoint(
-            written.folder,
-            written.step,
-            files=reported,
-            world_size=self.engine.world_size,
-            zero_stage=self.config.zero_stage,
-            settings=self.settings,
-        )
+    def _find_best(self, by: By | None, step: int) -> KeptBest | None:
+        if by is None:
+            remove_bests(self.directory)
+            return None
+        return find_best(self.directory, by, self.settings, step)
+
+    def _begin(self, step: int, due: bool, is_best: bool) -> tuple[Path | None, Path | None]:
+        folder = begin_checkpoint(self.directory, step) if due else None
+        if not is_best:
+            return folder, None
+        # Those after the newest checkpoint: no resume takes them, and this one takes their place.
+        remove_other_bests(self.directory, self._reached)
+        return folder, begin_checkpoint(best_directory(self.directory), step)
+
+    def _commit(self, written: _Written, reported: Sequence[_OnDisk]) -> None:
+        def commit(folder: Path, files: Sequence[_Digests]) -> None:
+            commit_checkpoint(
+                folder,
+                written.step,
+                files=files,
+                world_size=self.engine.world_size,
+                zero_stage=self.config.zero_stage,
+                settings=self.settings,
+            )
+
+        # The best first: a run that goes on from this checkpoint does not evaluate its step again.
+        if written.best_folder is not None:
+            commit(written.best_folder, [one.best_files for one in reported])
+        if written.folder is not None:
+            commit(written.folder, [one.files for one in reported])
+        best_step = None if written.best_folder is None else written.step
+        remove_other_bests(self.directory, self._reached if written.folder is None else written.step, best_step)
         remove_old(self.directory, self.config.checkpoints_to_keep)
+        if any(one.copied for one in reported) and not self._copies_reported:
+            self._copies_reported = True
+            print(f"  {self.directory}: no hard links there: the best checkpoint is copied", flush=True)
+
+
+def _bring_to_disk(
+    folder: Path | None, files: Sequence[Path], best_folder: Path | None, weights: Sequence[Path], marks: Sequence[Path]
+) -> _OnDisk:
+    """In a thread. `weights` are in `folder` where there is one, else in `best_folder`."""
+    digests = {} if folder is None else written_files(folder, files)
+    if best_folder is None:
+        return _OnDisk(digests, {}, copied=False)
+    if folder is None:
+        return _OnDisk({}, written_files(best_folder, [*weights, *marks]), copied=False)
+    kept = {name: digests[name] for name in (str(path.relative_to(folder)) for path in weights)}
+    copied = keep_files(folder, best_folder, kept)
+    return _OnDisk(digests, kept | written_files(best_folder, marks), copied)
 
 
 def _rng_file(rank: int) -> str:

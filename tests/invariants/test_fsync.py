@@ -9,7 +9,8 @@ import pytest
 
 from mapl_ray.data.records import GROUP_SCHEMA
 from mapl_ray.data.shards import commit, write_json, write_part
-from mapl_ray.training.checkpoint import begin_checkpoint, commit_checkpoint, written_files
+from mapl_ray.training.best import keep_files
+from mapl_ray.training.checkpoint import begin_checkpoint, best_directory, commit_checkpoint, written_files
 from mapl_ray.training.result import vouched_for
 
 
@@ -86,11 +87,41 @@ def checkpoint(folder: Path, _: Any) -> None:
     commit_checkpoint(written, 2, files=files, world_size=1, zero_stage=2, settings={})
 
 
+def best_of_a_checkpoint(folder: Path, _: Any) -> None:
+    written, kept = begin_checkpoint(folder, 2), begin_checkpoint(best_directory(folder), 2)
+    (written / "state").mkdir()
+    (written / "state" / "weights.pt").write_bytes(b"weights")
+    files = written_files(written, [written / "state" / "weights.pt"])
+    keep_files(written, kept, files)
+    commit_checkpoint(kept, 2, files=[files], world_size=1, zero_stage=2, settings={})
+    commit_checkpoint(written, 2, files=[files], world_size=1, zero_stage=2, settings={})
+
+
 @pytest.mark.parametrize("write", [data_set, json_file, checkpoint])
 def test_what_is_renamed_into_place_is_on_the_disk(write: Any, calls: Calls, grid_groups: Any, tmp_path: Path) -> None:
     write(tmp_path, grid_groups)
     assert calls.renamed
     assert calls.unsafe() == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_best_is_on_the_disk_before_it_has_its_name(
+    links: bool, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link's bytes reached the disk under the name that was there before."""
+    link = os.link
+
+    def linked(source: Any, target: Any) -> None:
+        if not links:
+            raise OSError(1, "no links here")
+        link(source, target)
+        calls.synced |= {str(target)} if str(source) in calls.synced else set()
+
+    monkeypatch.setattr(os, "link", linked)
+    best_of_a_checkpoint(tmp_path, None)
+    assert len(calls.renamed) == 2
+    assert calls.unsafe() == []
+    assert str(tmp_path) in calls.synced  # where the folder of the best is new
 
 
 def test_weights_are_on_the_disk_before_a_result_names_them(calls: Calls, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from mapl_ray.planning import GPUS, PAIRS, load_rates, make_plan
 from mapl_ray.planning.groups import ALPACA_EVAL, Cells, _cells
 from mapl_ray.planning.memory import PIECE, training_memory
 from mapl_ray.planning.plan_output import plan_text
+from mapl_ray.planning.run_plan import _storage
 from mapl_ray.planning.shape import ModelShape, model_shape
-from mapl_ray.planning.stage_times import StageWork, stages
+from mapl_ray.planning.stage_times import StageWork, best_bytes, stages
 from mapl_ray.planning.traffic import exchanged_bytes, sent_bytes
 
 SHAPE = ModelShape("by hand", 1e9, layers=10, hidden=1000, mlp=3000, attention=1000, key_value=500, vocabulary=10_000)
@@ -213,6 +214,28 @@ def test_memory_by_hand(stage: int) -> None:
         assert least.states == pytest.approx(state_bytes(trained, stage, 8, bf16=True) + base)
         moved = training_memory(SHAPE, offloaded, "rm", 8, tokens=1, edges=1, zero_stage=2)
         assert (moved.host, moved.states) == (12e9 / 8, 2e9 + 4e9 / 8)
+
+
+def test_storage_holds_the_best_step_beside_the_checkpoints() -> None:
+    """A billion weights: 2 bytes each in bfloat16, 4 else; with Adam's states 14 and 12."""
+    of = {"bf16": True, "eval_every_steps": 100, "checkpoint_every_steps": 50}
+    for changes, expected in (
+        ({}, 2e9),
+        ({"zero_stage": 1, "bf16": False}, 4e9),
+        ({"zero_stage": 3}, 14e9),  # its shards hold weights and moments together
+        ({"zero_stage": 0, "bf16": False}, 12e9),
+        ({"eval_every_steps": 75}, 4e9),  # a step may have no checkpoint: then the best before stays as well
+        ({"zero_stage": 3, "eval_every_steps": 20}, 28e9),
+        ({"best_by": None}, 0.0),
+        ({"lora": {"r": 8}}, 2.0 * SHAPE.trained(LoraConfig(r=8))),
+    ):
+        assert best_bytes(SHAPE, TrainConfig.model_validate({**of, **changes})) == expected
+    one = _storage(work(1e6, 8, train={**of, "zero_stage": 3}))
+    none = _storage(work(1e6, 8, train={**of, "zero_stage": 3, "best_by": None}))
+    # Reward model, policy, and the baseline of each.
+    assert (one["best"], none["best"]) == (4 * 14e9, 0.0)
+    assert one["checkpoints"] == none["checkpoints"] == 4 * 3 * 14e9
+    assert one["models"] == 2 * none["models"]
 
 
 def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:

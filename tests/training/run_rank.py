@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from collective_bytes import counted_bytes  # beside this script
+from best_watch import best_watched  # beside this script
+from collective_bytes import counted_bytes
 from first_step import first_step
 
 from mapl_ray.config import ModelConfig, TrainConfig
@@ -24,7 +26,7 @@ from mapl_ray.training.loop import train
 def run(spec: dict[str, Any]) -> None:
     """Train as the spec says and leave the reports and the error, if any, beside the output.
 
-    `first_step: true` in the spec: no training, but what `first_step` leaves.
+    `first_step: true` in the spec: no training, but what `first_step` leaves. `scores`, `die`: see `best_watched`.
     """
     if spec.get("first_step"):
         ensure_process_group()
@@ -40,7 +42,8 @@ def run(spec: dict[str, Any]) -> None:
         if metrics["step"] == spec.get("sigterm_at") and os.environ.get("RANK", "0") == "1":  # one rank of two
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with counted_bytes() as total:
+    watch = best_watched(output, spec["scores"], spec.get("die")) if "scores" in spec else nullcontext([])
+    with counted_bytes() as total, watch as gathers:
         try:
             steps = train(
                 TrainConfig.model_validate(spec["config"]),
@@ -60,7 +63,7 @@ def run(spec: dict[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     # Every rank writes it, and two that write one file at once can leave a mix of both.
     aside = output / f"outcome-{os.environ.get('RANK', '0')}.json"
-    aside.write_text(json.dumps({"reports": reports, "error": error, "steps": steps, "sent": sent}))
+    aside.write_text(json.dumps({"reports": reports, "error": error, "steps": steps, "sent": sent, "gathers": gathers}))
     aside.rename(output / "outcome.json")
 
 

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from mapl_ray.data.shards import fingerprint_of
+from mapl_ray.training.best import Best, read_best
 from mapl_ray.training.export import _at_once
-from mapl_ray.training.result import (
-    Best,
-    TrainResult,
-    WeightFile,
-    finished_result,
-    read_best,
-    vouched_for,
-    weight_damage,
-)
+from mapl_ray.training.result import TrainResult, WeightFile, finished_result, vouched_for, weight_damage
 
 
 def result_of(weights: dict[str, WeightFile]) -> TrainResult:
