@@ -174,7 +174,10 @@ def _first_failure(results: ray.data.Dataset, name: str, total: int) -> str | No
     """
     ray.data.DataContext.get_current().enable_progress_bars = False  # Ray Data's shows blocks and resources
     failure = None
-    with closing(iter(results.iter_rows())) as rows:  # closed, Ray Data stops its tasks
+    # Prefetching holds a row back until the next one comes, which may take an hour.
+    blocks = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with closing(iter(blocks)) as tables:  # closed, it ends Ray Data's tasks
+        rows = (row for table in tables for row in table.to_pylist())
         for row in tracked(rows, name, "parts", total, WAITING_SECONDS):
             if row["error"]:
                 text = f"{name}: {row['error']}"
