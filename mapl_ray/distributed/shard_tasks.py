@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -84,8 +85,8 @@ def run_stages(
 
     `compute` maps a data set of `{"stage", "index", "fingerprint"}` rows (`stage` an index into `stages`) to one of
     `errors_as_rows` rows, having written the parts; all stages share its actors, which may take long to start.
-    Raises `RunError` for a part that could not be made (`UserError` for a user's mistake); the finished ones stay and
-    are taken over next time.
+    A user's mistake ends the stage at once, with `UserError`: it would be made again by every part. After any other
+    failure the remaining parts are made before `RunError` is raised. Finished parts stay and are taken over next time.
     """
     whole = [finished(stage.target, stage.fingerprint) for stage in stages]
     wanted = [{} if there else stage.wanted() for stage, there in zip(stages, whole, strict=True)]
@@ -110,7 +111,7 @@ def run_stages(
             warnings.simplefilter("ignore", DeprecationWarning)
             results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
         try:
-            rows = _watched(results, stages[0].name, len(items))
+            failure = _first_failure(results, stages[0].name, len(items))
         except ray.exceptions.RayError as error:
             # A process that died once too often; an error in a task has a cause of its own, and goes on.
             if isinstance(error, ray.exceptions.RayTaskError):
@@ -119,9 +120,8 @@ def run_stages(
                 f"{stages[0].name}: workers died again and again: {first_line(error)} Finished parts are kept; "
                 f"not made: {_not_made(stages, items)}. A row that kills its worker is in one of them."
             ) from None
-        for row in (row for row in rows if row["error"]):
-            text = f"{stages[0].name}: {row['error']}"
-            raise UserError(text) if row.get("mistake") else RunError(text)
+        if failure is not None:
+            raise RunError(failure)
     return [
         (_accounted(stage, there or _committed(stage, marks)), sum(item["stage"] == number for item in items))
         for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
@@ -167,10 +167,24 @@ def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _watched(results: ray.data.Dataset, name: str, total: int) -> list[dict[str, Any]]:
-    """The result rows as they come, with progress of our own: Ray Data's shows blocks and resources."""
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    return list(tracked(results.iter_rows(), name, "parts", total, WAITING_SECONDS))
+def _first_failure(results: ray.data.Dataset, name: str, total: int) -> str | None:
+    """The message of the first part that failed, once all have been tried; progress is shown meanwhile.
+
+    Raises `UserError` for a user's mistake as soon as its row comes; work in progress is then canceled.
+    """
+    ray.data.DataContext.get_current().enable_progress_bars = False  # Ray Data's shows blocks and resources
+    failure = None
+    # Prefetching holds a row back until the next one comes, which may take an hour.
+    blocks = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with closing(iter(blocks)) as tables:  # closed, it ends Ray Data's tasks
+        rows = (row for table in tables for row in table.to_pylist())
+        for row in tracked(rows, name, "parts", total, WAITING_SECONDS):
+            if row["error"]:
+                text = f"{name}: {row['error']}"
+                if row.get("mistake"):
+                    raise UserError(text)
+                failure = failure or text
+    return failure
 
 
 def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:

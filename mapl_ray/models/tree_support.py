@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import socket
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from mapl_ray.batches import EncodedGroup, collate
 from mapl_ray.config import Attention
 from mapl_ray.data.records import Sequence
 from mapl_ray.errors import UserError
+from mapl_ray.models.flex_attention import FLEX
 from mapl_ray.models.forward import last_hidden
+from mapl_ray.models.kernel_faults import fault_of
 from mapl_ray.models.short_model import short_model
 from mapl_ray.models.tree_attention import layer_kinds, plain_attention, row_multiple, tree_attention
 from mapl_ray.models.varlen_attention import VARLEN
 
-# Of the hidden states' norm; a wrong model is off by a tenth and more. GPUs may multiply in TF32.
+# Of the values' norm; a wrong model is off by a tenth and more. GPUs may multiply in TF32.
 _TOLERANCES = {("cpu", torch.float32): 1e-4, ("cuda", torch.float32): 1e-2}
 _BFLOAT16_TOLERANCE = 0.05
 
@@ -49,11 +52,27 @@ def prepare_for_trees(
     try:
         difference = _tried(short_model(model, device_type, tried), wanted)
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
+        if wanted == FLEX and isinstance(error, torch._dynamo.exc.ShortenTraceback):
+            raise _not_compiled(error) from error
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _refusal(model, f"its attention doesn't take a tree's mask ({why})") from error
-    if not difference < _TOLERANCES.get((device_type, tried), _BFLOAT16_TOLERANCE):
+    if not difference < value_tolerance(device_type, tried):
         raise _refusal(model, f"a tree gives other values than its sequences (off by {difference:.1%})")
     model.set_attn_implementation(wanted)
+
+
+def value_tolerance(device_type: str, dtype: torch.dtype) -> float:
+    """How far the norm of a difference may be off where a device ("cpu", "cuda") computes attention in this type,
+    over the norm of the right values."""
+    return _TOLERANCES.get((device_type, dtype), _BFLOAT16_TOLERANCE)
+
+
+def _not_compiled(error: Exception) -> UserError:
+    """The machine's fault, not the model's."""
+    line, cure = fault_of(str(error))
+    return UserError(
+        f"train.attention=flex: {socket.gethostname()} can't compile FlexAttention: {line}. Remedy: {cure}."
+    )
 
 
 def _ask(model: Any) -> None:

@@ -176,6 +176,18 @@ def test_costs_add_up_over_starts(searcher: Callable[[int], JournalSearcher], tm
     assert trial.status == "stopped early"  # it left no word of its end
 
 
+def test_a_trial_whose_own_process_dies_says_so(searcher: Callable[[int], JournalSearcher], tmp_path: Path) -> None:
+    """`train.max_failures` is of its workers: whoever reads the message must not look there."""
+    one = searcher(1)
+    one.suggest("a")
+    one.on_trial_complete("a", error=True)
+    (trial,) = TrialJournal(tmp_path, {"pref": 1.0}).in_order()
+    assert trial.status == "failed"
+    assert trial.error is not None
+    assert trial.error.startswith("the process that waits for its workers failed 2 times")
+    assert "train.max_failures does not count that" in trial.error
+
+
 def test_what_the_workers_of_a_trial_are_given(tmp_path: Path, tiny_model: Path, grid_groups: GroupMaker) -> None:
     for split in ("train", "eval"):
         folder, rows = tmp_path / "run" / "groups" / split, [group.to_row() for group in grid_groups(4)]

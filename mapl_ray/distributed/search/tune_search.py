@@ -24,6 +24,11 @@ from mapl_ray.unfinished import unique_word
 
 # Tune wants a trial to hold something. It only waits for its workers, and must not take a CPU that they need: a byte.
 _TRIAL_HOLDS = {"CPU": 0, "memory": 1}
+_RESTARTS = 1  # of a trial's own process
+_DIED = (
+    f"the process that waits for its workers failed {_RESTARTS + 1} times: its node was lost, or the messages above "
+    "say why. train.max_failures does not count that"
+)
 
 
 class ValueSource(Protocol):
@@ -103,7 +108,7 @@ class JournalSearcher(Searcher):
         trial = self._with_cost(trial_id, result or {})
         if trial.status == "running":
             if error:
-                trial = replace(trial, status="failed", error="it died more often than train.max_failures allows")
+                trial = replace(trial, status="failed", error=_DIED)
             elif self.stop_after is None or trial.steps < self.stop_after:
                 trial = replace(trial, status="stopped early")
         self._put(trial)
@@ -180,8 +185,8 @@ def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler:
             name=f"search-{unique_word()}",
             storage_path=str(storage),
             verbose=0,
-            # Of the trial's own process; workers that die are started again by Ray Train.
-            failure_config=tune.FailureConfig(max_failures=1),
+            # Of the trial's own process; workers that die are started again by Ray Train (`train.max_failures`).
+            failure_config=tune.FailureConfig(max_failures=_RESTARTS),
         ),
     )
     tuner.fit()

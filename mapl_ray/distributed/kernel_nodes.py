@@ -1,0 +1,78 @@
+"""Kernels tried on one GPU of every node of a cluster, all nodes at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mapl_ray.config import ClusterConfig
+from mapl_ray.distributed.runtime import ray_session
+from mapl_ray.models.kernel_process import LIMIT_SECONDS, KernelNeeds, KernelTrial, tried_in_process
+from mapl_ray.progress import WAITING_SECONDS, progress
+
+_START_SECONDS = 60.0  # for a worker to start; one whose GPU another job holds would wait for that job's end
+_ANSWER_SECONDS = 30.0  # beyond the trial's own limit
+_NOT_STARTED = (
+    f"not tried: no GPU of this node was free within {_START_SECONDS:g} s, or no worker of Ray's started on it"
+)
+_LOOK = "see that mapl_ray is installed on that node in the same version, and look at Ray's logs there"
+
+
+class _OnNode:
+    """A worker that holds one GPU of a node."""
+
+    def ready(self) -> None:
+        """Answers once the worker has its GPU."""
+
+    def tried(self, needs: KernelNeeds, seconds: float) -> KernelTrial:
+        """On that GPU."""
+        return tried_in_process("cuda", needs, seconds)
+
+
+def kernels_on_nodes(
+    cluster: ClusterConfig, needs: KernelNeeds, seconds: float = LIMIT_SECONDS, start_seconds: float = _START_SECONDS
+) -> list[KernelTrial]:
+    """A trial for each living node with a GPU, by host; none where no node has one. Nodes hold no CPU for it.
+
+    Raises `UserError` where the cluster can't be reached.
+    """
+    with ray_session(cluster):
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0.0) >= 1.0]
+        actor = ray.remote(num_cpus=0, num_gpus=1)(_OnNode)
+        actors = [
+            actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+            for node in nodes
+        ]
+        try:
+            with progress("compile kernels", silence=WAITING_SECONDS):
+                return _trials([node["NodeManagerHostname"] for node in nodes], actors, needs, seconds, start_seconds)
+        finally:
+            for one in actors:
+                ray.kill(one)
+
+
+def _trials(
+    hosts: list[str], actors: list[Any], needs: KernelNeeds, seconds: float, start_seconds: float
+) -> list[KernelTrial]:
+    ready = [one.ready.remote() for one in actors]
+    started = set(ray.wait(ready, num_returns=len(ready), timeout=start_seconds)[0]) if ready else set()
+    running = [
+        one.tried.remote(needs, seconds) if ref in started else None for one, ref in zip(actors, ready, strict=True)
+    ]
+    trials = []
+    for host, ref in zip(hosts, running, strict=True):
+        if ref is None:
+            trials.append(
+                KernelTrial(host, "GPU", error=_NOT_STARTED, cure="run it again when a GPU is free", tried=False)
+            )
+            continue
+        try:
+            trials.append(ray.get(ref, timeout=seconds + _ANSWER_SECONDS))
+        except ray.exceptions.RayError as error:  # the worker died, or can't load mapl_ray
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            trials.append(
+                KernelTrial(host, "GPU", error=f"{type(error).__name__}: {lines[-1] if lines else ''}", cure=_LOOK)
+            )
+    return sorted(trials, key=lambda trial: trial.host)
