@@ -73,10 +73,12 @@ class GroupSize:
         return self.all.responses / max(1.0, self.response_characters) * 2
 
 
-# `mapl plan --config jobs/configs/alpaca_eval.yaml data.path=../shared/data/alpaca_eval_pairs.jsonl.gz --json`, the key
-# `groups`, 2026-11-24: the first 400 AlpacaEval pairs, defaults of synthesis.
+# The key `groups` of that command's output: the first 400 AlpacaEval pairs, defaults of synthesis.
 ALPACA_EVAL = GroupSize(
-    source="398 AlpacaEval pairs, measured 2026-11-24, for the config's own data can't be read from here",
+    source=(
+        "398 AlpacaEval pairs, because the config's own data can't be read from here; measured 2026-11-24: mapl plan "
+        "--config jobs/configs/alpaca_eval.yaml data.path=../shared/data/alpaca_eval_pairs.jsonl.gz --json"
+    ),
     groups_per_pair=0.995,
     response_characters=3520.0,
     all=Cells(11050.0, 12030.0, 10600.0, 1.574e7, 1.592e7),
