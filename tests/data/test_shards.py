@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mapl_ray.data.records import PAIR_SCHEMA, Rejection
 from mapl_ray.data import shards
+from mapl_ray.data.records import PAIR_SCHEMA, Rejection
 from mapl_ray.data.shards import (
     MANIFEST,
     commit,

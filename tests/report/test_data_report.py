@@ -204,7 +204,7 @@ def test_curves_of_long_runs_are_thinned(tmp_path: Path) -> None:
     evaluations = [row["step"] for row in kept if "eval/loss" in row]
     assert evaluations == list(range(0, 30_001, 100))  # all: there are few
     others = [row["step"] for row in kept if "eval/loss" not in row]
-    # 29,700 of them: once more than 10,000 are kept, every second goes, then every fourth, and at last every eighth.
+    # 29,700 of them: at the 10,001st every second is dropped, and at the 20,001st again.
     assert others == [row["step"] for row in rows if "eval/loss" not in row][::4]
 
 
