@@ -21,7 +21,7 @@ from mapl_ray.data.group_columns import groups_to_table
 from mapl_ray.data.records import GROUP_SCHEMA, Message, RelationGroup
 from mapl_ray.data.shards import commit, part_name, read_manifest, write_part
 from mapl_ray.errors import RunError, UserError
-from mapl_ray.synthesis import ExportFolder, export_rows
+from mapl_ray.synthesis import ExportFolder, export_files, export_rows
 from tests.conftest import GroupMaker
 
 GROUPS = 6  # in a part
@@ -215,13 +215,15 @@ def test_groups_with_tools_are_refused(
 
 
 @pytest.mark.parametrize("output", ["out/", "rows.parquet", "rows.jsonl"])
-def test_memory_is_that_of_one_part(data_set: DataSet, words: Callable[..., list[str]], output: str) -> None:
+def test_memory_is_that_of_one_part(
+    data_set: DataSet, words: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
     """Four times as many parts take no more memory, less than a tenth."""
+    monkeypatch.setattr(export_files, "_ROWS_AT_ONCE", 40)
+    text = (Message("user", "a " * 20_000),)
 
     def peak(parts: int, name: str) -> int:
-        data_set(
-            parts, 200, lambda group: replace(group, prompts=tuple((Message("user", "a " * 500),) for _ in range(3)))
-        )
+        data_set(parts, 20, lambda group: replace(group, prompts=(text, text, text)))
         tracemalloc.start()
         try:
             assert main(words(name)) == 0
