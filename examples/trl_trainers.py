@@ -12,6 +12,8 @@ It can't express what relates two prompts:
   own, not their difference.
 * The weights lambda_intra and lambda_inter. Sampling the rows by their column `kind` comes closest.
 
+`mapl export --format trl` prints what the rows leave out, with counts (docs/data.md, "Export").
+
 It also computes every sequence by itself; groups share their prefixes (docs/training.md). `MaplTrainer` does both.
 """
 

@@ -6,13 +6,20 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mapl_ray.config import Override, RunConfig, load_config
 from mapl_ray.errors import RunError, UserError, no_space
 from mapl_ray.progress import WAITING_SECONDS, progress, tracked
 from mapl_ray.versions import require_cluster_stack
 
+if TYPE_CHECKING:
+    from mapl_ray.synthesis import Exported, ExportFolder
+
+# A private cluster takes 10 to 15 s to start; one process writes a part of 1,000 AlpacaEval groups in 0.4 s.
+PARTS_FOR_A_CLUSTER = 50
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {
     "synthesize": "preference pairs -> relation groups (Ray Data)",
@@ -81,7 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         default="explicit",
         help="of trl and openrlhf: a column of their own, or the first turns of chosen and rejected",
     )
-    export.add_argument("--output", required=True, help="a .jsonl or .parquet file")
+    export.add_argument("--output", required=True, help="a .jsonl or .parquet file, or a folder (PATH/)")
+    export.add_argument(
+        "--parts", action="store_true", help="--output is a folder: one Parquet file per part of the groups"
+    )
     export.add_argument("--split", choices=["train", "eval"], default="train")
     _run_command(
         commands.add_parser("doctor", help="what this machine or cluster can do, and what is missing"), _doctor
@@ -179,14 +189,42 @@ def _export(args: argparse.Namespace) -> int:
     config = _config(args)
     from mapl_ray.data.records import RelationGroup
     from mapl_ray.data.shards import iter_rows, read_manifest
-    from mapl_ray.synthesis import write_export
+    from mapl_ray.synthesis import ExportFolder, left_out_lines, write_export
 
-    directory = config.data_dir / "groups" / args.split
-    total = read_manifest(directory, verify=False).rows
-    groups = (RelationGroup.from_row(row) for row in tracked(iter_rows(directory), "export", "groups", total))
-    rows = write_export(groups, args.format, Path(args.output), args.prompts)
-    print(f"{rows} {args.format} rows -> {args.output}")
+    directory, output = config.data_dir / "groups" / args.split, Path(args.output)
+    if args.parts or args.output.endswith(os.sep) or output.is_dir():
+        exported = _export_parts(ExportFolder(directory, output.resolve(), args.format, args.prompts), config)
+    else:
+        total = read_manifest(directory, verify=False).rows
+        groups = (RelationGroup.from_row(row) for row in tracked(iter_rows(directory), "export", "groups", total))
+        exported = write_export(groups, args.format, output, args.prompts)
+    print(f"{exported.rows} {args.format} rows -> {args.output}")
+    if lines := left_out_lines(exported.left_out):
+        print(f"What {args.format} rows leave out of the groups (`pair_id` leads back to them):")
+        print(*(f"  {line}" for line in lines), sep="\n")
     return 0
+
+
+def _export_parts(export: ExportFolder, config: RunConfig) -> Exported:
+    """Write the parts that are missing: here, one after another, or side by side on a cluster."""
+    from mapl_ray.lease import lease
+
+    manifest = export.manifest()
+    if config.cluster.address is not None:
+        require_cluster_stack("mapl export with cluster.address")
+    with lease(export.lease):
+        missing = export.missing(manifest)
+        if there := len(manifest.parts) - len(missing):
+            print(f"  {there} of {len(manifest.parts)} parts are already there", flush=True)
+        fewest = PARTS_FOR_A_CLUSTER if config.cluster.address is None else 2
+        if len(missing) >= fewest and find_spec("ray") is not None:
+            from mapl_ray.distributed.export_tasks import write_parts
+
+            write_parts(export, missing, config.cluster)
+        else:
+            for part in tracked(missing, "export", "parts", len(missing)):
+                export.write_part(part)
+        return export.exported(manifest)
 
 
 def _doctor(args: argparse.Namespace) -> int:

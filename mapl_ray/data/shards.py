@@ -33,6 +33,7 @@ from mapl_ray.errors import UserError
 from mapl_ray.unfinished import becomes, unfinished
 
 MANIFEST = "manifest.json"
+BATCH_ROWS = 1000  # of a part that are read at once
 # Names of this module's files; others in the folder are somebody else's.
 _OURS = re.compile(r"(part|notes)-\d{5,}\.json|part-\d{5,}\.(parquet|journal)|rejected-\d{5,}\.jsonl|manifest\.json")
 
@@ -150,18 +151,19 @@ def write_json(path: Path, value: Any) -> None:
 def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """The JSON object of every line; None for a line that is none: half of one after a kill, or damaged bytes.
 
-    Nothing where there is no such file.
+    Nothing where there is no such file. One line is in memory at a time.
     """
     try:
-        content = path.read_bytes()
+        handle = path.open("rb")
     except FileNotFoundError:
         return
-    for line in content.splitlines():
-        try:
-            value = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
-            value = None
-        yield value if isinstance(value, dict) else None
+    with handle:
+        for line in handle:
+            try:
+                value = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError):
+                value = None
+            yield value if isinstance(value, dict) else None
 
 
 def write_part(
@@ -267,12 +269,12 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
             "Make the data again."
         )
     for part in parts if verify else ():
-        check_part(directory, part)
+        verify_part(directory, part)
     return manifest
 
 
-def check_part(directory: Path, part: Part) -> None:
-    """Raise `UserError` for a part that is missing or damaged."""
+def verify_part(directory: Path, part: Part) -> None:
+    """Raise `UserError` where a part's file is missing, or is not the one that the manifest lists."""
     file = directory / part.file
     if not file.is_file() or file_sha256(file) != part.sha256:
         raise UserError(
@@ -297,9 +299,21 @@ def finished(directory: Path, fingerprint: str) -> Manifest | None:
 
 
 def iter_rows(directory: Path, manifest: Manifest | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a finished data set in its order, one part in memory at a time."""
+    """Rows of a finished data set in its order, a batch of one part in memory at a time."""
     for part in (manifest or read_manifest(directory)).parts:
-        yield from read_part(directory, part)
+        for batch in read_batches(directory, part):
+            yield from batch.to_pylist()
+
+
+def read_batches(directory: Path, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """One part as batches of at most `BATCH_ROWS` rows, of some columns or all; one is in memory at a time.
+
+    Raises as `read_part` does.
+    """
+    # A file handle, not a path: see `read_table`.
+    with (directory / part.file).open("rb") as handle, pq.ParquetFile(handle) as file:
+        refuse_extensions(file.schema_arrow, str(directory / part.file))
+        yield from file.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns))
 
 
 def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:

@@ -105,27 +105,40 @@ def run_stages(
         else:  # a run that was killed after its last part may have left its journal
             remove_strays(stage.target, there)
     if items:
-        notice_given()
-        with warnings.catch_warnings():
-            # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
-        try:
-            failure = _first_failure(results, stages[0].name, len(items))
-        except ray.exceptions.RayError as error:
-            # A process that died once too often; an error in a task has a cause of its own, and goes on.
-            if isinstance(error, ray.exceptions.RayTaskError):
-                raise
-            raise RunError(
-                f"{stages[0].name}: workers died again and again: {first_line(error)} Finished parts are kept; "
-                f"not made: {_not_made(stages, items)}. A row that kills its worker is in one of them."
-            ) from None
-        if failure is not None:
-            raise RunError(failure)
+        run_items(items, compute, stages[0].name, lambda: _not_made(stages, items))
     return [
         (_accounted(stage, there or _committed(stage, marks)), sum(item["stage"] == number for item in items))
         for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
     ]
+
+
+def run_items(
+    items: Sequence[Mapping[str, Any]],
+    compute: Callable[[ray.data.Dataset], ray.data.Dataset],
+    name: str,
+    not_made: Callable[[], str],
+) -> None:
+    """Have Ray Data compute all items, each a block; `compute` is as for `run_stages`, `not_made` names missing parts.
+
+    Raises as `run_stages` does.
+    """
+    notice_given()
+    with warnings.catch_warnings():
+        # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        results = compute(ray.data.from_items(list(items), override_num_blocks=len(items)))
+    try:
+        failure = _first_failure(results, name, len(items))
+    except ray.exceptions.RayError as error:
+        # A process that died once too often; an error in a task has a cause of its own, and goes on.
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise
+        raise RunError(
+            f"{name}: workers died again and again: {first_line(error)} Finished parts are kept; "
+            f"not made: {not_made()}. A row that kills its worker is in one of them."
+        ) from None
+    if failure is not None:
+        raise RunError(failure)
 
 
 def _not_made(stages: Sequence[Stage], items: Sequence[Mapping[str, Any]]) -> str:

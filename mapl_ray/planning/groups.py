@@ -74,18 +74,20 @@ class GroupSize:
         return self.all.responses / max(1.0, self.response_characters) * 2
 
 
-# `mapl plan --config jobs/configs/alpaca_eval.yaml data.path=../shared/data/alpaca_eval_pairs.jsonl.gz --json`, the key
-# `groups`, 2026-11-24: the first 400 AlpacaEval pairs, defaults of synthesis.
+# The key `groups` of that command's output: the first 400 rows, defaults of synthesis.
 ALPACA_EVAL = GroupSize(
-    source="398 AlpacaEval pairs, measured 2026-11-24, for the config's own data can't be read from here",
-    groups_per_pair=0.995,
-    response_characters=3520.0,
-    all=Cells(11050.0, 12030.0, 10600.0, 1.574e7, 1.592e7),
-    pref=Cells(3666.0, 3797.0, 3534.0, 4.865e6, 4.886e6),
-    largest_tree=34400.0,
-    pair_bytes=1500.0,
-    group_bytes=1608.0,
-    group_bytes_in_memory=5123.0,
+    source=(
+        "376 AlpacaEval pairs, because the config's own data can't be read from here; measured 2026-11-30: mapl plan "
+        "--config jobs/configs/alpaca_eval.yaml data.path=../shared/data/alpaca_eval_pairs.jsonl.gz --json"
+    ),
+    groups_per_pair=0.9787,
+    response_characters=3283.0,
+    all=Cells(10302.0, 11231.0, 9880.0, 1.324e7, 1.340e7),
+    pref=Cells(3420.0, 3547.0, 3293.0, 4.081e6, 4.102e6),
+    largest_tree=21010.0,
+    pair_bytes=1420.0,
+    group_bytes=1532.0,
+    group_bytes_in_memory=4816.0,
     tokenized_characters=3969.0,  # 2026-11-30, by the same command
 )
 

@@ -25,9 +25,11 @@ def plan_text(plan: RunPlan) -> str:
             [_size_row(size) for size in plan.sizes],
         ),
         "",
+        *_stages(plan),
+        "",
         *_memory(plan),
         "",
-        "rates (--rates FILE lays others over them)",
+        "rates (--rates FILE overrides them)",
         *_columns(
             ["", "value", "", "", "from"],
             [[name, f"{rate.value:.4g}", rate.unit, rate.kind, rate.source] for name, rate in plan.rates.items()],
@@ -71,7 +73,13 @@ def _size_values(size: RunSize) -> dict[str, Any]:
         "fits": size.fits,
         "bottleneck": size.bottleneck,
         "stages": {
-            stage.name: {"seconds": stage.seconds, "gpus": stage.gpus, "bound": stage.bound, "parts": stage.parts}
+            stage.name: {
+                "seconds": stage.seconds,
+                "gpus": stage.gpus,
+                "bound": stage.bound,
+                "parts": stage.parts,
+                "assumed": stage.assumed,
+            }
             for stage in size.stages
         },
     }
@@ -97,6 +105,22 @@ def _size_row(size: RunSize) -> list[str]:
     ]
 
 
+def _stages(plan: RunPlan) -> Iterator[str]:
+    """Every stage of the largest number of pairs, on each number of GPUs."""
+    largest = max(size.pairs for size in plan.sizes)
+    sizes = [size for size in plan.sizes if size.pairs == largest]
+    yield f"{_round(largest)} pairs by stage: time, and what most of it is spent on; x marks the longest stage"
+    rows = []
+    for stages in zip(*(size.stages for size in sizes), strict=True):
+        cells = [
+            f"{_time(stage.seconds)}, {stage.bound}" + (" x" if stage.name == size.longest.name else "")
+            for stage, size in zip(stages, sizes, strict=True)
+        ]
+        assumed = sorted({name for stage in stages for name in stage.assumed})
+        rows.append([stages[0].name, *cells, ", ".join(assumed) or "none"])
+    yield from _columns(["", *(_gpus(size.gpus) for size in sizes), "assumed rates"], rows)
+
+
 def _memory(plan: RunPlan) -> Iterator[str]:
     yield "memory of a training worker, GiB, of which states; * the config's stage, ! more than the GPU has"
     for method in dict.fromkeys(row.method for row in plan.memory):
@@ -116,7 +140,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
         mark = ("*" if row.chosen else "") + ("" if row.fits else "!")
         text = f"{row.memory.total / 2**30:.1f} ({row.memory.states / 2**30:.1f}){mark}"
         rows.setdefault((row.method, row.zero_stage), []).append(text)
-    head = ["", "ZeRO", *(f"{count} GPU{'s' if count > 1 else ''}" for count in counts)]
+    head = ["", "ZeRO", *map(_gpus, counts)]
     yield from _columns(head, [[method, str(stage), *cells] for (method, stage), cells in rows.items()])
     yield ""
     yield "network of a training worker, GB sent in a step of its micro-batches, of which in collectives between nodes"
@@ -138,6 +162,10 @@ def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     ]
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' if count > 1 else ''}"
 
 
 def _time(seconds: float) -> str:

@@ -27,14 +27,18 @@ class Rate:
 
 Rates = Mapping[str, Rate]
 
-_SYNTHESIS = "benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/synthesis.py --data ... --pairs 24000"
-_RUN = "benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/memory.py --data ... --pairs 1000000"
+_DATA = "--data ../shared/data/alpaca_eval_pairs.jsonl.gz"
+_SYNTHESIS = (
+    f"benchmarks/README.md, 2 CPU cores: python benchmarks/synthesis.py {_DATA} --pairs 24000, 2026-11-24, times 0.71 "
+    f"for today's label code: python benchmarks/synthesis_revisions.py {_DATA} --against 38a2e67, 2026-11-29"
+)
+_RUN = f"benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/memory.py {_DATA} --pairs 1000000"
 _TABLES = "benchmarks/README.md, 2026-11-30: python benchmarks/training_tables.py --data ..., SmolLM2's tokenizer"
 _UNMEASURED = "nobody measured it on a GPU here"
 
 _RATES = {
-    # 1341 pairs/s of 3159 characters of responses through Ray Data with one worker.
-    "synthesis": Rate(1341 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
+    # 1341 pairs/s of 3159 characters of responses through Ray Data with one worker, before the present label code.
+    "synthesis": Rate(0.71 * 1341 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
     # A million pairs took 899 s with two workers that made 1825 a second then: the rest is reading and sorting.
     "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s, one process", "measured", f"{_RUN}, less its synthesis"),
     "training_utilisation": Rate(0.35, "of the GPU's peak", "assumed", _UNMEASURED),

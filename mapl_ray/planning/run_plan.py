@@ -57,10 +57,14 @@ class RunSize:
         return sum(stage.seconds * stage.gpus for stage in self.stages) / 3600
 
     @property
+    def longest(self) -> StageTime:
+        """The stage that takes longest."""
+        return max(self.stages, key=lambda stage: stage.seconds)
+
+    @property
     def bottleneck(self) -> str:
         """The stage that takes longest and what it waits for."""
-        longest = max(self.stages, key=lambda stage: stage.seconds)
-        return f"{longest.name}: {longest.bound}"
+        return f"{self.longest.name}: {self.longest.bound}"
 
 
 @dataclass(frozen=True, slots=True)

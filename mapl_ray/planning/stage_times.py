@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mapl_ray.config import Method, RunConfig, TrainConfig
 from mapl_ray.planning.groups import Cells, GroupSize
-from mapl_ray.planning.rates import Rates
+from mapl_ray.planning.rates import Rate, Rates
 from mapl_ray.planning.shape import ModelShape
 from mapl_ray.planning.traffic import shared_by, step_traffic
 from mapl_ray.scoring.judge import ORDERS, judge_questions
@@ -26,6 +27,7 @@ class StageTime:
     name: str
     parts: dict[str, float]
     gpus: int
+    assumed: tuple[str, ...] = ()  # names of the rates behind it that nobody measured
 
     @property
     def seconds(self) -> float:
@@ -80,22 +82,54 @@ class StageWork:
         return {"start": self.value("start")}
 
 
+class _AskedRates(dict[str, Rate]):
+    """Rates that record which of them were used."""
+
+    def __init__(self, rates: Rates) -> None:
+        super().__init__(rates)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Rate:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def assumed(self) -> tuple[str, ...]:
+        """Those used that are assumed, sorted."""
+        return tuple(
+            sorted(name for name in self.asked if super(_AskedRates, self).__getitem__(name).kind == "assumed")
+        )
+
+
 def stages(work: StageWork) -> Iterator[StageTime]:
     """In the order of the pipeline."""
-    config = work.config
-    yield StageTime("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
+    for timed in _timed(work.config):
+        rates = _AskedRates(work.rates)
+        stage = timed(replace(work, rates=rates))
+        yield replace(stage, assumed=rates.assumed())
+
+
+def _timed(config: RunConfig) -> Iterator[Callable[[StageWork], StageTime]]:
+    yield _prepare
     if config.scoring.scores_pairs:
-        yield _score_pairs(work)
-    cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
-    characters = work.pairs * work.group.response_characters * config.synthesis.groups_per_pair
-    yield StageTime("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
+        yield _score_pairs
+    yield _synthesize
     if config.scoring.ref_logps or config.scoring.reward_model:
-        yield _score(work)
+        yield _score
     for method in METHODS:
         for baseline in (False, True) if config.evaluation.baseline else (False,):
-            yield _train(work, method, baseline=baseline)
-    yield _tune(work)
-    yield _evaluate(work)
+            yield partial(_train, method=method, baseline=baseline)
+    yield _tune
+    yield _evaluate
+
+
+def _prepare(work: StageWork) -> StageTime:
+    return StageTime("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
+
+
+def _synthesize(work: StageWork) -> StageTime:
+    cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
+    characters = work.pairs * work.group.response_characters * work.config.synthesis.groups_per_pair
+    return StageTime("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
 
 
 def _engines(work: StageWork) -> int:
@@ -185,7 +219,7 @@ def best_bytes(shape: ModelShape, train: TrainConfig) -> float:
     return copies * (weights if train.zero_stage in (1, 2) else checkpoint_bytes(shape, train))
 
 
-def _train(work: StageWork, method: Method, *, baseline: bool) -> StageTime:
+def _train(work: StageWork, *, method: Method, baseline: bool) -> StageTime:
     train = work.config.training(method)
     step = _step(work, train, method, work.gpus, baseline=baseline)
     steps = step.total

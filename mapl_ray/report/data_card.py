@@ -6,12 +6,11 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from mapl_ray.config import SynthesisConfig
-from mapl_ray.data.arrow_types import refuse_extensions
-from mapl_ray.data.shards import Manifest, read_manifest, write_atomically
+from mapl_ray.data.shards import Manifest, read_manifest, read_table, write_atomically
+from mapl_ray.report.data_stats import value_counts
 from mapl_ray.synthesis import module_digests
 
 _COLUMNS = {
@@ -96,9 +95,7 @@ def _sources(run_dir: Path, manifests: dict[str, Manifest]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for split, manifest in manifests.items():
         for part in manifest.parts:
-            file = run_dir / "groups" / split / part.file
-            with file.open("rb") as handle:
-                table = pq.read_table(handle, columns=["source"])
-            refuse_extensions(table.schema, str(file))
-            counts.update(PurePosixPath(name).name for name in table[0].to_pylist())
+            column = read_table(run_dir / "groups" / split, part, ["source"]).column("source")
+            for name, rows in value_counts(column).items():
+                counts[PurePosixPath(name).name] += rows
     return counts

@@ -1,25 +1,47 @@
-"""What the data report shows of the groups: counts, lengths, flags; from whole parts, and no more than it takes."""
+"""What the data report shows of the groups: counts, lengths, flags, from columns of a sample of parts.
+
+A batch of a part is in memory at a time, as Arrow columns. Groups become objects only where their texts are looked at,
+and these are few: every n-th one.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mapl_ray.data.records import RelationGroup
-from mapl_ray.data.shards import Manifest, read_part
+from mapl_ray.data.shards import Manifest, Part, read_batches
+from mapl_ray.errors import UserError
 
 SAMPLED_GROUPS = 20_000  # counts are of about so many at most, every n-th part of a larger data set
 KEPT_GROUPS = 2_000  # texts are looked at in so many
+_RESPONSES = ("chosen", "rejected")
+IntArray = npt.NDArray[np.int64]
 
 
-def sample_rows(directory: Path, manifest: Manifest, most: int = SAMPLED_GROUPS) -> Iterator[dict[str, Any]]:
-    """Rows of every n-th part, about `most` of them; all of a smaller data set. One part is in memory at a time."""
-    step = max(1, -(-manifest.rows // most))
-    for part in manifest.parts[::step]:
-        yield from read_part(directory, part)
+def sampled_parts(manifest: Manifest, most: int = SAMPLED_GROUPS) -> tuple[Part, ...]:
+    """Every n-th part, so that they have about `most` rows; all parts of a smaller data set."""
+    return manifest.parts[:: max(1, -(-manifest.rows // most))]
+
+
+def sample_batches(
+    directory: Path, manifest: Manifest, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of the sampled parts, of some columns or all; one is in memory at a time."""
+    for part in sampled_parts(manifest):
+        yield from read_batches(directory, part, columns)
+
+
+def function_names(batch: pa.RecordBatch) -> Counter[str]:
+    """How often every function occurs in the column `instructions` of a batch."""
+    return value_counts(batch.column("instructions").flatten().flatten().field("name"))
 
 
 @dataclass(slots=True)
@@ -36,29 +58,80 @@ class DataStats:
     words: dict[str, list[int]] = field(default_factory=lambda: {"prompt": [], "chosen": [], "rejected": []})
     kept: list[RelationGroup] = field(default_factory=list)
 
+    def add(self, batch: pa.RecordBatch, keep_every: int) -> None:
+        """Count the groups of a batch of all columns, and keep every n-th as an object.
+
+        Raises `UserError` for a sequence whose flags are not those of its prompt's instructions.
+        """
+        margins = pc.drop_null(batch.column("margin"))
+        self.margins += len(margins)
+        self.nonpositive_margins += pc.sum(pc.less_equal(margins, 0.0)).as_py() or 0
+        self.levels.update(value_counts(batch.column("relations").flatten().field("level")))
+        self._add_instructions(batch)
+        self._add_words(batch)
+        wanted = [row for row in range(batch.num_rows) if (self.groups + row) % keep_every == 0]
+        for row in wanted[: max(0, KEPT_GROUPS - len(self.kept))]:
+            self.kept += map(RelationGroup.from_row, batch.slice(row, 1).to_pylist())
+        self.groups += batch.num_rows
+
+    def _add_instructions(self, batch: pa.RecordBatch) -> None:
+        """Dimensions: G groups, P prompts, S sequences, I instructions, F flags."""
+        by_prompt = batch.column("instructions")
+        prompts_G, of_prompts = _lengths(by_prompt), by_prompt.flatten()
+        number_P, first_G = _lengths(of_prompts), _starts(_lengths(by_prompt))
+        self.per_prompt.update(np.delete(number_P, first_G[prompts_G > 0]).tolist())
+        cells = batch.column("sequences")
+        sequences = cells.flatten()
+        group_S = np.repeat(np.arange(batch.num_rows), _lengths(cells))
+        prompt_S = first_G[group_S] + _numbers(sequences.field("prompt"))
+        satisfied = sequences.field("satisfied")
+        flags_S = _lengths(satisfied)
+        if (wrong_S := flags_S != number_P[prompt_S]).any():
+            pair = batch.column("pair_id")[int(group_S[np.argmax(wrong_S)])].as_py()
+            raise UserError(f"pair {pair}: a sequence has more or fewer flags than its prompt has instructions.")
+        # Of every flag: its instruction is at the same place in the prompt's list as the flag in the sequence's.
+        place_F = np.arange(flags_S.sum()) - np.repeat(_starts(flags_S), flags_S)
+        instruction_F = np.repeat(_starts(number_P)[prompt_S], flags_S) + place_F
+        names = of_prompts.flatten().field("name").dictionary_encode()
+        response_F = np.repeat(_numbers(sequences.field("response")), flags_S)
+        code_F = (_numbers(names.indices)[instruction_F] * 2 + response_F) * 2 + _numbers(satisfied.flatten())
+        for code, count in enumerate(np.bincount(code_F, minlength=1).tolist()):
+            if count:
+                name = names.dictionary[code // 4].as_py()
+                self.flags.setdefault(name, Counter())[_RESPONSES[code // 2 % 2], bool(code % 2)] += count
+
+    def _add_words(self, batch: pa.RecordBatch) -> None:
+        for prompts in pc.list_element(batch.column("prompts"), 0).to_pylist():
+            self.words["prompt"].append(sum(len(message["content"].split()) for message in prompts))
+        for index, name in enumerate(_RESPONSES):
+            texts = pc.list_element(batch.column("responses"), index).to_pylist()
+            self.words[name] += [len(text.split()) for text in texts]
+
 
 def data_stats(data_sets: list[tuple[Path, Manifest]]) -> DataStats:
     """Look at the groups of all data sets (one per split)."""
     stats = DataStats(of_groups=sum(manifest.rows for _, manifest in data_sets))
     keep_every = max(1, -(-min(stats.of_groups, SAMPLED_GROUPS) // KEPT_GROUPS))
     for directory, manifest in data_sets:
-        for row in sample_rows(directory, manifest):
-            _count(stats, RelationGroup.from_row(row), keep=stats.groups % keep_every == 0)
+        for batch in sample_batches(directory, manifest):
+            stats.add(batch, keep_every)
     return stats
 
 
-def _count(stats: DataStats, group: RelationGroup, keep: bool) -> None:
-    stats.groups += 1
-    stats.margins += group.margin is not None
-    stats.nonpositive_margins += group.margin is not None and group.margin <= 0.0
-    stats.per_prompt.update(len(instructions) for instructions in group.instructions[1:])
-    stats.levels.update(relation.level.value for relation in group.relations)
-    for cell in group.sequences:
-        response = ("chosen", "rejected")[cell.response]
-        for record, satisfied in zip(group.instructions[cell.prompt], cell.satisfied, strict=True):
-            stats.flags.setdefault(record.name, Counter())[response, satisfied] += 1
-    stats.words["prompt"].append(sum(len(message.content.split()) for message in group.prompts[0]))
-    for name, response in zip(("chosen", "rejected"), group.responses, strict=True):
-        stats.words[name].append(len(response.split()))
-    if keep and len(stats.kept) < KEPT_GROUPS:
-        stats.kept.append(group)
+def value_counts(values: pa.Array | pa.ChunkedArray) -> Counter[str]:
+    """In the order in which values first occur."""
+    return Counter({one["values"]: one["counts"] for one in pc.value_counts(values).to_pylist()})
+
+
+def _lengths(lists: pa.Array) -> IntArray:
+    return _numbers(pc.list_value_length(lists))
+
+
+def _starts(lengths: IntArray) -> IntArray:
+    """Where every list begins among all values."""
+    return np.cumsum(lengths) - lengths
+
+
+def _numbers(values: pa.Array) -> IntArray:
+    numbers: IntArray = values.to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers

@@ -8,16 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mapl_ray.aside import is_aside
 from mapl_ray.data.records import RelationGroup
-from mapl_ray.data.shards import Manifest, json_lines, read_manifest
+from mapl_ray.data.shards import Manifest, iter_rows, json_lines, read_manifest, verify_part
 from mapl_ray.errors import UserError
-from mapl_ray.report.data_stats import sample_rows
+from mapl_ray.report.data_stats import function_names, sample_batches, sampled_parts
 
 _EXAMPLES = 4
+_CURVE_ROWS = 5_000  # more than a curve has points
 _DATA_SETS = ("pairs", "pair-judgements", "pair-rewards", "pairs-scored", "groups")
 
 
@@ -60,7 +62,7 @@ def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
         if manifest.parent.parent.name in _DATA_SETS and not is_aside(manifest.parent):
             _read_data_set(manifest.parent, files)
     for path in (path for path in sorted(run_dir.glob("*/metrics.jsonl")) if not is_aside(path.parent)):
-        if rows := list(_read_lines(path)):
+        if rows := _sampled_lines(path):
             files.metrics[path.parent.name] = rows
     for path in (path for path in sorted(run_dir.glob("*/result.json")) if not is_aside(path.parent)):
         result = _read_json(path, files.notes)
@@ -92,7 +94,9 @@ def short(value: Any) -> str:
 def _read_data_set(directory: Path, files: RunFiles) -> None:
     name = f"{directory.parent.name}/{directory.name}"
     try:
-        data_set = DataSet(name, read_manifest(directory))
+        data_set = DataSet(name, read_manifest(directory, verify=False))
+        for part in sampled_parts(data_set.manifest):  # the digests of all would take as long as reading all
+            verify_part(directory, part)
     except UserError as error:
         files.notes.append(str(error))
         return
@@ -100,10 +104,10 @@ def _read_data_set(directory: Path, files: RunFiles) -> None:
         for row in _read_lines(path):
             data_set.reasons[f"{row.get('stage', '?')}: {_generalised(str(row.get('reason', '?')))}"] += 1
     if directory.parent.name == "groups":
-        for row in sample_rows(directory, data_set.manifest):
-            data_set.functions.update(i["name"] for some in row["instructions"] for i in some)
-            if len(files.examples) < _EXAMPLES:
-                files.examples.append({"group": RelationGroup.from_row(row).to_row(), "rewards": {}})
+        for batch in sample_batches(directory, data_set.manifest, ["instructions"]):
+            data_set.functions.update(function_names(batch))
+        first = islice(iter_rows(directory, data_set.manifest), _EXAMPLES - len(files.examples))
+        files.examples += [{"group": RelationGroup.from_row(row).to_row(), "rewards": {}} for row in first]
     files.data_sets.append(data_set)
 
 
@@ -121,6 +125,20 @@ def _read_json(path: Path, notes: list[str]) -> Any:
     except (OSError, ValueError) as error:
         notes.append(f"{path.name} of {path.parent.name} could not be read: {error}")
         return None
+
+
+def _sampled_lines(path: Path, most: int = _CURVE_ROWS) -> list[dict[str, Any]]:
+    """All rows of `metrics.jsonl`; of more than twice `most`, evenly spaced ones. Evaluations are counted apart."""
+    kept: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    every, seen = {False: 1, True: 1}, {False: 0, True: 0}
+    for row in _read_lines(path):
+        evaluation = any(key.startswith("eval") for key in row)
+        if seen[evaluation] % every[evaluation] == 0:
+            kept[evaluation].append(row)
+        seen[evaluation] += 1
+        if len(kept[evaluation]) > 2 * most:
+            kept[evaluation], every[evaluation] = kept[evaluation][::2], 2 * every[evaluation]
+    return kept[False] + kept[True]
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

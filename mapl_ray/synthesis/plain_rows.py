@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mapl_ray.data.records import Level, Message, Relation, RelationGroup, message_fields, offered_tools
-from mapl_ray.data.shards import write_atomically
 from mapl_ray.errors import UserError
+from mapl_ray.synthesis.left_out import instructed_prompt
 
 ExportFormat: TypeAlias = Literal["intra", "inter", "trl", "openrlhf"]
 Prompts: TypeAlias = Literal["explicit", "implicit"]
@@ -24,8 +21,7 @@ _COLUMNS: dict[str, list[str]] = {
     "trl": ["prompt", "chosen", "rejected"],
     "openrlhf": ["prompt", "chosen", "rejected"],
 }
-_TRAINERS = ("trl", "openrlhf")
-_ROWS_AT_ONCE = 1000
+TRAINERS: tuple[ExportFormat, ...] = ("trl", "openrlhf")  # formats of one prompt with two responses
 
 
 def export_schema(format: ExportFormat, prompts: Prompts = "explicit") -> pa.Schema:
@@ -50,7 +46,7 @@ def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "
     `prompts="implicit"`, for the last two: no `prompt` column, `chosen` and `rejected` are whole conversations.
     Raises `UserError` for an unknown format, or implicit prompts of a format that has none.
     """
-    _check(format, prompts)
+    check_format(format, prompts)
     offered = offered_tools(group.prompts[0])
     tools = {} if offered is None else {"tools": offered}
     for relation in group.relations:
@@ -59,13 +55,14 @@ def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "
             yield {**(row if prompts == "explicit" else _implicit(row)), "pair_id": group.pair_id, **tools}
 
 
-def _check(format: ExportFormat, prompts: Prompts) -> None:
+def check_format(format: ExportFormat, prompts: Prompts) -> None:
+    """Raise `UserError` for an unknown format, or implicit prompts of a format that has none."""
     if format not in _COLUMNS:
         raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
     if prompts not in get_args(Prompts):
         raise UserError(f"unknown kind of prompts {prompts!r}. Known: {', '.join(get_args(Prompts))}.")
-    if prompts == "implicit" and format not in _TRAINERS:
-        raise UserError(f"format {format!r} has no implicit prompts; they are for {' and '.join(_TRAINERS)}.")
+    if prompts == "implicit" and format not in TRAINERS:
+        raise UserError(f"format {format!r} has no implicit prompts; they are for {' and '.join(TRAINERS)}.")
 
 
 def _implicit(row: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def _implicit(row: dict[str, Any]) -> dict[str, Any]:
 
 def _row(group: RelationGroup, relation: Relation, format: ExportFormat) -> dict[str, Any] | None:
     inter = relation.level.family == "inter"
-    if format in _TRAINERS and relation.level is Level.PREF:
+    if format in TRAINERS and relation.level is Level.PREF:
         return {**_pair(group, 0), "kind": relation.level.value}
     if format == "intra" and relation.level is Level.INTRA:
         winner, loser = group.sequences[relation.preferred[0]], group.sequences[relation.dispreferred[0]]
@@ -86,7 +83,7 @@ def _row(group: RelationGroup, relation: Relation, format: ExportFormat) -> dict
         }
     if not inter or format == "intra":
         return None
-    index = max(group.sequences[i].prompt for i in relation.preferred)  # the instructed one; the original is 0
+    index = instructed_prompt(group, relation)
     if format == "inter":
         original = {"prompt_original": _messages(group.prompts[0])}
         return {**_pair(group, index), **original, "kind": relation.level.value}
@@ -110,57 +107,3 @@ def _messages(prompt: tuple[Message, ...]) -> list[dict[str, Any]]:
 
 def _answer(response: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": response}]
-
-
-def write_export(
-    groups: Iterable[RelationGroup], format: ExportFormat, path: str | Path, prompts: Prompts = "explicit"
-) -> int:
-    """Write all rows to a `.jsonl` or `.parquet` file, which appears whole or not at all; the number of rows.
-
-    Raises `UserError` as `export_rows` does, or for another ending.
-    """
-    path = Path(path)
-    _check(format, prompts)
-    writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
-    if path.suffix not in writers:
-        raise UserError(f"{path}: the file's name must end with .jsonl or .parquet.")
-    if path.suffix == ".parquet":
-        groups = map(_without_tools, groups)
-    rows = (row for group in groups for row in export_rows(group, format, prompts))
-    schema = export_schema(format, prompts)
-    written: list[int] = []
-    write_atomically(path, lambda aside: written.append(writers[path.suffix](rows, schema, aside)))
-    return written[0]
-
-
-def _without_tools(group: RelationGroup) -> RelationGroup:
-    if group.tool_fields is not None:
-        raise UserError(
-            f"pair {group.pair_id}: its prompt has tools or tool calls, and the columns of a Parquet export hold role "
-            "and content alone. Write a .jsonl file."
-        )
-    return group
-
-
-def _write_jsonl(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
-    count = 0
-    with path.open("w", encoding="utf-8", newline="\n") as handle:
-        for row in rows:
-            ordered = {name: row[name] for name in (*schema.names, "tools") if name in row}
-            handle.write(json.dumps(ordered, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def _write_parquet(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
-    count = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        batch: list[dict[str, Any]] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                count, batch = count + len(batch), []
-        if batch:  # an empty row group would be more than some readers take
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    return count + len(batch)

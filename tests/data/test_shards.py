@@ -5,8 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from mapl_ray.data import shards
 from mapl_ray.data.records import PAIR_SCHEMA, Rejection
-from mapl_ray.data.shards import MANIFEST, commit, finished, finished_part, read_manifest, read_part, write_part
+from mapl_ray.data.shards import (
+    MANIFEST,
+    commit,
+    finished,
+    finished_part,
+    iter_rows,
+    json_lines,
+    read_batches,
+    read_manifest,
+    read_part,
+    verify_part,
+    write_part,
+)
 from mapl_ray.errors import UserError
 
 
@@ -91,3 +104,24 @@ def test_a_commit_removes_its_own_names_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     commit(tmp_path, "prepare", "f", [])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, MANIFEST])
+
+
+def test_parts_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "BATCH_ROWS", 4)
+    rows = [row(str(number)) for number in range(10)]
+    manifest = commit(tmp_path, "read", "f", [write_part(tmp_path, 0, rows, [], PAIR_SCHEMA, "f")])
+    batches = list(read_batches(tmp_path, manifest.parts[0], ["chosen", "pair_id"]))
+    assert [batch.num_rows for batch in batches] == [4, 4, 2]
+    assert {*batches[0].schema.names} == {"chosen", "pair_id"}
+    assert list(iter_rows(tmp_path)) == read_part(tmp_path, manifest.parts[0])
+    verify_part(tmp_path, manifest.parts[0])
+    (tmp_path / "part-00000.parquet").unlink()
+    with pytest.raises(UserError, match=r"part-00000\.parquet: missing or damaged"):
+        verify_part(tmp_path, manifest.parts[0])
+
+
+def test_lines_of_json_come_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert list(json_lines(path)) == []
+    path.write_bytes(b'{"a": "\xc3\xa8"}\r\n[1]\n\xff\n\n{"a": 2}\n{"a": ')
+    assert list(json_lines(path)) == [{"a": "\u00e8"}, None, None, None, {"a": 2}, None]

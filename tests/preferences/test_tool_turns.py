@@ -142,7 +142,7 @@ def test_no_tools_and_other_shapes_of_them(tmp_path: Path) -> None:
 def test_exports(tmp_path: Path) -> None:
     group = synthesize(pair_of(tmp_path), SynthesisConfig(), 0)
     assert isinstance(group, RelationGroup)
-    assert write_export([group], "trl", tmp_path / "rows.jsonl") > 1
+    assert write_export([group], "trl", tmp_path / "rows.jsonl").rows > 1
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert first["prompt"][2] == {**PROMPT[2], "content": ""}
     assert first["prompt"][3] == PROMPT[3]

@@ -93,8 +93,8 @@ def test_implicit_prompts(format: str) -> None:
 def test_files_load_in_datasets(tmp_path: Path, suffix: str, format: str, prompts: str, rows_a_group: int) -> None:
     path = tmp_path / f"table{suffix}"
     groups = [_group(pair_id=str(i)) for i in range(3)]
-    count = write_export(iter(groups), format, path, prompts)
-    assert count == 3 * rows_a_group
+    exported = write_export(iter(groups), format, path, prompts)
+    assert exported.rows == 3 * rows_a_group
     kind = "json" if suffix == ".jsonl" else "parquet"
     loaded = datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.to_list() == [row for group in groups for row in export_rows(group, format, prompts)]
@@ -102,7 +102,7 @@ def test_files_load_in_datasets(tmp_path: Path, suffix: str, format: str, prompt
 
 
 def test_no_groups_make_an_empty_table(tmp_path: Path) -> None:
-    assert write_export([], "trl", tmp_path / "a.parquet") == 0
+    assert write_export([], "trl", tmp_path / "a.parquet").rows == 0
     table = pq.read_table(tmp_path / "a.parquet")
     assert (table.num_rows, table.column_names) == (0, ["prompt", "chosen", "rejected", "kind", "pair_id"])
 

@@ -1,0 +1,124 @@
+"""Plain rows of groups as `.jsonl` and `.parquet` files, which appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapl_ray.data.records import RelationGroup
+from mapl_ray.data.shards import write_atomically
+from mapl_ray.errors import UserError
+from mapl_ray.synthesis.left_out import left_out
+from mapl_ray.synthesis.plain_rows import TRAINERS, ExportFormat, Prompts, check_format, export_rows, export_schema
+
+_ROWS_AT_ONCE = 1000
+_NOTE = b"mapl_export"  # key of the Parquet file's metadata
+
+
+@dataclass(slots=True)
+class Exported:
+    """What was written."""
+
+    rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)  # `left_out` of all groups, of formats for trainers
+
+    def add(self, other: Exported) -> None:
+        """Another file."""
+        self.rows += other.rows
+        self.left_out.update(other.left_out)
+
+
+def write_export(
+    groups: Iterable[RelationGroup],
+    format: ExportFormat,
+    path: str | Path,
+    prompts: Prompts = "explicit",
+    fingerprint: str | None = None,
+) -> Exported:
+    """Write all rows to a `.jsonl` or `.parquet` file, a thousand rows in memory at a time.
+
+    Args:
+        fingerprint: of all that decides the content; kept in a Parquet file's metadata for `exported_before`.
+
+    Raises `UserError` as `export_rows` does, or for another ending, or a Parquet file of groups with tools.
+    """
+    path = Path(path)
+    check_format(format, prompts)
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise UserError(f"{path}: the file's name must end with .jsonl or .parquet.")
+    if path.suffix == ".parquet":
+        groups = map(_without_tools, groups)
+    exported, schema = Exported(), export_schema(format, prompts)
+    rows = _counted(groups, format, prompts, exported)
+
+    def write(aside: Path) -> None:
+        if path.suffix == ".jsonl":
+            _write_jsonl(rows, schema, aside)
+        else:
+            _write_parquet(rows, schema, aside, exported, fingerprint)
+
+    write_atomically(path, write)
+    return exported
+
+
+def exported_before(path: Path, fingerprint: str) -> Exported | None:
+    """What a Parquet file holds that `write_export` wrote with this fingerprint; None for any other file."""
+    try:
+        found = (pq.read_metadata(path).metadata or {}).get(_NOTE)
+        note = json.loads(found) if found is not None else {}
+        if note.get("fingerprint") != fingerprint:
+            return None
+        return Exported(int(note["rows"]), Counter({key: int(n) for key, n in note["left_out"].items()}))
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _counted(
+    groups: Iterable[RelationGroup], format: ExportFormat, prompts: Prompts, exported: Exported
+) -> Iterator[dict[str, Any]]:
+    for group in groups:
+        for row in export_rows(group, format, prompts):
+            yield row
+            exported.rows += 1
+        if format in TRAINERS:
+            exported.left_out.update(left_out(group))
+
+
+def _without_tools(group: RelationGroup) -> RelationGroup:
+    if group.tool_fields is not None:
+        raise UserError(
+            f"pair {group.pair_id}: its prompt has tools or tool calls, and the columns of a Parquet export hold role "
+            "and content alone. Write a .jsonl file."
+        )
+    return group
+
+
+def _write_jsonl(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as handle:
+        for row in rows:
+            ordered = {name: row[name] for name in (*schema.names, "tools") if name in row}
+            handle.write(json.dumps(ordered, ensure_ascii=False) + "\n")
+
+
+def _write_parquet(
+    rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path, exported: Exported, fingerprint: str | None
+) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        if batch:  # an empty row group would be more than some readers take
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+        if fingerprint is not None:
+            note = {"fingerprint": fingerprint, "rows": exported.rows, "left_out": exported.left_out}
+            writer.add_key_value_metadata({_NOTE: json.dumps(note, sort_keys=True)})
