@@ -58,7 +58,7 @@ def run_evaluation(config: RunConfig) -> Results:
     answers = answer_prompts(config, [m for m in models if m.method == "dpo"], [s for s in sets if s.following])
     names = [model.name for model in models]
     pairs = pairs_with_the_first(names) if given else baseline_pairs(names)
-    own, own_digest = (None, {}) if asked is None else answer_own_prompts(config, asked, held_out, pairs)
+    own, own_digest = answer_own_prompts(config, asked, held_out, pairs)
     added = [] if asked is None else [policy for policy in asked.policies if policy not in models]
     digests |= {**{f"set {one.name}": one.digest for one in sets}, **own_digest}
     families = {name: function.family for name, function in REGISTRY.items()}

@@ -81,12 +81,15 @@ def asked_models(config: RunConfig, models: Sequence[Checkpoint]) -> Asked | Non
 
 
 def answer_own_prompts(
-    config: RunConfig, asked: Asked, held_out: EvaluationGroups | None, pairs: Sequence[tuple[str, str]]
+    config: RunConfig, asked: Asked | None, held_out: EvaluationGroups | None, pairs: Sequence[tuple[str, str]]
 ) -> tuple[OwnResults | None, dict[str, str]]:
-    """Have the prompts answered; results, and the content hash of the groups as `{"own prompts": ...}`.
+    """Have the prompts answered; results, and the content hash of the groups as `{"own prompts": ...}`. Nothing where
+    nobody is asked, or no prompt can be used, which is printed.
 
     `pairs` are (model, baseline) to be compared. Raises `UserError` where the cluster has no room for an engine.
     """
+    if asked is None:
+        return None, {}
     groups = [] if held_out is None else _usable(config, asked, held_out)
     if not groups:
         print(

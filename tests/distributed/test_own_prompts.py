@@ -67,8 +67,8 @@ def policy(tiny_model: Path, tokenizer: Any, tmp_path_factory: pytest.TempPathFa
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Held-out groups in two parts; one prompt ends in a tool's turn."""
     folder = tmp_path_factory.mktemp("own")
-    rows = [{"prompt": f"Why {n}?", "chosen": CHOSEN, "rejected": f"Bread {n}"} for n in range(2)]
-    rows.append({"prompt": WITH_TOOLS, "chosen": CHOSEN, "rejected": "Warm."})  # type: ignore[dict-item]
+    rows: list[dict[str, Any]] = [{"prompt": f"Why {n}?", "chosen": CHOSEN, "rejected": f"Bread {n}"} for n in range(2)]
+    rows.append({"prompt": WITH_TOOLS, "chosen": CHOSEN, "rejected": "Warm."})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = read_pairs(DataConfig(path=str(folder / "pairs.jsonl")))
     config = SynthesisConfig(max_instructions=2)
@@ -140,7 +140,7 @@ def test_answers_are_those_of_each_model_and_are_made_once(
     assert BEFORE in provenance["chat_templates"]
     assert len(provenance["data"]["own prompts"]) == 64
     assert "before: " in answers_text(own)
-    # A second evaluation has nothing to generate, and one of fewer tokens has everything.
+    # A second evaluation has nothing to generate.
     written = run / "run" / "evaluation" / "answers"
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*.parquet")}
     assert own_of(config) == own
