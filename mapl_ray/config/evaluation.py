@@ -46,7 +46,9 @@ class EvaluationConfig(Section):
     # Public sets to evaluate on: name to section, or to its path alone.
     sets: dict[str, EvaluationSet] = Field(default_factory=dict)
     invariance: bool = False  # Also score the held-out groups with their instructions reordered and rephrased.
-    # Longest response to an IFEval prompt, in tokens; decoding is greedy.
+    # Held-out prompts with instructions that every policy and the untouched base model answer. 0: none.
+    own_prompts: int = Field(default=0, ge=0)
+    # Longest answer to a prompt of own_prompts or IFEval, in tokens; decoding is greedy.
     max_new_tokens: int = Field(default=1024, ge=1)
     micro_batch_size: int = Field(default=4, ge=1)  # Groups in one forward pass.
     # Bootstrap samples of the 95 % confidence intervals, drawn by prompt.

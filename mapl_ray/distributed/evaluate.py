@@ -13,6 +13,7 @@ from mapl_ray.data.shards import read_manifest, write_rejections
 from mapl_ray.distributed.evaluation_groups import HELD_OUT, EvaluationGroups, evaluation_groups, set_folder
 from mapl_ray.distributed.evaluation_scores import EvaluationScores, score_groups_of_evaluation
 from mapl_ray.distributed.generate import PolicyAnswers, answer_prompts
+from mapl_ray.distributed.own_prompts import answer_own_prompts, asked_models
 from mapl_ray.distributed.preflight import METHODS
 from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.errors import UserError
@@ -45,6 +46,7 @@ def run_evaluation(config: RunConfig) -> Results:
     _write_rejections(config, sets)
     load_modules(config.synthesis.modules)  # the families of the user's own functions
     source, digests = _held_out(config, alone=not sets)
+    asked = asked_models(config, models)
     encoders = Encoders.of(models, _limit(config, models))
     data = evaluation_groups(config, models, encoders, source, sets)
     held_out = data.get(HELD_OUT)
@@ -56,13 +58,16 @@ def run_evaluation(config: RunConfig) -> Results:
     answers = answer_prompts(config, [m for m in models if m.method == "dpo"], [s for s in sets if s.following])
     names = [model.name for model in models]
     pairs = pairs_with_the_first(names) if given else baseline_pairs(names)
+    own, own_digest = answer_own_prompts(config, asked, held_out, pairs)
+    added = [] if asked is None else [policy for policy in asked.policies if policy not in models]
+    digests |= {**{f"set {one.name}": one.digest for one in sets}, **own_digest}
     families = {name: function.family for name, function in REGISTRY.items()}
     columns = GroupColumns.of_tables(() if held_out is None else held_out.tables(), families)
     return evaluate_columns(
         columns,
         {} if held_out is None else {model.name: scores.rewards(model, held_out) for model in models},
         families,
-        _provenance(config, models, held_out, {**digests, **{f"set {one.name}": one.digest for one in sets}}),
+        _provenance(config, [*models, *added], held_out, digests),
         config.evaluation,
         dict[int, Any]().__getitem__ if held_out is None else held_out.row,
         seed=config.seed,
@@ -76,6 +81,7 @@ def run_evaluation(config: RunConfig) -> Results:
             else _preference(config, one, usable[one.name], models, scores, data.get(set_folder(one.name)), pairs)
             for one in sets
         },
+        own_prompts=own,
     )
 
 

@@ -27,7 +27,6 @@ from mapl_ray.data.shards import (
     fingerprint_of,
     read_manifest,
     read_notes,
-    read_part,
     read_table,
     write_part,
 )
@@ -96,13 +95,21 @@ class EvaluationGroups:
 
     def row(self, index: int) -> dict[str, Any]:
         """The row of a group, in `GROUP_SCHEMA`; `index` counts the groups themselves, without variants."""
+        return self.rows([index])[0]
+
+    def rows(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """As `row`, in the order given; every part is read once."""
+        found, first = dict[int, dict[str, Any]](), 0
         for part, mask in zip(self.manifest.parts, self.masks(ITSELF), strict=True):
             size = pc.sum(mask).as_py() or 0
-            if index < size:  # the groups themselves come first in a part
-                row = read_part(self.folder, part)[index]
-                return RelationGroup.from_row(row).to_row()
-            index -= size
-        raise IndexError(index)
+            wanted = sorted(index for index in {*indices} if first <= index < first + size)
+            if wanted:  # the groups themselves come first in a part
+                some = read_table(self.folder, part).take([index - first for index in wanted]).to_pylist()
+                found |= {index: RelationGroup.from_row(row).to_row() for index, row in zip(wanted, some, strict=True)}
+            first += size
+        if missing := {*indices} - found.keys():
+            raise IndexError(min(missing))
+        return [found[index] for index in indices]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +187,21 @@ def _described(name: str, stage: Stage, manifest: Manifest, kinds: tuple[str, ..
     return EvaluationGroups(name, stage.target, manifest, kinds, counts, first)
 
 
-def _write_rows(root: Path, found: PublicSet) -> Path:
-    """The groups of all rows of a set as a data set; the same rows give the same bytes."""
-    folder = root / "rows" / set_folder(found.name)
-    groups = [group for row in found.rows for group in row.groups]
-    pieces = [groups[start : start + _SET_PART] for start in range(0, len(groups), _SET_PART)]
+def write_groups(folder: Path, groups: Sequence[RelationGroup], digest: str, part_size: int = _SET_PART) -> Manifest:
+    """Groups that the driver holds as a data set; the same groups give the same bytes. `digest` is of where they come
+    from."""
+    pieces = [groups[start : start + part_size] for start in range(0, len(groups), part_size)]
     parts = [
-        write_part(folder, index, groups_to_table(piece), [], GROUP_SCHEMA, found.digest)
+        write_part(folder, index, groups_to_table(piece), [], GROUP_SCHEMA, digest)
         for index, piece in enumerate(pieces)
     ]
-    commit(folder, "evaluate", found.digest, parts)
+    return commit(folder, "evaluate", digest, parts)
+
+
+def _write_rows(root: Path, found: PublicSet) -> Path:
+    """The groups of all rows of a set."""
+    folder = root / "rows" / set_folder(found.name)
+    write_groups(folder, [group for row in found.rows for group in row.groups], found.digest)
     return folder
 
 

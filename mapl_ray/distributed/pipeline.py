@@ -23,6 +23,7 @@ from mapl_ray.distributed.search.tune_stage import run_tune
 from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train_in_turn import Training, run_in_turn
 from mapl_ray.evaluation import Results, results_table
+from mapl_ray.evaluation.own_text import answers_text
 from mapl_ray.progress import WAITING_SECONDS, progress
 from mapl_ray.report import build_data_card, build_data_report, build_report
 from mapl_ray.training.result import TrainResult
@@ -48,8 +49,9 @@ def run(config: RunConfig) -> None:
     score(config)
     train_all(config)
     tune(config)
-    evaluate(config)
+    answers = _evaluate(config)
     report(config)
+    print(answers, end="", flush=True)
     _closing_lines(config, time.monotonic() - started)
 
 
@@ -110,12 +112,20 @@ def tune(config: RunConfig) -> None:
 
 
 def evaluate(config: RunConfig) -> None:
-    """Measure models on the held-out groups and public sets; `run_dir/evaluation.json` and tables."""
+    """Measure models on the held-out groups and public sets; `run_dir/evaluation.json`, tables, some answers."""
+    print(_evaluate(config), end="", flush=True)
+
+
+def _evaluate(config: RunConfig) -> str:
+    """The answers to the run's own prompts before and after DPO, to be printed; empty where there are none."""
     with _stage("evaluate"), nodes_watched("evaluate", config):
         results = run_evaluation(config)
         _keep_other(config.run_dir / "evaluation.json", results)
         write_json(config.run_dir / "evaluation.json", results)
         print(results_table(results), flush=True)
+    own = results["own_prompts"]
+    text = "" if own is None else answers_text(own)
+    return f"\n{text}\n" if text else ""
 
 
 def report(config: RunConfig) -> None:

@@ -28,6 +28,7 @@ from mapl_ray.evaluation.invariance import Invariance, ScoredVariant, invariance
 from mapl_ray.evaluation.items import FloatArray, Rewards
 from mapl_ray.evaluation.length_bias import LengthBias, length_bias
 from mapl_ray.evaluation.levels import LevelResult, accuracy_by_k, kind_results, level_results
+from mapl_ray.evaluation.own_results import OwnResults
 from mapl_ray.evaluation.provenance import Provenance
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.progress import progress
@@ -59,6 +60,7 @@ class Results(TypedDict):
     models: dict[str, ModelResults]
     comparisons: list[Comparison]
     sets: dict[str, SetResults]  # by name of the public set
+    own_prompts: OwnResults | None  # None where none were asked for
     examples: list[Example]
     families: dict[str, str]
     unseen_families: list[str]  # that no train group carries
@@ -107,6 +109,7 @@ def evaluate_columns(
     unseen_phrasings: bool = False,
     variants: Mapping[str, ScoredVariant] | None = None,
     sets: Mapping[str, SetResults] | None = None,
+    own_prompts: OwnResults | None = None,
 ) -> Results:
     """Measure every model on the same groups.
 
@@ -114,8 +117,9 @@ def evaluate_columns(
     were made with; `row_of` gives the row of a group (`GROUP_SCHEMA`) by its index, for the examples; `comparisons` are
     (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that training held out,
     `unseen_phrasings` whether it held out phrasings; `variants` are the groups in another form, with every model's
-    rewards; `sets` the results on public sets, which may be all there is. Raises `UserError` where there is nothing to
-    evaluate, `RunError` where rewards do not fit the groups or are not finite.
+    rewards; `sets` the results on public sets, which may be all there is; `own_prompts` those on answers to the groups'
+    prompts. Raises `UserError` where there is nothing to evaluate, `RunError` where rewards do not fit the groups or
+    are not finite.
     """
     if not len(columns) and not sets:
         raise UserError("no held-out groups to evaluate on: raise data.eval_fraction or data.limit, and run again.")
@@ -144,6 +148,7 @@ def evaluate_columns(
         models=models,
         comparisons=compared,
         sets=dict(sets or {}),
+        own_prompts=own_prompts,
         examples=_examples(columns, rewards, row_of),
         families=dict(families),
         unseen_families=sorted(unseen_families),

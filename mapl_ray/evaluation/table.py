@@ -5,14 +5,18 @@ from __future__ import annotations
 from mapl_ray.data.records import LEVEL_FAMILIES
 from mapl_ray.evaluation.bootstrap import format_percent, format_points
 from mapl_ray.evaluation.compare import in_table_order, is_own_baseline
+from mapl_ray.evaluation.own_results import OwnResults
+from mapl_ray.evaluation.own_text import own_counts, own_table
 from mapl_ray.evaluation.results import Results
 from mapl_ray.evaluation.set_results import SetResults
 from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_table
 
 
 def results_table(results: Results) -> str:
-    """The held-out groups' table, then one a public set."""
+    """The held-out groups' table, that of the own prompts, then one a public set."""
     parts = [_levels_table(results)] if results["models"] else []
+    if (own := results["own_prompts"]) is not None and own["models"]:
+        parts.append(_own_table(own))
     return "\n\n".join([*parts, *(_set_table(name, of_set) for name, of_set in results["sets"].items())])
 
 
@@ -39,6 +43,13 @@ def _levels_table(results: Results) -> str:
     if results["config"]["bootstrap_samples"]:
         about += "; brackets: 95 % interval, prompts resampled"
     return _aligned(rows) + "\n" + about
+
+
+def _own_table(own: OwnResults) -> str:
+    head, models, differences = own_table(own)
+    rows: list[list[str] | None] = [head, None, *models]
+    rows += [[f"  {name}", *cells, "", ""] for name, *cells in differences]
+    return f"{own_counts(own)}; %, undecided ones count as not met\n{_aligned(rows)}"
 
 
 def _set_table(name: str, of_set: SetResults) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mapl_ray.report.answers_section import answers_section
 from mapl_ray.report.evaluation_sections import calibration_section, sets_section, wording_section
 from mapl_ray.report.examples_section import examples_section
 from mapl_ray.report.markup import Section, write_page
@@ -72,6 +73,12 @@ def _result_sections(files: RunFiles) -> list[Section]:
             "Order and phrasing of instructions",
             wording_section(evaluation),
             "Not measured: set evaluation.invariance=true, or synthesis.held_out_phrasings=true before synthesis.",
+        ),
+        (
+            "answers",
+            "Answers before and after DPO",
+            answers_section(evaluation),
+            "No own prompts were answered: evaluation.own_prompts is their number.",
         ),
         sets,
     ]

@@ -34,6 +34,7 @@ class LogprobScorer:
     def __init__(self, options: EngineOptions) -> None:
         """Raises `UserError` for a model without tokenizer, of another kind, or with other weights than its config
         says; `RunError` where the engine does not start, or fails on a single token."""
+        self.options = options
         self.tokenizer = load_tokenizer(options.model, options.revision)
         # vLLM always generates: one token more than is scored.
         self.max_tokens = options.max_model_len - 1
@@ -75,6 +76,17 @@ class Generator(LogprobScorer):
             shown = partial(CountingBar, work)
             outputs = self._engine.generate(_prompts(token_ids), sampling, use_tqdm=shown, lora_request=self._adapter)
         return [(out.outputs[0].text, out.outputs[0].finish_reason == "length") for out in outputs]
+
+    def end(self) -> None:
+        """Give back what the engine holds, so that this process can start another; this one can't be used any more.
+
+        For engines on CPUs without ranks of their own: on a GPU memory stays taken until the process ends.
+        """
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._engine.llm_engine.engine_core.shutdown()
+        del self._engine
+        cleanup_dist_env_and_memory()
 
 
 class RewardScorer:

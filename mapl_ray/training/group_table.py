@@ -18,7 +18,7 @@ from mapl_ray.batches import RENDER, EncodedGroup, TokenIds, encode_group
 from mapl_ray.config import TrainConfig
 from mapl_ray.data.kept_tokens import KeptTokens
 from mapl_ray.data.records import GROUP_SCHEMA, LEVEL_FAMILIES, TOKEN_SCHEMA, Rejection, RelationGroup
-from mapl_ray.data.shards import Manifest, verify_part, read_manifest
+from mapl_ray.data.shards import Manifest, read_manifest, verify_part
 from mapl_ray.errors import UserError
 from mapl_ray.training.mapped_files import UintArray, mapped_or_own, mapped_table, shared_array
 from mapl_ray.training.plan import fill_sizes

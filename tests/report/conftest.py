@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from mapl_ray.evaluation.columns import columns_of_groups, flat_rewards
 from mapl_ray.evaluation.follow_results import follow_results
 from mapl_ray.evaluation.following import FollowRow, Verdict
 from mapl_ray.evaluation.invariance import ScoredVariant
+from mapl_ray.evaluation.own_results import Answer, OwnResults, own_results
 from mapl_ray.evaluation.public_sets import read_set
 from mapl_ray.evaluation.set_results import SetResults, preference_results
 from mapl_ray.tuning import Cost, Trial, values_of, write_trials
@@ -107,6 +109,30 @@ def _sets(folder: Path, models: list[str], rng: random.Random) -> dict[str, SetR
     }
 
 
+def _own(groups: list[RelationGroup]) -> OwnResults:
+    """Two prompts, answered before and after; one model has no answers."""
+    records = (
+        InstructionRecord("comma_use", "Do not use commas.", {"use": False}),
+        InstructionRecord("word_count", "Use at least 4 words.", {"direction": "at least", "n": 4}),
+    )
+    asked = [replace(group, instructions=((), records, group.instructions[2])) for group in groups[:2]]
+    answers = {
+        "before DPO": [Answer(f"Yes, no. {INJECTION}", False)] * 2,
+        "dpo": [Answer("one two three four", False), Answer(INJECTION, True)],
+    }
+    return own_results(
+        asked,
+        answers,
+        [],
+        before="before DPO",
+        max_new_tokens=9,
+        left_out={"dpo-baseline": INJECTION},
+        notes=["A note of the models"],
+        samples=50,
+        seed=0,
+    )
+
+
 def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
     rng = random.Random(0)
     groups = [_group(index, rng) for index in range(num_groups)]
@@ -127,6 +153,7 @@ def _write_run(run_dir: Path, num_groups: int = 120) -> Path:
         unseen_phrasings=True,
         variants={"order": ScoredVariant(columns, np.arange(num_groups), flat)},
         sets=_sets(run_dir, [*skills], rng),
+        own_prompts=_own(groups),
     )
     write_json(run_dir / "evaluation.json", results)
     rejections = [

@@ -52,7 +52,7 @@ def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
 def test_all_sections_are_there(page, tags):
     ids = [attributes["id"] for tag, attributes in tags if tag == "section"]
     assert ids == [
-        "results", "levels", "k", "families", "gaps", "length", "calibration", "wording", "sets",
+        "results", "levels", "k", "families", "gaps", "length", "calibration", "wording", "answers", "sets",
         "curves", "tuning", "examples", "data", "cost", "provenance",
     ]  # fmt: skip
     assert 'class="missing"' not in page
@@ -71,7 +71,7 @@ def test_families_that_training_held_out_are_marked(page):
 def test_calibration_wording_and_sets_are_shown(page):
     calibration, wording, sets = (
         page[page.index(f'id="{start}"') : page.index(f'id="{end}"')]
-        for start, end in (("calibration", "wording"), ("wording", "sets"), ("sets", "curves"))
+        for start, end in (("calibration", "wording"), ("wording", "answers"), ("sets", "curves"))
     )
     assert re.findall(r"<figcaption>(.*?)</figcaption>", calibration) == ["pref", "intra", "inter"]
     assert re.search(r"rm: sure to 0\.\d\d, right in [01]\.\d\d of \d+ relations", calibration)
@@ -81,6 +81,16 @@ def test_calibration_wording_and_sets_are_shown(page):
     assert "31 rows: 30 used, 1 rejected, 0 too long" in sets
     assert "rows.jsonl, row 30" in sets
     assert "instruction loose" in sets
+
+
+def test_answers_before_and_after_are_shown(page):
+    section = page[page.index('id="answers"') : page.index('id="sets"')]
+    assert "2 held-out prompts, 4 instructions checked." in section
+    assert "A note of the models." in section
+    assert "<em>dpo - before DPO</em>" in section
+    assert re.search(r'<th scope="row">Do not use commas.</th><td>✗</td><td>✓</td>', section)
+    assert "dpo (stopped at the largest number of tokens)" in section
+    assert '<th scope="row">dpo-baseline</th>' in section
 
 
 def test_results_without_held_out_groups_show_the_sets_alone(run_dir, tmp_path):
@@ -93,7 +103,7 @@ def test_results_without_held_out_groups_show_the_sets_alone(run_dir, tmp_path):
 
 def test_results_of_an_earlier_release_are_still_readable(run_dir, tmp_path):
     results = json.loads((run_dir / "evaluation.json").read_text())
-    del results["sets"]
+    del results["sets"], results["own_prompts"]
     for model in results["models"].values():
         for measure in ("calibration", "invariance", "by_phrasing"):
             del model[measure]
@@ -101,6 +111,7 @@ def test_results_of_an_earlier_release_are_still_readable(run_dir, tmp_path):
     page = build_report(tmp_path).read_text(encoding="utf-8")
     assert "Calibration was not measured." in page
     assert "No public sets were evaluated" in page
+    assert "No own prompts were answered" in page
 
 
 def test_text_from_the_data_is_escaped(page, tags):
