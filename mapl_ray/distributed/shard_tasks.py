@@ -7,7 +7,7 @@ the same file again and nothing is lost or doubled. The manifest is committed la
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -104,21 +104,7 @@ def run_stages(
         else:  # a run that was killed after its last part may have left its journal
             remove_strays(stage.target, there)
     if items:
-        notice_given()
-        with warnings.catch_warnings():
-            # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            results = compute(ray.data.from_items(items, override_num_blocks=len(items)))
-        try:
-            rows = _watched(results, stages[0].name, len(items))
-        except ray.exceptions.RayError as error:
-            # A process that died once too often; an error in a task has a cause of its own, and goes on.
-            if isinstance(error, ray.exceptions.RayTaskError):
-                raise
-            raise RunError(
-                f"{stages[0].name}: workers died again and again: {first_line(error)} Finished parts are kept; "
-                f"not made: {_not_made(stages, items)}. A row that kills its worker is in one of them."
-            ) from None
+        rows = list(computed(stages[0].name, items, compute, lambda: _not_made(stages, items)))
         for row in (row for row in rows if row["error"]):
             text = f"{stages[0].name}: {row['error']}"
             raise UserError(text) if row.get("mistake") else RunError(text)
@@ -126,6 +112,35 @@ def run_stages(
         (_accounted(stage, there or _committed(stage, marks)), sum(item["stage"] == number for item in items))
         for number, (stage, there, marks) in enumerate(zip(stages, whole, wanted, strict=True))
     ]
+
+
+def computed(
+    name: str,
+    items: Sequence[Mapping[str, Any]],
+    compute: Callable[[ray.data.Dataset], ray.data.Dataset],
+    missing: Callable[[], str],
+) -> Iterator[dict[str, Any]]:
+    """The result rows of the items as they come, a task per item.
+
+    Raises `RunError` where the processes die again and again; `missing` says what was not made then.
+    """
+    notice_given()
+    with warnings.catch_warnings():
+        # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        results = compute(ray.data.from_items(list(items), override_num_blocks=len(items)))
+    # Progress of our own: Ray Data's shows blocks and resources.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield from tracked(results.iter_rows(), name, "parts", len(items), WAITING_SECONDS)
+    except ray.exceptions.RayError as error:
+        # A process that died once too often; an error in a task has a cause of its own, and goes on.
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise
+        raise RunError(
+            f"{name}: workers died again and again: {first_line(error)} Finished parts are kept; "
+            f"not made: {missing()}. A row that kills its worker is in one of them."
+        ) from None
 
 
 def _not_made(stages: Sequence[Stage], items: Sequence[Mapping[str, Any]]) -> str:
@@ -165,12 +180,6 @@ def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
                 f"Delete {stage.target} and run the stage again."
             )
     return manifest
-
-
-def _watched(results: ray.data.Dataset, name: str, total: int) -> list[dict[str, Any]]:
-    """The result rows as they come, with progress of our own: Ray Data's shows blocks and resources."""
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    return list(tracked(results.iter_rows(), name, "parts", total, WAITING_SECONDS))
 
 
 def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:
