@@ -116,11 +116,12 @@ def plan_items(config: DataConfig, item_bytes: int) -> list[Item]:
     for number, part in enumerate(config.parts()):
         check_columns(part)
         sources = open_sources(part)
-        cut = [(source, one) for source in sources for one in source.slices(item_bytes)]
-        readings = [(Reading(number, ((source, one),)), one.size, one.numbered) for source, one in cut]
         if part.limit is not None:
             whole = tuple((source, Slice(None, source.size)) for source in sources)
             readings = [(Reading(number, whole, part.limit), sum(source.size for source in sources), True)]
+        else:
+            cut = [(source, one) for source in sources for one in source.slices(item_bytes)]
+            readings = [(Reading(number, ((source, one),)), one.size, one.numbered) for source, one in cut]
         for reading, own, numbered in readings:
             if waiting and (size + own > item_bytes or not numbered):
                 items.append(tuple(waiting))

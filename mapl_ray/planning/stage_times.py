@@ -76,10 +76,10 @@ class StageWork:
 def stages(work: StageWork) -> Iterator[StageTime]:
     """In the order of the pipeline."""
     config = work.config
-    yield StageTime("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
+    cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
+    yield StageTime("prepare", {"CPU cores": work.pairs / (cores * work.value("prepare"))}, 0)
     if config.scoring.scores_pairs:
         yield _score_pairs(work)
-    cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
     characters = work.pairs * work.group.response_characters * config.synthesis.groups_per_pair
     yield StageTime("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
     if config.scoring.ref_logps or config.scoring.reward_model:
