@@ -34,8 +34,8 @@ _UNMEASURED = "nobody measured it on a GPU here"
 _RATES = {
     # 1341 pairs/s of 3159 characters of responses through Ray Data with one worker.
     "synthesis": Rate(1341 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
-    # A million pairs took 899 s with two workers that made 1825 a second then: the rest is reading and sorting, which one
-    # process did.
+    # A million pairs took 899 s with two workers that made 1825 a second then: the rest is reading and sorting, in one
+    # process.
     "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s a core", "measured", f"{_RUN}, less its synthesis"),
     "training_utilisation": Rate(0.35, "of the GPU's peak", "assumed", _UNMEASURED),
     "scoring_utilisation": Rate(0.40, "of the GPU's peak", "assumed", _UNMEASURED),
