@@ -46,6 +46,7 @@ from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import check_model_directory
 from mapl_ray.preferences import benchmark_digests, source_identity
+from mapl_ray.preferences.pieces import pairs_in
 from mapl_ray.progress import progress
 
 SPLITS = ("train", "eval")
@@ -202,7 +203,8 @@ def _parts_of(split: str, ranges: Sequence[PartRange], entries: Sequence[Entry])
 def _with_rejections(target: Path, part: Part, rejections: Iterator[Rejection]) -> Part:
     """The part written once more, with the rejections beside it."""
     await_files(target, [part.file])
-    table, notes = read_table(target, part), read_notes(target, part)
+    table = pairs_in(read_table(target, part))  # Parquet has names of its own for what lists hold
+    notes = read_notes(target, part)
     return write_part(target, part.index, table, rejections, PAIR_SCHEMA, part.fingerprint, notes)
 
 
