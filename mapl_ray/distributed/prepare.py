@@ -1,6 +1,6 @@
 """What every stage starts from: pairs in shards that do not depend on the order of the input, and a model.
 
-Pairs are prepared in passes (`passes.py`), whose files are in `pairs/work` until the pairs are there:
+Pairs are prepared in passes (`passes.py`), whose files are in `pairs/work-*` until the pairs are there:
 
     read       rows of the sources -> pieces of pairs, and rejections (`prepare_read.py`)
     compare    keys of all pieces -> pairs that share one with another pair: only these can be duplicates
@@ -10,7 +10,6 @@ Pairs are prepared in passes (`passes.py`), whose files are in `pairs/work` unti
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -34,13 +33,11 @@ from mapl_ray.data.shards import (
     read_notes,
     read_table,
     write_atomically,
-    write_json,
     write_part,
 )
-from mapl_ray.distributed.group_templates import template_check, template_digest
 from mapl_ray.distributed.passes import Entry, Pass, run_pass
 from mapl_ray.distributed.prepare_compare import decided
-from mapl_ray.distributed.prepare_read import ReadPairs, read_all
+from mapl_ray.distributed.prepare_read import ReadPairs, describe, plan_items, read_all
 from mapl_ray.distributed.prepare_write import PartRange, WriteContext, plan_ranges, rejected_pairs, write_range
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
@@ -57,7 +54,7 @@ _BUILD_SECONDS = 600.0  # at the most, to build a tiny model
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How the work is divided. Nothing of the result depends on it."""
+    """How the work is divided. Of the result nothing depends on it but which pairs a chat template is tried on."""
 
     item_bytes: int = 64_000_000  # of text in the sources, of what one task reads
     piece_chars: int = 64_000_000  # of a piece, which is in memory twice while it is sorted
@@ -76,28 +73,29 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     accepted + rejected = input rows. A run that was killed goes on with the items of its passes that are not done.
     Raises `UserError` for a source or benchmark that can't be read, and where no pair is left to train on.
     """
-    template = template_digest(config)
+    template = _template(config)
     fingerprint = _fingerprint(config, template)
     folder = config.data_dir / "pairs"
-    work = folder / "work"
     there = {split: finished(folder / split, fingerprint) for split in SPLITS}
     if all(there.values()):
-        shutil.rmtree(work, ignore_errors=True)
+        _remove_work(folder)
         return {split: manifest for split, manifest in there.items() if manifest is not None}
     for split in SPLITS:
         set_parts_aside(folder / split, fingerprint, {fingerprint})
-    _begin(work, fingerprint)
-    if template is None:
-        template_check(config)  # prints why pairs are not tried with it
+    items = plan_items(config.data, SIZES.item_bytes)
+    # Of its own for every division of the work: a worker that outlives its run writes to no other's.
+    identity = {"pairs": fingerprint, "files": _WORK, "items": describe(items), **asdict(SIZES)}
+    work = folder / f"work-{fingerprint_of(identity)[:16]}"
+    _remove_work(folder, but=work)
     try:
-        pairs = read_all(config, work / "read", template, (SIZES.item_bytes, SIZES.piece_chars))
+        pairs = read_all(config, items, work / "read", template, SIZES.piece_chars)
         _print_margins(config, pairs)
         decisions = decided(config, work, pairs.pieces, SIZES.keys)
         manifests = _written(config, work, pairs, decisions, fingerprint)
     except UserError:
-        shutil.rmtree(work, ignore_errors=True)  # what the user changes makes other files
+        _remove_work(folder)  # what the user changes makes other files
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    _remove_work(folder)
     return manifests
 
 
@@ -132,17 +130,23 @@ def _is_marked(directory: Path, mark: Path, text: str) -> bool:
     return directory.is_dir() and mark.is_file() and mark.read_bytes() == text.encode()
 
 
-def _begin(work: Path, fingerprint: str) -> None:
-    """An empty folder, or the one that a killed run of the very same work has left."""
-    mark = work / "work.json"
-    wanted = {"fingerprint": fingerprint, "files": _WORK, **asdict(SIZES)}
-    try:
-        same = json.loads(mark.read_text(encoding="utf-8")) == wanted
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(mark, wanted)
+def _template(config: RunConfig) -> str | None:
+    """The digest of the chat template that pairs are tried with; None where there is none, and says why."""
+    if config.model.name_or_path == "tiny":
+        return None
+    from mapl_ray.distributed.group_templates import template_check, template_digest  # torch takes seconds
+
+    digest = template_digest(config)
+    if digest is None:
+        template_check(config)  # prints why
+    return digest
+
+
+def _remove_work(folder: Path, but: Path | None = None) -> None:
+    """What passes have left, other than `but`: that of a run that was killed, which is gone on with."""
+    for work in folder.glob("work-*"):
+        if work != but:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _print_margins(config: RunConfig, pairs: ReadPairs) -> None:
@@ -170,7 +174,7 @@ def _written(config: RunConfig, work: Path, pairs: ReadPairs, decisions: Path, f
     rows = {split: sum(part.rows for part in made[split]) for split in SPLITS}
     rejected = pairs.rejected + sum(entry["rejected"] for entry in entries)
     if (now := sum(rows.values()) + rejected) != total + pairs.rejected:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove_work(work.parent)
         raise RunError(
             f"{work.parent}: {now} of {total + pairs.rejected} rows came back. Does another run work there? "
             "Run it again."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapl_ray.config import DataConfig, RunConfig
-from mapl_ray.data.records import Rejection
+from mapl_ray.data.records import PreferencePair, Rejection
 from mapl_ray.data.shards import fingerprint_of
 from mapl_ray.distributed.passes import Entry, Pass, run_pass
 from mapl_ray.errors import UserError
@@ -87,24 +87,32 @@ def moved(rejection: Rejection, first_row: int) -> Rejection:
     return Rejection(rejection.source, rejection.row + first_row, rejection.pair_id, rejection.stage, rejection.reason)
 
 
-def read_all(config: RunConfig, folder: Path, template: str | None, sizes: tuple[int, int]) -> ReadPairs:
-    """Read every source of `config.data`, on workers where there is more than one item.
+def read_all(
+    config: RunConfig, items: Sequence[Item], folder: Path, template: str | None, piece_chars: int
+) -> ReadPairs:
+    """Read the items (`plan_items`), on workers where there is more than one.
 
     Args:
         template: digest of the chat template that pairs are tried with; None: with none.
-        sizes: bytes of an item and characters of a piece, about.
+        piece_chars: characters of a piece, about.
 
     Raises `UserError` for a source or benchmark that can't be read, or is another file on a worker's node, and where no
     row gives a pair.
     """
-    item_bytes, piece_chars = sizes
     digests = tuple(benchmark_digests(config.data))
     context = ReadContext(_with_absolute_paths(config), folder, piece_chars, digests, template)
     with progress("read benchmarks"):  # before the hours that reading may take
         _contamination(context.config.data.benchmarks, config.data.benchmark_ngram, digests)
-    items = plan_items(config.data, item_bytes)
     work = Pass("read", folder, partial(read_item, context=context))
     return _together(config, items, run_pass(work, items, config.cluster.synthesis_workers, here=False), folder)
+
+
+def describe(items: Sequence[Item]) -> list[Any]:
+    """How the sources are divided into items, as JSON."""
+    return [
+        [[one.part, one.limit, [[source.name, part.size] for source, part in one.slices]] for one in item]
+        for item in items
+    ]
 
 
 def plan_items(config: DataConfig, item_bytes: int) -> list[Item]:
@@ -155,7 +163,7 @@ def read_item(item: Item, number: int, *, context: ReadContext) -> Entry:
     with RejectionFile(rejections_path(context.folder, number)) as rejected:
         for reading in item:
             read = _Counted(islice(_results(reading, parts[reading.part], check), reading.limit))
-            pairs = chain.from_iterable(read)
+            pairs: Iterator[PreferencePair | Rejection] = chain.from_iterable(read)
             if config.data.mix:
                 pairs = apply_weight(pairs, config.data.mix[reading.part], config.seed)
             for one in tracked(pairs, "read", "rows"):

@@ -112,11 +112,11 @@ def _collect(
     """Add what a piece holds of the item."""
     index, piece = place_in
     table, section = piece.table(), piece.of(item.split)
-    if not table.num_rows:
-        return
     places = column(table, "place")[section]
     # A little more on either side: the multiplication below is what decides, and rounds.
     start, stop = (int(at) for at in np.searchsorted(places, _bounds(item, count)))
+    if start == stop:
+        return
     places, part = places[start:stop], np.floor(places[start:stop] * count)
     own = table.slice(section.start + start, stop - start)
     first = np.uint64((index << 32) + section.start + start)

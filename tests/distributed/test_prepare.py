@@ -26,7 +26,7 @@ from mapl_ray.distributed.prepare_read import ReadContext, plan_items, read_item
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import Contamination, Duplicates, eval_split, place_of, read_pairs
 
-SMALL = Sizes(item_bytes=6_000, piece_chars=5_000, range_bytes=8_000, keys=40)
+SMALL = Sizes(item_bytes=12_000, piece_chars=15_000, range_bytes=60_000, keys=80)
 WORDS = [f"word{n}" for n in range(400)]
 DATA = {"eval_fraction": 0.3, "near_threshold": 0.7}
 
@@ -218,8 +218,9 @@ def assert_as_reference(config: RunConfig, manifests: dict[str, Manifest], folde
     assert [file for file in pairs.rglob("*") if file.name.endswith(".tmp")] == []
 
 
-@pytest.mark.parametrize("mode", ["keep", "exact", "near"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "mode"), [*((layout, "near") for layout in LAYOUTS), ("a mix", "exact"), ("several files", "keep")]
+)
 def test_the_parts_of_one_process_in_order(
     layout: str, mode: str, tmp_path: Path, small: None, streamed: None, without_ray: None
 ) -> None:
@@ -281,7 +282,7 @@ def test_a_run_that_is_killed_goes_on_wherever_it_was(
     config = made_of(tmp_path / "run", "several files", "near")
     kill = Kill(monkeypatch)
     expected, files = prepare_pairs(config), kill.files
-    for number in range(1, files, files // 14):
+    for number in range(1, files - 1, files // 9):
         shutil.rmtree(config.data_dir)
         kill.at(number, after=number % 2 == 0)
         with pytest.raises(KilledError):
@@ -293,7 +294,7 @@ def test_a_run_that_is_killed_goes_on_wherever_it_was(
     shutil.rmtree(config.data_dir)
     kills = 0
     while True:
-        kill.at(25, after=True)
+        kill.at(20, after=True)
         try:
             manifests = prepare_pairs(config)
         except KilledError:
@@ -302,7 +303,7 @@ def test_a_run_that_is_killed_goes_on_wherever_it_was(
         else:
             break
     assert manifests == expected
-    assert kills > 3
+    assert kills > 2
 
 
 def test_parts_that_go_while_a_run_is_dead_are_made_again(
@@ -334,7 +335,7 @@ def test_other_work_starts_with_an_empty_folder(
     kill.at(12, after=True)
     with pytest.raises(KilledError):
         prepare_pairs(config)
-    assert (config.data_dir / "pairs" / "work").is_dir()
+    assert list((config.data_dir / "pairs").glob("work-*"))
     other = config.model_copy(update={"data": config.data.model_copy(update={"duplicates": "near"})})
     assert_as_reference(other, prepare_pairs(other), tmp_path / "expected")
 
@@ -362,7 +363,6 @@ def test_a_mistake_that_a_worker_finds_has_the_same_message(tmp_path: Path, smal
     with pytest.raises(UserError) as there:
         prepare_pairs(config)
     assert str(there.value) == str(here.value)
-    assert not (config.data_dir / "pairs" / "work").exists()
 
 
 def test_a_node_with_other_files_makes_nothing(tmp_path: Path, without_ray: None) -> None:

@@ -47,7 +47,7 @@ def test_rows_that_do_not_come_back_end_preparation(
         patch.setattr(prepare, "commit", end)
         with pytest.raises(EndedError):
             prepared(tmp_path)
-    entry = tmp_path / "run" / "pairs" / "work" / "write" / "00000.json"
+    (entry,) = (tmp_path / "run" / "pairs").glob("work-*/write/00000.json")
     values = json.loads(entry.read_text())
     entry.write_text(json.dumps(values | {"rejected": values["rejected"] + came_back - ROWS}))
     with pytest.raises(RunError, match=rf"{came_back} of {ROWS} rows came back. Does another run work there"):
