@@ -18,7 +18,7 @@ from mapl_ray.data.shards import write_json
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.model_copies import local_directory
 from mapl_ray.models.tiny import build_tiny
-from mapl_ray.preferences import Spill
+from mapl_ray.preferences.canonical_order import ExternalSort
 from mapl_ray.training.best import remove_bests, remove_other_bests
 from mapl_ray.training.checkpoint import (
     begin_checkpoint,
@@ -128,9 +128,11 @@ def test_what_is_moved_into_place_had_a_name_of_this_host(
 STEPS = ("step-00000001", "step-00000002", "best")
 
 
-def test_the_folder_of_pairs_that_are_sorted(names: Names, tmp_path: Path) -> None:
-    with Spill(tmp_path / "spill") as spill:
-        assert re.fullmatch(TEMPORARY, spill.directory.name)
+def test_the_folder_of_values_that_are_sorted(names: Names, tmp_path: Path) -> None:
+    with ExternalSort(tmp_path, 1) as values:
+        values.add(("a",))
+        (folder,) = tmp_path.iterdir()
+        assert re.fullmatch(TEMPORARY, folder.name)
 
 
 def test_no_two_are_equal_and_any_host_name_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

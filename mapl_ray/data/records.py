@@ -70,6 +70,11 @@ class PreferencePair:
     judgements: tuple[Judgement, ...] = ()  # none where nothing was judged
     row: int = field(default=-1, compare=False)  # 0-based in `source`, -1 where not known; not in `PAIR_SCHEMA`
 
+    @property
+    def tool_fields(self) -> str | None:
+        """`tool_fields` of the prompt."""
+        return tool_fields(self.prompt)
+
     def to_row(self) -> dict[str, Any]:
         """A plain row in `PAIR_SCHEMA`."""
         return {
@@ -80,7 +85,7 @@ class PreferencePair:
             "source": self.source,
             "margin": self.margin,
             "judgements": [asdict(judgement) for judgement in self.judgements],
-            "tool_fields": tool_fields(self.prompt),
+            "tool_fields": self.tool_fields,
         }
 
     @classmethod
@@ -229,6 +234,8 @@ def messages_to_rows(messages: tuple[Message, ...]) -> list[dict[str, str]]:
 
 def tool_fields(messages: tuple[Message, ...]) -> str | None:
     """What messages hold beside role and content: a JSON list with an object a message; None where none has any."""
+    if not any(m.tool_calls or m.tool_call_id or m.name or m.tools for m in messages):
+        return None
     fields = [{name: value for name, value in message_fields(m).items() if name not in _PLAIN} for m in messages]
     for message, own in zip(messages, fields, strict=True):
         if message.tools is not None:

@@ -1,82 +1,102 @@
-"""What every stage starts from: pairs in shards that do not depend on the order of the input, and a model."""
+"""What every stage starts from: pairs in shards that do not depend on the order of the input, and a model.
+
+Pairs are prepared in passes (`passes.py`), whose files are in `pairs/work-*` until the pairs are there:
+
+    read       rows of the sources -> pieces of pairs, and rejections (`prepare_read.py`)
+    compare    keys of all pieces -> pairs that share one with another pair: only these can be duplicates
+    decide     which of those stay, in canonical order, in this process (`prepare_compare.py`)
+    write      pieces -> parts (`prepare_write.py`)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from mapl_ray.aside import set_aside, set_parts_aside
+from mapl_ray.awaited import await_files
 from mapl_ray.config import RunConfig
-from mapl_ray.data.records import PAIR_SCHEMA, PreferencePair, Rejection, canonical_json
+from mapl_ray.data.records import PAIR_SCHEMA, Rejection, canonical_json
 from mapl_ray.data.shards import (
     Manifest,
     Part,
     commit,
     fingerprint_of,
     finished,
+    finished_part,
     iter_rows,
     read_manifest,
+    read_notes,
+    read_table,
     write_atomically,
     write_part,
 )
-from mapl_ray.distributed.group_templates import template_check, template_digest
-from mapl_ray.distributed.row_numbers import SOURCE_ROWS
+from mapl_ray.distributed.passes import Entry, Pass, run_pass
+from mapl_ray.distributed.prepare_compare import decided
+from mapl_ray.distributed.prepare_read import ReadPairs, describe, plan_items, read_all
+from mapl_ray.distributed.prepare_write import PartRange, WriteContext, plan_ranges, rejected_pairs, write_range
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
 from mapl_ray.models import check_model_directory
-from mapl_ray.preferences import (
-    MARGIN_STAGE,
-    Contamination,
-    Duplicates,
-    RejectionFile,
-    Spill,
-    benchmark_digests,
-    eval_split,
-    place_of,
-    read_pairs,
-    source_identity,
-)
-from mapl_ray.progress import progress, tracked
+from mapl_ray.preferences import benchmark_digests, source_identity
+from mapl_ray.preferences.pieces import pairs_in
+from mapl_ray.progress import progress
 
 SPLITS = ("train", "eval")
 _READING = 2  # of the rules by which rows become pairs; pairs that other ones made are read again
+_WORK = 1  # of what the files of the passes hold; those of another one are removed
 _BUILD_SECONDS = 600.0  # at the most, to build a tiny model
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How the work is divided. Of the result nothing depends on it but which pairs a chat template is tried on."""
+
+    item_bytes: int = 64_000_000  # of text in the sources, of what one task reads
+    piece_chars: int = 64_000_000  # of a piece, which is in memory twice while it is sorted
+    range_bytes: int = 64_000_000  # of the parts that one task writes
+    keys: int = 4_000_000  # of a band, that one task compares
+
+
+SIZES = Sizes()
 
 
 def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     """Read the source into `data_dir/pairs/{train,eval}`, skipped where it is there already.
 
-    A pair's split, shard and place follow from its content alone, so every order of the input gives the same bytes. No
-    text stays in memory, only what `Duplicates` remembers of a pair. Rows that could not be used are counted with the
-    train split; over both splits accepted + rejected = input rows. Raises `UserError` for a source or benchmark that
-    can't be read, and where no pair is left to train on.
+    A pair's split, shard and place follow from its content alone, so every order of the input, and any number of
+    workers, gives the same bytes. Rows that could not be used are counted with the train split; over both splits
+    accepted + rejected = input rows. A run that was killed goes on with the items of its passes that are not done.
+    Raises `UserError` for a source or benchmark that can't be read, and where no pair is left to train on.
     """
-    fingerprint = _fingerprint(config)
+    template = _template(config)
+    fingerprint = _fingerprint(config, template)
     folder = config.data_dir / "pairs"
     there = {split: finished(folder / split, fingerprint) for split in SPLITS}
     if all(there.values()):
+        _remove_work(folder)
         return {split: manifest for split, manifest in there.items() if manifest is not None}
     for split in SPLITS:
         set_parts_aside(folder / split, fingerprint, {fingerprint})
-    with progress("read benchmarks"):  # before the hours that reading may take
-        contamination = Contamination.load(config.data)
-    with Spill(folder / "spill") as spill, RejectionFile(spill.directory / "rejected.jsonl") as rejected:
-        counts = _read(config, spill, rejected)
-        total = sum(counts.values()) + rejected.count
-        writers = {split: ShardWriter(folder / split, counts[split], config, fingerprint) for split in SPLITS}
-        pairs = tracked(spill.sorted(), "look for duplicates and benchmark prompts", "pairs", sum(counts.values()))
-        for pair in _kept(pairs, Duplicates(config.data), contamination, rejected):
-            writers[_split_of(pair, config)].add(pair)
-        if not writers["train"].rows:
-            raise UserError(
-                f"data.path={config.data.path!r}: no pair is left to train on: {writers['eval'].rows} were held out, "
-                f"{rejected.count} rows rejected. Lower data.eval_fraction, or look at data.benchmarks."
-            )
-        if (now := sum(writer.rows for writer in writers.values()) + rejected.count) != total:
-            raise RunError(f"{folder}: {now} of {total} rows came back. Does another run work there? Run it again.")
-        return {split: writers[split].finish(rejected.read() if split == "train" else ()) for split in reversed(SPLITS)}
+    items = plan_items(config.data, SIZES.item_bytes)
+    # Of its own for every division of the work: a worker that outlives its run writes to no other's.
+    identity = {"pairs": fingerprint, "files": _WORK, "items": describe(items), **asdict(SIZES)}
+    work = folder / f"work-{fingerprint_of(identity)[:16]}"
+    _remove_work(folder, but=work)
+    try:
+        pairs = read_all(config, items, work / "read", template, SIZES.piece_chars)
+        _print_margins(config, pairs)
+        decisions = decided(config, work, pairs.pieces, SIZES.keys)
+        manifests = _written(config, work, pairs, decisions, fingerprint)
+    except UserError:
+        _remove_work(folder)  # what the user changes makes other files
+        raise
+    _remove_work(folder)
+    return manifests
 
 
 def resolve_model(config: RunConfig) -> str:
@@ -110,99 +130,89 @@ def _is_marked(directory: Path, mark: Path, text: str) -> bool:
     return directory.is_dir() and mark.is_file() and mark.read_bytes() == text.encode()
 
 
-def _read(config: RunConfig, spill: Spill, rejected: RejectionFile) -> dict[str, int]:
-    """Fill `spill` and `rejected` from the source; the number of pairs of either split. Raises `UserError` for none."""
-    counts = dict.fromkeys(SPLITS, 0)
-    with_margin = nonpositive = 0
-    for item in tracked(read_pairs(config.data, config.seed, template_check(config)), "read", "rows"):
-        if isinstance(item, Rejection):
-            rejected.add(item)
-            low = item.stage == MARGIN_STAGE
-            with_margin += low
-        else:
-            spill.add(item)
-            counts[_split_of(item, config)] += 1
-            low = item.margin is not None and item.margin <= 0.0
-            with_margin += item.margin is not None
-        nonpositive += low
-    if nonpositive:
+def _template(config: RunConfig) -> str | None:
+    """The digest of the chat template that pairs are tried with; None where there is none, and says why."""
+    if config.model.name_or_path == "tiny":
+        return None
+    from mapl_ray.distributed.group_templates import template_check, template_digest  # torch takes seconds
+
+    digest = template_digest(config)
+    if digest is None:
+        template_check(config)  # prints why
+    return digest
+
+
+def _remove_work(folder: Path, but: Path | None = None) -> None:
+    """What passes have left, other than `but`: that of a run that was killed, which is gone on with."""
+    for work in folder.glob("work-*"):
+        if work != but:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _print_margins(config: RunConfig, pairs: ReadPairs) -> None:
+    if pairs.nonpositive:
         other = {"keep": "drop leaves them out", "drop": "keep takes them"}[config.data.nonpositive_margins]
         print(
-            f"  margins: {nonpositive} of {with_margin} pairs have a margin of 0 or below, so chosen is not the better "
-            f"one: data.nonpositive_margins={config.data.nonpositive_margins} ({other})",
+            f"  margins: {pairs.nonpositive} of {pairs.with_margin} pairs have a margin of 0 or below, so chosen is "
+            f"not the better one: data.nonpositive_margins={config.data.nonpositive_margins} ({other})",
             flush=True,
         )
-    if not any(counts.values()):
-        shown = "; ".join(f"row {r.row}: {r.reason}" for r in islice(rejected.read(), 3))
-        raise UserError(f"data.path={config.data.path!r}: no row of {rejected.count} could be used ({shown}).")
-    return counts
 
 
-def _split_of(pair: PreferencePair, config: RunConfig) -> str:
-    return "eval" if eval_split(pair, config.data.eval_fraction, config.seed) else "train"
+def _written(config: RunConfig, work: Path, pairs: ReadPairs, decisions: Path, fingerprint: str) -> dict[str, Manifest]:
+    counts, targets = pairs.counts, {split: config.data_dir / "pairs" / split for split in SPLITS}
+    parts = {split: max(1, -(-counts[split] // config.synthesis.rows_per_shard)) for split in SPLITS}
+    total = sum(counts.values())
+    pair_bytes = sum(piece.path.stat().st_size for piece in pairs.pieces) / total
+    ranges = plan_ranges(counts, parts, pair_bytes, SIZES.range_bytes)
+    context = WriteContext(pairs.pieces, decisions, work / "write", targets, parts, fingerprint)
+    one = Pass("write", work / "write", partial(write_range, context=context))
+    _forget_damaged(one, ranges, context)
+    small = total * pair_bytes <= SIZES.range_bytes
+    entries = run_pass(one, ranges, config.cluster.synthesis_workers, here=small)
+    made = {split: _parts_of(split, ranges, entries) for split in SPLITS}
+    rows = {split: sum(part.rows for part in made[split]) for split in SPLITS}
+    rejected = pairs.rejected + sum(entry["rejected"] for entry in entries)
+    if (now := sum(rows.values()) + rejected) != total + pairs.rejected:
+        _remove_work(work.parent)
+        raise RunError(
+            f"{work.parent}: {now} of {total + pairs.rejected} rows came back. Does another run work there? "
+            "Run it again."
+        )
+    if not rows["train"]:
+        raise UserError(
+            f"data.path={config.data.path!r}: no pair is left to train on: {rows['eval']} were held out, "
+            f"{rejected} rows rejected. Lower data.eval_fraction, or look at data.benchmarks."
+        )
+    with progress("write rejections", rejected, "rows"):
+        rejections = chain(pairs.rejected_rows(), rejected_pairs(work / "write", ranges))
+        made["train"][-1] = _with_rejections(targets["train"], made["train"][-1], rejections)
+    return {split: commit(targets[split], "prepare", fingerprint, made[split]) for split in reversed(SPLITS)}
 
 
-def _kept(
-    pairs: Iterator[PreferencePair], duplicates: Duplicates, contamination: Contamination, rejected: RejectionFile
-) -> Iterator[PreferencePair]:
-    """Pairs in canonical order without second ones of an id, duplicates and benchmark prompts; these are rejected.
-
-    Of several the first in that order stays, whatever the order of the input.
-    """
-    kept = None
-    for pair in pairs:
-        if pair.pair_id == kept:
-            reason = f"id {pair.pair_id!r} occurs more than once: expected one row an id; one of them was kept"
-            rejected.add(Rejection(pair.source, pair.row, pair.pair_id, "read", reason))
-        elif (found := contamination.found(pair)) is not None:
-            rejected.add(Rejection(pair.source, pair.row, pair.pair_id, "contamination", found))
-        elif (first := duplicates.first_like(pair)) is not None:
-            nearly = "nearly " if duplicates.mode == "near" else ""
-            reason = f"{nearly}the same as pair {first!r} (data.duplicates={duplicates.mode})"
-            rejected.add(Rejection(pair.source, pair.row, pair.pair_id, "duplicates", reason))
-        else:
-            kept = pair.pair_id
-            yield pair
+def _forget_damaged(one: Pass, ranges: Sequence[PartRange], context: WriteContext) -> None:
+    """Of a run that was killed: items whose parts have been removed or damaged since are done again."""
+    for index, item in enumerate(ranges):
+        entry = one.entry(index)
+        parts = [] if entry is None else _parts_of(item.split, [item], [entry])
+        if any(finished_part(context.targets[item.split], p.index, context.fingerprint) is None for p in parts):
+            one.entry_path(index).unlink()
 
 
-class ShardWriter:
-    """Pairs in the order of `place_of` -> parts of about `rows_per_shard`; which part a pair is in, its id decides.
-
-    A pair more or less changes its own part and leaves the others as they were, up to the next multiple of parts.
-    """
-
-    def __init__(self, directory: Path, total: int, config: RunConfig, fingerprint: str) -> None:
-        self._directory, self._fingerprint = directory, fingerprint
-        self._number = max(1, -(-total // config.synthesis.rows_per_shard))
-        self._parts: list[Part] = []
-        self._buffer: list[dict[str, Any]] = []
-        self._rows: list[int] = []  # in their sources, of the pairs of the buffer
-        self.rows = 0
-
-    def add(self, pair: PreferencePair) -> None:
-        """Take the next pair."""
-        while int(place_of(pair.pair_id) * self._number) > len(self._parts):
-            self._write(())
-        self._buffer.append(pair.to_row())
-        self._rows.append(pair.row)
-        self.rows += 1
-
-    def finish(self, rejections: Iterable[Rejection]) -> Manifest:
-        """Write what is left, the rejections with the last part, and the manifest."""
-        while len(self._parts) < self._number - 1:
-            self._write(())
-        self._write(rejections)
-        return commit(self._directory, "prepare", self._fingerprint, self._parts)
-
-    def _write(self, rejections: Iterable[Rejection]) -> None:
-        index = len(self._parts)
-        notes = {SOURCE_ROWS: self._rows}
-        part = write_part(self._directory, index, self._buffer, rejections, PAIR_SCHEMA, self._fingerprint, notes)
-        self._parts.append(part)
-        self._buffer, self._rows = [], []
+def _parts_of(split: str, ranges: Sequence[PartRange], entries: Sequence[Entry]) -> list[Part]:
+    of_split = [entry for one, entry in zip(ranges, entries, strict=True) if one.split == split]
+    return [Part(**values) for entry in of_split for values in entry["parts"]]
 
 
-def _fingerprint(config: RunConfig) -> str:
+def _with_rejections(target: Path, part: Part, rejections: Iterator[Rejection]) -> Part:
+    """The part written once more, with the rejections beside it."""
+    await_files(target, [part.file])
+    table = pairs_in(read_table(target, part))  # Parquet has names of its own for what lists hold
+    notes = read_notes(target, part)
+    return write_part(target, part.index, table, rejections, PAIR_SCHEMA, part.fingerprint, notes)
+
+
+def _fingerprint(config: RunConfig, template: str | None) -> str:
     sources = [source_identity(part) for part in config.data.parts()]
     # A path says nothing that the files' digests do not say better; a hub's name is all there is.
     data = config.data.model_dump(mode="json", exclude={"path", "benchmarks"} if all(sources) else {"benchmarks"})
@@ -215,7 +225,7 @@ def _fingerprint(config: RunConfig) -> str:
             "rows_per_shard": config.synthesis.rows_per_shard,
             "columns": PAIR_SCHEMA.names,
             "reading": _READING,
-            "chat template": template_digest(config),
+            "chat template": template,
         }
     )
 

@@ -7,7 +7,7 @@ the same file again and nothing is lost or doubled. The manifest is committed la
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import wraps
@@ -118,17 +118,46 @@ def run_items(
     name: str,
     not_made: Callable[[], str],
 ) -> None:
-    """Have Ray Data compute all items, each a block; `compute` is as for `run_stages`, `not_made` names missing parts.
+    """Have Ray Data compute all items; `compute` is as for `run_stages`, `not_made` names missing parts.
 
-    Raises as `run_stages` does.
+    Raises `UserError` for a user's mistake as soon as its row comes; work in progress is then canceled. Raises
+    `RunError` for the first part that failed otherwise, once all have been tried, and as `computed` does.
+    """
+    failure = None
+    with closing(computed(name, items, compute, not_made)) as rows:
+        for row in rows:
+            if row["error"]:
+                text = f"{name}: {row['error']}"
+                if row.get("mistake"):
+                    raise UserError(text)
+                failure = failure or text
+    if failure is not None:
+        raise RunError(failure)
+
+
+def computed(
+    name: str,
+    items: Sequence[Mapping[str, Any]],
+    compute: Callable[[ray.data.Dataset], ray.data.Dataset],
+    not_made: Callable[[], str],
+) -> Generator[dict[str, Any], None, None]:
+    """The result rows of the items as they come, a block per item, with progress; Ray Data's tasks end when it is
+    closed.
+
+    Raises `RunError` where workers die again and again; `not_made` says what is missing then.
     """
     notice_given()
     with warnings.catch_warnings():
         # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
         warnings.simplefilter("ignore", DeprecationWarning)
         results = compute(ray.data.from_items(list(items), override_num_blocks=len(items)))
+    ray.data.DataContext.get_current().enable_progress_bars = False  # Ray Data's shows blocks and resources
+    # Prefetching holds a row back until the next one comes, which may take an hour.
+    blocks = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
-        failure = _first_failure(results, name, len(items))
+        with closing(iter(blocks)) as tables:
+            rows = (row for table in tables for row in table.to_pylist())
+            yield from tracked(rows, name, "parts", len(items), WAITING_SECONDS)
     except ray.exceptions.RayError as error:
         # A process that died once too often; an error in a task has a cause of its own, and goes on.
         if isinstance(error, ray.exceptions.RayTaskError):
@@ -137,8 +166,6 @@ def run_items(
             f"{name}: workers died again and again: {first_line(error)} Finished parts are kept; "
             f"not made: {not_made()}. A row that kills its worker is in one of them."
         ) from None
-    if failure is not None:
-        raise RunError(failure)
 
 
 def _not_made(stages: Sequence[Stage], items: Sequence[Mapping[str, Any]]) -> str:
@@ -178,26 +205,6 @@ def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
                 f"Delete {stage.target} and run the stage again."
             )
     return manifest
-
-
-def _first_failure(results: ray.data.Dataset, name: str, total: int) -> str | None:
-    """The message of the first part that failed, once all have been tried; progress is shown meanwhile.
-
-    Raises `UserError` for a user's mistake as soon as its row comes; work in progress is then canceled.
-    """
-    ray.data.DataContext.get_current().enable_progress_bars = False  # Ray Data's shows blocks and resources
-    failure = None
-    # Prefetching holds a row back until the next one comes, which may take an hour.
-    blocks = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    with closing(iter(blocks)) as tables:  # closed, it ends Ray Data's tasks
-        rows = (row for table in tables for row in table.to_pylist())
-        for row in tracked(rows, name, "parts", total, WAITING_SECONDS):
-            if row["error"]:
-                text = f"{name}: {row['error']}"
-                if row.get("mistake"):
-                    raise UserError(text)
-                failure = failure or text
-    return failure
 
 
 def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:

@@ -39,8 +39,9 @@ _UNMEASURED = "nobody measured it on a GPU here"
 _RATES = {
     # 1341 pairs/s of 3159 characters of responses through Ray Data with one worker, before the present label code.
     "synthesis": Rate(0.71 * 1341 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
-    # A million pairs took 899 s with two workers that made 1825 a second then: the rest is reading and sorting.
-    "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s, one process", "measured", f"{_RUN}, less its synthesis"),
+    # A million pairs took 899 s with two workers that made 1825 a second then: the rest was reading and sorting, in one
+    # process.
+    "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s a core", "measured", f"{_RUN}, less its synthesis"),
     "training_utilisation": Rate(0.35, "of the GPU's peak", "assumed", _UNMEASURED),
     "scoring_utilisation": Rate(0.40, "of the GPU's peak", "assumed", _UNMEASURED),
     "evaluation_utilisation": Rate(0.25, "of the GPU's peak", "assumed", _UNMEASURED),

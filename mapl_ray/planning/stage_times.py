@@ -123,13 +123,16 @@ def _timed(config: RunConfig) -> Iterator[Callable[[StageWork], StageTime]]:
 
 
 def _prepare(work: StageWork) -> StageTime:
-    return StageTime("prepare", {"one process reads and sorts": work.pairs / work.value("prepare")}, 0)
+    return StageTime("prepare", {"CPU cores": work.pairs / (_cores(work) * work.value("prepare"))}, 0)
 
 
 def _synthesize(work: StageWork) -> StageTime:
-    cores = work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
     characters = work.pairs * work.group.response_characters * work.config.synthesis.groups_per_pair
-    return StageTime("synthesize", {"CPU cores": characters / (cores * work.value("synthesis"))}, 0)
+    return StageTime("synthesize", {"CPU cores": characters / (_cores(work) * work.value("synthesis"))}, 0)
+
+
+def _cores(work: StageWork) -> float:
+    return work.config.cluster.synthesis_workers or work.gpus * work.value("cpus_per_gpu")
 
 
 def _engines(work: StageWork) -> int:

@@ -13,8 +13,8 @@ from mapl_ray.config import DataConfig
 from mapl_ray.data.records import PreferencePair
 from mapl_ray.errors import UserError
 from mapl_ray.preferences.content import refuse_other_content
-from mapl_ray.preferences.duplicates import normalise
 from mapl_ray.preferences.files import file_kind, read_file, readable
+from mapl_ray.preferences.normal_form import normalise
 from mapl_ray.preferences.remote import is_uri, remote_files
 
 _COLUMNS = ("prompt", "input", "question", "instruction")

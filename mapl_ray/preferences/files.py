@@ -55,12 +55,16 @@ def file_kind(path: PurePath) -> str | None:
 
 
 def read_file(
-    path: PurePath, columns: Container[str], opener: Callable[[], BinaryIO] | None = None
+    path: PurePath,
+    columns: Container[str],
+    opener: Callable[[], BinaryIO] | None = None,
+    groups: range | None = None,
 ) -> Iterator[RawRow]:
     """Rows of a file in its order, streamed (a `.json` array is read whole); `opener` where it is not a local one.
 
-    Of a Parquet file only `columns` are read, where it has any of them. Raises `UserError` naming the file if it is
-    truncated, damaged, not UTF-8, not what its name says, or holds a column twice or extension types.
+    Of a Parquet file only `columns` are read, where it has any of them, and only the row groups `groups`. Raises
+    `UserError` naming the file if it is truncated, damaged, not UTF-8, not what its name says, or holds a column twice
+    or extension types.
     """
     kind = file_kind(path)
     if kind is None:
@@ -68,7 +72,7 @@ def read_file(
     with readable(path), opener() if opener else Path(path).open("rb") as raw:
         if path.suffix.lower() != ".gz":
             refuse_other_content(path, raw, kind)
-            yield from _READERS[kind](raw, path, columns)
+            yield from _READERS[kind](raw, path, columns) if groups is None else _parquet(raw, path, columns, groups)
             return
         refuse_other_content(path, raw, ".gz")
         with cast(BinaryIO, BoundedGzip(path, raw)) as handle:
@@ -173,7 +177,26 @@ def _csv(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow
         row += 1
 
 
-def _parquet(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator[RawRow]:
+def row_groups(path: PurePath, opener: Callable[[], BinaryIO], size: int) -> list[range]:
+    """Consecutive row groups of a Parquet file, of about `size` bytes each; none where the file can't be read."""
+    try:
+        with opener() as handle:
+            metadata = pq.ParquetFile(handle).metadata
+    except Exception:  # whoever reads the rows says what is wrong
+        return []
+    found, start, bytes_ = list[range](), 0, 0
+    for group in range(metadata.num_row_groups):
+        columns = (metadata.row_group(group).column(index) for index in range(metadata.num_columns))
+        bytes_ += sum(column.total_compressed_size for column in columns)
+        if bytes_ >= size or group == metadata.num_row_groups - 1:
+            found.append(range(start, group + 1))
+            start, bytes_ = group + 1, 0
+    return found
+
+
+def _parquet(
+    handle: BinaryIO, path: PurePath, columns: Container[str], groups: range | None = None
+) -> Iterator[RawRow]:
     # A handle, not a path: pyarrow would read `key=value` folders above it as partitions.
     try:
         file = pq.ParquetFile(handle)
@@ -183,8 +206,9 @@ def _parquet(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Itera
     refuse_extensions(file.schema_arrow, str(path))
     refuse_duplicates(file.schema_arrow, str(path))
     read = [name for name in file.schema_arrow.names if name in columns] or None
-    row = 0
-    for batch in file.iter_batches(batch_size=at_once, columns=read):
+    taken = range(file.num_row_groups) if groups is None else groups
+    row = sum(file.metadata.row_group(group).num_rows for group in range(taken.start))
+    for batch in file.iter_batches(batch_size=at_once, row_groups=list(taken), columns=read):
         for values in batch.to_pylist():
             problem = too_large(values)
             yield RawRow(row, None, f"row {row}: {problem}") if problem else RawRow(row, values)

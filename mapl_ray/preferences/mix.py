@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mapl_ray.config import MixSource
 from mapl_ray.data.records import PreferencePair, Rejection
-from mapl_ray.preferences.spill import place_of
+from mapl_ray.preferences.canonical_order import place_of
 
 
 def apply_weight(

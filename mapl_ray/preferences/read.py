@@ -15,7 +15,8 @@ from mapl_ray.errors import UserError
 from mapl_ray.preferences.files import RawRow
 from mapl_ray.preferences.formats import STAGE, detect_format, parse_row
 from mapl_ray.preferences.mix import apply_weight
-from mapl_ray.preferences.sources import Source, check_columns, open_sources
+from mapl_ray.preferences.source import Rows, Source
+from mapl_ray.preferences.sources import check_columns, open_sources
 
 Results = list[PreferencePair | Rejection]
 MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below
@@ -69,15 +70,29 @@ def _read(sources: list[Source], config: DataConfig, refused: Refused | None) ->
     """What each row gives, row by row."""
     empty = True
     for source in sources:
-        for row, results in _read_source(source, config):
+        for results in read_slice(source, None, config, refused):
             empty = False
-            yield [_taken(one, refused, source.label, row) for one in results]
+            yield results
     if empty:
-        raise UserError(f"data.path={config.path!r}: holds no rows. Expected at least one preference pair.")
+        raise no_rows(config)
 
 
-def _read_source(source: Source, config: DataConfig) -> Iterator[tuple[int, Results]]:
-    """Row by row, with its number."""
+def no_rows(config: DataConfig) -> UserError:
+    """The error of a source without a row."""
+    return UserError(f"data.path={config.path!r}: holds no rows. Expected at least one preference pair.")
+
+
+def read_slice(source: Source, rows: Rows | None, config: DataConfig, refused: Refused | None) -> Iterator[Results]:
+    """What each of these rows of the source gives (None: of all), row by row.
+
+    The format is that of the source's own first rows.
+    """
+    for row, results in _read_source(source, config, rows):
+        yield [_taken(one, refused, source.label, row) for one in results]
+
+
+def _read_source(source: Source, config: DataConfig, taken: Rows | None = None) -> Iterator[tuple[int, Results]]:
+    """Row by row, with its number: all of them, or those of `taken`."""
     rows = source.rows()
     head: list[RawRow] = []
     parsed = []
@@ -95,7 +110,7 @@ def _read_source(source: Source, config: DataConfig) -> Iterator[tuple[int, Resu
             "Check that it is the kind of file its name says."
         )
     data_format = detect_format(config, [declared(values, config, source.name) for values in parsed], source.name)
-    for raw in chain(head, rows):
+    for raw in chain(head, rows) if taken is None else taken():
         if raw.values is None:
             yield raw.row, [Rejection(source.label, raw.row, "", STAGE, raw.problem)]
             continue

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
-
-import pyarrow as pa
+from typing import BinaryIO
 
 from mapl_ray.config import DataConfig
-from mapl_ray.data.arrow_types import refuse_duplicates, refuse_extensions
-from mapl_ray.errors import RunError, UserError, first_line
-from mapl_ray.preferences.files import FILE_KINDS, RawRow, file_kind, read_file
+from mapl_ray.errors import UserError
+from mapl_ray.preferences.files import FILE_KINDS, file_kind, read_file, row_groups
 from mapl_ray.preferences.formats import COLUMNS
+from mapl_ray.preferences.library_sources import hub_source, saved_source
 from mapl_ray.preferences.remote import is_uri, remote_files
+from mapl_ray.preferences.source import Slice, Source, columns_of
 
 DEMO = Path(__file__).parent / "demo_pairs.jsonl"
-_NOT_DECODED = ("Json",)  # a feature type that is parsed from the text itself
 _PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".lz4", ".br")
+_PACKED_TEXT = 4  # bytes of text per packed byte, about
+_SHARED = "Put the data on storage that all nodes share, and leave them alone while they are read."
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One stream of raw rows."""
-
-    name: str  # in messages: the path as the user gave it, or the data set's name
-    label: str  # in records: the file's or data set's name, the same on every machine
-    rows: Callable[[], Iterator[RawRow]]
 
 
 def open_sources(config: DataConfig) -> list[Source]:
@@ -63,12 +54,7 @@ def open_sources(config: DataConfig) -> list[Source]:
             f"data.path={config.path!r}: no such file or folder (looked from {Path.cwd()}). Expected a file "
             f"({FILE_KINDS}), a folder of such files, a saved data set or the name of a Hugging Face data set."
         )
-    return [Source(config.path, config.path, partial(_hub_rows, config))]
-
-
-def columns_of(config: DataConfig) -> frozenset[str]:
-    """The columns that are read of a source, by its own names."""
-    return COLUMNS.union(config.columns.values())
+    return [hub_source(config)]
 
 
 def _remote_sources(config: DataConfig) -> list[Source]:
@@ -78,11 +64,46 @@ def _remote_sources(config: DataConfig) -> list[Source]:
     files = [file for file in all_files if file_kind(file.path) is not None]
     if not files:
         raise UserError(f"data.path={uri!r}: holds no file that is read. Expected {FILE_KINDS}.")
-    return [Source(f"{uri} ({f.path.name})", f.path.name, partial(read_file, f.path, columns, f.open)) for f in files]
+    return [_of_file(f"{uri} ({f.path.name})", f.path, columns, f.open, f.size) for f in files]
 
 
 def _file_source(path: Path, config: DataConfig) -> Source:
-    return Source(str(path), path.name, partial(read_file, path, columns_of(config)))
+    size = path.stat().st_size
+    # Workers start in other folders, and a node may have its packages elsewhere.
+    opener = _demo if path == DEMO else partial(_opened, path, path.absolute(), size)
+    return _of_file(str(path), path, columns_of(config), opener, size)
+
+
+def _of_file(name: str, path: PurePath, columns: frozenset[str], opener: Callable[[], BinaryIO], size: int) -> Source:
+    rows = partial(read_file, path, columns, opener)
+    packed = path.suffix.lower() in (".gz", ".parquet")
+    cut = partial(_group_slices, path, columns, opener) if file_kind(path) == ".parquet" else None
+    return Source(name, path.name, rows, size * _PACKED_TEXT if packed else size, cut)
+
+
+def _group_slices(path: PurePath, columns: frozenset[str], opener: Callable[[], BinaryIO], size: int) -> list[Slice]:
+    found = row_groups(path, opener, size // _PACKED_TEXT)
+    return [Slice(partial(read_file, path, columns, opener, groups), size) for groups in found]
+
+
+def _demo() -> BinaryIO:
+    return DEMO.open("rb")
+
+
+def _opened(shown: Path, path: Path, size: int) -> BinaryIO:
+    """A local file. Raises `UserError` where this node has none, or another one."""
+    try:
+        handle = path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"{shown}: not there on node {socket.gethostname()}. {_SHARED}") from None
+    if (found := handle.seek(0, 2)) != size:
+        handle.close()
+        raise UserError(
+            f"{shown}: {found:,} bytes on node {socket.gethostname()}; expected {size:,}, as when the run began. "
+            f"{_SHARED}"
+        )
+    handle.seek(0)
+    return handle
 
 
 def _refuse_packed(where: str, files: Sequence[PurePath]) -> None:
@@ -96,9 +117,9 @@ def _refuse_packed(where: str, files: Sequence[PurePath]) -> None:
 def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
     label = path.resolve().name
     if (path / "dataset_dict.json").is_file():
-        return [Source(str(path), label, partial(_saved_rows, path, config.split, columns_of(config)))]
+        return [saved_source(path, label, config.split, config)]
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        return [Source(str(path), label, partial(_saved_rows, path, None, columns_of(config)))]
+        return [saved_source(path, label, None, config)]
     files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith((".", "_")))
     _refuse_packed(str(path), files)
     read = [f for f in files if file_kind(f) is not None]
@@ -109,74 +130,6 @@ def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
             "folder made by save_to_disk."
         )
     return [_file_source(f, config) for f in read]
-
-
-def _saved_rows(path: Path, split: str | None, columns: frozenset[str]) -> Iterator[RawRow]:
-    """Rows of a `save_to_disk` folder; `split` is None for a single data set, which has none."""
-    import datasets  # here: it takes most of a second, and most runs read files
-
-    try:
-        data = datasets.load_from_disk(str(path))
-        if split is not None:
-            if split not in data:
-                raise UserError(f"{path}: has no split {split!r}. Set data.split to one of: {', '.join(data)}.")
-            data = data[split]
-        refuse_extensions(data.data.schema, str(path))
-        refuse_duplicates(data.data.schema, str(path))
-        yield from _numbered(data.with_format(None), columns, str(path))
-    # A damaged folder shows as any of these, from its JSON files or from Arrow's.
-    except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a whole save_to_disk folder ({type(error).__name__}: {first_line(error)}). "
-            "Save or copy it again."
-        ) from None
-
-
-def _hub_rows(config: DataConfig) -> Iterator[RawRow]:
-    """Rows of a data set on the hub, streamed. Loading scripts never run: `trust_remote_code` is not passed."""
-    import datasets  # here: it takes most of a second, and most runs read files
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as BUILDERS
-
-    if config.path in BUILDERS:
-        # Not a data set: a builder, which would read whatever lies in the folder that the command was started in.
-        raise UserError(f"data.path={config.path!r}: no such file or folder, and not a data set. Expected owner/name.")
-    started = False
-    try:
-        data = datasets.load_dataset(config.path, split=config.split, revision=config.revision, streaming=True)
-        for raw in _numbered(data, columns_of(config), f"hub data set {config.path!r}"):
-            started = True
-            yield raw
-    except UserError:
-        raise
-    # Whatever HTTP client and file format stand behind it: there is no closed list of what they raise.
-    except Exception as error:
-        if started:
-            raise RunError(f"hub data set {config.path!r}: reading stopped ({first_line(error)}).") from error
-        raise UserError(_hub_message(config, error)) from None
-
-
-def _hub_message(config: DataConfig, error: Exception) -> str:
-    what = f"data.path={config.path!r}: no such file or folder here, so taken for a Hugging Face data set, "
-    if isinstance(error, ConnectionError):
-        return (
-            f"{what}but the hub cannot be reached ({first_line(error)}). Check the path, the network and "
-            "HF_HUB_OFFLINE; or, where there is a network, run "
-            f"`datasets.load_dataset({config.path!r}, split={config.split!r}).save_to_disk(FOLDER)`, copy FOLDER "
-            "here and set data.path to it."
-        )
-    return (
-        f"{what}but split {config.split!r}, revision {config.revision or 'main'!r} cannot be read "
-        f"({first_line(error)}). Check data.path, data.split and data.revision; a gated data set needs "
-        "`hf auth login`."
-    )
-
-
-def _numbered(data: Any, columns: frozenset[str], where: str) -> Iterator[RawRow]:
-    # Only the columns that are used: others may be images that take long to decode.
-    known = [name for name in data.column_names or [] if name in columns]
-    refuse_decoding({name: kind for name, kind in (data.features or {}).items() if not known or name in known}, where)
-    for row, values in enumerate(data.select_columns(known) if known else data):
-        yield RawRow(row, values)
 
 
 def source_identity(config: DataConfig) -> dict[str, str]:
@@ -220,31 +173,3 @@ def check_columns(config: DataConfig) -> None:
                 f"data.columns={{{name}: {own}}}: expected a column that is read, and its name in the data. Those that "
                 f"are read: {', '.join(sorted(COLUMNS))}."
             )
-
-
-def refuse_decoding(features: Mapping[str, Any], where: str) -> None:
-    """Raise `UserError` if any feature, however nested, is of a kind that decodes its values.
-
-    A value of `Image`, `Audio`, `Video` and the like may be a path or an address, which the `datasets` library opens
-    when the row is read: whoever wrote the data would choose what this machine reads or fetches.
-    """
-    for column, feature in features.items():
-        waiting = [feature]
-        while waiting:
-            kind = waiting.pop()
-            if isinstance(kind, Mapping):
-                waiting += kind.values()
-            elif isinstance(kind, list | tuple):
-                waiting += kind
-            elif (inner := getattr(kind, "feature", None)) is not None:  # List, LargeList
-                waiting.append(inner)
-            elif _decodes(kind):
-                raise UserError(
-                    f"{where}: column {column!r} is of the feature type {type(kind).__name__}, whose values the "
-                    "datasets library decodes from paths and addresses in the data. Expected text: write the column "
-                    "as text, or leave it out (remove_columns)."
-                )
-
-
-def _decodes(kind: Any) -> bool:
-    return hasattr(kind, "decode_example") and getattr(kind, "decode", True) and type(kind).__name__ not in _NOT_DECODED

@@ -1,7 +1,6 @@
 """Rows of the source: all come back from preparation, and later stages' rejections name them. No cluster is needed."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pytest
 from mapl_ray.config import PairMarginConfig, RunConfig, parse_config
 from mapl_ray.data.records import PAIR_SCHEMA, Message, PreferencePair, Rejection
 from mapl_ray.data.shards import commit, iter_rows, read_manifest, read_part, write_part
+from mapl_ray.distributed import prepare
 from mapl_ray.distributed.prepare import prepare_pairs
 from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.distributed.score_pairs import join_pairs_shard
 from mapl_ray.distributed.shard_tasks import Stage, run_stages
 from mapl_ray.errors import RunError
-from mapl_ray.preferences import spill as spill_module
-from mapl_ray.preferences.spill import Spill
+from mapl_ray.preferences import pieces
 
 ROWS = 40
 
@@ -36,21 +35,33 @@ def prepared(folder: Path) -> RunConfig:
 def test_rows_that_do_not_come_back_end_preparation(
     came_back: int, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files between reading and sorting lose a row, or get one of another run."""
-    sorted_pairs = Spill.sorted
+    """A run ends before its manifests; what it has written says then that a row fewer, or one more, was rejected."""
 
-    def damaged(spill: Spill) -> Iterator[PreferencePair]:
-        for bucket in range(spill_module._BUCKETS):
-            spill._flush(bucket)
-        file = min(spill.directory.glob("*.jsonl"))
-        lines = file.read_text().splitlines(keepends=True)
-        file.write_text("".join(lines[1:] if what == "lost" else [*lines, lines[0]]))
-        return sorted_pairs(spill)
+    class EndedError(Exception):
+        pass
 
-    monkeypatch.setattr(Spill, "sorted", damaged)
+    def end(*_: Any) -> None:
+        raise EndedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "commit", end)
+        with pytest.raises(EndedError):
+            prepared(tmp_path)
+    (entry,) = (tmp_path / "run" / "pairs").glob("work-*/write/00000.json")
+    values = json.loads(entry.read_text())
+    entry.write_text(json.dumps(values | {"rejected": values["rejected"] + came_back - ROWS}))
     with pytest.raises(RunError, match=rf"{came_back} of {ROWS} rows came back. Does another run work there"):
         prepared(tmp_path)
     assert not list((tmp_path / "run").rglob("manifest.json"))
+    prepared(tmp_path)  # from the beginning
+    assert len(list((tmp_path / "run").rglob("manifest.json"))) == 2
+
+
+def test_a_damaged_piece_ends_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = pieces._write
+    monkeypatch.setattr(pieces, "_write", lambda table, path: write(table.slice(1), path))
+    with pytest.raises(RunError, match=rf"00000-000.arrow: {ROWS - 1} of {ROWS} pairs. Delete "):
+        prepared(tmp_path)
 
 
 def rejection(pair_id: str, row: int = -1) -> Rejection:

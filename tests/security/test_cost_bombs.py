@@ -8,7 +8,8 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapl_ray.batches.render import RenderError, render
-from mapl_ray.config import DataConfig
+from mapl_ray.config import DataConfig, parse_config
 from mapl_ray.data.records import Message, PreferencePair
+from mapl_ray.data.shards import iter_rows
+from mapl_ray.distributed import prepare
 from mapl_ray.errors import UserError
 from mapl_ray.evaluation.following import follow_row
-from mapl_ray.preferences import limits, read_pairs, spill
+from mapl_ray.preferences import limits, read_pairs
+from mapl_ray.preferences.canonical_order import ExternalSort
 from mapl_ray.preferences.fields import RowError
 
 ROW = {"prompt": "Why?", "chosen": "yes", "rejected": "no"}
@@ -155,30 +159,23 @@ def test_ordinary_files_are_below_the_limits(tmp_path: Path) -> None:
 
 
 def test_one_id_for_all_rows_takes_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [PreferencePair("same", (Message("user", f"Why {n}?"),), "yes " * 500, "no", "x") for n in range(500)]
-
-    sizes: list[int] = []
-    pieces_of = spill._pieces
-
-    def pieces(path: Path) -> Iterator[list[str]]:
-        for piece in pieces_of(path):
-            sizes.append(sum(map(len, piece)))
-            yield piece
-
-    def out() -> list[PreferencePair]:
-        with spill.Spill(tmp_path / "spill") as one:
-            for pair in pairs:
-                one.add(pair)
-            return list(one.sorted())
-
-    monkeypatch.setattr(spill, "_pieces", pieces)
-    whole = out()
-    assert len(sizes) == 1
-    monkeypatch.setattr(spill, "_SORTED_CHARS", 50_000)
-    assert out() == whole
-    assert sum(sizes[1:]) == sizes[0] > 1_000_000
-    assert max(sizes[1:]) < 60_000
-    assert list(tmp_path.iterdir()) == []
+    """Python's memory for 20 MB of rows that all have one id, with limits of 1 MB; the first by content stays."""
+    source = tmp_path / "pairs.jsonl"
+    with source.open("w") as lines:
+        for n in range(2000):
+            lines.write(json.dumps({**ROW, "id": "same", "chosen": f"{n % 1999} {'yes ' * 2500}"}) + "\n")
+    values = {"name": "run", "output_dir": str(tmp_path), "data": {"path": str(source), "eval_fraction": 0.0}}
+    config = parse_config(values, "test")
+    monkeypatch.setattr(prepare, "SIZES", prepare.Sizes(piece_chars=1_000_000))
+    monkeypatch.setattr(ExternalSort.__init__, "__defaults__", (1_000_000,))
+    tracemalloc.start()
+    manifest = prepare.prepare_pairs(config)["train"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (manifest.rows, manifest.rejected) == (1, 1999)
+    (row,) = iter_rows(config.data_dir / "pairs" / "train")
+    assert row["chosen"].startswith("0 ")
+    assert peak < 15_000_000
 
 
 @pytest.mark.parametrize(

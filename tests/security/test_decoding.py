@@ -15,7 +15,7 @@ import pytest
 from mapl_ray.config import DataConfig
 from mapl_ray.errors import UserError
 from mapl_ray.preferences import read_pairs
-from mapl_ray.preferences.sources import _hub_rows, _numbered, refuse_decoding
+from mapl_ray.preferences.library_sources import _hub_rows, _numbered, refuse_decoding
 
 TEXTS = {"chosen": ["yes"], "rejected": ["no"]}
 

@@ -23,7 +23,7 @@ from mapl_ray.doctor import diagnose
 from mapl_ray.errors import UserError
 from mapl_ray.models import check_model_directory, load_policy, load_reward_model, load_tokenizer
 from mapl_ray.preferences import read_pairs
-from mapl_ray.preferences.sources import _hub_rows
+from mapl_ray.preferences.library_sources import _hub_rows
 from mapl_ray.report import build_data_card
 from mapl_ray.scoring import check_lora
 from mapl_ray.training.group_table import GroupTable

@@ -1,0 +1,279 @@
+"""The first pass of preparation: rows of the sources -> pieces of pairs, and rejections.
+
+An item is consecutive slices of sources (files, row groups of Parquet files, files of hub data sets): several small
+ones, or one large one. Each pair is read, split, hashed and compared with the benchmarks where it is read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapl_ray.config import DataConfig, RunConfig
+from mapl_ray.data.records import PreferencePair, Rejection
+from mapl_ray.data.shards import fingerprint_of
+from mapl_ray.distributed.passes import Entry, Pass, run_pass
+from mapl_ray.errors import UserError
+from mapl_ray.preferences import MARGIN_STAGE, Contamination, benchmark_digests, is_uri
+from mapl_ray.preferences.mix import apply_weight
+from mapl_ray.preferences.pieces import Piece, PieceWriter
+from mapl_ray.preferences.read import Results, no_rows, read_slice
+from mapl_ray.preferences.rejection_file import RejectionFile, read_rejections
+from mapl_ray.preferences.source import Slice, Source
+from mapl_ray.preferences.sources import check_columns, open_sources
+from mapl_ray.progress import progress, tracked
+
+if TYPE_CHECKING:
+    from mapl_ray.models import TemplateCheck
+
+_NAMED = 3  # rejected rows, in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Slices of sources of one part of `config.data.parts()`, and how many of their rows are read."""
+
+    part: int
+    slices: tuple[tuple[Source, Slice], ...]
+    limit: int | None = None
+
+
+Item = tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """What every item is read with."""
+
+    config: RunConfig  # with absolute paths
+    folder: Path
+    piece_chars: int
+    benchmarks: tuple[str, ...]  # digests of the files that the driver has seen
+    template: str | None  # the digest of its chat template; None: pairs are not tried with one
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPairs:
+    """What the pass has found, in source order."""
+
+    pieces: list[Piece]
+    rejections: list[tuple[Path, int]]  # a file, and what its row numbers count from
+    rejected: int
+    with_margin: int
+    nonpositive: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs of either split."""
+        train = sum(piece.train for piece in self.pieces)
+        return {"train": train, "eval": sum(piece.pairs for piece in self.pieces) - train}
+
+    def rejected_rows(self) -> Iterator[Rejection]:
+        """All rows that gave no pair."""
+        for path, first in self.rejections:
+            for rejection in read_rejections(path):
+                yield moved(rejection, first)
+
+
+def moved(rejection: Rejection, first_row: int) -> Rejection:
+    """The rejection, its row counted from the beginning of its source."""
+    if not first_row or rejection.row < 0:
+        return rejection
+    return Rejection(rejection.source, rejection.row + first_row, rejection.pair_id, rejection.stage, rejection.reason)
+
+
+def read_all(
+    config: RunConfig, items: Sequence[Item], folder: Path, template: str | None, piece_chars: int
+) -> ReadPairs:
+    """Read the items (`plan_items`), on workers where there is more than one.
+
+    Args:
+        template: digest of the chat template that pairs are tried with; None: with none.
+        piece_chars: characters of a piece, about.
+
+    Raises `UserError` for a source or benchmark that can't be read, or is another file on a worker's node, and where no
+    row gives a pair.
+    """
+    digests = tuple(benchmark_digests(config.data))
+    context = ReadContext(_with_absolute_paths(config), folder, piece_chars, digests, template)
+    with progress("read benchmarks"):  # before the hours that reading may take
+        _contamination(context.config.data.benchmarks, config.data.benchmark_ngram, digests)
+    work = Pass("read", folder, partial(read_item, context=context))
+    return _together(config, items, run_pass(work, items, config.cluster.synthesis_workers, here=False), folder)
+
+
+def describe(items: Sequence[Item]) -> list[Any]:
+    """How the sources are divided into items, as JSON."""
+    return [
+        [[one.part, one.limit, [[source.name, part.size] for source, part in one.slices]] for one in item]
+        for item in items
+    ]
+
+
+def plan_items(config: DataConfig, item_bytes: int) -> list[Item]:
+    """All slices of all sources in order, in items of about `item_bytes` each.
+
+    A limit counts rows from the first one, so the sources of a part with a limit are read one after another.
+    """
+    items, waiting, size = list[Item](), list[Reading](), 0
+    for number, part in enumerate(config.parts()):
+        check_columns(part)
+        sources = open_sources(part)
+        if part.limit is not None:
+            whole = tuple((source, Slice(None, source.size)) for source in sources)
+            readings = [(Reading(number, whole, part.limit), sum(source.size for source in sources), True)]
+        else:
+            cut = [(source, one) for source in sources for one in source.slices(item_bytes)]
+            readings = [(Reading(number, ((source, one),)), one.size, one.numbered) for source, one in cut]
+        for reading, own, numbered in readings:
+            if waiting and (size + own > item_bytes or not numbered):
+                items.append(tuple(waiting))
+                waiting, size = [], 0
+            waiting.append(reading)
+            size += own if numbered else item_bytes
+    return [*items, tuple(waiting)] if waiting else items
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config as a worker needs it, which starts in another folder."""
+    names = [name if is_uri(name) else str(Path(name).expanduser().absolute()) for name in config.data.benchmarks]
+    model = Path(config.model.name_or_path).expanduser()
+    path = str(model.absolute()) if model.is_dir() else config.model.name_or_path
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"benchmarks": tuple(names)}),
+            "model": config.model.model_copy(update={"name_or_path": path}),
+        }
+    )
+
+
+def read_item(item: Item, number: int, *, context: ReadContext) -> Entry:
+    """Write an item's pieces and rejections; its entry says what there is."""
+    config, name = context.config, f"{number:05d}"
+    check, parts = _fresh_check(context), config.data.parts()
+    with_margin = nonpositive = 0
+    rows, first = list[int](), list[list[Any]]()
+    contamination = _contamination(config.data.benchmarks, config.data.benchmark_ngram, context.benchmarks)
+    writer = PieceWriter(context.folder, name, config.data, config.seed, contamination, context.piece_chars)
+    with RejectionFile(rejections_path(context.folder, number)) as rejected:
+        for reading in item:
+            read = _Counted(islice(_results(reading, parts[reading.part], check), reading.limit))
+            pairs: Iterator[PreferencePair | Rejection] = chain.from_iterable(read)
+            if config.data.mix:
+                pairs = apply_weight(pairs, config.data.mix[reading.part], config.seed)
+            for one in tracked(pairs, "read", "rows"):
+                if isinstance(one, Rejection):
+                    rejected.add(one)
+                    low = one.stage == MARGIN_STAGE
+                    with_margin += low
+                    if len(first) < _NAMED:
+                        first.append([one.row, one.reason])
+                else:
+                    writer.add(one)
+                    low = one.margin is not None and one.margin <= 0.0
+                    with_margin += one.margin is not None
+                nonpositive += low
+            rows.append(read.rows)
+    writer.finish()
+    return {
+        "pieces": [[piece.path.name, piece.train, piece.pairs] for piece in writer.pieces],
+        "rows": rows,
+        "rejected": rejected.count,
+        "first": first,
+        "with_margin": with_margin,
+        "nonpositive": nonpositive,
+    }
+
+
+def rejections_path(folder: Path, number: int) -> Path:
+    """Of an item's rows that gave no pair."""
+    return folder / f"{number:05d}.rejected.jsonl"
+
+
+class _Counted:
+    """Rows, counted as they are asked for."""
+
+    def __init__(self, results: Iterator[Results]) -> None:
+        self._results, self.rows = results, 0
+
+    def __iter__(self) -> Iterator[Results]:
+        for results in self._results:
+            self.rows += 1
+            yield results
+
+
+def _results(reading: Reading, part: DataConfig, check: TemplateCheck | None) -> Iterator[Results]:
+    for source, one in reading.slices:
+        yield from read_slice(source, one.rows, part, check)
+
+
+@lru_cache(maxsize=1)
+def _contamination(benchmarks: tuple[str, ...], ngram: int, digests: tuple[str, ...]) -> Contamination:
+    config = DataConfig(benchmarks=benchmarks, benchmark_ngram=ngram)
+    if tuple(benchmark_digests(config)) != digests:
+        names = ", ".join(benchmarks)
+        raise UserError(
+            f"data.benchmarks: node {socket.gethostname()} has other files than the driver's of {names}. Put them on "
+            "storage that all nodes share."
+        )
+    return Contamination.load(config)
+
+
+def _fresh_check(context: ReadContext) -> TemplateCheck | None:
+    """What an item tries on its pairs: not what another item's pairs have shown, so that workers change nothing."""
+    if context.template is None:
+        return None
+    from mapl_ray.models import TemplateCheck  # here: it loads torch, and most workers do without
+
+    model = context.config.model
+    return TemplateCheck(_tokenizer(model.name_or_path, model.revision, context.template))
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(name: str, revision: str | None, template: str) -> Any:
+    from mapl_ray.models import load_tokenizer
+
+    tokenizer = load_tokenizer(name, revision)
+    if fingerprint_of(tokenizer.chat_template) != template:
+        raise UserError(
+            f"model.name_or_path={name}: node {socket.gethostname()} has another chat template than the driver. Put "
+            "the model on storage that all nodes share."
+        )
+    return tokenizer
+
+
+def _together(config: RunConfig, items: Sequence[Item], entries: Sequence[Entry], folder: Path) -> ReadPairs:
+    pieces, rejections, rows = list[Piece](), list[tuple[Path, int]](), dict[int, int]()
+    first = list[str]()
+    of_source: dict[str, int] = {}  # rows of its slices so far, where slices don't number them
+    for number, (item, entry) in enumerate(zip(items, entries, strict=True)):
+        start = 0
+        for reading, own in zip(item, entry["rows"], strict=True):
+            rows[reading.part] = rows.get(reading.part, 0) + own
+            (source, one), *_ = reading.slices
+            if not one.numbered:
+                key = f"{reading.part} {source.name}"
+                start = of_source.get(key, 0)
+                of_source[key] = start + own
+        pieces += [Piece(folder / name, train, pairs, start) for name, train, pairs in entry["pieces"]]
+        rejections.append((rejections_path(folder, number), start))
+        first += [f"row {row + start}: {reason}" for row, reason in entry["first"]]
+    for number, part in enumerate(config.data.parts()):
+        if not rows.get(number):
+            raise no_rows(part)
+    rejected = sum(entry["rejected"] for entry in entries)
+    if not pieces:
+        shown = "; ".join(first[:_NAMED])
+        raise UserError(f"data.path={config.data.path!r}: no row of {rejected} could be used ({shown}).")
+    return ReadPairs(
+        pieces,
+        rejections,
+        rejected,
+        sum(entry["with_margin"] for entry in entries),
+        sum(entry["nonpositive"] for entry in entries),
+    )
