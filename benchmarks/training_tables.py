@@ -45,7 +45,7 @@ def own_mib() -> float:
 
 def write_copies(folder: Path, row: dict[str, object], schema: pa.Schema, number: int, fingerprint: str) -> int:
     """A data set of that many rows, alike but for their ids; returns its bytes in memory."""
-    one, parts, size = pa.Table.from_pylist([row] * PART, schema), [], 0
+    one, parts, size = pa.Table.from_pylist([row], schema).take(pa.array([0] * PART)), [], 0
     for index, start in enumerate(range(0, number, PART)):
         ids = pa.array([f"pair-{n:09d}" for n in range(start, min(start + PART, number))])
         table = one.slice(0, len(ids)).set_column(schema.get_field_index("pair_id"), "pair_id", ids)
