@@ -169,7 +169,8 @@ def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
     few, many = (next(size for size in plan.sizes if size.pairs == pairs) for pairs in (10**4, 10**9))
     assert few.node_disk == 0.0  # every worker holds its own
     assert few.host_memory == pytest.approx(few.gpus * 9787 * plan.group.group_bytes_in_memory, rel=0.01)
-    assert many.node_disk == pytest.approx(978_700_000 * plan.group.group_bytes_in_memory, rel=0.01)  # one file per node
+    in_memory = plan.group.group_bytes_in_memory
+    assert many.node_disk == pytest.approx(978_700_000 * in_memory, rel=0.01)  # one file per node
     assert many.host_memory == pytest.approx(many.gpus * 978_700_000 * 24, rel=0.01)
 
 
