@@ -260,8 +260,8 @@ def test_more_gpus_and_fewer_pairs_take_no_longer() -> None:
     # A token id is four bytes, and four characters; a size and two orders are twelve bytes.
     each = plan.group.group_bytes_in_memory + 12 + plan.group.tokenized_characters
     assert few.node_disk == 0.0  # every worker holds its own
-    assert few.host_memory == pytest.approx(few.gpus * 10**4 * each, rel=0.01)
-    assert many.node_disk == pytest.approx(10**9 * each, rel=0.01)  # one of each file per node
+    assert few.host_memory == pytest.approx(few.gpus * 9787 * each, rel=0.01)
+    assert many.node_disk == pytest.approx(978_700_000 * each, rel=0.01)  # one of each file per node
     assert many.host_memory == 0.0
 
 
@@ -270,7 +270,7 @@ def test_kept_token_ids_take_storage_where_a_training_keeps_them() -> None:
     for train, kept in (({}, True), ({"keep_token_ids": False}, False)):
         plan = make_plan(run_config(**values, train=train), load_rates(), [10**6], [8])
         per_id = load_rates()["token_id"].value
-        expected = 0.995 * 10**6 * plan.group.tokenized_characters / 4 * per_id if kept else 0.0
+        expected = 0.9787 * 10**6 * plan.group.tokenized_characters / 4 * per_id if kept else 0.0
         assert plan.sizes[0].storage["tokens"] == pytest.approx(expected)
 
 
