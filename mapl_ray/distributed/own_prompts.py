@@ -17,7 +17,7 @@ from typing import Any
 from mapl_ray.batches import ENCODING, RenderError, encode_prompt
 from mapl_ray.config import RunConfig
 from mapl_ray.data.records import RelationGroup
-from mapl_ray.data.shards import fingerprint_of, iter_rows
+from mapl_ray.data.shards import fingerprint_of, finished, iter_rows
 from mapl_ray.distributed.answer_actor import on_generators
 from mapl_ray.distributed.evaluation_groups import EvaluationGroups, write_groups
 from mapl_ray.distributed.prepare import resolve_model
@@ -100,7 +100,7 @@ def answer_own_prompts(
     check_stage("score", config, available_resources())  # engines of the size that scoring has
     source = config.run_dir / "evaluation" / "rows" / _FOLDER
     digest = fingerprint_of([group.to_row() for group in groups])
-    manifest = write_groups(source, groups, digest, _PART)
+    manifest = finished(source, digest) or write_groups(source, groups, digest, _PART)
     made = sum(_answer(config, asked, some, source) for some in _at_once(config, asked.policies))
     answers = {policy.name: _read(_target(config, policy), groups) for policy in asked.policies}
     work = f"{made} parts made" if made else "already there"

@@ -141,7 +141,7 @@ def test_answers_are_those_of_each_model_and_are_made_once(
     assert len(provenance["data"]["own prompts"]) == 64
     assert "before: " in answers_text(own)
     # A second evaluation has nothing to generate.
-    written = run / "run" / "evaluation" / "answers"
+    written = run / "run" / "evaluation"
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*.parquet")}
     assert own_of(config) == own
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*.parquet")} == before

@@ -97,7 +97,7 @@ def test_no_secret_of_the_environment_is_kept_by_any_stage(demo: Demo, ray_logs:
 # What makes a newcomer believe that something went wrong.
 ALARMS = (" E ", "WARNING", "Warning:", "Failed to", "Traceback")
 ELAPSED = re.compile(r": (\d+ of \d+ parts, )?\d\d:\d\d( \(.* left\))?$")
-MOST_LINES = 100  # without those that only say that work goes on: a slow machine shows more of them
+MOST_LINES = 120  # without those that only say that work goes on: a slow machine shows more of them
 
 
 def test_the_log_is_short_never_silent_and_raises_no_false_alarm(demo: Demo) -> None:
@@ -149,6 +149,18 @@ def test_the_table_compares_with_the_baseline(demo: Demo) -> None:
     for artefact in ("groups", "scored", "rm/model", "dpo/model", "tune/best.yaml", "evaluation.json", "report.html"):
         assert (run / artefact).exists()
         assert str(run / artefact) in printed
+
+
+def test_it_ends_with_answers_before_and_after_dpo(demo: Demo) -> None:
+    own = json.loads((demo.run / "evaluation.json").read_text())["own_prompts"]
+    assert list(own["models"]) == ["before DPO", "dpo", "dpo-baseline"]
+    assert own["counts"]["prompts"] == len(own["shown"]) == 3
+    assert all(len(shown["instructions"]) > 1 for shown in own["shown"])
+    block = demo.printed.split("== report")[1].split("\nDone in")[0]
+    assert "Answers before and after DPO" in block
+    assert "its answers are noise" in block
+    for shown in own["shown"]:
+        assert all(instruction[:40] in block for instruction in shown["instructions"])
 
 
 def test_a_rerun_skips_what_is_finished_and_says_so(demo: Demo) -> None:
