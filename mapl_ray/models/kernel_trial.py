@@ -80,8 +80,11 @@ def _flex_attention(device: str, dtype: torch.dtype, backward: bool, begin: Call
     # On the CPU, by another kernel: attention of torch with a mask of T by T.
     plain = [x.float().requires_grad_(backward) for x in given]
     begin("FlexAttention's forward pass (compiles)")
-    out, _ = tree_flex_attention(torch.nn.Module(), *inputs, block_mask(end.to(device), positions.to(device)))
-    expected = scaled_dot_product_attention(*plain, dense_mask(end, positions), enable_gqa=True).transpose(1, 2)
+    query, key, value = inputs
+    out, _ = tree_flex_attention(torch.nn.Module(), query, key, value, block_mask(end.to(device), positions.to(device)))
+    query, key, value = plain
+    attended = scaled_dot_product_attention(query, key, value, dense_mask(end, positions), enable_gqa=True)
+    expected = attended.transpose(1, 2)
     _check("FlexAttention", out, expected)
     if backward:
         begin("FlexAttention's backward pass (compiles)")

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class Checkpoints:
             wrong = [text for text in engine.gather(damage_of(path, share)) if text]
             if not wrong:
                 return found.best
-            engine.from_rank_0(lambda path=path, reason=wrong[0]: drop_best(path, reason))
+            engine.from_rank_0(partial(drop_best, path, wrong[0]))
 
     def load_best(self, best: Best) -> None:
         """Load the weights that are kept of the best step, for an export: training can't go on. A collective.
