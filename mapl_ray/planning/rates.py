@@ -33,7 +33,7 @@ _SYNTHESIS = (
     f"for today's label code: python benchmarks/synthesis_revisions.py {_DATA} --against 38a2e67, 2026-11-29"
 )
 _RUN = f"benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/memory.py {_DATA} --pairs 1000000"
-_TABLES = "benchmarks/README.md, 2026-11-30: python benchmarks/training_tables.py --data ..., SmolLM2's tokenizer"
+_TABLES = f"benchmarks/README.md, 2026-11-30: python benchmarks/training_tables.py {_DATA}, SmolLM2's tokenizer"
 _UNMEASURED = "nobody measured it on a GPU here"
 
 _RATES = {

@@ -137,6 +137,8 @@ def _columns(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[str, str | N
 
 def _by_piece(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[int, int, Piece]]:
     """Of ascending rows, which of them are in one piece."""
+    if not len(rows):
+        return
     numbers = rows >> np.uint64(32)
     starts = np.flatnonzero(np.diff(numbers, prepend=np.uint64(2**32)))
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):

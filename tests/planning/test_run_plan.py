@@ -309,7 +309,7 @@ def test_every_stage_of_a_billion_pairs_with_its_bottleneck() -> None:
 
 def test_stages_name_the_assumed_rates_behind_them(tmp_path: Path) -> None:
     of = {stage.name: stage for stage in stages(work(1e6, 8))}
-    assert of["prepare"].assumed == ()
+    assert of["prepare"].assumed == ("cpus_per_gpu",)
     assert of["synthesize"].assumed == ("cpus_per_gpu",)
     assert of["score"].assumed == ("characters_per_token", "scoring_utilisation", "start")
     # A rate that is measured is not among them any more.
