@@ -73,7 +73,7 @@ def test_a_users_mistake_ends_the_stage_at_once(local_ray: None, stage: Stage, t
     files = {path: path.stat().st_mtime_ns for path in stage.target.glob("part-*.parquet")}
     # The mistake is fixed: the rest is made, each part once, and nothing is made again.
     ((manifest, number),) = run_stages([stage], copying(stage, None, None))
-    assert number == PARTS - len(kept)
+    assert number == PARTS - len(BEFORE)
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert manifest.rows == 2 * PARTS
     assert [row["pair_id"] for row in iter_rows(stage.target)] == [f"p{n}" for n in range(2 * PARTS)]
