@@ -91,6 +91,8 @@ def _rejected(folder: Path, pieces: Sequence[Piece], rows: Rows, config: DataCon
 
 def _in_order(folder: Path, pieces: Sequence[Piece], rows: Rows) -> Iterator[Ranked]:
     """The rows in canonical order."""
+    if not len(rows):  # no two pairs share a key
+        return
     places = np.empty(len(rows), np.float64)
     for start, stop, piece in _by_piece(pieces, rows):
         places[start:stop] = column(piece.table(), "place")[_inside(rows[start:stop])]
@@ -137,8 +139,6 @@ def _columns(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[str, str | N
 
 def _by_piece(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[int, int, Piece]]:
     """Of ascending rows, which of them are in one piece."""
-    if not len(rows):
-        return
     numbers = rows >> np.uint64(32)
     starts = np.flatnonzero(np.diff(numbers, prepend=np.uint64(2**32)))
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
