@@ -63,21 +63,24 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
             name: spec(folder / name, best, changes) for name, (needs, best, changes) in RUNS.items() if needs == ranks
         }
         if ranks == 2:
+            again = {}  # to be launched after: both leave their outcome in one folder
             for where, stage in KILLED.items():
                 killed = folder / f"killed {where}"
                 specs[f"{where}, killed"] = spec(killed, 2, {"zero_stage": stage}, die=where)
-                specs[f"{where}, again"] = spec(killed, 2, {"zero_stage": stage})
+                again[f"{where}, again"] = spec(killed, 2, {"zero_stage": stage})
             specs |= {
                 f"resized {name}, begun": spec(folder / f"resized {name}", 3, changes, stop_after=4)
                 for name, changes in RESIZED.items()
             }
         else:
+            again = {}
             four = {"gradient_accumulation_steps": 4}
             specs |= {
                 f"resized {name}": spec(folder / f"resized {name}", 3, {**changes, **four})
                 for name, changes in RESIZED.items()
             }
-        outcomes |= dict(zip(specs, launch(ranks, *specs.values()), strict=True))
+        for batch in (specs, again):
+            outcomes |= dict(zip(batch, launch(ranks, *batch.values()), strict=True))
     return folder, outcomes
 
 
