@@ -1,6 +1,7 @@
 # make demo       set up, then run the whole pipeline on the shipped sample (CPU, offline)
 # make test       set up, then lint, type-check and test
-# make test-long        what takes minutes: searches, elastic training, kills, clusters of several nodes, every family's FlexAttention
+# make test-long        what takes minutes: the demo, jobs, clusters of several nodes, every family's FlexAttention
+# make test-faults      processes and nodes killed in the middle of synthesis, scoring, training and searches
 # make test-multihost   what takes several hosts, wholly (root on Linux; several minutes)
 # make docs             the documentation site, in site/
 # make reliability      do every fault of docs/reliability.md to the real system, and write that page (an hour)
@@ -17,7 +18,7 @@ DOCS_VENV ?= .venv-docs
 SITE ?= site
 EVIDENCE_DATA ?= ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-.PHONY: demo test test-long test-multihost docs reliability evidence lint install install-dev clean
+.PHONY: demo test test-long test-faults test-multihost docs reliability evidence lint install install-dev clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt locks/cpu.txt .ci/install
 	@.ci/install $(VENV) cpu
@@ -44,6 +45,9 @@ test: lint
 
 test-long: install-dev
 	$(OFFLINE) $(RUN)/python -m pytest -m long $(TWO) $(ARGS)
+
+test-faults: install-dev
+	$(OFFLINE) $(RUN)/python -m pytest -m faults $(TWO) $(ARGS)
 
 test-multihost: install-dev
 	$(OFFLINE) $(RUN)/python -m pytest tests/multihost -m "multihost or multihost_whole" $(ARGS)

@@ -23,8 +23,9 @@ from mapl_ray.data.shards import iter_rows, read_manifest
 from mapl_ray.distributed.synthesis_stage import run_synthesis
 from mapl_ray.distributed.train import run_training
 from mapl_ray.training.checkpoint import committed
+from tests.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(1200)]
 STEPS, EVERY = 80, 4
 SYSTEM = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
@@ -54,20 +55,12 @@ def node_with_workers(cluster: Cluster, title: str) -> Any:
     raise AssertionError(f"no {title} on any node")
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 120
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within two minutes"
-        time.sleep(0.02)
-    return value
-
-
 def disturbed(run: Callable[[], Any], disturb: Callable[[], None]) -> Any:
     """What `run` returns, in another thread, while `disturb` does its work; raises what either raises."""
     with ThreadPoolExecutor(1) as other:
         running = other.submit(run)
         disturb()  # here, for Ray starts nodes in the main thread alone
-        return running.result(timeout=120)
+        return running.result(timeout=PATIENCE)
 
 
 SLOW = """
@@ -142,7 +135,7 @@ def undisturbed(training: RunConfig, tmp_path: Path) -> Iterator[Callable[[], Pa
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path / "spec.json")], env=environment)
 
     def output() -> Path:
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE) == 0
         return tmp_path / "fixed"
 
     yield output

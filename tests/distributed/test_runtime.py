@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from mapl_ray.distributed.train import run_training
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.training.checkpoint import committed
 from mapl_ray.training.result import TrainResult
+from tests.waiting import until
 
 OTHER = """
 from mapl_ray.config import ClusterConfig
@@ -154,7 +154,7 @@ def training(run_to_train: Callable[..., RunConfig]) -> RunConfig:
     return run_to_train(max_steps=STEPS, gradient_accumulation_steps=2, checkpoint_every_steps=999)
 
 
-@pytest.mark.long
+@pytest.mark.faults
 def test_sigterm_in_the_middle_of_training_loses_no_step(local_ray: None, training: RunConfig) -> None:
     """To the driver, once three steps are done: a checkpoint after the current step, and nothing after it."""
     output = training.run_dir / "rm"
@@ -168,9 +168,7 @@ def test_sigterm_in_the_middle_of_training_loses_no_step(local_ray: None, traini
         return run_training(training, "rm", train_config=config, model_path=model, output=output)
 
     def terminate() -> None:
-        deadline = time.monotonic() + 120
-        while len(steps()) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: len(steps()) >= 3, "three steps")
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=terminate, daemon=True).start()

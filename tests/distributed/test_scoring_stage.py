@@ -133,7 +133,7 @@ def test_the_trainers_forward_pass_gives_the_same_columns(
         torch.testing.assert_close(torch.tensor(row["ref_logps"]), torch.tensor(same["ref_logps"]), rtol=0, atol=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.faults
 def test_a_killed_engine_changes_no_score(undisturbed: Undisturbed, poisoned_model: Path, tmp_path: Path) -> None:
     _, expected, groups = undisturbed
     config = config_of(tmp_path, poisoned_model)
@@ -148,7 +148,7 @@ def test_a_killed_engine_changes_no_score(undisturbed: Undisturbed, poisoned_mod
     assert not list(config.data_dir.rglob("*.journal"))
 
 
-@pytest.mark.long
+@pytest.mark.faults
 def test_a_group_that_breaks_engines_is_set_aside_and_another_scorer_adds_its_column(
     undisturbed: Undisturbed, poisoned_model: Path, tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -1,10 +1,11 @@
 """Several trainings on the same workers: what they leave, what is skipped, and where one fails or is told to stop."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 
 from mapl_ray.config import RunConfig
-from mapl_ray.distributed.train import run_training
 from mapl_ray.distributed.train_in_turn import Training, run_in_turn
 from mapl_ray.errors import RunError
 from mapl_ray.training.result import TrainResult
+from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 STEPS = 4
+NUMBERS = {"max_steps", "epochs", "zero_stage"}  # settings that change the numbers of a step
 Make = Callable[..., RunConfig]
 
 
@@ -60,15 +62,17 @@ class Begun:
     printed: str
 
 
-@pytest.fixture
-def begun(local_ray: None, run_to_train: Make, capfd: pytest.CaptureFixture[str]) -> Begun:
-    config = run_to_train(max_steps=STEPS)
+@pytest.fixture(scope="module")
+def begun(local_ray: None, run_to_train_in: Make, tmp_path_factory: pytest.TempPathFactory) -> Begun:
+    config = run_to_train_in(tmp_path_factory.mktemp("in-turn"), max_steps=STEPS, num_workers=2, zero_stage=2)
     first, broken = training(config, "a"), training(config, "b", learning_rate=1e30)
     # A finished model of a run that was shorter than its first checkpoint.
     (first.output / "model").mkdir(parents=True)
     (first.output / "model" / "config.json").write_text("{}")
     (first.output / "result.json").write_text(json.dumps({"fingerprint": "of other settings"}))
-    return Begun(config, first, in_turn(config, first, broken), capfd.readouterr().out)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        seen = in_turn(config, first, broken)
+    return Begun(config, first, seen, printed.getvalue())
 
 
 def test_one_after_the_other(begun: Begun, capfd: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +90,6 @@ def test_one_after_the_other(begun: Begun, capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().out.count("skipped") == 1
 
 
-@pytest.mark.long
 def test_the_second_is_trained_once_it_is_fixed(begun: Begun, capfd: pytest.CaptureFixture[str]) -> None:
     written = (begun.first.output / "result.json").stat().st_mtime_ns
     fixed = training(begun.config, "b")
@@ -95,26 +98,13 @@ def test_the_second_is_trained_once_it_is_fixed(begun: Begun, capfd: pytest.Capt
     assert capfd.readouterr().out.count("skipped") == 1
 
 
-@pytest.mark.long
-def test_as_each_alone(local_ray: None, run_to_train: Make) -> None:
-    """An earlier training in the same process changes no number of a later one."""
-    config = run_to_train(max_steps=STEPS, num_workers=2, zero_stage=3)
-    one = training(config, "alone", zero_stage=2)
-    run_training(config, "rm", train_config=one.config, model_path=one.model_path, output=one.output)
-    in_turn(config, training(config, "before"), training(config, "after", zero_stage=2))
-    assert rows(config, "after") == rows(config, "alone")
-    assert len(rows(config, "after")) == STEPS
-
-
-@pytest.mark.long
-def test_sigterm_in_the_first_goes_on_there(local_ray: None, run_to_train: Make) -> None:
-    config = run_to_train(max_steps=60, checkpoint_every_steps=999)
-    trainings = (training(config, "a"), training(config, "b", max_steps=STEPS))
+def test_sigterm_in_the_first_goes_on_there(begun: Begun, run_to_train: Make) -> None:
+    """And the second, of another ZeRO stage, has the numbers of a training that has its processes to itself."""
+    config = run_to_train(max_steps=60, num_workers=2, zero_stage=3, checkpoint_every_steps=999)
+    trainings = (training(config, "a"), training(config, "b", **begun.first.config.model_dump(include=NUMBERS)))
 
     def terminate() -> None:
-        deadline = time.monotonic() + 120
-        while len(rows(config, "a")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: len(rows(config, "a")) >= 3, "three steps")
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=terminate, daemon=True).start()
@@ -124,3 +114,5 @@ def test_sigterm_in_the_first_goes_on_there(local_ray: None, run_to_train: Make)
     assert not (config.run_dir / "b" / "metrics.jsonl").exists()
     assert in_turn(config, *trainings) == ["begin a", "end a", "begin b", "end b"]
     assert json.loads((config.run_dir / "a" / "result.json").read_text())["resumed_step"] == done
+    assert rows(config, "b") == rows(begun.config, "a")
+    assert len(rows(config, "b")) == STEPS

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from mapl_ray.data.shards import commit, write_part
 from mapl_ray.distributed.search.tune_stage import run_tune
 from mapl_ray.tuning import draw
 from mapl_ray.tuning.trial_journal import DONE
+from tests.waiting import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 TRAIN = {
     "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0.0, "epochs": 99, "micro_batch_size": 2,
     "max_sequence_tokens": 256, "cpus_per_worker": 0.5, "loggers": [],
@@ -65,13 +65,6 @@ def newest(folder: Path) -> int:
     return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 300.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.005)
-
-
 def kill_worker_of(folder: Path) -> int:
     """SIGKILL to the training worker that writes there; its id."""
     for process in psutil.Process().children(recursive=True):
@@ -100,6 +93,7 @@ def kill_driver(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(family, timeout=20)
 
 
+@pytest.mark.faults
 def test_a_search_survives_its_driver_and_a_worker(
     local_ray: None, values: Values, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +112,7 @@ def test_a_search_survives_its_driver_and_a_worker(
     with (tmp_path / "log").open("wb") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         try:
-            wait_until(lambda: newest(folder / "0001" / "run-0") > 0 or driver.poll() is not None)
+            until(lambda: newest(folder / "0001" / "run-0") > 0 or driver.poll() is not None, "a checkpoint of trial 1")
         finally:
             kill_driver(driver)
     log_text = (tmp_path / "log").read_text()
@@ -130,7 +124,7 @@ def test_a_search_survives_its_driver_and_a_worker(
     left_at = newest(run)
 
     def kill() -> None:
-        wait_until(lambda: newest(run) > left_at)
+        until(lambda: newest(run) > left_at, "another checkpoint of trial 1", every=0.005)
         killed.append(kill_worker_of(run))
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -178,6 +172,7 @@ def digests(folder: Path) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_a_population_goes_on_from_the_better_checkpoint(local_ray: None, values: Values) -> None:
     tune = {
         "space": {"train.learning_rate": {"loguniform": [1e-6, 3e-3]}}, "scheduler": "pbt", "num_trials": 2,

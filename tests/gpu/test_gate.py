@@ -20,7 +20,7 @@ def test_point(name: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", POINTS)
 def test_rehearsal(name: str) -> None:
-    line = run_point(name, Setting("cpu", full=False))
+    line = run_point(name, Setting("cpu", full=False), seconds=500)  # compiles C++, beside another test
     assert line["ok"], line["error"]
     assert line["figures"]
 

@@ -1,4 +1,4 @@
-"""Synthesis killed at twenty random points, with all that it started, ends with the same data (`make test-long`)."""
+"""Synthesis killed at twenty random points, with all that it started, ends with the same data (`make test-faults`)."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from benchmarks.reliability.commands import Command, kill_with_family, wait_unti
 from benchmarks.reliability.runs import parts
 from mapl_ray.data.shards import iter_rows, read_manifest
 
-pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(900)]
 KILLS = 20
 ROWS = 960
 

@@ -56,7 +56,7 @@ with cluster(Path(sys.argv[1]) / "ray") as ray:
 """
 
 
-@pytest.mark.long
+@pytest.mark.faults
 def test_the_message_comes_however_late_the_check_is() -> None:
     """Ray's own limit, 10 s here, ends the cluster's processes and not the driver, which has more to say."""
     with tempfile.TemporaryDirectory() as folder:  # Ray's sockets have no room for the name of a test
