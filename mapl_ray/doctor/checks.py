@@ -238,7 +238,7 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
         if stage == "synthesize":  # takes the CPUs that there are
             continue
         cpu, gpu = demand_of(stage, config).in_all
-        detail = f"{stage} wants {cpu:g} CPU, {gpu:g} GPU"
+        detail = f"{stage} needs {cpu:g} CPU, {gpu:g} GPU"
         if stage == "score":
             number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             sizes = f"tensor {scoring.tensor_parallel_size} x pipeline {scoring.pipeline_parallel_size}"

@@ -57,7 +57,7 @@ def test_trials_at_once_by_hand(one: RunConfig, nodes: list[tuple[float, float]]
 
 
 def test_a_search_that_can_not_fit_one_trial_is_refused() -> None:
-    with pytest.raises(UserError, match=r"tune wants 3 x \(1 CPU \+ 0 GPU\), .* room for 2 .*Lower train.num_workers"):
+    with pytest.raises(UserError, match=r"tune needs 3 x \(1 CPU \+ 0 GPU\), .* room for 2 .*Lower train.num_workers"):
         trials_at_once(config(workers=3), Resources((Node(2, 0),)))
 
 
