@@ -185,7 +185,7 @@ def test_a_trial_whose_own_process_dies_says_so(searcher: Callable[[int], Journa
     assert trial.status == "failed"
     assert trial.error is not None
     assert trial.error.startswith("the process that waits for its workers failed 2 times")
-    assert "train.max_failures does not count that" in trial.error
+    assert "train.max_failures does not apply to this process" in trial.error
 
 
 def test_what_the_workers_of_a_trial_are_given(tmp_path: Path, tiny_model: Path, grid_groups: GroupMaker) -> None:
