@@ -17,7 +17,7 @@ from mapl_ray.errors import first_line
 from mapl_ray.unfinished import unfinished
 
 LOCKS = "locks (flock)"
-SEEN = "a file that one node writes is found by another"
+SEEN = "finding a file that another node wrote"
 _OLD = 1_000_000_000.0  # a modification time that no new file has, in seconds since the epoch
 
 
@@ -135,20 +135,20 @@ def try_storage(sides: Sequence[Side]) -> StorageTrial:
     # Looked up before it exists: a client that caches the miss must still find it later.
     holds("fsync", lambda: last.lacks("file"), lambda: first.syncs("synced"))
     if not lacking:
-        holds("renames of files", lambda: first.write("file", "1"))
+        holds("renaming files", lambda: first.write("file", "1"))
     began = time.monotonic()
     if not lacking:
         holds(SEEN, lambda: last.reads("file", "1"))
     seconds = time.monotonic() - began
     if not lacking:
-        holds("a file renamed over another", lambda: first.write("file", "2"), lambda: last.reads("file", "2"))
+        holds("renaming a file over another", lambda: first.write("file", "2"), lambda: last.reads("file", "2"))
         holds(
-            "a renamed folder",
+            "renaming folders",
             *(lambda: first.write("old/file", "1"), lambda: last.reads("old/file", "1")),
             *(lambda: first.move("old", "new"), lambda: last.reads("new/file", "1"), lambda: last.lacks("old/file")),
         )
         holds("exclusive creation", lambda: first.claim("lease"), lambda: not last.claim("lease"))
-        holds("times of change", lambda: first.touch("lease"), lambda: last.is_touched("lease"))
+        holds("modification times", lambda: first.touch("lease"), lambda: last.is_touched("lease"))
         holds(
             LOCKS,
             *(lambda: first.lock("lock"), lambda: not last.lock("lock")),

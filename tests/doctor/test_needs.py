@@ -126,7 +126,7 @@ def test_the_size_of_the_engines_is_told() -> None:
     )
     engines = findings_about("engines", scoring=sizes, cluster={"address": "auto"})
     assert [finding.level for finding in engines] == ["ok", "warn"]
-    assert "uses 6: the others idle" in engines[1].detail
+    assert "uses 6: the others are idle" in engines[1].detail
 
 
 def test_engines_that_do_not_fit_fail(monkeypatch: pytest.MonkeyPatch) -> None:
