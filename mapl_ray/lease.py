@@ -112,7 +112,7 @@ def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
         elif alive and time.monotonic() >= deadline:
             raise UserError(
                 f"{path.parent.parent}: another run of {path.stem} is at work there ({owner}). Wait for it, stop it, "
-                "or give this run a name of its own."
+                "or give this run another name."
             )
         else:
             if not waits:

@@ -64,7 +64,7 @@ def test_a_cluster_that_is_not_there_is_the_users_mistake(
 def test_what_listens_there_is_no_head(dashboard: str, mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_address, "_ANSWER_SECONDS", 0.5)
     for address in (dashboard, mute):
-        with pytest.raises(UserError, match=rf"address='{address}': something listens .* not the dashboard's \(8265\)"):
+        with pytest.raises(UserError, match=rf"address='{address}': the server there .* not the dashboard's \(8265\)"):
             head_address(address)
 
 

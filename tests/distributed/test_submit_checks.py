@@ -139,7 +139,7 @@ def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypa
         {"output_dir": "/mnt/runs", "synthesis": {"modules": ["mine.py", "installed.module"]}}
     )
     assert absolute_paths(own, local=True) == {"synthesis.modules": (str(tmp_path / "mine.py"), "installed.module")}
-    with pytest.raises(UserError, match=r"synthesis.modules=.*means nothing on another machine"):
+    with pytest.raises(UserError, match=r"synthesis.modules=.*has no meaning on another machine"):
         absolute_paths(own, local=False)
 
 
