@@ -161,8 +161,7 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
 
 
 def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
-    """The finding about a model, or a failure if its directory is incomplete or has files that are not allowed. `kind`
-    None: any kind of model."""
+    """The finding about a model, or a failure if its directory is incomplete or not allowed. `kind` None: any kind."""
     from mapl_ray.evaluation.checkpoints import split_revision
     from mapl_ray.models import check_model_directory, kind_of, verify_model  # torch takes seconds
 

@@ -1,6 +1,6 @@
 """Environment of Ray jobs: the argument that `jobs/` adds to a command line, and the workers' variables.
 
-Workers get the variables of the user's job, then those of the shell, then our defaults.
+Variables of workers, by precedence: those of the user's job, those of the shell, our defaults.
 
 Ray rejects a variable that both the job and its driver set, even to the same value.
 """
