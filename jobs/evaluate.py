@@ -1,4 +1,7 @@
-"""`ray job submit --working-dir . -- python jobs/evaluate.py --config mapl_ray/demo.yaml`."""
+"""Run `mapl evaluate` as a Ray job:
+
+`ray job submit --working-dir . -- python jobs/evaluate.py --config mapl_ray/demo.yaml`
+"""
 
 import sys
 

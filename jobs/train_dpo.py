@@ -1,4 +1,7 @@
-"""`ray job submit --working-dir . -- python jobs/train_dpo.py --config mapl_ray/demo.yaml`."""
+"""Run `mapl train dpo` as a Ray job:
+
+`ray job submit --working-dir . -- python jobs/train_dpo.py --config mapl_ray/demo.yaml`
+"""
 
 import sys
 

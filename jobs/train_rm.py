@@ -1,4 +1,7 @@
-"""`ray job submit --working-dir . -- python jobs/train_rm.py --config mapl_ray/demo.yaml`."""
+"""Run `mapl train rm` as a Ray job:
+
+`ray job submit --working-dir . -- python jobs/train_rm.py --config mapl_ray/demo.yaml`
+"""
 
 import sys
 

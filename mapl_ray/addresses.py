@@ -1,4 +1,4 @@
-"""What a host is, by the way it is written: this machine, or a cloud's metadata service. Nothing is resolved."""
+"""Recognize loopback hosts and cloud metadata services by their spelling. No name is resolved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Where clouds hand out credentials to their machines, beside link-local addresses (169.254.0.0/16, fe80::/10).
+# Addresses where clouds hand out credentials, in addition to link-local ones (169.254.0.0/16, fe80::/10).
 _METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -54,8 +54,8 @@ def is_loopback(host: str) -> bool:
 def is_metadata_service(host: str) -> bool:
     """Whether the host is the metadata service of a cloud, in any notation that a resolver accepts.
 
-    Decimal, octal and hexadecimal IPv4, full-width digits, and IPv4 inside IPv6 (mapped, compatible, NAT64, 6to4,
-    Teredo) are looked through. A name that merely resolves to such an address is not recognized.
+    This covers decimal, octal and hexadecimal IPv4, full-width digits, and IPv4 inside IPv6 (mapped, compatible,
+    NAT64, 6to4, Teredo). A name that merely resolves to such an address is not recognized.
     """
     address = _parsed(host)
     if address is None:

@@ -1,7 +1,7 @@
-"""What was made with other settings or data is never overwritten: it is renamed, and the run says so.
+"""Rename results of other settings or data instead of overwriting them, and print the new name.
 
-rm          what the run makes now
-rm.aside-1  what the same name stood for before; nothing reads it, and it may be deleted
+rm          the result of the current run
+rm.aside-1  the earlier result of that name; nothing reads it, and it may be deleted
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENTRY = re.compile(r"part-(\d+)\.json")
 
 
 def set_aside(path: Path, why: str = "of a run with other settings or data") -> Path:
-    """Rename a file or folder to the first free `NAME.aside-N` beside it, print that, and return the new path."""
+    """Rename a file or folder to the first free `NAME.aside-N` next to it, print that, and return the new path."""
     number = 1
     while (target := path.with_name(f"{path.name}.aside-{number}")).exists():
         number += 1
@@ -34,9 +34,9 @@ def is_aside(path: Path) -> bool:
 
 
 def set_parts_aside(directory: Path, fingerprint: str, wanted: Collection[str]) -> None:
-    """Set a data set aside if it is, or began to be, another one than that with `fingerprint`.
+    """Set a finished or unfinished data set aside if its fingerprint is not `fingerprint`.
 
-    Parts whose own fingerprint is among `wanted` stay where they are too: they belong to both.
+    Parts whose own fingerprint is in `wanted` belong to both data sets and stay in place too.
     """
     entries = {path: _read(path).get("fingerprint") for path in directory.glob("part-*.json")}
     made = _read(directory / MANIFEST).get("fingerprint")
@@ -47,7 +47,7 @@ def set_parts_aside(directory: Path, fingerprint: str, wanted: Collection[str]) 
     for entry, mark in entries.items():
         found = _ENTRY.fullmatch(entry.name)
         if found is not None and mark in wanted:
-            # The entry last: it says that its part is whole.
+            # The entry comes last: it marks its part as complete.
             for name in (
                 f"part-{found[1]}.parquet",
                 f"rejected-{found[1]}.jsonl",

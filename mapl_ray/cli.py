@@ -1,4 +1,4 @@
-"""`mapl ...`: parse, check, call. Exit 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+"""The `mapl` command line. Exit codes: 0 done, 1 failed, 2 user's mistake, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 STAGES = {
     "synthesize": "preference pairs -> relation groups (Ray Data)",
     "score": "fill ref_logps and rewards (vLLM actors)",
-    "tune": "search loss weights, learning rate, anything of the training (Ray Tune)",
-    "evaluate": "accuracy per level, k, family; MAPL beside the baseline; public sets; any models side by side",
-    "report": "one HTML file of a finished run",
-    "pipeline": "every stage in order, finished ones skipped",
-    "demo": "the pipeline on the shipped sample with a tiny model: CPU, offline",
+    "tune": "search loss weights, learning rate and other training values (Ray Tune)",
+    "evaluate": "accuracy per level, k and family; MAPL against the baseline; public sets; comparison of any models",
+    "report": "write one HTML file about a finished run",
+    "pipeline": "run every stage in order; finished stages are skipped",
+    "demo": "run the pipeline on the bundled sample with a tiny model: CPU, offline",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; never a bare traceback for a user's mistake."""
+    """Run one command and return its exit code. A user's mistake never shows a traceback."""
     args = _arguments(argv)
     try:
         return int(args.run(args))
@@ -58,7 +58,7 @@ def _say(text: str, code: int) -> int:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    """argparse closes a list of positionals at the first option; overrides that stand after it are taken here."""
+    """Parse the arguments. argparse ends a list of positionals at the first option; later overrides are added here."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     stray = [word for word in rest if word.startswith("-") or "=" not in word]
@@ -75,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         _run_command(commands.add_parser(name, help=text, description=text), _stage)
     evaluate = commands.choices["evaluate"]
     evaluate.add_argument("--models", nargs="+", help="directories or hub names (owner/name@revision); else the run's")
-    evaluate.add_argument("--set", action="append", metavar="NAME=PATH", help="a public set: docs/evaluation.md")
+    evaluate.add_argument("--set", action="append", metavar="NAME=PATH", help="a public set (docs/evaluation.md)")
     train = commands.add_parser("train", help="train a reward model or a DPO policy (DeepSpeed)")
-    train.add_argument("method", choices=["rm", "dpo"])  # before the overrides, which take every word that is left
+    train.add_argument("method", choices=["rm", "dpo"])  # before the overrides, which consume all remaining words
     _run_command(train, _train)
     train.add_argument("--baseline", action="store_true", help="the plain baseline: lambda_intra = lambda_inter = 0")
     export = _run_command(commands.add_parser("export", help="write the groups as plain rows"), _export)
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--prompts",
         choices=["explicit", "implicit"],
         default="explicit",
-        help="of trl and openrlhf: a column of their own, or the first turns of chosen and rejected",
+        help="trl and openrlhf: prompts in a separate column, or as the first turns of chosen and rejected",
     )
     export.add_argument("--output", required=True, help="a .jsonl or .parquet file, or a folder (PATH/)")
     export.add_argument(
@@ -94,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--split", choices=["train", "eval"], default="train")
     _run_command(
-        commands.add_parser("doctor", help="what this machine or cluster can do, and what is missing"), _doctor
+        commands.add_parser("doctor", help="check what this machine or cluster can run, and what is missing"), _doctor
     )
-    _plan_command(commands.add_parser("plan", help="time, GPU hours, memory and storage of a run, before there is one"))
+    _plan_command(commands.add_parser("plan", help="estimate time, GPU hours, memory and storage of a run"))
     _submit_command(commands.add_parser("submit", help="run a command as a Ray job and follow its log"))
     return parser
 
@@ -106,7 +106,7 @@ def _run_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
     parser.add_argument("--model", help="short for model.name_or_path=...")
     parser.add_argument("--data", help="short for data.path=...")
     parser.add_argument(
-        "--print-config", action="store_true", help="print the whole config as it will be used, and stop"
+        "--print-config", action="store_true", help="print the complete config as it will be used, and exit"
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="override single values")
     parser.set_defaults(run=run)
@@ -131,7 +131,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 
 def _evaluated(args: argparse.Namespace) -> list[Override]:
-    """`--models` and `--set` as overrides; an override that stands after the models is taken for one of them."""
+    """`--models` and `--set` as overrides. argparse counts overrides after `--models` as models."""
     words = args.models or []
     given = [word for word in words if "=" in word and "/" not in word.partition("=")[0]]
     models = [word for word in words if word not in given]
@@ -148,13 +148,13 @@ def _stage(args: argparse.Namespace) -> int:
     config = _config(args)
     require_cluster_stack(f"mapl {args.command}")
     with progress(f"mapl {args.command}", silence=WAITING_SECONDS):
-        # After the config has been read: its mistakes, and --print-config, need not wait for Ray and torch.
+        # Imported after the config is read: config errors and --print-config need not wait for Ray and torch.
         from mapl_ray.distributed import pipeline
         from mapl_ray.distributed.hub_commits import with_commits
         from mapl_ray.distributed.resources import ALL_STAGES
         from mapl_ray.models import with_smollm2
 
-        if args.command == "report":  # reads files alone
+        if args.command == "report":  # only reads files
             pipeline.report(config)
             return 0
         config = with_commits(with_smollm2(config))
@@ -200,13 +200,13 @@ def _export(args: argparse.Namespace) -> int:
         exported = write_export(groups, args.format, output, args.prompts)
     print(f"{exported.rows} {args.format} rows -> {args.output}")
     if lines := left_out_lines(exported.left_out):
-        print(f"What {args.format} rows leave out of the groups (`pair_id` leads back to them):")
+        print(f"What {args.format} rows leave out of the groups (`pair_id` identifies the group):")
         print(*(f"  {line}" for line in lines), sep="\n")
     return 0
 
 
 def _export_parts(export: ExportFolder, config: RunConfig) -> Exported:
-    """Write the parts that are missing: here, one after another, or side by side on a cluster."""
+    """Write the missing parts: one after another in this process, or in parallel on a cluster."""
     from mapl_ray.lease import lease
 
     manifest = export.manifest()
@@ -239,12 +239,12 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _plan_command(parser: argparse.ArgumentParser) -> None:
     _run_command(parser, _plan)
-    parser.add_argument("--pairs", help="numbers of pairs, as in 1e6,1e8; 10 thousand to 1 billion")
-    parser.add_argument("--gpus", help="numbers of GPUs, as in 8,64; 1 to 1024")
-    parser.add_argument("--gpu", default="H100", help="the card, as in training/throughput.py's table")
-    parser.add_argument("--gpu-memory-gib", type=float, help="of one card; 80 if not given")
+    parser.add_argument("--pairs", help="numbers of pairs, such as 1e6,1e8; 10 thousand to 1 billion")
+    parser.add_argument("--gpus", help="numbers of GPUs, such as 8,64; 1 to 1024")
+    parser.add_argument("--gpu", default="H100", help="GPU model, as named in training/throughput.py")
+    parser.add_argument("--gpu-memory-gib", type=float, help="memory of one GPU in GiB (default: 80)")
     parser.add_argument("--rates", help="a JSON file of rates that you measured")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -263,16 +263,16 @@ def _numbers(option: str, text: str | None, default: Sequence[int]) -> list[int]
     try:
         return [int(float(word)) for word in text.split(",")] if text else list(default)
     except (ValueError, OverflowError):
-        raise UserError(f"{option} {text}: expected whole numbers with commas between them, as in 8,64.") from None
+        raise UserError(f"{option} {text}: expected whole numbers separated by commas, such as 8,64.") from None
 
 
 def _submit_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", choices=["synthesize", "score", "train", "tune", "evaluate", "report", "pipeline"])
-    parser.add_argument("--method", choices=["rm", "dpo"], help="of `train`")
-    parser.add_argument("--address", required=True, help="the dashboard's address, as in http://127.0.0.1:8265")
+    parser.add_argument("--method", choices=["rm", "dpo"], help="method of `train`")
+    parser.add_argument("--address", required=True, help="the dashboard's address, such as http://127.0.0.1:8265")
     parser.add_argument("--config", required=True)
     parser.add_argument("--no-wait", action="store_true", help="print the job's id and return")
-    parser.add_argument("--allow-unprotected", action="store_true", help="use a remote cluster that asks for no token")
+    parser.add_argument("--allow-unprotected", action="store_true", help="use a remote cluster that requires no token")
     parser.add_argument("--allow-plain-http", action="store_true", help="send the token to another machine unencrypted")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.set_defaults(run=_submit)

@@ -1,4 +1,4 @@
-"""The two ways a run ends badly; `cli.py` turns them into exit codes, never into a traceback."""
+"""The two errors that end a run. `cli.py` turns them into exit codes, without a traceback."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _NEARLY_NOTHING = 2**20  # bytes
 
 
 class UserError(Exception):
-    """The user's mistake, found before work starts: exit code 2.
+    """A user's mistake, found before work starts: exit code 2.
 
-    The message names the thing (file, row, field, value), says what was expected and what to do.
+    The message names file, row, field and value, what was expected and what to do.
     """
 
 
 class RunError(Exception):
-    """A failure in mid-run (non-finite loss, engine that will not start): exit code 1."""
+    """A failure during the run (non-finite loss, engine that does not start): exit code 1."""
 
 
 def no_space(error: BaseException, folder: Path | None = None) -> str | None:
     """The message for an `error` caused by a full disk or quota; None for any other error.
 
-    Some libraries say of a write that failed only that it did: then `folder`, where it was, is asked what room it has.
+    Some libraries report a failed write without its cause. Then the free space of `folder`, the target, is checked.
     """
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     full = full or any(words in str(error) for words in _FULL)
@@ -38,5 +38,5 @@ def no_space(error: BaseException, folder: Path | None = None) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, as far as a sentence of ours can take it; its name where it says nothing."""
+    """The first line of an error's message, or the name of its class if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

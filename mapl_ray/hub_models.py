@@ -1,7 +1,7 @@
-"""Models of the Hugging Face hub: a snapshot of one commit, with the files that this project reads and no others.
+"""Download models from the Hugging Face hub: a snapshot of one commit, with only the files that this project reads.
 
-A repository may hold pickles, code and sub-folders beside the weights. None of these are downloaded, so that no library
-can choose them. The snapshot is in the hub's own cache, and is then checked and loaded like any local directory.
+A repository may also hold pickles, code and sub-folders. These are not downloaded, so no library can load them. The
+snapshot is in the hub's own cache, and is checked and loaded like any local directory.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _INDEX = "model.safetensors.index.json"
 
 
 class HubUnreachableError(UserError):
-    """The hub can't be asked from here, and this machine's cache does not hold the model."""
+    """The hub can't be reached from here, and this machine's cache does not hold the model."""
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Whether this names a repository of the hub: no URI, no local directory, `owner/name` or `name`."""
+    """Whether this names a hub repository: `owner/name` or `name`, and no URI or local directory."""
     text = str(path)
     return not is_uri(text) and _NAME.fullmatch(text) is not None and not Path(text).is_dir()
 
@@ -36,26 +36,26 @@ def is_commit(revision: str | None) -> bool:
 
 
 def hub_folder(name: str, revision: str | None, *, weights: bool) -> Path:
-    """The snapshot's folder on this machine; without `weights` its small files alone.
+    """The snapshot's folder on this machine; without `weights`, only its small files.
 
-    Raises `UserError` where the hub has no such model or revision, or no safetensors for it; `HubUnreachableError`
-    where it can't be asked.
+    Raises `UserError` if the hub has no such model or revision, or no safetensors for it; `HubUnreachableError` if it
+    can't be reached.
     """
     found = _snapshot(name, revision or "main", tuple(f"*{ending}" for ending in SMALL))
     return _snapshot(name, found.name, _weight_files(found)) if weights else found
 
 
 def hub_commit(name: str, revision: str | None) -> str:
-    """The commit that `revision` (None: `main`) is now, 40 hex digits. Raises as `hub_folder` does."""
+    """The commit that `revision` (None: `main`) points to now, 40 hex digits. Raises the errors of `hub_folder`."""
     return revision if revision is not None and is_commit(revision) else hub_folder(name, revision, weights=False).name
 
 
-@cache  # in one process a name stands for one commit
+@cache  # within a process a name always means the same commit
 def _snapshot(name: str, revision: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        # Sub-folders hold other formats of the same model (`original/`, `onnx/`), and are never read.
+        # Sub-folders hold other formats of the same model (`original/`, `onnx/`) and are never read.
         folder = Path(
             snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"])
         )
@@ -66,24 +66,24 @@ def _snapshot(name: str, revision: str, patterns: tuple[str, ...]) -> Path:
         ) from None
     except (OSError, ValueError) as error:
         raise HubUnreachableError(
-            f"{name}: revision {revision!r} can't be had from the hub, and is not in this machine's cache "
+            f"{name}: revision {revision!r} can't be downloaded from the hub and is not in this machine's cache "
             f"({first_line(error)}). Download it where the hub can be reached, or name a local directory."
         ) from None
     if not any(file for pattern in patterns for file in folder.glob(pattern)):
         raise UserError(
             f"{name}: revision {revision!r} has none of {', '.join(patterns)}. Models are safetensors with a "
-            "config.json; no pickles are read."
+            "config.json; pickles are not read."
         )
     return folder
 
 
 def _weight_files(folder: Path) -> tuple[str, ...]:
-    """The files that transformers would load. An index that names others is refused when the folder is checked."""
+    """The files that transformers would load. An index that names other files fails when the folder is checked."""
     index = folder / _INDEX
     if not index.is_file():
         return ("model.safetensors",)
     try:
         shards = {str(shard) for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index}: not an index of weights (weight_map). Name another model.") from None
+        raise UserError(f"{index}: expected a weight index with a `weight_map`. Name another model.") from None
     return tuple(sorted(shards))

@@ -1,7 +1,7 @@
-"""A package's public names, imported from their modules when they are first used.
+"""Lazy imports: a package's public names are imported from their modules on first use.
 
 torch, transformers and DeepSpeed take seconds to import. A package that re-exports names from many modules would load
-them all for a caller that needs one small function.
+all of them for a caller that needs one small function.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 
 def lazy_names(package: str, file: str) -> Callable[[str], Any]:
-    """`__getattr__` of a package (PEP 562) whose imports stand below `if TYPE_CHECKING:`.
+    """Return a `__getattr__` (PEP 562) for a package whose imports are below `if TYPE_CHECKING:`.
 
-    Type checkers and editors read them there; at run time each name is imported when it is asked for.
+    Type checkers and editors read them there; at run time each name is imported when it is first used.
 
     Args:
         package: the package's own `__name__`.
         file: its `__file__`.
 
-    The function raises `AttributeError` for any other name.
+    The returned function raises `AttributeError` for any other name.
     """
     module_of = _imports(file)
 
@@ -31,7 +31,7 @@ def lazy_names(package: str, file: str) -> Callable[[str], Any]:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(module_of[name]), name)
-        setattr(sys.modules[package], name, value)  # the next use finds it without this function
+        setattr(sys.modules[package], name, value)  # later uses bypass this function
         return value
 
     return get

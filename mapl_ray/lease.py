@@ -1,8 +1,8 @@
-"""One run at a time under one name: an exclusive lease, a file that its owner refreshes while it works.
+"""Exclusive leases: only one run at a time writes to a name. A lease is a file that its owner refreshes while it works.
 
-    runs/mapl/.leases/rm.json    who works on runs/mapl/rm: host, boot, process, command
+    runs/mapl/.leases/rm.json    the run that works on runs/mapl/rm: host, boot, process, command
 
-The owner is known to be gone where its process can be looked up here and is not there, or where the file was not
+The owner counts as gone if its process can be looked up from here and does not exist, or if the file was not
 refreshed for `GONE_SECONDS`, by the clock of the storage. Its lease is then taken over.
 """
 
@@ -32,20 +32,20 @@ _LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a lease."""
+    """The holder of a lease."""
 
     token: str
     host: str
-    boot: str  # id of the kernel's start; "" where there is none
-    processes: str  # the namespace that `process` is a number of; pods share numbers, hosts and boots
+    boot: str  # the kernel's boot id; "" if there is none
+    processes: str  # PID namespace of `process`; pods may share process numbers, hosts and boots
     process: int
-    started: str  # of the process, in the kernel's ticks: numbers are used again
+    started: str  # start time of the process in kernel ticks, because process numbers are reused
     command: str
     since: str
 
     @classmethod
     def this_process(cls) -> Owner:
-        """A new owner."""
+        """A new owner: the current process."""
         return cls(
             token=secrets.token_hex(16),
             host=socket.gethostname(),
@@ -62,17 +62,20 @@ class Owner:
 
 
 def lease_path(folder: Path, name: str) -> Path:
-    """The lease of what is called `name` below a run's folder."""
+    """Path of the lease on `name` below a run's folder."""
     return folder / ".leases" / f"{name}.json"
 
 
 @contextmanager
 def lease(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lease, a file; `patience_seconds` is how long to wait for an owner that lives.
+    """Hold the lease file `path` during the block.
 
-    An owner on another host is watched until its lease is refreshed, which shows that it lives, or is too old. Raises
-    `UserError` where another run holds it. Ends the process where another run took it over, for this one was stopped
-    for so long that it was taken for dead.
+    Args:
+        patience_seconds: how long to wait for a living owner.
+
+    An owner on another host is watched until its lease is refreshed, so it is alive, or becomes too old. Raises
+    `UserError` if another run holds the lease. Ends the process if another run took the lease over because this
+    process was suspended for too long.
     """
     me = Owner.this_process()
     _acquire(path, me, patience_seconds)
@@ -94,7 +97,7 @@ def lease(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
 def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
     deadline = time.monotonic() + patience_seconds
     waits = False
-    seen: tuple[str, int] | None = None  # of an owner that can't be looked up here: token and time of the last refresh
+    seen: tuple[str, int] | None = None  # token and last refresh of an owner whose process can't be looked up here
     while not _take(path, me):
         owner = _owner(path)
         if owner is None:  # just released
@@ -109,7 +112,7 @@ def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
         elif alive and time.monotonic() >= deadline:
             raise UserError(
                 f"{path.parent.parent}: another run of {path.stem} is at work there ({owner}). Wait for it, stop it, "
-                "or give this run a name of its own."
+                "or give this run another name."
             )
         else:
             if not waits:
@@ -119,17 +122,17 @@ def _acquire(path: Path, me: Owner, patience_seconds: float) -> None:
 
 
 def _take(path: Path, me: Owner) -> bool:
-    """Make the file, whole and if it is not there: a link does both, on network storage too."""
+    """Create the file atomically, only if it does not exist: a hard link does both, on network storage too."""
     aside = unfinished(path)
     while not aside.is_file():
-        with suppress(FileNotFoundError):  # a run that ends removes the empty folder
+        with suppress(FileNotFoundError):  # another run that ends may remove the empty folder
             path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
     try:
         os.link(aside, path)
     except FileExistsError:
         return False
-    except OSError:  # storage without links
+    except OSError:  # storage without hard links
         return _write_new(path, aside.read_text(encoding="utf-8"))
     finally:
         aside.unlink()
@@ -146,7 +149,7 @@ def _write_new(path: Path, text: str) -> bool:
 
 
 def _break(path: Path, owner: Owner) -> None:
-    """Remove the lease of an owner that is gone; whoever comes second finds another owner's, and leaves it."""
+    """Remove the lease of an owner that is gone. A process that comes second finds another owner's and keeps it."""
     doomed = unfinished(path)
     with suppress(FileNotFoundError):
         path.rename(doomed)
@@ -164,7 +167,7 @@ def _refresh(path: Path, me: Owner, done: threading.Event) -> None:
         if owner is not None and owner.token != me.token:
             print(f"mapl: failed: {path}: taken over by another run ({owner})", file=sys.stderr, flush=True)
             os._exit(1)
-        with suppress(OSError):  # storage that does not answer may do so at the next beat
+        with suppress(OSError):  # storage that does not answer may answer at the next beat
             if owner is None:
                 _take(path, me)
             else:
@@ -172,11 +175,11 @@ def _refresh(path: Path, me: Owner, done: threading.Event) -> None:
 
 
 def _owner(path: Path) -> Owner | None:
-    """None where there is no lease, or a damaged one that nobody has refreshed for `GONE_SECONDS`: it is removed.
+    """The owner of the lease; None if there is no lease.
 
-    Raises `UserError` for a damaged one before that.
+    A damaged lease that was not refreshed for `GONE_SECONDS` is removed; before that it raises `UserError`.
     """
-    for _ in range(20):  # without links another run may be about to write it
+    for _ in range(20):  # without hard links another run may still be writing it
         try:
             return Owner(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -187,13 +190,13 @@ def _owner(path: Path) -> Owner | None:
         path.unlink(missing_ok=True)
         return None
     raise UserError(
-        f"{path}: a damaged lease. If nothing works on {path.parent.parent}, try again in {GONE_SECONDS:.0f} s, or "
+        f"{path}: a damaged lease. If no run works on {path.parent.parent}, try again in {GONE_SECONDS:.0f} s, or "
         "delete it."
     )
 
 
 def _lives_here(owner: Owner) -> bool | None:
-    """Whether the owner's process is there; None where it can't be looked up from this one."""
+    """Whether the owner's process exists; None if it can't be looked up from this process."""
     if not owner.boot or not owner.processes:
         return None
     if (owner.boot, owner.processes) != (_text(Path("/proc/sys/kernel/random/boot_id")), _namespace()):
@@ -202,7 +205,7 @@ def _lives_here(owner: Owner) -> bool | None:
 
 
 def _start_of(process: int) -> str:
-    """When a process started; empty where it is not there, or has ended and waits for its parent."""
+    """Start time of a process in kernel ticks; empty if it does not exist or is a zombie."""
     fields = _text(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
 
@@ -216,18 +219,18 @@ def _namespace() -> str:
 
 def _refreshed(path: Path) -> int:
     try:
-        with path.open("rb") as file:  # opened, for network storage looks at its server then
+        with path.open("rb") as file:  # opening makes network storage ask its server
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError:
         return 0
 
 
 def _age(path: Path) -> float:
-    """Seconds since the lease was refreshed, by the clock of the storage: that of this host may be another."""
+    """Seconds since the lease was refreshed, by the clock of the storage, which may differ from this host's."""
     probe = unfinished(path)
     try:
         probe.touch()
-    except FileNotFoundError:  # its owner has ended, and removed the empty folder
+    except FileNotFoundError:  # its owner has ended and removed the empty folder
         return 0.0
     try:
         return (_refreshed(probe) - (_refreshed(path) or _refreshed(probe))) / 1e9

@@ -1,8 +1,8 @@
-"""Models behind a URI (s3://, gs://, hdfs://, file://) or on a hub: copied once per machine, then local directories.
+"""Copy models from a URI (s3://, gs://, hdfs://, file://) or hub to a local directory, once per machine.
 
-A copy of a URI is known by the names, sizes and ETags of its files (times of change where a store has no ETags):
-another model at the same address is another copy. Each file is written aside, and renamed when it is whole. Weights
-come when they are loaded; what can be said before a run starts needs the small files alone.
+A copy of a URI is identified by the names, sizes and ETags of its files (modification times if a store has no ETags),
+so another model at the same URI gets a new copy. Each file is written under a temporary name and renamed when it is
+complete. Weights are copied when they are loaded; checks before a run need only the small files.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from mapl_ray.hub_models import SMALL, hub_folder, is_hub_name
 from mapl_ray.preferences import RemoteFile, is_uri, remote_files
 from mapl_ray.unfinished import leftovers, unfinished
 
-# Beside SMALL: never a pickle, never code, but weights that are numbers alone.
+# Copied in addition to SMALL. Pickles and code are never copied.
 _WEIGHTS = ".safetensors"
 _CHUNK = 2**24  # bytes
-# A copy that nobody has written to for so long was killed. Locks don't reach other hosts on all network storage.
+# An unfinished copy that was not written to for this long counts as abandoned. Not all network storage shares locks
+# between hosts.
 _LEFT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """What is at an address, and where this machine has its copy."""
+    """The model files at a URI, and the folder of this machine's copy."""
 
     uri: str
     identity: str
@@ -39,19 +40,18 @@ class RemoteModel:
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weights there, copied or not."""
+        """Size of the weights at the URI, copied or not."""
         return sum(file.size for file in self.files if file.path.suffix == _WEIGHTS)
 
 
-_seen: dict[str, RemoteModel] = {}  # in this process an address stands for one and the same model
+_seen: dict[str, RemoteModel] = {}  # within a process a URI always means the same model
 
 
 def local_directory(path: str | Path, *, weights: bool, revision: str | None = None) -> Path | str:
-    """The path itself, or the folder with the copy of what a URI or hub name means; without `weights`, of its small
-    files alone.
+    """The path itself, or the folder with the local copy of a URI or hub name; without `weights`, only small files.
 
-    Raises `UserError` for an address that can't be reached or holds no safetensors, `HubUnreachableError` where that
-    is the hub, `RunError` where copying stops.
+    Raises `UserError` for a URI that can't be reached or holds no safetensors, `HubUnreachableError` if the hub can't
+    be reached, `RunError` if copying fails.
     """
     if is_hub_name(path):
         return hub_folder(str(path), revision, weights=weights)
@@ -59,7 +59,7 @@ def local_directory(path: str | Path, *, weights: bool, revision: str | None = N
         return path
     model = remote_model(str(path))
     model.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(model.folder.with_suffix(".lock")):  # many workers of a machine start at once
+    with FileLock(model.folder.with_suffix(".lock")):  # many workers of one machine start at once
         for file in model.files:
             there = model.folder / file.path.name
             whole = there.is_file() and there.stat().st_size == file.size
@@ -69,11 +69,13 @@ def local_directory(path: str | Path, *, weights: bool, revision: str | None = N
 
 
 def remote_model(uri: str) -> RemoteModel:
-    """What is at the address; asked once per process. Raises `UserError` as `local_directory` does."""
+    """The model at the URI, looked up once per process. Raises `UserError` like `local_directory`."""
     if uri not in _seen:
         found = [file for file in remote_files(uri, "model") if file.path.suffix in (*SMALL, _WEIGHTS)]
         if not any(file.path.suffix == _WEIGHTS for file in found):
-            raise UserError(f"model={uri!r}: no safetensors there. Save the model with save_pretrained; no pickles.")
+            raise UserError(
+                f"model={uri!r}: no safetensors there. Save the model with save_pretrained; pickles are not read."
+            )
         digest = hashlib.sha256()
         for file in found:
             digest.update(f"{file.path.name}\n{file.size}\n{_known_by(file, uri)}\n".encode())
@@ -83,7 +85,7 @@ def remote_model(uri: str) -> RemoteModel:
 
 
 def known_model(uri: str) -> RemoteModel | None:
-    """What `remote_model` has found; None where this process has not asked yet. Asks no server."""
+    """The cached result of `remote_model`; None if this process has not called it yet. Contacts no server."""
     return _seen.get(uri)
 
 
@@ -113,5 +115,5 @@ def _copy(file: RemoteFile, target: Path, uri: str) -> None:
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{uri}: copying {target.name} to {target.parent} stopped ({first_line(error)}).") from error
     if size != file.size:
-        raise RunError(f"{uri}: {target.name} has {size} bytes, expected {file.size}. Was it changed during the copy?")
+        raise RunError(f"{uri}: {target.name} has {size} bytes, expected {file.size}. Did it change during the copy?")
     aside.replace(target)

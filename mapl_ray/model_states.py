@@ -1,6 +1,6 @@
-"""Memory of model and optimizer states by ZeRO stage (Rajbhandari et al. 2020, section 3): plain arithmetic.
+"""Estimate the memory of model and optimizer states by ZeRO stage (Rajbhandari et al. 2020, section 3).
 
-Activations come on top and depend on batch and kernels: `planning/memory.py`.
+Activations are extra and depend on batch and kernels: `planning/memory.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from mapl_ray.config import RunConfig
 def state_bytes(parameters: float, zero_stage: int, num_workers: int, *, bf16: bool) -> float:
     """Bytes on one worker for weights, gradients and Adam's states.
 
-    With bf16: 2 for weights, 4 for gradients, which are summed in float32, and 12 for the float32 copy and two moments.
-    Without: 4 + 4 + 8, and from stage 1 on 4 for the copy that ZeRO keeps of float32 weights too. Stage 1 splits the
-    optimizer's part over the workers, stage 2 the gradients too, stage 3 the weights as well. Below stage 2 the
-    backward pass leaves bfloat16 gradients beside their sums: 2. Tensors counted in a DeepSpeed 0.19.8 process agree.
+    Bytes per parameter with bf16: 2 for weights, 4 for gradients (summed in float32), 12 for the float32 copy and two
+    moments. Without bf16: 4 + 4 + 8, and from stage 1 another 4, because ZeRO also copies float32 weights. Stage 1
+    partitions the optimizer states over the workers, stage 2 also the gradients, stage 3 also the weights. Below
+    stage 2 bf16 adds 2 for bfloat16 gradients of the backward pass. Tensors in a DeepSpeed 0.19.8 process agree.
     """
     weights, gradients = (2.0 if bf16 else 4.0), (6.0 if bf16 and zero_stage < 2 else 4.0)
     optimizer = 12.0 if bf16 or zero_stage >= 1 else 8.0
@@ -29,13 +29,13 @@ def state_bytes(parameters: float, zero_stage: int, num_workers: int, *, bf16: b
 
 
 def second_copy_bytes(parameters: float, partition_size: int, *, bf16: bool) -> float:
-    """Bytes on one worker for its part of a second copy of the weights that `partition_size` workers hold together
-    (ZeRO++ hpZ, Wang et al. 2023, section 3.2); 1: there is none."""
+    """Bytes on one worker for its share of the second copy of the weights that `partition_size` workers hold together
+    (ZeRO++ hpZ, Wang et al. 2023, section 3.2). With `partition_size` 1 there is no second copy."""
     return 0.0 if partition_size == 1 else parameters * (2.0 if bf16 else 4.0) / partition_size
 
 
 def parameter_count(config: RunConfig) -> tuple[float, str] | None:
-    """Number of parameters and where it comes from; None where it is unknown."""
+    """Number of parameters and its source; None if unknown."""
     name = config.model.name_or_path
     if name == "tiny":
         return float(config.model.tiny.most_parameters), "at most, from model.tiny"
@@ -50,7 +50,7 @@ def parameter_count(config: RunConfig) -> tuple[float, str] | None:
 
 
 def _from_config(path: Path) -> float | None:
-    """Parameters of a decoder with gated MLP and grouped-query attention (Llama, Qwen2, Mistral)."""
+    """Parameter count of a decoder with gated MLP and grouped-query attention (Llama, Qwen2, Mistral)."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         hidden, layers = int(values["hidden_size"]), int(values["num_hidden_layers"])

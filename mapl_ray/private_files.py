@@ -1,4 +1,4 @@
-"""Files that this user alone may reach on a machine that others use too: Ray's token, and folders for sessions."""
+"""Files and folders that only this user can access on a shared machine: Ray's token and session folders."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from mapl_ray.unfinished import unique_word
 
 
 def private_folder(name: str, base: str | Path | None = None) -> Path:
-    """The folder `NAME-UID` below `base` (default: the machine's temporary folder), mode 0700; made if missing.
+    """The folder `NAME-UID` below `base` (default: the machine's temporary folder), mode 0700; created if missing.
 
-    Raises `PermissionError` where something else has that name: a link, a file, another user's folder, or one that
-    others may enter. `/tmp` is everybody's, so any user could have put it there.
+    Raises `PermissionError` if that name is a link, a file, another user's folder, or a folder that others may enter.
+    Any user could have created it, because `/tmp` is shared.
     """
     folder = Path(base or tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     there = folder.lstat()
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
-        raise PermissionError(f"{folder}: expected a folder of this user's alone, mode 0700; remove it")
+        raise PermissionError(f"{folder}: expected a folder that only this user can access, mode 0700; remove it")
     return folder
 
 
 @contextmanager
 def cluster_token(folder: Path) -> Iterator[Path]:
-    """A file with a token of one cluster's own, mode 0600, which goes with the block.
+    """A file with a token for a single cluster, mode 0600, removed at the end of the block.
 
-    `folder`: a `private_folder`. Ray's default file, `~/.ray/auth_token`, would be one for all clusters of a user, and
-    Ray writes it with the umask's mode. Files of processes that were killed are removed; the lock on its file shows
-    that a process lives.
+    `folder`: a `private_folder`. Ray's default file, `~/.ray/auth_token`, is shared by all clusters of a user, and Ray
+    writes it with the umask's mode. Each process locks its file; unlocked files of killed processes are removed.
     """
     for old in folder.glob("token-*"):
         with suppress(OSError), old.open("rb") as file:

@@ -1,10 +1,10 @@
-"""How far long work is, in any process: a bar on a terminal, else a line after every few seconds without one.
+"""Show the progress of long work in any process: a bar on a terminal, otherwise a line after a few silent seconds.
 
     with progress("score", total=2000, unit="groups") as work:
         for batch in batches:
             work.advance(len(batch))
 
-The innermost piece of work speaks for the process. What a Ray worker prints, Ray shows at the driver.
+Only the innermost activity of a process is shown. Ray prints the lines of its workers at the driver.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-# Together with the second that a worker's line takes to the driver: a line at least every ten seconds.
+# A worker's line takes about a second to reach the driver, so there is a line at least every ten seconds.
 SILENCE_SECONDS = 8.0
-# Of the driver while others work: their lines come first.
+# For the driver while workers are busy: their lines come first.
 WAITING_SECONDS = 9.5
 
 
 class Activity:
-    """One piece of work, as far as it is."""
+    """One piece of work and its progress."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class Activity:
     ) -> None:
         """
         Args:
-            total: number of units, None where it is not known.
-            done: units that were done before.
-            unit: of what is counted, in the plural; empty where only time passes.
-            silence: seconds without a line after which this work prints one.
+            total: number of units; None if unknown.
+            done: units finished earlier.
+            unit: name of the counted unit, in the plural; empty to show only the time.
+            silence: seconds without output after which a line is printed.
         """
         self.what, self.total, self.unit, self.silence = what, total, unit, silence
         self.done, self._first = done, done
@@ -51,13 +51,13 @@ class Activity:
         self.bar: Any = None
 
     def advance(self, number: int = 1) -> None:
-        """`number` units more are done."""
+        """Count `number` more finished units."""
         self.done += number
         if self.bar is not None:
             self.bar.update(number)
 
     def line(self) -> str:
-        """As it is printed: what, units done, time gone by, time left."""
+        """The line to print: name, finished units, elapsed time, remaining time."""
         seconds = self._clock() - self._began
         words = [f"  {self.what}:"]
         if self.unit:
@@ -71,7 +71,7 @@ class Activity:
 
 
 class Pulse:
-    """Watches what a process prints, and prints a line of the innermost activity when it has been silent."""
+    """Watch the output of a process and print a line of the innermost activity after a silence."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -80,10 +80,10 @@ class Pulse:
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
         self._last = clock()
-        self._out: TextIO = sys.stdout  # of the first activity: a block's stdout may be redirected later
+        self._out: TextIO = sys.stdout  # stdout when the first activity begins; it may be redirected later
 
     def begin(self, activity: Activity) -> None:
-        """Put it on top, and start to watch if it is the first."""
+        """Add an activity as the innermost one; the first one starts the watch."""
         with self._lock:
             if not self._activities:
                 self._last, self._out = self._clock(), sys.stdout
@@ -95,18 +95,18 @@ class Pulse:
         self._changed.set()
 
     def end(self, activity: Activity) -> None:
-        """Take it off, wherever it is by now."""
+        """Remove an activity, innermost or not."""
         with self._lock:
             self._activities.remove(activity)
             if not self._activities:
                 self._watch_output(False)
 
     def printed(self) -> None:
-        """Something was printed just now."""
+        """Record that something was printed now."""
         self._last = self._clock()
 
     def beat(self) -> float:
-        """Print if a line is due; returns the seconds until one may be."""
+        """Print a line if one is due; return the seconds until the next may be due."""
         with self._lock:
             if not self._activities:
                 return SILENCE_SECONDS
@@ -156,7 +156,7 @@ _PULSE = Pulse()
 def progress(
     what: str, total: int | None = None, unit: str = "", silence: float = SILENCE_SECONDS, done: int = 0
 ) -> Iterator[Activity]:
-    """Show the block's progress while it runs; arguments as of `Activity`."""
+    """Show the block's progress while it runs; arguments as for `Activity`."""
     activity = Activity(what, total, unit, silence, done)
     if unit and sys.stdout.isatty():
         activity.bar = tqdm(total=total, desc=f"  {what}", unit=unit, file=sys.stdout, dynamic_ncols=True, leave=False)
@@ -172,7 +172,7 @@ def progress(
 def tracked(
     items: Iterable[T], what: str, unit: str, total: int | None = None, silence: float = SILENCE_SECONDS
 ) -> Iterator[T]:
-    """The items, counted as they are asked for."""
+    """Yield the items and count each one as progress."""
     with progress(what, total, unit, silence) as activity:
         for item in items:
             yield item
@@ -180,13 +180,13 @@ def tracked(
 
 
 class CountingBar:
-    """In the place of a tqdm bar that a library makes: shows nothing, and advances an activity by what it counts."""
+    """Replacement for a library's tqdm bar: shows nothing and advances an activity instead."""
 
     def __init__(self, activity: Activity, *args: Any, **options: Any) -> None:
         self._activity, self._bar = activity, tqdm(*args, **{**options, "file": StringIO()})
 
     def update(self, number: int = 1) -> None:
-        """`number` more are done."""
+        """Count `number` more finished units."""
         self._activity.advance(number)
         self._bar.update(number)
 

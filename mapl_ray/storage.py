@@ -1,4 +1,4 @@
-"""What storage must be able to do for a run, tried with small files as one or two nodes see them."""
+"""Test whether storage supports what a run needs, with small files seen from one or two nodes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mapl_ray.errors import first_line
 from mapl_ray.unfinished import unfinished
 
 LOCKS = "locks (flock)"
-SEEN = "a file that one node writes is found by another"
-_OLD = 1_000_000_000.0  # a time of change that no file has by itself, seconds since the epoch
+SEEN = "finding a file that another node wrote"
+_OLD = 1_000_000_000.0  # a modification time that no new file has, in seconds since the epoch
 
 
 class Side:
-    """A folder as one process sees it. Every method is one step of `try_storage`, and may raise `OSError`."""
+    """A folder as seen by one process. Every method is one step of `try_storage` and may raise `OSError`."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -33,19 +33,19 @@ class Side:
         return socket.gethostname()
 
     def syncs(self, name: str) -> bool:
-        """Have a file and the folder's names on the disk."""
+        """Flush a file and the folder's entries to disk."""
         with (self._folder / name).open("w") as file:
             os.fsync(file.fileno())
         sync_folder(self._folder)
         return True
 
     def write(self, name: str, text: str) -> bool:
-        """Write a file aside, fsync it and its folder, and rename it over what is there."""
+        """Write a temporary file, fsync it and its folder, and rename it over an existing file."""
         write_atomically(self._folder / name, lambda aside: aside.write_text(text, encoding="utf-8"))
         return True
 
     def reads(self, name: str, text: str) -> bool:
-        """Whether the file holds this text, at the latest when patience is at its end."""
+        """Whether the file holds this text, after waiting as long as `awaited` does."""
         path = self._folder / name
 
         def look() -> bool | None:
@@ -56,7 +56,7 @@ class Side:
         return awaited(look, path.parent) is not None
 
     def lacks(self, name: str) -> bool:
-        """Whether there is no such file."""
+        """Whether the file does not exist."""
         path = self._folder / name
         return awaited(lambda: None if path.exists() else True, path.parent) is not None
 
@@ -67,7 +67,7 @@ class Side:
         return True
 
     def claim(self, name: str) -> bool:
-        """Make a file that must not be there, as a lease is made: by a link, or else by exclusive creation."""
+        """Create a file that must not exist yet, the way leases do: by a hard link, else by exclusive creation."""
         path = self._folder / name
         aside = unfinished(path)
         aside.touch()
@@ -85,17 +85,17 @@ class Side:
         return True
 
     def touch(self, name: str) -> bool:
-        """Set a file's time of change."""
+        """Set a file's modification time to `_OLD`."""
         os.utime(self._folder / name, (_OLD, _OLD))
         return True
 
     def is_touched(self, name: str) -> bool:
-        """Whether it has that time."""
+        """Whether the file's modification time is `_OLD`."""
         path = self._folder / name
         return awaited(lambda: True if path.stat().st_mtime == _OLD else None, self._folder) is not None
 
     def lock(self, name: str) -> bool:
-        """Take an exclusive lock, if nobody has it."""
+        """Take an exclusive lock; False if another process holds it."""
         handle = os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +106,7 @@ class Side:
         return True
 
     def unlock(self, name: str) -> bool:
-        """Give it back."""
+        """Release the lock."""
         os.close(self._locks.pop(name))
         return True
 
@@ -116,12 +116,12 @@ class StorageTrial:
     """The outcome of `try_storage`."""
 
     hosts: tuple[str, ...]
-    lacking: tuple[str, ...]  # what the storage does not do, with the error that it gave, if any
-    seen_seconds: float  # until another node found a new file
+    lacking: tuple[str, ...]  # unsupported operations, with the error if there was one
+    seen_seconds: float  # time until another node found a new file
 
 
 def try_storage(sides: Sequence[Side]) -> StorageTrial:
-    """Do with the folder of the sides (one, or one on each of two nodes) what runs do with theirs."""
+    """Try the file operations of a run in the folder of the sides: one, or one on each of two nodes."""
     first, last = sides[0], sides[-1]
     hosts, lacking = tuple(dict.fromkeys(side.host() for side in sides)), list[str]()
 
@@ -132,23 +132,23 @@ def try_storage(sides: Sequence[Side]) -> StorageTrial:
         except OSError as error:
             lacking.append(f"{what}: {first_line(error)}")
 
-    # Asked for before it is there: a client that remembers "not there" must find it all the same.
+    # Looked up before it exists: a client that caches the miss must still find it later.
     holds("fsync", lambda: last.lacks("file"), lambda: first.syncs("synced"))
     if not lacking:
-        holds("renames of files", lambda: first.write("file", "1"))
+        holds("renaming files", lambda: first.write("file", "1"))
     began = time.monotonic()
     if not lacking:
         holds(SEEN, lambda: last.reads("file", "1"))
     seconds = time.monotonic() - began
     if not lacking:
-        holds("a file renamed over another", lambda: first.write("file", "2"), lambda: last.reads("file", "2"))
+        holds("renaming a file over another", lambda: first.write("file", "2"), lambda: last.reads("file", "2"))
         holds(
-            "a renamed folder",
+            "renaming folders",
             *(lambda: first.write("old/file", "1"), lambda: last.reads("old/file", "1")),
             *(lambda: first.move("old", "new"), lambda: last.reads("new/file", "1"), lambda: last.lacks("old/file")),
         )
         holds("exclusive creation", lambda: first.claim("lease"), lambda: not last.claim("lease"))
-        holds("times of change", lambda: first.touch("lease"), lambda: last.is_touched("lease"))
+        holds("modification times", lambda: first.touch("lease"), lambda: last.is_touched("lease"))
         holds(
             LOCKS,
             *(lambda: first.lock("lock"), lambda: not last.lock("lock")),

@@ -1,9 +1,9 @@
-"""Names of files and folders that are being written, or removed: nobody reads them.
+"""Temporary names for files and folders that are being written or removed. Nothing reads them.
 
-    .NAME.HOST-RANDOM.tmp     what is to become NAME, beside it
+    .NAME.HOST-RANDOM.tmp     next to the future NAME
 
-Hosts that share storage never have the same name at once. A process id would not do: pods count theirs from 1. What a
-killed process leaves behind shows which host wrote it.
+Hosts that share storage never use the same name. A process id would not be unique: pods count theirs from 1. Files
+left by a killed process show which host wrote them.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ _FORM = re.compile(r"\.(.+)\.[A-Za-z0-9-]{1,40}-[0-9a-f]{12}\.tmp", re.DOTALL)
 
 
 def unique_word() -> str:
-    """`HOST-RANDOM`, of letters, digits and hyphens: another one at every call, on every host."""
+    """`HOST-RANDOM`, made of letters, digits and hyphens: unique per call and host."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[-_HOST_CHARS:] or "host"
     return f"{host}-{secrets.token_hex(6)}"
 
 
 def unfinished(path: Path) -> Path:
-    """The name to write what is to become `path` under; nothing is made."""
+    """A temporary path for writing `path`. Creates nothing."""
     return path.with_name(f".{path.name}.{unique_word()}.tmp")
 
 
 def becomes(name: str) -> str | None:
-    """What the file or folder of this name was to become; None for names of another form."""
+    """The final name of a file or folder with a temporary name; None for any other name."""
     found = _FORM.fullmatch(name)
     return None if found is None else found[1]
 
 
 def leftovers(path: Path, untouched_seconds: float = 0.0) -> Iterator[Path]:
-    """What writers of `path` left behind, and nobody has written to for so long.
+    """Temporary files of `path` that were not written to for `untouched_seconds`.
 
-    With 0 seconds the caller must be the only writer, as one that holds a lease is.
+    With 0 seconds the caller must be the only writer, for example the holder of a lease.
     """
     for one in path.parent.iterdir() if path.parent.is_dir() else ():
-        with suppress(FileNotFoundError):  # it is somebody's work, and finished
+        with suppress(FileNotFoundError):  # its writer has just finished
             if becomes(one.name) == path.name and time.time() - one.stat().st_mtime >= untouched_seconds:
                 yield one
 
 
 @contextmanager
 def scratch_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
-    """A folder of mode 0700 below `parent` (default: the machine's temporary folder) that is removed in the end."""
+    """A folder of mode 0700 below `parent` (default: the machine's temporary folder), removed after the block."""
     folder = unfinished((parent or Path(tempfile.gettempdir())) / name)
     folder.mkdir(mode=0o700)
     try:

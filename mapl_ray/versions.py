@@ -1,4 +1,4 @@
-"""Which code made a result, and packages that only some options and commands need."""
+"""Versions of the packages behind a result, and checks for packages that only some options and commands need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Python and the packages that a result depends on, those that are installed."""
+    """Versions of Python and of the installed packages that a result depends on."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -27,7 +27,7 @@ def package_versions() -> dict[str, str]:
 
 
 def require(option: str, packages: Iterable[str], otherwise: str) -> None:
-    """Raises `UserError` naming the option, the packages that are missing here, and two cures."""
+    """Raise `UserError` if packages are missing; it names the option, the packages and two fixes."""
     if missing := [package for package in packages if find_spec(package) is None]:
         raise UserError(
             f"{option}: not installed here: {', '.join(missing)}. Run `pip install {' '.join(missing)}`, on every "
@@ -36,7 +36,7 @@ def require(option: str, packages: Iterable[str], otherwise: str) -> None:
 
 
 def require_cluster_stack(command: str) -> None:
-    """Raises `UserError` where Ray or DeepSpeed is missing, which every stage of `mapl` runs on."""
+    """Raise `UserError` if Ray or DeepSpeed, which every stage of `mapl` needs, is missing."""
     if missing := [package for package in ("ray", "deepspeed") if find_spec(package) is None]:
         raise UserError(
             f"{command}: not installed here: {', '.join(missing)}. Run `pip install 'mapl_ray[cpu]'`, or "

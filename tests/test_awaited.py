@@ -110,7 +110,7 @@ def test_parts_that_workers_have_reported_are_committed(tmp_path: Path, grid_gro
 
 def test_parts_that_never_come_are_named(tmp_path: Path) -> None:
     stage = Stage("score", tmp_path / "source", tmp_path / "groups", "recipe")
-    with pytest.raises(RunError, match=r"groups: parts \[0, 3\] are not there after the stage"):
+    with pytest.raises(RunError, match=r"groups: parts \[0, 3\] are missing after the stage"):
         _committed(stage, {3: "mark", 0: "mark"})
 
 

@@ -131,7 +131,7 @@ def test_a_number_that_is_used_again_is_no_owner(path: Path) -> None:
 def test_a_damaged_lease_is_named_and_removed_when_nobody_refreshes_it(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\xff{}")
-    with pytest.raises(UserError, match=r"rm.json: a damaged lease. If nothing works on .*run, try again in 90 s"):
+    with pytest.raises(UserError, match=r"rm.json: a damaged lease. If no run works on .*run, try again in 90 s"):
         take(path)
     os.utime(path, (time.time() - leases.GONE_SECONDS - 1,) * 2)
     take(path)

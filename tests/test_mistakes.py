@@ -120,7 +120,7 @@ def test_more_workers_than_the_cluster_holds(
     for split in ("train", "eval"):
         give_groups(tmp_path / "runs" / "given" / "groups" / split, grid_groups(3))
     message = told("train", "rm", "train.num_workers=64", "data_run=given")
-    assert "train rm wants 64 x (1 CPU + 0 GPU)" in message
+    assert "train rm needs 64 x (1 CPU + 0 GPU)" in message
     assert f"{CPUS} CPU" in message
     assert "Lower train.num_workers" in message
 

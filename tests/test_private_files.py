@@ -28,5 +28,5 @@ def test_what_someone_else_put_there_is_not_used(kind: str, tmp_path: Path) -> N
     else:
         there.mkdir()
         there.chmod(0o777 if kind == "open" else 0o770)
-    with pytest.raises(PermissionError, match="expected a folder of this user's alone"):
+    with pytest.raises(PermissionError, match="expected a folder that only this user can access"):
         private_folder("mapl-x", tmp_path)

@@ -1,7 +1,7 @@
-"""Answers of policies to prompts of groups, as Ray Data actors: parts of groups in, parts of answers out.
+"""Ray Data actors that generate policies' answers to the prompts of groups: parts of groups in, parts of answers out.
 
-An actor has one vLLM engine at a time. When its next part is another policy's, it ends that engine and starts the next
-one in the same process, which takes a fraction of a first start.
+An actor has one vLLM engine at a time. If its next part belongs to another policy, it shuts down that engine and starts
+the next one in the same process, which takes a fraction of the first start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def on_generators(
     max_new_tokens: int,
     scoring: ScoringConfig,
 ) -> ray.data.Dataset:
-    """Have every part of every stage answered, by the engine of the same place in `options`."""
+    """Generate answers for every part of every stage; stage i uses the engine of `options[i]`."""
     low, high = scoring.engines
     return shards.map(
         AnswerShard,
@@ -43,7 +43,7 @@ def on_generators(
 
 
 class AnswerShard:
-    """Answers a part per call, in `ANSWER_SCHEMA`: greedy, one answer per group, to its `asked_prompt`."""
+    """Answer one part per call, in `ANSWER_SCHEMA`: one greedy answer per group, to its `asked_prompt`."""
 
     def __init__(self, stages: list[Stage], options: list[EngineOptions], max_new_tokens: int) -> None:
         self._stages, self._options, self._max_new_tokens = stages, options, max_new_tokens

@@ -1,6 +1,6 @@
-"""The address of a running Ray cluster: what a config may name, and whether a Ray head answers there.
+"""Check the address of a running Ray cluster: its form, and whether a Ray head answers there.
 
-`ray.init` waits for more than a minute where nobody listens, so this is checked first.
+`ray.init` waits for more than a minute if nothing listens, so this is checked first.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _CURES = {
     "local": " To run on this machine, leave cluster.address out.",
 }
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 15.0  # a head whose machine is busy takes seconds
-# Of a server that speaks no gRPC, or does not answer, or has no such service.
+_ANSWER_SECONDS = 15.0  # a head on a busy machine takes seconds
+# Status codes of a server that speaks no gRPC, does not answer, or lacks the service.
 _NO_HEAD = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/\[\]@]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
 _CURE = (
-    "Start a cluster with `ray start --head` and name the address that it prints, or leave cluster.address out to run "
+    "Start a cluster with `ray start --head` and use the address that it prints, or leave cluster.address out to run "
     "on this machine."
 )
 
 
 def head_address(address: str) -> str:
-    """`host:port` of the head of the cluster that `address` names, which has answered.
+    """`host:port` of the cluster's head at `address`, after it has answered.
 
-    `auto` is what Ray takes it for: RAY_ADDRESS, else the cluster that runs on this machine. Raises `UserError` for an
-    address of another form, and where no Ray head answers.
+    `auto` means the same as for Ray: RAY_ADDRESS, else the cluster that runs on this machine. Raises `UserError` for
+    an address of another form, and if no Ray head answers.
     """
     where = f"cluster.address={address!r}"
     if address == "auto":
@@ -57,13 +57,12 @@ def head_address(address: str) -> str:
         raise UserError(f"{where}: no Ray cluster answers there: {first_line(error)}. {_CURE}") from None
     try:
         status = _asked(address)
-    except AuthenticationError as error:  # of the token here: a file that is not there, or empty
+    except AuthenticationError as error:  # the local token file is missing or empty
         raise UserError(f"{where}: {first_line(error)}") from None
     if status in _NO_HEAD:
         raise UserError(
-            f"{where}: something listens there, and it does not answer as the head of a Ray cluster does. Expected the "
-            "address that `ray start --head` prints (port 6379 if none was set), not the dashboard's (8265) or the "
-            "client's (10001)."
+            f"{where}: the server there does not answer as the head of a Ray cluster. Expected the address that "
+            "`ray start --head` prints (default port 6379), not the dashboard's (8265) or the client's (10001)."
         )
     if status is grpc.StatusCode.UNAUTHENTICATED:
         raise UserError(f"{where}: {WRONG_TOKEN}")
@@ -76,12 +75,12 @@ def _host_and_port(where: str, address: str) -> tuple[str, int]:
         scheme = address.partition("://")[0] if "://" in address else ""
         cure = _CURES.get(scheme or address, "")
         shown = "cluster.address or RAY_ADDRESS (not shown: it may hold a password)" if "@" in address else where
-        raise UserError(f"{shown}: expected `auto` or host:port of the head, as in 10.0.0.7:6379.{cure}")
+        raise UserError(f"{shown}: expected `auto` or host:port of the head, such as 10.0.0.7:6379.{cure}")
     return found["host"].strip("[]"), int(found["port"])
 
 
 def _asked(address: str) -> grpc.StatusCode:
-    """What the server at `host:port` answers to a question that every head knows, asked with our token, if any."""
+    """gRPC status of a call that every Ray head supports, sent to `host:port` with our token, if any."""
     # A proxy must not answer for the cluster.
     with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:

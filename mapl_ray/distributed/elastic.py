@@ -1,9 +1,9 @@
-"""Training on workers that come and go: as many as there is room for, again and again from the newest checkpoint.
+"""Elastic training: restart from the newest checkpoint with as many workers as there is room for.
 
-An attempt is one run of Ray Train with a number of workers that stays. It ends when the model is trained, when a worker
-or its node is lost, or when the workers leave with a checkpoint: their node is about to be taken away, or there is room
-for more of them. Ray Train's own elastic policy is not used: it resizes in the middle of a step, which costs the steps
-since the last checkpoint, and goes by a list of nodes that may be twenty seconds old.
+An attempt is one run of Ray Train with a fixed number of workers. It ends when the model is trained, when a worker or
+its node is lost, or when the workers save a checkpoint and leave because their node is about to be preempted or there
+is room for more of them. Ray Train's own elastic policy is not used: it resizes in the middle of a step, which loses
+the steps since the last checkpoint, and it uses a list of nodes that may be twenty seconds old.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from mapl_ray.distributed.runtime import available_resources
 from mapl_ray.errors import RunError
 from mapl_ray.training.checkpoint import committed, step_of
 
-_SETTLE_SECONDS = 5.0  # workers beyond the fewest are waited for that long: nodes that start together join together
+_SETTLE_SECONDS = 5.0  # how long to wait for workers beyond min_workers: nodes started together may join seconds apart
 _LOOK_SECONDS = 0.5
 
 
 class Seats:
-    """Room for workers, each held by a placement group of its own; for those that find none an autoscaler is asked."""
+    """Reserved room for workers: one placement group each. An autoscaler is asked for those without room."""
 
     def __init__(self, number: int, resources: dict[str, float]) -> None:
         self._groups = [placement_group([resources]) for _ in range(number)]
 
     def taken(self) -> int:
-        """How many are there. A node that is being drained, or is dead and not yet known to be, has none."""
+        """Number of reserved seats. A node that is being drained, or whose death is not yet noticed, has none."""
         table = placement_group_table()
         return sum(table[group.id.hex()]["state"] == "CREATED" for group in self._groups)
 
     def give_back(self) -> None:
-        """Leave the room to the workers themselves."""
+        """Release the room, so that the workers can use it."""
         for group in self._groups:
             remove_placement_group(group)
 
@@ -55,17 +55,17 @@ def train_elastically(
     grow: Path,
     running: Path,
 ) -> None:
-    """Attempts until `ended()`, each with as many workers as there is room for.
+    """Run attempts until `ended()`, each with as many workers as there is room for.
 
     Args:
-        resources: of one worker, as Ray names them.
-        attempt: called with its number and that of its workers; raises `TrainingFailedError` where one is lost.
-        ended: whether there is nothing more to do: trained, or asked to stop.
+        resources: of one worker, with Ray's names.
+        attempt: called with the attempt's number and number of workers; raises `TrainingFailedError` if one is lost.
+        ended: whether training is finished or was asked to stop.
         grow: a file that asks the workers to leave after their next checkpoint.
-        running: a file that the workers make once they run.
+        running: a file that the workers create once they run.
 
-    Raises the last attempt's error when more than `max_failures` in a row brought no new checkpoint, `RunError` where
-    there is no room for the fewest workers in `worker_wait_seconds`.
+    Raises the last attempt's error if more than `max_failures` attempts in a row made no new checkpoint, `RunError` if
+    there is no room for `min_workers` within `worker_wait_seconds`.
     """
     number, fruitless = 0, 0
     while (workers := _room(train, resources, ended)) > 0:
@@ -90,7 +90,7 @@ def train_elastically(
 
 
 def _room(train: TrainConfig, resources: dict[str, float], ended: Callable[[], bool]) -> int:
-    """Number of workers that can start now, once the fewest can; 0 where the run ends before that."""
+    """Number of workers that can start, once at least `min_workers` can; 0 if the run ends before that."""
     seats, began = Seats(train.num_workers, resources), time.monotonic()
     try:
         while not ended():
@@ -103,7 +103,7 @@ def _room(train: TrainConfig, resources: dict[str, float], ended: Callable[[], b
                 raise RunError(
                     f"room for {taken} of at least {train.fewest_workers} worker(s) of {resources} after "
                     f"{waited:.0f} s (train.min_workers, train.worker_wait_seconds); {available_resources()}. "
-                    "Checkpoints are kept: the same command goes on from the newest."
+                    "Checkpoints are kept: run the same command again to resume from the newest."
                 )
             time.sleep(_LOOK_SECONDS)
         return 0
@@ -113,11 +113,11 @@ def _room(train: TrainConfig, resources: dict[str, float], ended: Callable[[], b
 
 @contextmanager
 def _room_watch(missing: int, resources: dict[str, float], grow: Path, running: Path) -> Iterator[None]:
-    """Makes `grow` once there is room for one worker more, and keeps that room until the workers have left."""
+    """Create `grow` once there is room for one more worker, and reserve that room until the workers have left."""
     done = threading.Event()
 
     def watch() -> None:
-        while not has_appeared(running):  # before that the room might be theirs
+        while not has_appeared(running):  # until then the free room may be meant for them
             if done.wait(_LOOK_SECONDS):
                 return
         seats = Seats(missing, resources)
@@ -144,6 +144,6 @@ def _room_watch(missing: int, resources: dict[str, float], grow: Path, running: 
 
 
 def _newest_step(output: Path) -> int:
-    """Of the checkpoints that are whole by their name; 0 where there is none."""
+    """Step of the newest committed checkpoint; 0 if there is none."""
     list_again(output / "checkpoints")
     return max(map(step_of, committed(output / "checkpoints")), default=0)

@@ -1,4 +1,4 @@
-"""Evaluation: models score groups and write responses; measures from columns, with their provenance."""
+"""The evaluation stage: score groups, generate responses, and compute the results with their provenance."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def run_evaluation(config: RunConfig) -> Results:
-    """Measure the models on the held-out groups and on public sets; parts, bad rows and responses go to
+    """Evaluate the models on the held-out groups and on public sets; parts, rejections and responses are written to
     `run_dir/evaluation`.
 
-    Raises `UserError` where there is no model, or nothing to measure it on.
+    Raises `UserError` if there is no model, or no data to evaluate it on.
     """
     given = config.evaluation.models
     models = named_checkpoints(given) if given else trained_models(config)
@@ -91,7 +91,7 @@ def model_name(method: Method, baseline: bool) -> str:
 
 
 def trained_models(config: RunConfig) -> list[Checkpoint]:
-    """The models that the run has trained. Raises `UserError` where there is none."""
+    """The models that the run has trained. Raises `UserError` if there is none."""
     found = []
     for method in METHODS:
         for baseline in (False, True):
@@ -107,7 +107,7 @@ def trained_models(config: RunConfig) -> list[Checkpoint]:
 
 
 def _held_out(config: RunConfig, alone: bool) -> tuple[Path | None, dict[str, str]]:
-    """Folder of the held-out groups, and the content hashes of both splits. With public sets there may be none."""
+    """Folder of the held-out groups, and the content hashes of both splits. None and {} if only public sets exist."""
     if not alone and not (config.data_dir / "groups" / "eval" / "manifest.json").is_file():
         return None, {}
     train, held_out = data_dirs(config)
@@ -147,7 +147,7 @@ def _provenance(
 
 
 def _settings(config: RunConfig, models: Sequence[Checkpoint]) -> dict[str, Any]:
-    """All but the data that decides the numbers."""
+    """Everything except the data that determines the results."""
     resources = {"cpus", "gpus", "micro_batch_size", "concurrency"}
     return {
         "seed": config.seed,
@@ -159,7 +159,7 @@ def _settings(config: RunConfig, models: Sequence[Checkpoint]) -> dict[str, Any]
 def _variants(
     models: Sequence[Checkpoint], scores: EvaluationScores, held_out: EvaluationGroups, families: Mapping[str, str]
 ) -> dict[str, ScoredVariant]:
-    """By kind; kinds that no group has are not there."""
+    """The variants by kind, without kinds that no group has."""
     found = {}
     for kind in held_out.kinds:
         columns = GroupColumns.of_tables(held_out.tables(kind), families)
@@ -170,7 +170,7 @@ def _variants(
 
 
 def _places(groups: EvaluationGroups | None) -> dict[int, int]:
-    """Places among the groups of all rows of a set -> places among those that fit every model."""
+    """Map each group's index among all groups of a set to its index among those that fit every model."""
     return {} if groups is None else {place: number for number, place in enumerate(groups.places().tolist())}
 
 

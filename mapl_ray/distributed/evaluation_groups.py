@@ -1,4 +1,4 @@
-"""The groups of an evaluation as data sets, a task per part: held-out groups with their variants, and public sets.
+"""Make the data sets of an evaluation, one task per part: held-out groups with their variants, and public sets.
 
 scored/eval or groups/eval               -> evaluation/groups/held-out
 rows of a public set, in the driver      -> evaluation/rows/NAME -> evaluation/groups/NAME
@@ -41,31 +41,31 @@ from mapl_ray.evaluation.public_sets import PublicSet
 from mapl_ray.evaluation.variants import variant_kinds
 from mapl_ray.synthesis import load_modules
 
-HELD_OUT = "held-out"  # name of their data set; a public set's cannot be it: see `set_folder`
-_MEASURED = ("pair_id", *COLUMN_SCHEMA.names)  # what `GroupColumns` is made of
-_WORKER_ROWS = 1000  # a process takes about as long to start as to tokenize so many
+HELD_OUT = "held-out"  # name of the data set; a public set can't have it: see `set_folder`
+_MEASURED = ("pair_id", *COLUMN_SCHEMA.names)  # the columns of `GroupColumns`
+_WORKER_ROWS = 1000  # starting a process takes about as long as tokenizing this many
 _SET_PART = 256  # groups of a public set in one part
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationGroups:
-    """One data set in `EVALUATED_SCHEMA`, finished."""
+    """A finished data set in `EVALUATED_SCHEMA`."""
 
     name: str  # of its folder
     folder: Path
     manifest: Manifest
     kinds: tuple[str, ...]  # of variants
-    counts: dict[str, int] = field(default_factory=dict)  # as `EvaluatedPart.notes`, of all parts
+    counts: dict[str, int] = field(default_factory=dict)  # `EvaluatedPart.notes`, summed over all parts
     first_rejection: str = ""
 
     def tables(self, kind: str = ITSELF, columns: Sequence[str] = _MEASURED) -> Iterator[pa.Table]:
-        """Rows of one kind of variant, or the groups themselves: some columns, part by part."""
+        """Rows of one kind of variant, or of the groups themselves: the given columns, part by part."""
         for part in self.manifest.parts:
             table = read_table(self.folder, part, [*columns, "variant"])
             yield table.filter(pc.equal(table.column("variant"), kind))
 
     def masks(self, kind: str) -> list[pa.ChunkedArray]:
-        """Which rows of every part are of one kind."""
+        """Boolean masks of the rows of one kind, per part."""
         return [
             pc.equal(read_table(self.folder, part, ["variant"]).column("variant"), kind) for part in self.manifest.parts
         ]
@@ -77,7 +77,7 @@ class EvaluationGroups:
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def places(self) -> IntArray:
-        """Place of every group among all groups of the source, without variants."""
+        """Index of every group among all groups of the source, without variants."""
         found, first = list[IntArray](), 0
         for part, table in zip(self.manifest.parts, self.tables(columns=["of"]), strict=True):
             found.append(table.column("of").to_numpy() + first)
@@ -85,7 +85,7 @@ class EvaluationGroups:
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def originals(self, kind: str) -> IntArray:
-        """Of every variant of one kind, the index of the group that it is a form of."""
+        """For every variant of one kind, the index of its original group."""
         found, number = list[IntArray](), 0
         for own, of in zip(self.tables(columns=["of"]), self.tables(kind, ["of"]), strict=True):
             places = own.column("of").to_numpy()
@@ -98,7 +98,7 @@ class EvaluationGroups:
         return self.rows([index])[0]
 
     def rows(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """As `row`, in the order given; every part is read once."""
+        """Rows of several groups, in the given order; every part is read once."""
         found, first = dict[int, dict[str, Any]](), 0
         for part, mask in zip(self.manifest.parts, self.masks(ITSELF), strict=True):
             size = pc.sum(mask).as_py() or 0
@@ -114,7 +114,7 @@ class EvaluationGroups:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a task is given beside its part."""
+    """Arguments of a task in addition to its part."""
 
     models: tuple[Checkpoint, ...]
     max_tokens: int
@@ -135,7 +135,7 @@ def evaluation_groups(
     held_out: Path | None,
     sets: Sequence[PublicSet],
 ) -> dict[str, EvaluationGroups]:
-    """Bring the data sets up to date, all in one go; by name: `HELD_OUT` where there are such groups, and the sets."""
+    """Update all data sets in one pass; returns them by name: `HELD_OUT` if there are held-out groups, and the sets."""
     root = config.run_dir / "evaluation"
     synthesis = split_configs(config.synthesis)["eval"]
     kinds = {HELD_OUT: variant_kinds(config.synthesis.held_out_phrasings) if config.evaluation.invariance else ()}
@@ -160,7 +160,7 @@ def evaluation_groups(
         return shards.map(
             _make,
             fn_kwargs={"stages": stages, "work": work},
-            # Ray Data would start a process per part at once, each of which loads torch first.
+            # By default Ray Data would start one process per part at once, and each loads torch first.
             compute=ray.data.TaskPoolStrategy(size=max(1, rows // _WORKER_ROWS)),
             num_cpus=1,
             max_retries=MAX_RETRIES,
@@ -188,8 +188,8 @@ def _described(name: str, stage: Stage, manifest: Manifest, kinds: tuple[str, ..
 
 
 def write_groups(folder: Path, groups: Sequence[RelationGroup], digest: str, part_size: int = _SET_PART) -> Manifest:
-    """Groups that the driver holds as a data set; the same groups give the same bytes. `digest` is of where they come
-    from."""
+    """Write groups from the driver's memory as a data set. The same groups give the same bytes. `digest` identifies
+    their source."""
     pieces = [groups[start : start + part_size] for start in range(0, len(groups), part_size)]
     parts = [
         write_part(folder, index, groups_to_table(piece), [], GROUP_SCHEMA, digest)
@@ -199,7 +199,7 @@ def write_groups(folder: Path, groups: Sequence[RelationGroup], digest: str, par
 
 
 def _write_rows(root: Path, found: PublicSet) -> Path:
-    """The groups of all rows of a set."""
+    """Write the groups of all rows of a public set; returns the folder."""
     folder = root / "rows" / set_folder(found.name)
     write_groups(folder, [group for row in found.rows for group in row.groups], found.digest)
     return folder

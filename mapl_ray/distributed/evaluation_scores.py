@@ -1,9 +1,9 @@
-"""What every model gives every sequence of an evaluation: parts of scores, computed by one pool of actors.
+"""Score every sequence of an evaluation with every model, in parts, with one pool of actors.
 
-    evaluation/groups/NAME -> evaluation/scores/MODEL/NAME    a reward model's rewards, a policy's log-probabilities
-    evaluation/groups/NAME -> evaluation/ref_logps/NAME       those of the reference, where groups have none
+    evaluation/groups/NAME -> evaluation/scores/MODEL/NAME    a reward model's rewards, a policy's logps
+    evaluation/groups/NAME -> evaluation/ref_logps/NAME       the reference's logps, if the groups have none
 
-Rewards are computed from these columns: another beta computes no score again.
+Rewards are computed from these columns, so another beta needs no new scores.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _BATCHES = 16  # forward passes between two entries of an actor's journal
 
 @dataclass(frozen=True, slots=True)
 class EvaluationScores:
-    """Scores of all models on all data sets, finished."""
+    """Finished scores of all models on all data sets."""
 
     config: RunConfig
     encoders: Encoders
 
     def rewards(self, model: Checkpoint, groups: EvaluationGroups, kind: str = ITSELF) -> FloatArray:
-        """r(x, y) of one model, [S], for the groups themselves or one kind of variant of them.
+        """Rewards r(x, y) of one model, [S], for the groups themselves or for one kind of variant.
 
-        Raises `RunError` where the scores are not those of these groups.
+        Raises `RunError` if the scores do not belong to these groups.
         """
         scores_S = _scores(_folder(self.config, model.name), groups, kind)
         if model.method == "rm":
@@ -60,7 +60,7 @@ class EvaluationScores:
         return np.concatenate(stored, dtype=np.float32) if stored else np.empty(0, np.float32)
 
     def _lengths(self, model: Checkpoint, groups: EvaluationGroups, kind: str) -> Float32Array:
-        """Response tokens of every sequence, by the model's tokenizer."""
+        """Number of response tokens of every sequence with the model's tokenizer."""
         index = self.encoders.of_model[model.name]
         found = [
             cell_values(table, pc.list_element(table.column("response_tokens"), index))
@@ -72,7 +72,7 @@ class EvaluationScores:
 def score_groups_of_evaluation(
     config: RunConfig, models: Sequence[Checkpoint], encoders: Encoders, data: Mapping[str, EvaluationGroups]
 ) -> EvaluationScores:
-    """Have every model score every data set; what is finished is kept. Raises `RunError` for a group without scores."""
+    """Score every data set with every model; finished parts are kept. Raises `RunError` for a group without scores."""
     stages, scorers = list[Stage](), list[ColumnScorer]()
     for scorer, target, some in _wanted(config, models, encoders, data):
         recipe = scorer.recipe
@@ -89,7 +89,7 @@ def score_groups_of_evaluation(
 
 
 def _folder(config: RunConfig, model: str | None) -> Path:
-    """Of a model's scores, by its name, which may have slashes; None: of the reference's."""
+    """Folder of a model's scores; the name may have slashes. None: folder of the ref_logps."""
     root = config.run_dir / "evaluation"
     return root / "ref_logps" if model is None else root / "scores" / model.replace("/", "--")
 
@@ -100,7 +100,10 @@ def _scores(folder: Path, groups: EvaluationGroups, kind: str) -> Float32Array:
     for part, mask, made in zip(groups.manifest.parts, groups.masks(kind), manifest.parts, strict=True):
         table = read_table(folder, made)
         if made.index != part.index or table.num_rows != part.rows:
-            raise RunError(f"{folder}: part {made.index} is not of part {part.index} of {groups.folder}.")
+            raise RunError(
+                f"{folder}: part {made.index} does not match part {part.index} of {groups.folder}. Delete the folder "
+                "and run the stage again."
+            )
         found.append(_flat(table.column("scores").filter(mask)))
     return np.concatenate(found, dtype=np.float32) if found else np.empty(0, np.float32)
 
@@ -108,7 +111,7 @@ def _scores(folder: Path, groups: EvaluationGroups, kind: str) -> Float32Array:
 def _wanted(
     config: RunConfig, models: Sequence[Checkpoint], encoders: Encoders, data: Mapping[str, EvaluationGroups]
 ) -> Iterator[tuple[ColumnScorer, Path, list[EvaluationGroups]]]:
-    """Scorer, folder of its scores, and the data sets that it scores; the reference first."""
+    """Each scorer with the folder of its scores and the data sets to score; the reference comes first."""
 
     def scorer(model: Checkpoint, label: str, keep_stored: bool = False) -> ColumnScorer:
         options = TreeOptions.of_evaluation(
@@ -134,7 +137,7 @@ def _reference(config: RunConfig) -> Checkpoint:
         path, revision = split_revision(named)
     elif config.scoring.lora is not None:
         raise UserError(
-            "scoring.lora is applied to the reference and is not a whole model: name one in evaluation.reference."
+            "scoring.lora is an adapter on the reference, not a complete model: set evaluation.reference to one."
         )
     elif config.scoring.ref_model is not None:
         path, revision = config.scoring.ref_model, config.scoring.ref_model_revision
@@ -143,7 +146,7 @@ def _reference(config: RunConfig) -> Checkpoint:
             path, revision = resolve_model(config), config.model.revision
         except UserError as error:
             raise UserError(
-                f"evaluation.reference: implicit rewards are against the policy that DPO began with. Name it ({error})"
+                f"evaluation.reference: implicit rewards need the policy that DPO started from. Name it ({error})"
             ) from None
     folder = Path(path).expanduser()
     path = str(folder.resolve()) if folder.is_dir() else path  # actors start in other folders than the driver

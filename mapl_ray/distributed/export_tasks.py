@@ -1,4 +1,4 @@
-"""`mapl export` into a folder of many parts: a Ray Data task writes each."""
+"""`mapl export --parts` on a cluster: one Ray Data task per part."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mapl_ray.synthesis import ExportFolder
 
 
 def write_parts(export: ExportFolder, parts: Sequence[Part], cluster: ClusterConfig) -> None:
-    """Write the parts, on the cluster that the config names or a private one.
+    """Write the parts on the configured cluster or a private one.
 
-    Raises `UserError` for a part that is damaged, and `RunError` for one that could not be written.
+    Raises `UserError` for a damaged part, and `RunError` for one that could not be written.
     """
 
     def compute(items: ray.data.Dataset) -> ray.data.Dataset:

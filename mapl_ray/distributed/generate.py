@@ -1,4 +1,4 @@
-"""Responses of policies to the prompts of IFEval and IFBench: a vLLM engine a policy, in a Ray task of its own."""
+"""Generate policies' responses to the prompts of IFEval and IFBench: one Ray task with a vLLM engine per policy."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from mapl_ray.scoring import EngineOptions
 
 @dataclass(frozen=True, slots=True)
 class PolicyAnswers:
-    """What one policy answered to one set."""
+    """The responses of one policy to one set."""
 
-    rows: list[FollowRow]  # those whose prompt every policy has room for
+    rows: list[FollowRow]  # those whose prompt fits every policy
     responses: list[str]  # one per row
-    cut: int  # responses that reached the largest number of tokens
+    cut: int  # number of responses that reached max_new_tokens
 
 
 def answer_prompts(
     config: RunConfig, policies: Sequence[Checkpoint], sets: Sequence[PublicSet]
 ) -> dict[str, dict[str, PolicyAnswers]]:
-    """Set -> policy -> its answers, which are also written to `run_dir/evaluation`.
+    """Generate the answers, by set and policy, and write them to `run_dir/evaluation`.
 
-    Raises `UserError` where there are prompts and no policy, or no room for an engine; `RunError` where one fails.
+    Raises `UserError` if there are prompts but no policy, or no room for an engine; `RunError` if an engine fails.
     """
     if not sets:
         return {}
     if not policies:
         raise UserError(
-            f"evaluation.sets.{sets[0].name}: IFEval and IFBench are for policies, and no policy is evaluated. Name "
-            "one (--models, evaluation.models), or leave the set out."
+            f"evaluation.sets.{sets[0].name}: IFEval and IFBench need a policy, and none is evaluated. Name one "
+            "(--models, evaluation.models), or leave the set out."
         )
-    check_stage("score", config, available_resources())  # engines of the size that scoring has
+    check_stage("score", config, available_resources())  # the engines have the size of scoring's
     prompts = {policy.name: _prompts(policy, sets) for policy in policies}
     most = config.scoring.max_model_len - 1
     fits = [
@@ -89,7 +89,7 @@ def _kept(items: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
 def _start(config: RunConfig, policy: Checkpoint, prompts: list[tuple[int, ...]]) -> Any:
     scoring = config.scoring
     options = EngineOptions.of(scoring, policy.path, policy.revision, config.engine_dtype, config.seed)
-    # max_calls: an engine keeps its memory for as long as its process lives.
+    # max_calls=1: an engine holds its memory until its process ends.
     task = ray.remote(num_cpus=scoring.cpus_per_engine, num_gpus=scoring.gpus_per_engine, max_calls=1, max_retries=1)(
         _responses
     )
@@ -112,7 +112,7 @@ def _finished(task: Any, name: str) -> list[tuple[str, bool]]:
 
 
 def _write(path: Path, answers: PolicyAnswers) -> None:
-    """As the public scripts read them: prompt and response, and the key for people."""
+    """Write the answers in the format of the public scripts: prompt and response, and the key for readers."""
     lines = [
         json.dumps({"key": row.key, "prompt": row.prompt, "response": response}, ensure_ascii=False) + "\n"
         for row, response in zip(answers.rows, answers.responses, strict=True)

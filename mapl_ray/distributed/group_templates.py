@@ -1,4 +1,4 @@
-"""Chat templates against the groups that are there: a run whose model takes none of them ends before it starts."""
+"""Try chat templates on existing groups, so that a run whose model can render none of them ends before it starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mapl_ray.errors import UserError
 from mapl_ray.evaluation.checkpoints import named_checkpoints
 from mapl_ray.models import TemplateCheck, check_rendering, load_tokenizer
 
-Named = tuple[str, str, str | None]  # where a model is named, its path, its revision
+Named = tuple[str, str, str | None]  # config key of a model, its path, its revision
 
 
 def check_templates(config: RunConfig, stage: str) -> None:
-    """Try the first groups with every model that the stage renders for; nothing where there are no groups yet.
+    """Render the first groups with the chat template of every model that the stage uses, if there are groups yet.
 
-    Raises `UserError` where a template takes none of them. What it takes in part is rejected group by group.
+    Raises `UserError` if a template can render none of them. If it renders some, the others are rejected later.
     """
     folder = _groups(config)
     if folder is not None:
@@ -26,20 +26,20 @@ def check_templates(config: RunConfig, stage: str) -> None:
 
 
 def template_check(config: RunConfig) -> TemplateCheck | None:
-    """What is asked of every pair that is read; None for a tiny model, whose template takes all, and for one whose
-    tokenizer can't be had from here, which is printed."""
+    """The chat template check for every pair that is read; None for a tiny model, whose template renders any pair, and,
+    with a printed line, for a model whose tokenizer can't be loaded here."""
     name = config.model.name_or_path
     if name == "tiny":
         return None
     try:
         return TemplateCheck(load_tokenizer(name, config.model.revision))
     except UserError as error:
-        print(f"  model.name_or_path={name}: its chat template is not tried on the pairs: {error}", flush=True)
+        print(f"  model.name_or_path={name}: its chat template is not checked on the pairs: {error}", flush=True)
         return None
 
 
 def template_digest(config: RunConfig) -> str | None:
-    """What of the model decides which pairs are read; None where `template_check` is."""
+    """Fingerprint of the chat template, which decides which pairs are accepted; None where `template_check` is None."""
     try:
         name = config.model.name_or_path
         return None if name == "tiny" else fingerprint_of(load_tokenizer(name, config.model.revision).chat_template)

@@ -1,8 +1,8 @@
-"""A hub's branch is resolved to a commit when a run first names it, and the run keeps that commit.
+"""Resolve hub branches to commits when a run first names them, and keep these commits for the run.
 
-`main` moves. Without this a rerun would go on from a checkpoint with other base weights under its adapter, and nodes
-that start at other times would load other models. Commits are in `hub_commits.json` of the run's folder; those of
-`data_run` come first, so that scores and training are of one model.
+`main` moves. Without this a rerun would resume a checkpoint with other base weights under its adapter, and nodes that
+start at other times would load other models. Commits are in `hub_commits.json` of the run's folder; those of
+`data_run` take precedence, so that scores and training use the same model.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _PATIENCE_SECONDS = 60.0
 def with_commits(config: RunConfig) -> RunConfig:
     """The config with a commit as the revision of every hub model that it names.
 
-    A model that the hub can't be asked for from here keeps its revision, with a line that says so. Raises `UserError`
-    for a model or revision that the hub does not have.
+    If the hub can't be reached, a model keeps its revision and a line is printed. Raises `UserError` for a model or
+    revision that the hub does not have.
     """
     named = {(name, revision or "main") for name, revision in _named(config) if is_hub_name(name)}
     moving = sorted(one for one in named if not is_commit(one[1]))
@@ -39,7 +39,7 @@ def with_commits(config: RunConfig) -> RunConfig:
                 try:
                     kept[key] = hub_commit(name, revision)
                 except HubUnreachableError as error:
-                    print(f"  {key}: not resolved to a commit, every node loads what it finds: {error}", flush=True)
+                    print(f"  {key}: not resolved to a commit, each node loads its own copy: {error}", flush=True)
         if kept != own:
             write_json(config.run_dir / FILE, kept)
     return _resolved(config, kept)
@@ -90,7 +90,7 @@ def _resolved(config: RunConfig, commits: dict[str, str]) -> RunConfig:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """A damaged file is set aside; stages compare the commits that are found then with those that they used."""
+    """Read the commits. A damaged file is set aside; stages compare the new commits with those that they used."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(values, dict) and all(isinstance(one, str) and is_commit(one) for one in values.values()):

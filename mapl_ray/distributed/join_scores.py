@@ -1,4 +1,4 @@
-"""Groups and the scores beside them -> groups with the columns filled: a task a part, no engine."""
+"""Join groups with their separately stored scores: one task per part, no engine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LOST = "no score; the file with the reason is damaged"
 
 
 def join_scores(shards: ray.data.Dataset, stages: list[Stage], columns: Sequence[Column]) -> ray.data.Dataset:
-    """`columns` has the name of each data set in `Stage.beside`."""
+    """Join every part of every stage. `columns` names the column of each data set in `Stage.beside`."""
     return shards.map(join_shard, fn_kwargs={"stages": stages, "columns": columns}, num_cpus=1, max_retries=MAX_RETRIES)
 
 
 @errors_as_rows
 def join_shard(row: dict[str, Any], *, stages: list[Stage], columns: Sequence[Column]) -> dict[str, Any]:
-    """One part: a group that a column rejected is rejected, with the first such reason."""
+    """Join one part. A group that any column rejected is rejected with the first such reason."""
     stage, index = stages[int(row["stage"])], int(row["index"])
     results: list[ScoredGroup] = [RelationGroup.from_row(item) for item in rows_of_part(stage.source, index)]
     for column, directory in zip(columns, stage.beside, strict=True):

@@ -1,4 +1,4 @@
-"""Kernels tried on one GPU of every node of a cluster, all nodes at once."""
+"""Try the kernels on one GPU of every node of a cluster, on all nodes in parallel."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ from mapl_ray.distributed.runtime import ray_session
 from mapl_ray.models.kernel_process import LIMIT_SECONDS, KernelNeeds, KernelTrial, tried_in_process
 from mapl_ray.progress import WAITING_SECONDS, progress
 
-_START_SECONDS = 60.0  # for a worker to start; one whose GPU another job holds would wait for that job's end
+_START_SECONDS = 60.0  # limit for a worker's start; if another job holds the GPU, it would wait for that job to end
 _ANSWER_SECONDS = 30.0  # beyond the trial's own limit
-_NOT_STARTED = (
-    f"not tried: no GPU of this node was free within {_START_SECONDS:g} s, or no worker of Ray's started on it"
-)
-_LOOK = "see that mapl_ray is installed on that node in the same version, and look at Ray's logs there"
+_NOT_STARTED = f"not tried: no GPU of this node was free within {_START_SECONDS:g} s, or no Ray worker started on it"
+_LOOK = "check that the same version of mapl_ray is installed on that node, and read Ray's logs there"
 
 
 class _OnNode:
     """A worker that holds one GPU of a node."""
 
     def ready(self) -> None:
-        """Answers once the worker has its GPU."""
+        """Return once the worker has its GPU."""
 
     def tried(self, needs: KernelNeeds, seconds: float) -> KernelTrial:
-        """On that GPU."""
+        """Try the kernels on that GPU."""
         return tried_in_process("cuda", needs, seconds)
 
 
 def kernels_on_nodes(
     cluster: ClusterConfig, needs: KernelNeeds, seconds: float = LIMIT_SECONDS, start_seconds: float = _START_SECONDS
 ) -> list[KernelTrial]:
-    """A trial for each living node with a GPU, by host; none where no node has one. Nodes hold no CPU for it.
+    """One trial per living node with a GPU, sorted by host. The trials reserve no CPU.
 
-    Raises `UserError` where the cluster can't be reached.
+    Raises `UserError` if the cluster can't be reached.
     """
     with ray_session(cluster):
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0.0) >= 1.0]

@@ -1,4 +1,4 @@
-"""Ends a Ray Data stage that waits for a node that never comes: Ray Data waits forever, Ray Train has its own limit."""
+"""End a Ray Data stage that waits for a node for too long: Ray Data waits forever, Ray Train has its own limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mapl_ray.errors import UserError
 
 @contextmanager
 def nodes_watched(stage: str, config: RunConfig) -> Iterator[None]:
-    """End the process with exit code 1 where no node has had room for the stage for `cluster.wait_minutes`."""
+    """End the process with exit code 1 if no node has had room for the stage for `cluster.wait_minutes`."""
 
     def problem() -> str:
         try:

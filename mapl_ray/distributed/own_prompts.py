@@ -1,9 +1,9 @@
-"""Answers to prompts of the held-out groups, before and after DPO: by the policies, and by the model they began with.
+"""Generate answers to held-out prompts before and after DPO: with the policies, and with the model they started from.
 
     evaluation/groups/held-out               -> evaluation/rows/own-prompts    the groups whose prompts are answered
-    evaluation/rows/own-prompts              -> evaluation/answers/MODEL       a part per part: `answer_actor.py`
+    evaluation/rows/own-prompts              -> evaluation/answers/MODEL       part by part: `answer_actor.py`
 
-A model whose answers can't be had is left out with a message, and the evaluation goes on.
+A model that can't answer is left out with a message, and the evaluation continues.
 """
 
 from __future__ import annotations
@@ -31,39 +31,40 @@ from mapl_ray.evaluation.own_results import Answer, OwnResults, own_results
 from mapl_ray.models import SMOLLM2, load_tokenizer, model_identity, verify_model
 from mapl_ray.scoring import EngineOptions
 
-BEFORE = "before DPO"  # name of the model that DPO began with, where it is not evaluated under its own
+BEFORE = "before DPO"  # name of the model that DPO started from, unless it is evaluated under its own name
 _FOLDER = "own-prompts"
 _PART = 64  # prompts in one part
 _COLUMNS = ("pair_id", "instructions", "prompt_kinds")
 _TINY = (
-    "The tiny model is built on the spot: its answers are noise, and what they meet they meet by chance. "
+    "The tiny model starts from random weights: its answers are noise and follow instructions only by chance. "
     "For answers in English: --model smollm2-135m"
 )
-_FOUR_BITS = "The weights of SmolLM2-135M are 4-bit ones made wide again: the published model answers a little better"
+_FOUR_BITS = "The weights of SmolLM2-135M are dequantized from 4 bits: the published model answers slightly better"
 
 
 @dataclass(slots=True)
 class Asked:
-    """The models that are to answer."""
+    """The models that answer the prompts."""
 
-    policies: list[Checkpoint]  # the one that DPO began with first, where it was added
-    before: str | None = None  # its name; None: it can't be had
-    left_out: dict[str, str] = field(default_factory=dict)  # model -> why
+    policies: list[Checkpoint]  # if the model that DPO started from was added, it comes first
+    before: str | None = None  # name of that model; None: not available
+    left_out: dict[str, str] = field(default_factory=dict)  # model -> reason
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Go on without a model, and say so."""
+        """Remove a model, record the reason, and print it."""
         self.policies = [policy for policy in self.policies if policy.name != name]
         self.left_out[name] = reason
         print(f"  own prompts: no answers by {name}: {reason}", flush=True)
 
 
 def asked_models(config: RunConfig, models: Sequence[Checkpoint]) -> Asked | None:
-    """The policies among `models` and the model that DPO began with, once; None where nothing is to be answered."""
+    """The policies in `models` and the model that DPO started from, without duplicates; None if nothing is to be
+    answered."""
     if not config.evaluation.own_prompts:
         return None
     policies = [model for model in models if model.method == "dpo"]
     if not policies:
-        print("  own prompts: no policy is evaluated, so nobody answers them", flush=True)
+        print("  own prompts: skipped, because no policy is evaluated", flush=True)
         return None
     asked = Asked(policies)
     try:
@@ -83,28 +84,28 @@ def asked_models(config: RunConfig, models: Sequence[Checkpoint]) -> Asked | Non
 def answer_own_prompts(
     config: RunConfig, asked: Asked | None, held_out: EvaluationGroups | None, pairs: Sequence[tuple[str, str]]
 ) -> tuple[OwnResults | None, dict[str, str]]:
-    """Have the prompts answered; results, and the content hash of the groups as `{"own prompts": ...}`. Nothing where
-    nobody is asked, or no prompt can be used, which is printed.
+    """Generate the answers; returns the results, and the content hash of the groups as `{"own prompts": ...}`. Returns
+    (None, {}) if `asked` is None or no prompt can be used; the latter is printed.
 
-    `pairs` are (model, baseline) to be compared. Raises `UserError` where the cluster has no room for an engine.
+    `pairs` are the (model, baseline) pairs to compare. Raises `UserError` if the cluster has no room for an engine.
     """
     if asked is None:
         return None, {}
     groups = [] if held_out is None else _usable(config, asked, held_out)
     if not groups:
         print(
-            "  own prompts: no held-out prompt has an instruction that can be checked and room in the models",
+            "  own prompts: skipped, because no held-out prompt has a checkable instruction and fits the models",
             flush=True,
         )
         return None, {}
-    check_stage("score", config, available_resources())  # engines of the size that scoring has
+    check_stage("score", config, available_resources())  # the engines have the size of scoring's
     source = config.run_dir / "evaluation" / "rows" / _FOLDER
     digest = fingerprint_of([group.to_row() for group in groups])
     manifest = finished(source, digest) or write_groups(source, groups, digest, _PART)
     made = sum(_answer(config, asked, some, source) for some in _at_once(config, asked.policies))
     answers = {policy.name: _read(_target(config, policy), groups) for policy in asked.policies}
     work = f"{made} parts made" if made else "already there"
-    print(f"  own prompts: {len(groups)} answered by {', '.join(answers) or 'nobody'}; {work}", flush=True)
+    print(f"  own prompts: {len(groups)} answered by {', '.join(answers) or 'no model'}; {work}", flush=True)
     results = own_results(
         groups,
         answers,
@@ -120,19 +121,19 @@ def answer_own_prompts(
 
 
 def _base(config: RunConfig) -> Checkpoint:
-    """The model that DPO began with. Raises `UserError` where it can't answer like its policies do."""
+    """The model that DPO started from. Raises `UserError` if it is not a policy with a chat template."""
     path, revision = resolve_model(config), config.model.revision
     verify_model(path, "policy", revision)
     if load_tokenizer(path, revision).chat_template is None:
         raise UserError(
-            f"{path} has no chat template, so it was not made for conversations. Put a chat_template.jinja beside its "
-            "tokenizer to have its answers, too."
+            f"{path} has no chat template, so it can't answer prompts. Add a chat_template.jinja next to its "
+            "tokenizer to include its answers."
         )
     return Checkpoint(BEFORE, path, revision, "dpo")
 
 
 def _usable(config: RunConfig, asked: Asked, held_out: EvaluationGroups) -> list[RelationGroup]:
-    """The groups whose prompts every model takes, `evaluation.own_prompts` at the most."""
+    """Groups whose prompts every model can render and fit, at most `evaluation.own_prompts`."""
     ranked: list[tuple[tuple[bool, str], int]] = []
     first = 0
     for table in held_out.tables(columns=_COLUMNS):
@@ -142,7 +143,7 @@ def _usable(config: RunConfig, asked: Asked, held_out: EvaluationGroups) -> list
     order = [index for _, index in sorted(ranked)]
     found = _fitting(config, asked.policies, held_out, order)
     if not found and asked.before == BEFORE and order:
-        asked.leave_out(BEFORE, "its chat template takes none of the prompts, or they are too long for it")
+        asked.leave_out(BEFORE, "its chat template can't render any of the prompts, or they are too long for it")
         found = _fitting(config, asked.policies, held_out, order)
     return found
 
@@ -157,7 +158,7 @@ def _fitting(
     while len(found) < number and (some := list(islice(left, number))):
         groups = map(RelationGroup.from_row, held_out.rows(some))
         found += [group for group in groups if all(_fits(group, one, most) for one in tokenizers)]
-    # Scores are not part of what is asked: other ones must not have everything answered again.
+    # Scores are dropped, so that new scores don't trigger new answers.
     return [replace(group, ref_logps=None, rewards=None) for group in found[:number]]
 
 
@@ -169,13 +170,14 @@ def _fits(group: RelationGroup, tokenizer: Any, most: int) -> bool:
 
 
 def _at_once(config: RunConfig, policies: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
-    """Policies that share actors. On a GPU, or with ranks of its own, an engine needs a process of its own."""
+    """Policies grouped by shared actors. On GPUs or with tensor parallelism each engine needs a separate process."""
     alone = config.scoring.gpus_per_engine or config.scoring.tensor_parallel_size > 1
     return [[policy] for policy in policies] if alone else [list(policies)]
 
 
 def _answer(config: RunConfig, asked: Asked, policies: Sequence[Checkpoint], source: Path) -> int:
-    """Number of parts that were made. A policy that fails is left out; the others of its actors go on without it."""
+    """Generate the answers of policies that share actors; returns the number of new parts. A policy that fails is left
+    out, and the others are run without it."""
     scoring, limit = config.scoring, config.evaluation.max_new_tokens
     options = [EngineOptions.of(scoring, p.path, p.revision, config.engine_dtype, config.seed) for p in policies]
     stages = [
@@ -212,7 +214,7 @@ def _target(config: RunConfig, policy: Checkpoint) -> Path:
 def _read(folder: Path, groups: Sequence[RelationGroup]) -> list[Answer]:
     rows = list(iter_rows(folder))
     if [row["pair_id"] for row in rows] != [group.pair_id for group in groups]:
-        raise RunError(f"{folder}: not answers to these groups. Delete it and run the stage again.")
+        raise RunError(f"{folder}: these answers belong to other groups. Delete the folder and run the stage again.")
     return [Answer(row["answer"], row["cut"]) for row in rows]
 
 

@@ -1,8 +1,8 @@
-"""Work in passes: a pass has items, and every item is done once and whole, on Ray Data or in this process.
+"""Resumable passes: a pass processes every item exactly once, on Ray Data or in this process.
 
-What an item leaves is files and an entry, `00000.json`, which is written last and says that the item is done: a run
-that was killed goes on with the items that have none. Ray Data does them where it runs and they are worth it; the same
-function does them in either place.
+An item writes its files and, last, an entry (`00000.json`) that marks it as done. A run that was killed resumes with
+the items that have no entry. Ray Data is used if Ray runs and the work is large enough; both ways call the same
+function.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass. `work` maps an item and its number to what its entry holds, having written its files."""
+    """One pass. `work` takes an item and its index, writes its files, and returns the content of its entry."""
 
     name: str
     folder: Path
     work: Callable[[Any, int], Entry]
 
     def entry_path(self, index: int) -> Path:
-        """Of an item's entry."""
+        """Path of an item's entry."""
         return self.folder / f"{index:05d}.json"
 
     def entry(self, index: int) -> Entry | None:
-        """An item's entry; None where it is not done."""
+        """An item's entry; None if the item is not done."""
         try:
             values = json.loads(self.entry_path(index).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -47,13 +47,13 @@ class Pass:
 
 
 def run_pass(one: Pass, items: Sequence[Any], workers: int | None, *, here: bool) -> list[Entry]:
-    """Do the items that are not done; the entries of all, in order.
+    """Process the items that are not done; returns the entries of all items, in order.
 
     Args:
-        workers: at most so many items at once; None: as many as there are CPUs.
-        here: do them one after another in this process. So it is without Ray, and for a single item.
+        workers: maximum number of items at once; None: number of CPUs.
+        here: process them one after another in this process, as without Ray and for a single item.
 
-    Raises what an item raises (`UserError`, `RunError`), at the first one; the finished ones stay.
+    Raises the first error of an item (`UserError`, `RunError`); finished items are kept.
     """
     one.folder.mkdir(parents=True, exist_ok=True)
     left = [index for index in range(len(items)) if one.entry(index) is None]
@@ -93,11 +93,11 @@ def _do(one: Pass, item: Any, index: int) -> None:
 
 
 def _made(one: Pass, index: int) -> Entry:
-    """The entry of an item whose worker has said that it is done."""
+    """The entry of an item that its worker reported as done."""
     found = awaited(lambda: one.entry(index), one.folder)
     if found is None:
         raise RunError(
-            f"{one.entry_path(index)} is not there after the stage. On a cluster, output_dir must be on storage that "
-            "all nodes share (mapl doctor --config looks)."
+            f"{one.entry_path(index)} is missing after the stage. On a cluster, output_dir must be on storage that "
+            "all nodes share (check with mapl doctor --config)."
         )
     return found

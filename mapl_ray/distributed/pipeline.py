@@ -1,4 +1,4 @@
-"""The stages in order, each idempotent: what is finished is skipped, and says so."""
+"""Run the stages in order. Each is idempotent: finished work is skipped with a message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mapl_ray.training.result import TrainResult
 
 @contextmanager
 def session(config: RunConfig, stages: tuple[str, ...], *, baseline: bool = False) -> Iterator[None]:
-    """Ray for the stages named, after checking that each of them fits what is there; `baseline` is of `train`."""
+    """A Ray session for the stages, after checking their inputs and resources. `baseline` applies to `train`."""
     check_inputs(config, stages)
     with leases(config, stages, baseline=baseline):
         check_run_folder(config, stages, baseline=baseline)
@@ -43,7 +43,7 @@ def session(config: RunConfig, stages: tuple[str, ...], *, baseline: bool = Fals
 
 
 def run(config: RunConfig) -> None:
-    """Every stage, with its time; ends with the table, the artefacts and the next command to try."""
+    """Run every stage and print its time; ends with the results, the output paths and next commands."""
     started = time.monotonic()
     make_groups(config)
     score(config)
@@ -74,12 +74,12 @@ def score(config: RunConfig) -> None:
 
 
 def train_one(config: RunConfig, method: Method, *, baseline: bool) -> None:
-    """One model, in `run_dir/rm`, `rm-baseline`, `dpo` or `dpo-baseline`."""
+    """Train one model into `run_dir/rm`, `rm-baseline`, `dpo` or `dpo-baseline`."""
     _train(config, [_training(config, method, baseline)])
 
 
 def train_all(config: RunConfig) -> None:
-    """Reward model and policy, each with its plain baseline where one is wanted."""
+    """Train reward model and policy, each with its plain baseline if `evaluation.baseline` is set."""
     kinds = (False, True) if config.evaluation.baseline else (False,)
     _train(config, [_training(config, method, baseline) for method in METHODS for baseline in kinds])
 
@@ -106,18 +106,19 @@ def _train(config: RunConfig, trainings: Sequence[Training]) -> None:
 
 
 def tune(config: RunConfig) -> None:
-    """Search values of the training, in `run_dir/tune`."""
+    """Search training values; writes to `run_dir/tune`."""
     with _stage("tune"):
         print(f"  best config: {run_tune(config)}", flush=True)
 
 
 def evaluate(config: RunConfig) -> None:
-    """Measure models on the held-out groups and public sets; `run_dir/evaluation.json`, tables, some answers."""
+    """Evaluate models on the held-out groups and public sets; writes `run_dir/evaluation.json`, prints tables and
+    sample answers."""
     print(_evaluate(config), end="", flush=True)
 
 
 def _evaluate(config: RunConfig) -> str:
-    """The answers to the run's own prompts before and after DPO, to be printed; empty where there are none."""
+    """Evaluate; returns sample answers before and after DPO as text to print, empty if there are none."""
     with _stage("evaluate"), nodes_watched("evaluate", config):
         results = run_evaluation(config)
         _keep_other(config.run_dir / "evaluation.json", results)
@@ -129,7 +130,7 @@ def _evaluate(config: RunConfig) -> str:
 
 
 def report(config: RunConfig) -> None:
-    """One self-contained HTML file of the run."""
+    """Write one self-contained HTML file about the run."""
     with _stage("report"):
         print(f"  {build_report(config.run_dir, config.data_dir)}", flush=True)
         if all((config.data_dir / "groups" / split / "manifest.json").is_file() for split in SPLITS):
@@ -137,7 +138,7 @@ def report(config: RunConfig) -> None:
 
 
 def _keep_other(path: Path, results: Results) -> None:
-    """Set an `evaluation.json` of other models, data or settings aside; one of the same is replaced."""
+    """Set an `evaluation.json` of other models, data or settings aside. One of the same is overwritten."""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["provenance"]["settings"]
     except FileNotFoundError:
@@ -160,7 +161,7 @@ def _stage(name: str) -> Iterator[None]:
 
 def _closing_lines(config: RunConfig, seconds: float) -> None:
     run = config.run_dir
-    print(f"\nDone in {seconds:.0f} s. What it left:")
+    print(f"\nDone in {seconds:.0f} s. Results:")
     for what, path in {
         "groups (Parquet)": config.data_dir / "groups",
         "scored groups": config.data_dir / "scored",

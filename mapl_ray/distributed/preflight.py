@@ -1,4 +1,4 @@
-"""What can be known before a cluster starts: an hour of waiting must not end in a missing file."""
+"""Checks before a cluster starts, so that an hour of waiting does not end with a missing file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METHODS: tuple[Method, ...] = ("rm", "dpo")
 
 
 def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
-    """Look at the files and names that the stages will need. Raises `UserError` for the first that is not right."""
+    """Check the files and names that the stages need. Raises `UserError` for the first problem."""
     if config.model.name_or_path != "tiny":
         check_model_directory(config.model.name_or_path, config.model.revision)
     if "synthesize" in stages:
@@ -71,8 +71,8 @@ def check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     for stage in stages:
         check_templates(config, stage)
     if "train dpo" in stages and "score" in stages and not config.scoring.ref_logps:
-        # Training can do without them (`train.reference`); hours later evaluation can't.
-        raise UserError("DPO needs ref_logps to be evaluated by, and scoring.ref_logps=false. Set it to true.")
+        # Training works without them (`train.reference`), but evaluation would fail hours later.
+        raise UserError("scoring.ref_logps=false: the evaluation of DPO needs ref_logps. Set it to true.")
 
 
 def _check_scoring(config: RunConfig) -> None:
@@ -95,7 +95,7 @@ def _check_scoring(config: RunConfig) -> None:
     base = scoring.ref_model or model.name_or_path
     if scoring.lora is not None and Path(base).is_dir():
         verify_adapter(Path(scoring.lora).expanduser(), base)
-    if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny one is built of data not yet read
+    if scoring.ref_model is not None and model.name_or_path != "tiny":  # a tiny model is built from data not read yet
         check_same_tokenizer(scoring.ref_model, model.name_or_path, scoring.ref_model_revision, model.revision)
 
 

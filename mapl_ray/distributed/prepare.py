@@ -1,10 +1,10 @@
-"""What every stage starts from: pairs in shards that do not depend on the order of the input, and a model.
+"""Prepare the input of all stages: pairs in shards that do not depend on the order of the input, and a model.
 
-Pairs are prepared in passes (`passes.py`), whose files are in `pairs/work-*` until the pairs are there:
+Pairs are prepared in passes (`passes.py`), whose files are in `pairs/work-*` until the pairs are finished:
 
     read       rows of the sources -> pieces of pairs, and rejections (`prepare_read.py`)
-    compare    keys of all pieces -> pairs that share one with another pair: only these can be duplicates
-    decide     which of those stay, in canonical order, in this process (`prepare_compare.py`)
+    compare    keys of all pieces -> pairs that share a key with another pair: only these can be duplicates
+    decide     which of those are kept, in canonical order, in this process (`prepare_compare.py`)
     write      pieces -> parts (`prepare_write.py`)
 """
 
@@ -47,31 +47,31 @@ from mapl_ray.preferences.pieces import pairs_in
 from mapl_ray.progress import progress
 
 SPLITS = ("train", "eval")
-_READING = 2  # of the rules by which rows become pairs; pairs that other ones made are read again
-_WORK = 1  # of what the files of the passes hold; those of another one are removed
-_BUILD_SECONDS = 600.0  # at the most, to build a tiny model
+_READING = 2  # version of the rules that turn rows into pairs; pairs of another version are read again
+_WORK = 1  # version of the passes' files; files of another version are removed
+_BUILD_SECONDS = 600.0  # limit for building a tiny model
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How the work is divided. Of the result nothing depends on it but which pairs a chat template is tried on."""
+    """How the work is divided. The result does not depend on it, except which pairs a chat template is tried on."""
 
-    item_bytes: int = 64_000_000  # of text in the sources, of what one task reads
-    piece_chars: int = 64_000_000  # of a piece, which is in memory twice while it is sorted
-    range_bytes: int = 64_000_000  # of the parts that one task writes
-    keys: int = 4_000_000  # of a band, that one task compares
+    item_bytes: int = 64_000_000  # source text that one task reads
+    piece_chars: int = 64_000_000  # size of a piece, which is in memory twice while it is sorted
+    range_bytes: int = 64_000_000  # size of the parts that one task writes
+    keys: int = 4_000_000  # keys of a band that one task compares
 
 
 SIZES = Sizes()
 
 
 def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
-    """Read the source into `data_dir/pairs/{train,eval}`, skipped where it is there already.
+    """Read the source into `data_dir/pairs/{train,eval}`; skipped if already done.
 
-    A pair's split, shard and place follow from its content alone, so every order of the input, and any number of
-    workers, gives the same bytes. Rows that could not be used are counted with the train split; over both splits
-    accepted + rejected = input rows. A run that was killed goes on with the items of its passes that are not done.
-    Raises `UserError` for a source or benchmark that can't be read, and where no pair is left to train on.
+    A pair's split, shard and position depend only on its content, so any order of the input and any number of workers
+    give the same bytes. Rejected rows are counted in the train split; over both splits accepted + rejected = input
+    rows. A run that was killed resumes with the unfinished items of its passes. Raises `UserError` for a source or
+    benchmark that can't be read, and if no pair is left to train on.
     """
     template = _template(config)
     fingerprint = _fingerprint(config, template)
@@ -83,7 +83,7 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
     for split in SPLITS:
         set_parts_aside(folder / split, fingerprint, {fingerprint})
     items = plan_items(config.data, SIZES.item_bytes)
-    # Of its own for every division of the work: a worker that outlives its run writes to no other's.
+    # One folder per division of the work, so that a worker that outlives its run can't write into another run's.
     identity = {"pairs": fingerprint, "files": _WORK, "items": describe(items), **asdict(SIZES)}
     work = folder / f"work-{fingerprint_of(identity)[:16]}"
     _remove_work(folder, but=work)
@@ -93,14 +93,14 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
         decisions = decided(config, work, pairs.pieces, SIZES.keys)
         manifests = _written(config, work, pairs, decisions, fingerprint)
     except UserError:
-        _remove_work(folder)  # what the user changes makes other files
+        _remove_work(folder)  # after the user's fix the files will differ
         raise
     _remove_work(folder)
     return manifests
 
 
 def resolve_model(config: RunConfig) -> str:
-    """Directory or hub name of the base model; a tiny one is built from the train pairs if it is not there."""
+    """Directory or hub name of the base model. A tiny model is built from the train pairs if it is missing."""
     name = config.model.name_or_path
     if name != "tiny":
         check_model_directory(name, config.model.revision)
@@ -114,7 +114,7 @@ def resolve_model(config: RunConfig) -> str:
     }
     text = canonical_json(identity)
     if not _is_marked(directory, mark, text):
-        # Stages that run side by side may all need it first.
+        # Several concurrent stages may need it first.
         with lease(lease_path(config.data_dir, "model"), patience_seconds=_BUILD_SECONDS):
             if not _is_marked(directory, mark, text):
                 if directory.is_dir():
@@ -131,7 +131,7 @@ def _is_marked(directory: Path, mark: Path, text: str) -> bool:
 
 
 def _template(config: RunConfig) -> str | None:
-    """The digest of the chat template that pairs are tried with; None where there is none, and says why."""
+    """Digest of the chat template that pairs are tried with; None, with the reason printed, if there is none."""
     if config.model.name_or_path == "tiny":
         return None
     from mapl_ray.distributed.group_templates import template_check, template_digest  # torch takes seconds
@@ -143,7 +143,7 @@ def _template(config: RunConfig) -> str | None:
 
 
 def _remove_work(folder: Path, but: Path | None = None) -> None:
-    """What passes have left, other than `but`: that of a run that was killed, which is gone on with."""
+    """Remove the passes' files, except the folder `but`, which a killed run resumes from."""
     for work in folder.glob("work-*"):
         if work != but:
             shutil.rmtree(work, ignore_errors=True)
@@ -154,7 +154,7 @@ def _print_margins(config: RunConfig, pairs: ReadPairs) -> None:
         other = {"keep": "drop leaves them out", "drop": "keep takes them"}[config.data.nonpositive_margins]
         print(
             f"  margins: {pairs.nonpositive} of {pairs.with_margin} pairs have a margin of 0 or below, so chosen is "
-            f"not the better one: data.nonpositive_margins={config.data.nonpositive_margins} ({other})",
+            f"not better than rejected: data.nonpositive_margins={config.data.nonpositive_margins} ({other})",
             flush=True,
         )
 
@@ -176,13 +176,13 @@ def _written(config: RunConfig, work: Path, pairs: ReadPairs, decisions: Path, f
     if (now := sum(rows.values()) + rejected) != total + pairs.rejected:
         _remove_work(work.parent)
         raise RunError(
-            f"{work.parent}: {now} of {total + pairs.rejected} rows came back. Does another run work there? "
-            "Run it again."
+            f"{work.parent}: {now} rows after the last pass, expected {total + pairs.rejected}. Check that no other "
+            "run works there, and run it again."
         )
     if not rows["train"]:
         raise UserError(
             f"data.path={config.data.path!r}: no pair is left to train on: {rows['eval']} were held out, "
-            f"{rejected} rows rejected. Lower data.eval_fraction, or look at data.benchmarks."
+            f"{rejected} rows rejected. Lower data.eval_fraction, or check data.benchmarks."
         )
     with progress("write rejections", rejected, "rows"):
         rejections = chain(pairs.rejected_rows(), rejected_pairs(work / "write", ranges))
@@ -191,7 +191,7 @@ def _written(config: RunConfig, work: Path, pairs: ReadPairs, decisions: Path, f
 
 
 def _forget_damaged(one: Pass, ranges: Sequence[PartRange], context: WriteContext) -> None:
-    """Of a run that was killed: items whose parts have been removed or damaged since are done again."""
+    """After a killed run, mark items whose parts were removed or damaged since as not done."""
     for index, item in enumerate(ranges):
         entry = one.entry(index)
         parts = [] if entry is None else _parts_of(item.split, [item], [entry])
@@ -205,16 +205,16 @@ def _parts_of(split: str, ranges: Sequence[PartRange], entries: Sequence[Entry])
 
 
 def _with_rejections(target: Path, part: Part, rejections: Iterator[Rejection]) -> Part:
-    """The part written once more, with the rejections beside it."""
+    """Write the part again, with its rejections."""
     await_files(target, [part.file])
-    table = pairs_in(read_table(target, part))  # Parquet has names of its own for what lists hold
+    table = pairs_in(read_table(target, part))  # Parquet renames the items of list columns
     notes = read_notes(target, part)
     return write_part(target, part.index, table, rejections, PAIR_SCHEMA, part.fingerprint, notes)
 
 
 def _fingerprint(config: RunConfig, template: str | None) -> str:
     sources = [source_identity(part) for part in config.data.parts()]
-    # A path says nothing that the files' digests do not say better; a hub's name is all there is.
+    # Files are identified by their digests, not their path. For a hub data set the name is all there is.
     data = config.data.model_dump(mode="json", exclude={"path", "benchmarks"} if all(sources) else {"benchmarks"})
     return fingerprint_of(
         {

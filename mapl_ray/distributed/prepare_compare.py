@@ -1,7 +1,7 @@
-"""The middle of preparation: which pairs share a key with another one, found by workers; and which of those stay.
+"""Second pass of preparation: workers find pairs that share a key, and the driver decides which of them are kept.
 
-An item is a range of the keys of one band (`preferences/keys.py`). Who stays is decided in canonical order by the
-driver (`preferences/decisions.py`), for whether a pair is kept depends on those before it.
+An item is a range of the keys of one band (`preferences/keys.py`). The driver decides in canonical order
+(`preferences/decisions.py`), because whether a pair is kept depends on the pairs before it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mapl_ray.preferences.pieces import Piece, rows_with_shared_keys
 
 
 def decided(config: RunConfig, work: Path, pieces: Sequence[Piece], keys: int) -> Path:
-    """The file of the pairs that are rejected because of others, below `work`.
+    """Write the file of pairs that are rejected because of other pairs, below `work`; returns its path.
 
     Args:
-        keys: of one band, that one item compares, about.
+        keys: approximate number of keys of one band that one item compares.
     """
     path, folder = work / "decisions.arrow", work / "compare"
     if path.is_file():
@@ -45,7 +45,7 @@ def decided(config: RunConfig, work: Path, pieces: Sequence[Piece], keys: int) -
 
 
 def compare(item: tuple[int, int, int], number: int, *, folder: Path, pieces: Sequence[Piece]) -> Entry:
-    """Write the rows that share a key of the band and range with another one."""
+    """Write the rows that share a key with another row, within the item's band and key range."""
     rows = rows_with_shared_keys(pieces, *item)
 
     def write(aside: Path) -> None:

@@ -1,7 +1,7 @@
-"""The first pass of preparation: rows of the sources -> pieces of pairs, and rejections.
+"""First pass of preparation: rows of the sources -> pieces of pairs, and rejections.
 
-An item is consecutive slices of sources (files, row groups of Parquet files, files of hub data sets): several small
-ones, or one large one. Each pair is read, split, hashed and compared with the benchmarks where it is read.
+An item is a run of consecutive slices of sources (files, row groups of Parquet files, files of hub data sets): several
+small ones, or one large one. Each pair is read, split, hashed and compared with the benchmarks in the same task.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from mapl_ray.progress import progress, tracked
 if TYPE_CHECKING:
     from mapl_ray.models import TemplateCheck
 
-_NAMED = 3  # rejected rows, in a message
+_NAMED = 3  # number of rejected rows shown in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Slices of sources of one part of `config.data.parts()`, and how many of their rows are read."""
+    """Slices of sources of one part of `config.data.parts()`, with an optional limit on their rows."""
 
     part: int
     slices: tuple[tuple[Source, Slice], ...]
@@ -48,40 +48,40 @@ Item = tuple[Reading, ...]
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """What every item is read with."""
+    """Shared arguments of all items."""
 
     config: RunConfig  # with absolute paths
     folder: Path
     piece_chars: int
-    benchmarks: tuple[str, ...]  # digests of the files that the driver has seen
-    template: str | None  # the digest of its chat template; None: pairs are not tried with one
+    benchmarks: tuple[str, ...]  # digests of the driver's benchmark files
+    template: str | None  # digest of the driver's chat template; None: pairs are not checked with one
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPairs:
-    """What the pass has found, in source order."""
+    """The results of the pass, in source order."""
 
     pieces: list[Piece]
-    rejections: list[tuple[Path, int]]  # a file, and what its row numbers count from
+    rejections: list[tuple[Path, int]]  # a file, and the offset of its row numbers
     rejected: int
     with_margin: int
     nonpositive: int
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pairs of either split."""
+        """Number of pairs per split."""
         train = sum(piece.train for piece in self.pieces)
         return {"train": train, "eval": sum(piece.pairs for piece in self.pieces) - train}
 
     def rejected_rows(self) -> Iterator[Rejection]:
-        """All rows that gave no pair."""
+        """Rejections of all rows that gave no pair."""
         for path, first in self.rejections:
             for rejection in read_rejections(path):
                 yield moved(rejection, first)
 
 
 def moved(rejection: Rejection, first_row: int) -> Rejection:
-    """The rejection, its row counted from the beginning of its source."""
+    """The rejection with its row number counted from the start of its source."""
     if not first_row or rejection.row < 0:
         return rejection
     return Rejection(rejection.source, rejection.row + first_row, rejection.pair_id, rejection.stage, rejection.reason)
@@ -90,25 +90,25 @@ def moved(rejection: Rejection, first_row: int) -> Rejection:
 def read_all(
     config: RunConfig, items: Sequence[Item], folder: Path, template: str | None, piece_chars: int
 ) -> ReadPairs:
-    """Read the items (`plan_items`), on workers where there is more than one.
+    """Read the items (`plan_items`), on workers if there is more than one.
 
     Args:
-        template: digest of the chat template that pairs are tried with; None: with none.
-        piece_chars: characters of a piece, about.
+        template: digest of the chat template that pairs are checked with; None: no check.
+        piece_chars: approximate number of characters per piece.
 
-    Raises `UserError` for a source or benchmark that can't be read, or is another file on a worker's node, and where no
-    row gives a pair.
+    Raises `UserError` for a source or benchmark that can't be read or differs on a worker's node, and if no row gives a
+    pair.
     """
     digests = tuple(benchmark_digests(config.data))
     context = ReadContext(_with_absolute_paths(config), folder, piece_chars, digests, template)
-    with progress("read benchmarks"):  # before the hours that reading may take
+    with progress("read benchmarks"):  # fail before reading, which may take hours
         _contamination(context.config.data.benchmarks, config.data.benchmark_ngram, digests)
     work = Pass("read", folder, partial(read_item, context=context))
     return _together(config, items, run_pass(work, items, config.cluster.synthesis_workers, here=False), folder)
 
 
 def describe(items: Sequence[Item]) -> list[Any]:
-    """How the sources are divided into items, as JSON."""
+    """The division of the sources into items, as JSON values."""
     return [
         [[one.part, one.limit, [[source.name, part.size] for source, part in one.slices]] for one in item]
         for item in items
@@ -118,7 +118,7 @@ def describe(items: Sequence[Item]) -> list[Any]:
 def plan_items(config: DataConfig, item_bytes: int) -> list[Item]:
     """All slices of all sources in order, in items of about `item_bytes` each.
 
-    A limit counts rows from the first one, so the sources of a part with a limit are read one after another.
+    A limit counts rows from the first one, so the sources of a part with a limit are read sequentially in one item.
     """
     items, waiting, size = list[Item](), list[Reading](), 0
     for number, part in enumerate(config.parts()):
@@ -140,7 +140,7 @@ def plan_items(config: DataConfig, item_bytes: int) -> list[Item]:
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The config as a worker needs it, which starts in another folder."""
+    """The config with absolute paths, because workers start in another folder."""
     names = [name if is_uri(name) else str(Path(name).expanduser().absolute()) for name in config.data.benchmarks]
     model = Path(config.model.name_or_path).expanduser()
     path = str(model.absolute()) if model.is_dir() else config.model.name_or_path
@@ -153,7 +153,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def read_item(item: Item, number: int, *, context: ReadContext) -> Entry:
-    """Write an item's pieces and rejections; its entry says what there is."""
+    """Write an item's pieces and rejections; returns its entry with their names and counts."""
     config, name = context.config, f"{number:05d}"
     check, parts = _fresh_check(context), config.data.parts()
     with_margin = nonpositive = 0
@@ -191,12 +191,12 @@ def read_item(item: Item, number: int, *, context: ReadContext) -> Entry:
 
 
 def rejections_path(folder: Path, number: int) -> Path:
-    """Of an item's rows that gave no pair."""
+    """Path of the rejections of an item's rows."""
     return folder / f"{number:05d}.rejected.jsonl"
 
 
 class _Counted:
-    """Rows, counted as they are asked for."""
+    """Iterator over results that counts the rows read."""
 
     def __init__(self, results: Iterator[Results]) -> None:
         self._results, self.rows = results, 0
@@ -218,17 +218,17 @@ def _contamination(benchmarks: tuple[str, ...], ngram: int, digests: tuple[str, 
     if tuple(benchmark_digests(config)) != digests:
         names = ", ".join(benchmarks)
         raise UserError(
-            f"data.benchmarks: node {socket.gethostname()} has other files than the driver's of {names}. Put them on "
+            f"data.benchmarks: on node {socket.gethostname()} the files {names} differ from the driver's. Put them on "
             "storage that all nodes share."
         )
     return Contamination.load(config)
 
 
 def _fresh_check(context: ReadContext) -> TemplateCheck | None:
-    """What an item tries on its pairs: not what another item's pairs have shown, so that workers change nothing."""
+    """A new template check for each item, so that the result does not depend on which worker read other items."""
     if context.template is None:
         return None
-    from mapl_ray.models import TemplateCheck  # here: it loads torch, and most workers do without
+    from mapl_ray.models import TemplateCheck  # imported here: it loads torch, which most workers don't need
 
     model = context.config.model
     return TemplateCheck(_tokenizer(model.name_or_path, model.revision, context.template))
@@ -241,8 +241,8 @@ def _tokenizer(name: str, revision: str | None, template: str) -> Any:
     tokenizer = load_tokenizer(name, revision)
     if fingerprint_of(tokenizer.chat_template) != template:
         raise UserError(
-            f"model.name_or_path={name}: node {socket.gethostname()} has another chat template than the driver. Put "
-            "the model on storage that all nodes share."
+            f"model.name_or_path={name}: the chat template on node {socket.gethostname()} differs from the driver's. "
+            "Put the model on storage that all nodes share."
         )
     return tokenizer
 
@@ -250,7 +250,7 @@ def _tokenizer(name: str, revision: str | None, template: str) -> Any:
 def _together(config: RunConfig, items: Sequence[Item], entries: Sequence[Entry], folder: Path) -> ReadPairs:
     pieces, rejections, rows = list[Piece](), list[tuple[Path, int]](), dict[int, int]()
     first = list[str]()
-    of_source: dict[str, int] = {}  # rows of its slices so far, where slices don't number them
+    of_source: dict[str, int] = {}  # rows so far, for sources whose slices don't know their row numbers
     for number, (item, entry) in enumerate(zip(items, entries, strict=True)):
         start = 0
         for reading, own in zip(item, entry["rows"], strict=True):

@@ -1,7 +1,7 @@
-"""The last pass of preparation: pieces -> parts in canonical order, without the pairs that are rejected.
+"""Last pass of preparation: pieces -> parts in canonical order, without the rejected pairs.
 
-An item is consecutive parts of one split. Which part a pair is in, its id decides: a pair more or less changes its own
-part and leaves the others as they were, up to the next multiple of parts.
+An item is a range of parts of one split. A pair's id determines its part, so adding or removing a pair changes only
+that part, as long as the number of parts stays the same.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from mapl_ray.preferences.decisions import read_decisions
 from mapl_ray.preferences.pieces import Piece, Rows, column, pairs_in
 from mapl_ray.progress import tracked
 
-# Orders a rejection among all of the pass: place and rank of its pair.
+# Place and rank of the rejected pair, which order the rejections of the pass, and the rejection.
 Placed = tuple[float, int, Rejection]
 
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """What every item is written with."""
+    """Shared arguments of all items."""
 
     pieces: Sequence[Piece]
     decisions: Path
-    folder: Path  # of what the pass itself keeps
+    folder: Path  # of the pass's own files
     targets: Mapping[str, Path]  # by split
-    parts: Mapping[str, int]  # of either split
+    parts: Mapping[str, int]  # number of parts by split
     fingerprint: str
 
 
@@ -54,7 +54,7 @@ class PartRange:
 
 @dataclass(slots=True)
 class _Found:
-    """What the pieces hold of an item."""
+    """The pairs of an item, collected from the pieces."""
 
     tables: list[pa.Table] = field(default_factory=list)
     places: list[NDArray[np.float64]] = field(default_factory=list)
@@ -62,7 +62,7 @@ class _Found:
 
 
 def plan_ranges(counts: Mapping[str, int], parts: Mapping[str, int], pair_bytes: float, size: int) -> list[PartRange]:
-    """All parts of both splits, in items of about `size` bytes each."""
+    """Divide the parts of both splits into items of about `size` bytes each."""
     ranges = []
     for split, number in parts.items():
         each = max(1, int(size * number / max(1.0, counts[split] * pair_bytes)))
@@ -71,9 +71,9 @@ def plan_ranges(counts: Mapping[str, int], parts: Mapping[str, int], pair_bytes:
 
 
 def write_range(item: PartRange, number: int, *, context: WriteContext) -> Entry:
-    """Write an item's parts and its rejections, which come back with the last part of the train split."""
+    """Write an item's parts and its rejections. The driver later adds the rejections to the last train part."""
     count = context.parts[item.split]
-    # By row, so that those of a piece are found in it.
+    # Sorted by row, so that the decisions of a piece can be found by binary search.
     decided = read_decisions(context.decisions, *_bounds(item, count)).sort_by("row")
     found = _Found()
     with ExternalSort(context.folder) as rejections:
@@ -85,12 +85,12 @@ def write_range(item: PartRange, number: int, *, context: WriteContext) -> Entry
 
 
 def rejections_path(folder: Path, number: int) -> Path:
-    """Of an item's pairs that are rejected."""
+    """Path of an item's rejected pairs."""
     return folder / f"{number:05d}.rejected.jsonl"
 
 
 def rejected_pairs(folder: Path, items: Sequence[PartRange]) -> Iterator[Rejection]:
-    """The rejections of all items in canonical order: those of either split are, item by item."""
+    """The rejections of all items in canonical order, merged from both splits; each split is already in that order."""
 
     def of(split: str) -> Iterator[Placed]:
         for number, item in enumerate(items):
@@ -109,11 +109,11 @@ def _collect(
     decided: pa.Table,
     count: int,
 ) -> None:
-    """Add what a piece holds of the item."""
+    """Add a piece's pairs and rejections that belong to the item."""
     index, piece = place_in
     table, section = piece.table(), piece.of(item.split)
     places = column(table, "place")[section]
-    # A little more on either side: the multiplication below is what decides, and rounds.
+    # Slightly wider on both sides, because the multiplication below, which rounds, decides.
     start, stop = (int(at) for at in np.searchsorted(places, _bounds(item, count)))
     if start == stop:
         return
@@ -139,7 +139,7 @@ def _bounds(item: PartRange, count: int) -> tuple[float, float]:
 
 
 def _among(rows: Rows, decided: pa.Table) -> NDArray[np.bool_]:
-    """Which of the rows are decided on, that is rejected; either is ascending."""
+    """Mask of the rows that are in `decided`, that is rejected. Both are sorted ascending."""
     dropped = decided.column("row").to_numpy()
     found = np.searchsorted(dropped, rows)
     inside = found < len(dropped)
@@ -150,7 +150,7 @@ def _among(rows: Rows, decided: pa.Table) -> NDArray[np.bool_]:
 def _rejections(
     some: pa.Table, places: NDArray[np.float64], rows: Rows, decided: pa.Table, first_row: int
 ) -> Iterator[tuple[float, int, str]]:
-    """Place, rank and JSON of each."""
+    """Place, rank and JSON of each rejection."""
     known = _among(rows, decided)
     of = decided.take(np.searchsorted(decided.column("row").to_numpy(), rows[known])).to_pylist()
     decisions = iter(of)
@@ -178,7 +178,7 @@ def _write_parts(item: PartRange, context: WriteContext, found: _Found, count: i
 
 
 def _canonical(table: pa.Table, places: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The order of pairs that are kept: no two have one id, and hardly ever two have one place."""
+    """Sort order of the kept pairs: by place, and by the unique id in the rare case of equal places."""
     order = np.argsort(places, kind="stable")
     if (np.diff(places[order]) == 0).any():
         ids = table.column("pair_id").to_pylist()

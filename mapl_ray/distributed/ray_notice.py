@@ -1,12 +1,12 @@
-"""Keeps three notices of Ray off the screen, which look like errors and are none.
+"""Hide three notices of Ray that look like errors but are harmless.
 
 1. Ray logs at level E, once per process, that an actor "has constructor arguments in the object store and
-   max_restarts > 0". Every actor pool of Ray Data is such an actor, for Ray Data hands its actors their work as
-   references. Those are held by the driver as long as the pool lives, so that a restarted actor finds them. The C++
-   logger has no filter, and a higher level would hide errors that are some.
-2. Ray Train's controller asks for room every 20 seconds and waits 5 seconds for the answer. On a busy machine the first
-   answers come later, and the controller logs a traceback. An error that goes on is still shown.
-3. Ray ends a trial's process by SIGTERM and `SystemExit`. Python prints a traceback if it is cleaning up just then.
+   max_restarts > 0". This holds for every actor pool of Ray Data, which passes work to its actors as references. The
+   driver keeps those references as long as the pool lives, so a restarted actor finds them. The C++ logger has no
+   filter, and a higher level would hide real errors.
+2. Ray Train's controller requests resources every 20 seconds and waits 5 seconds for the answer. On a busy machine the
+   first answers are late, and the controller logs a traceback. An error that persists is still shown.
+3. Ray ends a trial's process with SIGTERM and `SystemExit`. Python prints a traceback if it is cleaning up then.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import ray.train
 
 _STDERR = 2
 _REQUESTS = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
-_LATE_REQUESTS = 3  # of one training, a minute's worth; from the next one on they are shown
+_LATE_REQUESTS = 3  # hidden per training, about a minute's worth; later ones are shown
 
 
 @cache
 def notice_given() -> Any:
-    """Have Ray give its notice now, unseen: about an actor that does nothing, and is returned.
+    """Trigger Ray's once-per-process notice while stderr is closed, with a dummy actor, which is returned.
 
-    It is kept as long as the process: Ray logs an error about an actor that is dropped while it starts.
+    The actor is kept as long as the process: Ray logs an error about an actor that is dropped while it starts.
     """
     actor_class = ray.remote(num_cpus=0, max_restarts=1)(_Nobody)
     argument = ray.put(None)
@@ -41,7 +41,7 @@ def notice_given() -> Any:
 
 class _Nobody:
     def __init__(self, argument: None) -> None:
-        """Holds nothing."""
+        """Do nothing."""
 
 
 @contextmanager
@@ -58,16 +58,16 @@ def _stderr_closed() -> Iterator[None]:
 
 
 class QuietController(ray.train.UserCallback):
-    """Given to Ray Train, it comes to life in the controller's process and drops late requests there."""
+    """Ray Train callback that hides the log lines of late requests in the controller's process."""
 
     def __init__(self) -> None:
-        """Every process has one filter, however many trainings it starts."""
+        """Install the log filter, once per process."""
         logger = logging.getLogger(_REQUESTS)
         if not logger.filters:
             logger.addFilter(_LateRequests())
 
     def __reduce__(self) -> tuple[type[QuietController], tuple[()]]:
-        """So that the process that receives it has the filter."""
+        """Unpickle by calling the constructor, which installs the filter in the receiving process."""
         return QuietController, ()
 
 
@@ -77,13 +77,13 @@ class _LateRequests(logging.Filter):
         self.seen = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is shown."""
+        """Whether to show the record."""
         self.seen += 1
         return self.seen > _LATE_REQUESTS
 
 
 def exit_without_traceback() -> None:
-    """To be called in a process that Ray ends by SIGTERM while it may be cleaning up."""
+    """Suppress the traceback of `SystemExit` in a process that Ray ends with SIGTERM during cleanup."""
     shown = sys.unraisablehook
 
     def show(lost: sys.UnraisableHookArgs) -> None:

@@ -1,6 +1,6 @@
-"""What a stage holds at once, and whether the cluster can hold it: plain arithmetic, no cluster needed.
+"""Compute the resources that a stage needs at once, and whether a cluster has them.
 
-Ray waits forever for resources that never come; so they are counted before anything starts.
+Ray waits forever for missing resources, so they are counted before anything starts.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Actors or workers of the same size that must be there together, each on one node."""
+    """A number of equal actors or workers that must run at the same time, each within one node."""
 
     number: int
     cpus: float
     gpus: float
-    keys: str  # the config keys that say so
-    memory_gib: float = 0.0  # main memory, where it is known
+    keys: str  # the config keys that set it
+    memory_gib: float = 0.0  # main memory; 0: unknown
 
     @property
     def in_all(self) -> tuple[float, float]:
-        """CPUs and GPUs of all together."""
+        """Total CPUs and GPUs."""
         return self.number * self.cpus, self.number * self.gpus
 
     def __str__(self) -> str:
@@ -56,13 +56,13 @@ class Demand:
 
 
 def with_pair_scoring(stages: Sequence[str], config: RunConfig) -> tuple[str, ...]:
-    """The stages with `score pairs` before `synthesize`, where the config has engines look at the pairs."""
+    """The stages with `score pairs` before `synthesize`, if the config scores pairs."""
     before = ("score pairs",) if config.scoring.scores_pairs else ()
     return tuple(one for stage in stages for one in ((*before, stage) if stage == "synthesize" else (stage,)))
 
 
 def demand_of(stage: str, config: RunConfig) -> Demand:
-    """The most that a stage holds at once; of one that takes what is there, the least that it starts with.
+    """The resources that a stage holds at once; for a stage that scales with the cluster, its minimum.
 
     Stages: `score pairs`, `synthesize`, `score`, `train rm`, `train dpo`, `tune` or `evaluate`.
     """
@@ -70,44 +70,44 @@ def demand_of(stage: str, config: RunConfig) -> Demand:
         return _engines(config)
     if stage in ("train rm", "train dpo"):
         return _training(config.training("rm" if stage == "train rm" else "dpo"))
-    if stage == "tune":  # one trial, which does not shrink; how many there are at once, `trials_at_once` works out
+    if stage == "tune":  # one trial, which is not elastic; `trials_at_once` computes how many run at once
         return _training(config.training(config.tune.method).model_copy(update={"min_workers": None}))
     if stage == "evaluate":
         given = config.evaluation
         keys = "evaluation.concurrency, evaluation.cpus, evaluation.gpus"
-        # On a GPU node the model is on the GPU, whose memory the actor looks at.
+        # With GPUs the model is in GPU memory, which the actor checks.
         return Demand(given.actors(1)[0], given.cpus, given.gpus, keys, 0.0 if given.gpus else evaluation_gib(config))
     return Demand(1, 1.0, 0.0, "cluster.num_cpus")
 
 
 def check_stage(stage: str, config: RunConfig, resources: Resources) -> None:
-    """Raise `UserError` if the stage could never start: what is wanted, what is there, and the cure."""
+    """Raise `UserError` if the stage could never start, with needed and available resources and the fix."""
     demand = demand_of(stage, config)
     room = _room(demand, resources)
     if room >= demand.number:
         return
     raise UserError(
-        f"{stage} wants {demand}, and the cluster has room for {room} of them ({resources}). "
+        f"{stage} needs {demand}, and the cluster has room for {room} of them ({resources}). "
         f"Lower {demand.keys}, or use a larger cluster (cluster.address)."
     )
 
 
 def check_one(stage: str, config: RunConfig, resources: Resources) -> None:
-    """Raise `UserError` if not even one actor of the stage has room: a pool works on with those that have."""
+    """Raise `UserError` if not even one actor of the stage has room. A pool can work with fewer actors."""
     demand = replace(demand_of(stage, config), number=1)
     if not any(_fitting(demand, node) for node in resources.nodes):
         raise UserError(
-            f"{stage} wants {demand}, and the cluster has room for 0 of them ({resources}). Finished work is kept: "
+            f"{stage} needs {demand}, and the cluster has room for 0 of them ({resources}). Finished work is kept: "
             "once there is a node, run the same command again to go on."
         )
 
 
 def trials_at_once(config: RunConfig, resources: Resources) -> int:
-    """How many trials of a search run side by side without one waiting for a worker that another holds.
+    """Number of trials of a search that can run concurrently without waiting for each other's workers.
 
-    A trial is `train.num_workers` workers of one size, all of them or none; the trial itself and Ray Train's controller
-    take no CPU. Workers of one size leave no gaps: a node holds as many as fit, so that the trials
-    are all nodes' workers over the workers of one. Raises `UserError`, as `check_stage` does, where not one fits.
+    A trial needs all of its `train.num_workers` equal workers; the trial itself and Ray Train's controller take no CPU.
+    So the number is the total of workers that fit on the nodes, divided by the workers of one trial. Raises `UserError`
+    like `check_stage` if no trial fits.
     """
     check_stage("tune", config, resources)
     demand = demand_of("tune", config)
@@ -117,7 +117,7 @@ def trials_at_once(config: RunConfig, resources: Resources) -> int:
 
 
 def room_for(number: int, resources_of_one: Mapping[str, float], resources: Resources) -> int:
-    """How many of `number` workers the nodes have room for, when nothing else runs on them."""
+    """How many of `number` workers fit on the nodes if nothing else runs there."""
     one = Demand(number, resources_of_one.get("CPU", 0.0), resources_of_one.get("GPU", 0.0), "")
     return min(number, _room(one, resources))
 
@@ -127,12 +127,12 @@ def _room(demand: Demand, resources: Resources) -> int:
 
 
 def _engines(config: RunConfig) -> Demand:
-    """The fewest engines; further ones of `scoring.concurrency` come where there is room."""
+    """The minimum number of engines; more, up to `scoring.concurrency`, start if there is room."""
     scoring = config.scoring
     number = "scoring.num_engines" if scoring.concurrency is None else "scoring.concurrency"
     keys = [number, "scoring.cpus_per_engine", "scoring.gpus_per_engine"]
     memory = 0.0
-    if not scoring.gpus_per_engine:  # on a CPU node the cache is main memory
+    if not scoring.gpus_per_engine:  # on CPUs the KV cache is in main memory
         memory = max((needs.memory_gib(scoring) for needs in engine_needs(config)), default=0.0)
         keys.append("scoring.kv_cache_gib")
     return Demand(scoring.engines[0], scoring.cpus_per_engine, scoring.gpus_per_engine, ", ".join(keys), memory)
@@ -151,7 +151,7 @@ def _training(train: TrainConfig) -> Demand:
 
 def _fitting(demand: Demand, node: Node) -> int:
     limits = [demand.number]
-    # Ray counts in ten-thousandths; so does this, or 0.1 + 0.2 would not fit into 0.3.
+    # Ray counts in units of 1/10,000; without this 0.1 + 0.2 would not fit into 0.3.
     for want, there in ((demand.cpus, node.cpus), (demand.gpus, node.gpus)):
         if want > 0:
             limits.append(round(there * 10_000) // max(1, round(want * 10_000)))

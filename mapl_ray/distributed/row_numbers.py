@@ -1,7 +1,7 @@
-"""Rows of the source that rejected groups are from.
+"""Look up the source row of rejected groups.
 
-Row numbers stand in the notes of the pairs' parts, not among the pairs: the same pairs in another order are the same
-data, and nothing is computed again for them. Part i of every later stage is made of part i of the pairs.
+Row numbers are stored in the notes of the pairs' parts, not in the pairs: the same pairs in another order are the same
+data, so nothing is recomputed. Part i of every later stage is made from part i of the pairs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mapl_ray.awaited import has_appeared
 from mapl_ray.data.records import Rejection
 from mapl_ray.data.shards import read_manifest, read_notes, read_part
 
-SOURCE_ROWS = "source_rows"  # in the notes of a part of pairs: a number for each of its pairs
+SOURCE_ROWS = "source_rows"  # key in the notes of a part of pairs: one row number per pair
 
 
 def with_source_rows(rejections: Sequence[Rejection], pairs: Path, index: int) -> list[Rejection]:
-    """The rejections, each with the row of the source that its pair was read from.
+    """Fill in the source row of every rejection.
 
-    `pairs` is the folder of the split's pairs. Without it (`data_run` of another machine, pairs that an older release
-    wrote) rows stay -1. Ids of a pair's further groups are `pair_id#2`, `pair_id#3`, ...
+    `pairs` is the folder of the split's pairs. If it is missing or has no row numbers (`data_run` of another machine,
+    pairs of an older release), rows stay -1. Further groups of a pair have the ids `pair_id#2`, `pair_id#3`, ...
     """
     unknown = [rejection for rejection in rejections if rejection.row < 0]
     if not unknown or not has_appeared(pairs / "manifest.json"):

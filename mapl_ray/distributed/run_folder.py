@@ -1,7 +1,4 @@
-"""Before Ray starts: leases of what the stages write, and what the files of a run's folder show.
-
-These are a stage's input, and checkpoints that it can't go on from.
-"""
+"""Prepare a run's folder before Ray starts: take leases, and check the stages' inputs and unfinished checkpoints."""
 
 from __future__ import annotations
 
@@ -28,9 +25,9 @@ _ON_GROUPS = ("score", "tune", "train rm", "train dpo")
 
 
 def check_run_folder(config: RunConfig, stages: Sequence[str], *, baseline: bool) -> None:
-    """Raise `UserError` where a stage's input is not there, or where unfinished training is of other settings.
+    """Raise `UserError` if a stage's input is missing, or if unfinished training has other settings.
 
-    Of several stages the later ones' input is made by the earlier; then only settings of the training are compared.
+    With several stages, earlier ones make the input of later ones; then only the training settings are compared.
     """
     alone = len(stages) == 1
     if alone and stages[0] in _ON_GROUPS:
@@ -52,9 +49,9 @@ def check_run_folder(config: RunConfig, stages: Sequence[str], *, baseline: bool
 
 @contextmanager
 def leases(config: RunConfig, stages: Sequence[str], *, baseline: bool) -> Iterator[None]:
-    """Hold what the stages write, all of it from the start, and remove what killed runs left half-written.
+    """Hold the leases of everything that the stages write, and remove half-written files of killed runs.
 
-    Raises `UserError` where another run holds some of it, and where a link leads out of the run's folder.
+    Raises `UserError` if another run holds one of the leases, and if a link points outside the run's folder.
     """
     roots = {config.run_dir, config.data_dir}
     for root in roots:
@@ -69,9 +66,9 @@ def leases(config: RunConfig, stages: Sequence[str], *, baseline: bool) -> Itera
 
 
 def _remove_half_written(root: Path, own: Collection[Path]) -> None:
-    """Remove files and folders with temporary names, unless another run has a lease in the folder.
+    """Remove files and folders with temporary names, unless another run holds a lease in the folder.
 
-    What was written in the last second stays: it may be of a run that begins just now.
+    Files written in the last second are kept: they may belong to a run that is just starting.
     """
     before = time.time() - 1.0
     if {*lease_path(root, "any").parent.glob("*.json")} - {*own}:
@@ -79,7 +76,7 @@ def _remove_half_written(root: Path, own: Collection[Path]) -> None:
     for folder, folders, files in os.walk(root):
         for name in [name for name in (*folders, *files) if becomes(name) is not None]:
             path = Path(folder, name)
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # already removed
                 if path.lstat().st_mtime > before:
                     continue
                 if path.is_dir() and not path.is_symlink():
@@ -90,20 +87,20 @@ def _remove_half_written(root: Path, own: Collection[Path]) -> None:
 
 
 def _check_links(root: Path) -> None:
-    """A link that somebody with access to shared storage put there would have a stage write or delete elsewhere."""
+    """Raise `UserError` for a link that points outside `root`: a stage would write or delete files elsewhere."""
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
             path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise UserError(
-                    f"{path} is a link to {path.resolve()}, outside {root}. Remove the link: data_run names "
-                    "another run's data, and output_dir says where runs are."
+                    f"{path} is a link to {path.resolve()}, outside {root}. Remove the link: use data_run for "
+                    "another run's data, and output_dir to place runs elsewhere."
                 )
 
 
 def _written(config: RunConfig, stages: Sequence[str], baseline: bool) -> Iterator[tuple[Path, str]]:
     for stage in stages:
-        if stage in ("synthesize", "score"):  # in the run that the data is of
+        if stage in ("synthesize", "score"):  # they belong to the run of the data
             yield config.data_dir, stage
         elif stage in ("train rm", "train dpo"):
             method: Method = "rm" if stage == "train rm" else "dpo"
@@ -114,14 +111,14 @@ def _written(config: RunConfig, stages: Sequence[str], baseline: bool) -> Iterat
 
 
 def _models(config: RunConfig, stages: Sequence[str], baseline: bool) -> tuple[bool, ...]:
-    """Which are trained, the plain baseline (True) or not."""
+    """Which models are trained: the plain baseline (True), the MAPL model (False) or both."""
     if len(stages) == 1:
         return (baseline,)
     return (False, True) if config.evaluation.baseline else (False,)
 
 
 def training_of(config: RunConfig, method: Method, baseline: bool) -> TrainConfig:
-    """The method's training section; the baseline differs by its loss weights alone."""
+    """The method's training section. The baseline differs only in its loss weights."""
     section = config.training(method)
     plain = LevelWeights(lambda_intra=0.0, lambda_inter=0.0)
     return section.model_copy(update={"weights": plain}) if baseline else section

@@ -1,4 +1,4 @@
-"""A Ray session: a private cluster of this machine, or the one that the config names."""
+"""Start a Ray session: a private cluster on this machine, or the cluster that the config names."""
 
 from __future__ import annotations
 
@@ -31,51 +31,51 @@ from mapl_ray.private_files import cluster_token, private_folder
 from mapl_ray.progress import WAITING_SECONDS, progress
 
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-# Of a private cluster, which is one machine and lives as long as the command.
+# Environment of a private cluster, which is one machine and lives as long as the command.
 _PRIVATE = {
-    # Reports on usage would leave the machine.
+    # Usage reports would leave the machine.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ports for Prometheus ask for no token and listen on every interface; Ray starts no server on port -1.
+    # Prometheus ports require no token and listen on every interface; Ray starts no server on port -1.
     "RAY_enable_metrics_collection": "false",
     "AUTOSCALER_METRIC_PORT": "-1",
     "DASHBOARD_METRIC_PORT": "-1",
-    # Nobody takes the one node away. The watcher is a process more for every training, and Ray logs an error about it.
+    # The only node is never preempted. The watcher costs one process per training, and Ray logs an error about it.
     WATCHER: "0",
-    # A pipeline on one cluster starts more workers in all than Ray expects to start at once, and raylet warns of that.
+    # A pipeline starts more workers in total than Ray expects at once, and raylet would warn about that.
     "RAY_worker_maximum_startup_concurrency": "64",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late the end of a training is noticed; Ray's own is 2 s
-    # The node's address is 127.0.0.1, and Ray's servers then listen on loopback alone. It is Ray's default on macOS and
-    # Windows; see `_on_loopback` for processes that have imported Ray.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # delay until the end of a training is noticed (Ray's default: 2)
+    # The node's address is 127.0.0.1, so Ray's servers listen only on loopback. This is Ray's default on macOS and
+    # Windows; see `_on_loopback` for processes that have already imported Ray.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "VLLM_HOST_IP": "127.0.0.1",
 }
-# Switches of Ray Data that open files of old Ray versions by unpickling their schema.
+# Ray Data switches for files of old Ray versions, whose schema is unpickled on opening.
 _UNPICKLING = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE")
 _STARTS = 3
 _LONGEST_SOCKET = 107  # characters of a Unix socket's path
-# Below a session root, with a process number of seven digits.
+# Longest session root, given the longest path below it, with a process number of seven digits.
 _LONGEST_ROOT = _LONGEST_SOCKET - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
-_END_SECONDS = 20.0  # for killed processes to end
+_END_SECONDS = 20.0  # how long to wait for killed processes to end
 _LOG_LEVELS = {
-    "ray.data": logging.ERROR,  # it warns of progress bars that are switched off on purpose
+    "ray.data": logging.ERROR,  # warns about progress bars that are disabled on purpose
     "ray.train": logging.WARNING,
     "ray.tune": logging.WARNING,
-    "ray.tune.analysis.experiment_analysis": logging.ERROR,  # it misses files of loggers that are switched off
-    "ray.tune.utils.util": logging.ERROR,  # it warns where a busy machine takes half a second for bookkeeping
-    "ray._private.authentication": logging.ERROR,  # a word at every start that a token is asked for
+    "ray.tune.analysis.experiment_analysis": logging.ERROR,  # warns about missing files of disabled loggers
+    "ray.tune.utils.util": logging.ERROR,  # warns when bookkeeping takes half a second on a busy machine
+    "ray._private.authentication": logging.ERROR,  # reports at every start that a token is required
 }
 
 
 @contextmanager
 def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[None]:
-    """Connect, and disconnect at the end; a session that is there already is used and left as it is.
+    """Connect to Ray during the block. An existing session is used and left open.
 
-    What a private cluster lets other machines reach asks for a token; it has a dashboard where it `searches`. Raises
-    `UserError` for a cluster that can't be reached, and where the environment has Ray unpickle what stands in files.
+    A private cluster requires a token; it has a dashboard only if the session `searches` (Ray Tune). Raises `UserError`
+    for a cluster that can't be reached, and if the environment lets Ray unpickle data from files.
     """
     for switch in (name for name in _UNPICKLING if os.environ.get(name, "0") != "0"):
-        raise UserError(f"{switch}={os.environ[switch]}: with it a Parquet file runs code when it is opened. Unset it.")
+        raise UserError(f"{switch}={os.environ[switch]}: it lets a Parquet file run code when opened. Unset it.")
     if ray.is_initialized():
         yield
         return
@@ -97,13 +97,13 @@ def ray_session(config: ClusterConfig, *, searches: bool = True) -> Iterator[Non
 
 
 def preemption_watched() -> bool:
-    """Whether Ray Train notifies workers that their node is about to be taken away."""
+    """Whether Ray Train notifies workers that their node is about to be preempted."""
     return os.environ.get(WATCHER, "1") != "0"
 
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does, with a message and its own exit code; Ray's handler has neither."""
+    """Make SIGTERM act like Ctrl-C, with a message and exit code 130; Ray's handler has neither."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -124,7 +124,7 @@ def available_resources() -> Resources:
     for node in ray.nodes():
         if node["Alive"]:
             there = node["Resources"]
-            # Ray sets a share aside for its objects; what an engine takes is taken from both.
+            # Ray reserves a share for its object store; an engine's memory is taken from both.
             memory = (there.get("memory", 0.0) + there.get("object_store_memory", 0.0)) / 2**30 or math.inf
             nodes.append(Node(cpus=there.get("CPU", 0.0), gpus=there.get("GPU", 0.0), memory_gib=memory))
     return Resources(tuple(nodes))
@@ -137,8 +137,8 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
     if config.address is None:
         if named := os.environ.get("RAY_ADDRESS"):
             print(f"RAY_ADDRESS={named} is not used: to run on that cluster, set cluster.address=auto", flush=True)
-        # The dashboard serves Ray's state, by which Ray Train frees what a stopped trial held; on loopback, with token.
-        # Nothing else asks it, and its eight processes take seconds of two cores to start.
+        # Ray Train needs the dashboard's state API to free the resources of a stopped trial. It listens on loopback
+        # and requires the token. Nothing else needs it, and its eight processes take seconds of two cores to start.
         dashboard = {"include_dashboard": searches, "dashboard_host": "127.0.0.1", "dashboard_port": port}
         session_root = str(_session_root())
         _start(
@@ -149,19 +149,19 @@ def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
 
 
 def _start(start: Callable[..., object], options: dict[str, Any]) -> None:
-    """Start Ray, up to `_STARTS` times: its processes wait seconds for each other, which a busy machine may not keep.
+    """Start Ray, with up to `_STARTS` attempts: on a busy machine its processes may time out waiting for each other.
 
-    Raises `UserError` for a token that can't be read, and `RunError` with what Ray said last.
+    Raises `UserError` for a token that can't be read, and `RunError` with Ray's last error.
     """
     here = psutil.Process()
     before = set(here.children())
     for left in reversed(range(_STARTS)):
         try:
             start(**options)
-        except ray.exceptions.AuthenticationError as error:  # a token file that is not there, or empty
+        except ray.exceptions.AuthenticationError as error:  # the token file is missing or empty
             raise UserError(f"Ray could not be started on this machine: {first_line(error)}") from None
-        except Exception as error:  # Ray raises it bare
-            ray.shutdown()  # which knows nothing of processes of a start that failed; they would keep the ports
+        except Exception as error:  # Ray raises a plain Exception
+            ray.shutdown()  # does not end the processes of a failed start, which would keep the ports
             started = [child for child in here.children() if child not in before]
             late = [*started, *(process for child in started for process in child.children(recursive=True))]
             for process in late:
@@ -176,7 +176,7 @@ def _start(start: Callable[..., object], options: dict[str, Any]) -> None:
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
-    """Connect to a cluster that runs. Raises `UserError` with what Ray said where that fails."""
+    """Connect to a running cluster. Raises `UserError` with Ray's message if that fails."""
     head = head_address(address)
     try:
         ray.init(address=head, runtime_env={"env_vars": worker_environment()}, **options)
@@ -185,19 +185,18 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _private_environment(port: int) -> dict[str, str]:
-    """What a private cluster's processes inherit from this one; what the user has set stays, but for the address.
+    """Variables that a private cluster's processes inherit. The user's values are kept, except the dashboard address.
 
-    Inherited and not a runtime environment of the job: for one of those Ray starts every worker when it is wanted, and
-    the workers that it has started in advance are of no use.
+    They are inherited rather than set as a runtime environment, because with one Ray can't use prestarted workers.
     """
     unset = {name: value for name, value in (_PRIVATE | QUIET).items() if name not in os.environ}
-    # Where two clusters run on a machine, workers would not know which dashboard to ask.
+    # With two clusters on a machine, workers would not know which dashboard to use.
     return {**unset, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
 
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """A private cluster's node has the address 127.0.0.1, so that no other machine reaches Ray's servers."""
+    """Give a private cluster's node the address 127.0.0.1, so that no other machine can reach Ray's servers."""
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -208,12 +207,12 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _own_token() -> Iterator[None]:
-    """A private cluster asks for a token of its own, unless RAY_AUTH_MODE says that it asks for none."""
+    """Make a private cluster require a token that only it uses, unless RAY_AUTH_MODE disables tokens."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         yield
         return
     with cluster_token(_session_root().parent) as path:
-        # RAY_AUTH_TOKEN would count before the file: it is another cluster's.
+        # RAY_AUTH_TOKEN would override the file, and it belongs to another cluster.
         own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
         try:
             with _environment(own):
@@ -225,21 +224,21 @@ def _own_token() -> Iterator[None]:
 
 
 def _read_token_again() -> None:
-    """Ray keeps mode and token of a process. In this order: threads of a session that has just ended still ask."""
+    """Reset Ray's cached mode and token. The order matters: threads of a session that has just ended still use them."""
     raylet = importlib.import_module("ray._raylet")  # compiled, without types
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _has_token() -> bool:
-    """Whether the environment names a token; without one those threads would end the process."""
+    """Whether the environment provides a token; without one those threads would end the process."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
 
 
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """This process's environment with `values`, as long as the block runs; None: without the variable."""
+    """Set environment variables during the block; None removes a variable."""
     before = {name: os.environ.get(name) for name in values}
     _set(values)
     try:
@@ -257,11 +256,11 @@ def _set(values: Mapping[str, str | None]) -> None:
 
 
 def _session_root() -> Path:
-    """Where Ray keeps sockets and logs of private clusters, below `RAY_TMPDIR` or the temporary folder.
+    """Folder for sockets and logs of private clusters, below `RAY_TMPDIR` or the temporary folder.
 
-    Ray opens this folder to every user of the machine (mode 0777), who could then swap sockets and logs, so it is
-    inside one that nobody else may enter. A temporary folder with too long a path for sockets gives way to `/tmp`.
-    Raises `UserError` where the folder can't be had, or `RAY_TMPDIR` is too long.
+    Ray makes this folder writable for every user of the machine (mode 0777), who could then replace sockets and logs,
+    so it is inside a folder that only this user may enter. If the temporary folder's path is too long for sockets,
+    `/tmp` is used. Raises `UserError` if the folder can't be created, or `RAY_TMPDIR` is too long.
     """
     named = os.environ.get("RAY_TMPDIR")
     below = Path(f"mapl-{os.getuid()}", "r")  # short: see `_LONGEST_ROOT`

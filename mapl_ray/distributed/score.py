@@ -1,10 +1,10 @@
-"""Scoring: a data set of scores a column, beside the groups, and the groups with all the columns asked for.
+"""The scoring stage: one data set of scores per column, then the groups joined with all requested columns.
 
     groups/{split} -> scores/ref_logps/{split}, scores/rewards/{split}    actors on Ray Data: vLLM, or the trainer's
                                                                           forward pass for ref_logps
-    groups/{split} and those -> scored/{split}                            a task a part
+    groups/{split} and those -> scored/{split}                            one task per part
 
-Engine output is stored separately: a second scorer adds a column, and no order or choice of columns computes one again.
+Engine output is stored separately, so adding or removing a column never recomputes another one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mapl_ray.scoring import ColumnScorer, EngineOptions, TreeOptions, check_eng
 
 
 def run_scoring(config: RunConfig) -> dict[str, Manifest]:
-    """`data_dir/groups` -> `data_dir/scored`, both splits, with the columns that `scoring` asks for.
+    """Score both splits: `data_dir/groups` -> `data_dir/scored`, with the columns that `scoring` requests.
 
-    Raises `UserError` where nothing is asked for, and for models, adapters and lengths that can't be right.
+    Raises `UserError` if no column is requested, and for invalid models, adapters and lengths.
     """
     scorers = column_scorers(config)
     check_templates(config, "score")
@@ -50,7 +50,7 @@ def run_scoring(config: RunConfig) -> dict[str, Manifest]:
 
 
 def column_scorers(config: RunConfig) -> list[ColumnScorer]:
-    """What is to be computed. Raises as `run_scoring` does, without an engine."""
+    """The scorers of the requested columns. Raises the errors of `run_scoring`, without starting an engine."""
     scoring, model = config.scoring, config.model
     if not scoring.ref_logps and scoring.reward_model is None:
         raise UserError("nothing to score: set scoring.ref_logps=true or scoring.reward_model.")
@@ -80,13 +80,14 @@ def column_scorers(config: RunConfig) -> list[ColumnScorer]:
 
 
 def _absolute(name: str) -> str:
-    """Actors start in other folders than the driver; a hub's name stays as it is."""
+    """Make a local path absolute, because actors start in other folders than the driver; keep a hub name as it is."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.is_dir() else name
 
 
 def _run_engines(config: RunConfig, scorer: ColumnScorer) -> dict[str, Path]:
-    """Both splits with the same engines, each takes longer to start than to score a small split; the target of each."""
+    """Score both splits with the same engines, which take longer to start than to score a small split; returns the
+    target folders."""
     targets = {split: config.data_dir / "scores" / scorer.column / split for split in SPLITS}
     folder, recipe = config.data_dir, scorer.recipe
     stages = [

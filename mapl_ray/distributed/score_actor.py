@@ -1,7 +1,7 @@
-"""Scorers as Ray Data actors, vLLM engines or the trainer's forward pass: one an actor, part after part.
+"""Ray Data actors that score parts, each with one vLLM engine or the trainer's forward pass.
 
-An actor takes two parts at once: while the engine works on one, the other is read, tokenized or written. An actor that
-dies is started again by Ray and gets its parts again; the journal beside the part says what it had in hand.
+An actor takes two parts at once: while the engine works on one, the other is read, tokenized or written. Ray restarts
+an actor that dies and gives it its parts again; the journal next to the part records its progress.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from mapl_ray.errors import RunError, UserError
 from mapl_ray.progress import progress
 from mapl_ray.scoring import BrokenEngineError, ColumnScorer, EngineOptions, Journal, Outcome, TreeOptions, score_part
 
-# Of one actor in a run. A group that kills engines costs one for every halving of its batch and two more; what kills
-# them without end is not the data.
+# Limit per actor and run. A group that kills engines costs one death per halving of its batch and two more; more deaths
+# are not caused by the data.
 MAX_DEATHS = 64
 _PARTS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Actors:
-    """How many actors there are at once, and what each one holds."""
+    """Number of actors at once, and the resources of each."""
 
     fewest: int
     most: int
@@ -41,7 +41,7 @@ class Actors:
 
     @classmethod
     def of(cls, scoring: ScoringConfig, options: EngineOptions | TreeOptions) -> Self:
-        """An engine each, or a forward pass each."""
+        """Actors with one engine each, or with one forward pass each for `TreeOptions`."""
         if isinstance(options, TreeOptions):
             return cls(*scoring.trainer_actors)
         return cls(*scoring.engines, scoring.cpus_per_engine, scoring.gpus_per_engine)
@@ -50,7 +50,7 @@ class Actors:
 def on_engines(
     shards: ray.data.Dataset, stages: list[Stage], scorers: list[ColumnScorer], actors: Actors, batch_groups: int
 ) -> ray.data.Dataset:
-    """Have every part of every stage scored, by the scorer of the same place in `scorers`."""
+    """Score every part of every stage; stage i uses `scorers[i]`."""
     return shards.map(
         ScoreShard,
         fn_constructor_kwargs={
@@ -68,11 +68,11 @@ def on_engines(
 
 
 def engine_pool(shards: ray.data.Dataset, fewest: int, most: int) -> ray.data.ActorPoolStrategy:
-    """Actors with two parts queued each; what the pool needs beyond that is set for `shards`, which it is to map."""
+    """Actor pool for mapping `shards`, with two parts queued per actor; also changes settings of `shards.context`."""
     context = shards.context
-    # An engine that dies while it starts is a matter of the machine; Ray Data would give up at the first.
+    # An engine's death during its start is usually a problem of the machine; Ray Data would give up at the first one.
     context.max_consecutive_actor_init_deaths = MAX_RETRIES
-    # Tasks over slots. Ray Data's own 1.75 is never reached where no part waits at an actor, and the pool never grew.
+    # Ratio of tasks to slots. Ray Data's default of 1.75 is never reached here, and the pool would never grow.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     return ray.data.ActorPoolStrategy(
         min_size=fewest,
@@ -86,7 +86,7 @@ def engine_pool(shards: ray.data.Dataset, fewest: int, most: int) -> ray.data.Ac
 def start_scorer(
     kind: Literal["ref_logps", "rewards", "judgements"], options: EngineOptions | TreeOptions
 ) -> tuple[Any, UserError | RunError | None]:
-    """The scorer of that kind, or why there is none: raised here, it would have Ray start the actor again forever."""
+    """The scorer of that kind, or None and the error. If it were raised here, Ray would restart the actor forever."""
     try:
         if isinstance(options, TreeOptions):
             from mapl_ray.scoring.trees import TreeScorer
@@ -101,7 +101,7 @@ def start_scorer(
 
 
 class EngineTurn:
-    """Held by the thread whose part is on the engine; a broken engine ends the process before another takes it."""
+    """Lock of the thread that uses the engine. A broken engine ends the process before another thread can use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -112,14 +112,14 @@ class EngineTurn:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, BrokenEngineError):
             print(f"  the scoring engine is restarted: {error}", file=sys.stderr, flush=True)
-            os._exit(1)  # the one way to be rid of all that an engine holds; Ray starts the actor again
+            os._exit(1)  # the only way to free everything that an engine holds; Ray restarts the actor
         self._lock.release()
 
 
 class ScoreShard:
-    """Scores a part per call: with one vLLM engine, started once, or with the model of the part's stage.
+    """Score one part per call, with one vLLM engine that is started once, or with the model of the part's stage.
 
-    Models of the trainer's forward pass are loaded when their first part comes; one of them is in memory at a time.
+    Models for the trainer's forward pass are loaded with their first part; only one is in memory at a time.
     """
 
     def __init__(self, stages: list[Stage], scorers: list[ColumnScorer], batch_groups: int, run: str) -> None:
@@ -133,7 +133,7 @@ class ScoreShard:
             from mapl_ray.scoring.trees import TreesInTurn
 
             self._trees = TreesInTurn()
-        else:  # here, and not with the first part: vLLM is to be started by the main thread
+        else:  # not with the first part, because the main thread must start vLLM
             self._engine, self._error = start_scorer(first.column, first.options)
 
     @errors_as_rows
@@ -149,7 +149,7 @@ class ScoreShard:
             for group, outcome in named:
                 scorer.check(group, outcome)
         except RunError:
-            journal.remove()  # it would give the same outcome when the command is run again
+            journal.remove()  # otherwise the next run would repeat this outcome
             raise
         written = write_rows(
             stage,
@@ -168,7 +168,7 @@ class ScoreShard:
     def _outcomes(
         self, scorer: ColumnScorer, groups: list[RelationGroup], stage: Stage, row: dict[str, Any]
     ) -> tuple[Journal, list[Outcome]]:
-        """One outcome per group: scores that it has already, or new ones."""
+        """One outcome per group: its existing scores or new ones."""
         stored = [scorer.stored(group) for group in groups]
         left = [group for group, scores in zip(groups, stored, strict=True) if scores is None]
         index, options, found = int(row["index"]), scorer.options, list[Outcome]()
@@ -183,7 +183,7 @@ class ScoreShard:
 
     @contextmanager
     def _held(self, options: EngineOptions | TreeOptions) -> Iterator[None]:
-        """The engine for this thread alone, with the model in memory."""
+        """Hold the engine for this thread, with the model in memory."""
         with self._turn:
             if isinstance(options, TreeOptions):
                 self._trees.take(options)

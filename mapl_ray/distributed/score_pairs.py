@@ -2,9 +2,9 @@
 
     pairs/{split} -> pair-judgements/{split}    scoring.judge; vLLM actors
     pairs/{split} -> pair-rewards/{split}       scoring.pair_reward_model; vLLM actors
-    pairs/{split} and those -> pairs-scored/{split}, which synthesis takes instead of pairs/{split}
+    pairs/{split} and those -> pairs-scored/{split}, which synthesis uses instead of pairs/{split}
 
-Scores of engines are kept in files of their own, so another bound for margins, or a second scorer, recomputes none.
+Engine scores are stored in separate files, so another margin bound or a second scorer does not recompute them.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _SCHEMAS: Mapping[Kind, pa.Schema] = {
 
 
 def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
-    """`data_dir/pairs` -> `data_dir/pairs-scored`, both splits: every pair is there, or rejected with its reason.
+    """Score both splits: `data_dir/pairs` -> `data_dir/pairs-scored`. Every pair is kept, or rejected with a reason.
 
-    Raises `UserError` where `min_margin` leaves no pair of the train split.
+    Raises `UserError` if `min_margin` leaves no pair in the train split.
     """
     scoring = config.scoring
     scores: dict[Kind, dict[str, Path]] = {}
@@ -95,7 +95,7 @@ def run_pair_scoring(config: RunConfig) -> dict[str, Manifest]:
 
 
 def drop_scored_pairs(config: RunConfig) -> None:
-    """Set an earlier config's pairs aside: no report may show pairs that these groups are not made from."""
+    """Set scored pairs of an earlier config aside, so that no report shows pairs that are not used."""
     for split in SPLITS:
         if (folder := config.data_dir / "pairs-scored" / split).is_dir():
             set_aside(folder, "of other settings")
@@ -110,7 +110,7 @@ def _options(config: RunConfig, model: str, revision: str | None) -> EngineOptio
 def _run_engines(
     config: RunConfig, kind: Kind, options: EngineOptions, questions: Mapping[str, str]
 ) -> dict[str, Path]:
-    """Both splits with the same engines; the folder of each."""
+    """Score both splits with the same engines; returns the target folders."""
     recipe = fingerprint_of(
         {
             "model": model_identity(options.model, options.revision),
@@ -161,7 +161,7 @@ def _on_engines(
 
 
 class ScorePairs:
-    """One engine, started once; a part of pairs per call."""
+    """Score one part of pairs per call, with one engine that is started once."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class ScorePairs:
         return write_rows(stage, row, rows, rejections, _SCHEMAS[self._kind])
 
     def _guarded(self, batch: Sequence[PreferencePair]) -> list[dict[str, Any] | Rejection]:
-        """As `_scores`; an error of the engine names the pairs, for what it holds then is unknown."""
+        """Call `_scores`; raise an engine's error as `RunError` with the pairs, because its state is then unknown."""
         try:
             return self._scores(batch)
         except (UserError, RunError):
@@ -205,7 +205,7 @@ class ScorePairs:
             ) from error
 
     def _scores(self, pairs: Sequence[PreferencePair]) -> list[dict[str, Any] | Rejection]:
-        """The columns of every pair."""
+        """The new columns of every pair, or its rejection."""
         if self._kind == "judgements":
             judged = judge_pairs(pairs, self._scorer, self._questions)
             return [one if isinstance(one, Rejection) else asdict(one) for one in judged]
@@ -228,7 +228,7 @@ def _join(
 def join_pairs_shard(
     row: dict[str, Any], *, stages: list[Stage], folders: list[dict[Kind, Path]], margin: PairMarginConfig
 ) -> dict[str, Any]:
-    """One part of the pairs with what was made of it; `folders` has an entry a stage."""
+    """Join one part of the pairs with its scores. `folders` has one entry per stage."""
     number, index = int(row["stage"]), int(row["index"])
     stage, of_stage = stages[number], folders[number]
     rewards: dict[str, Rewards] = {}

@@ -1,7 +1,7 @@
-"""Part-by-part work on Ray Data: every part is written once and whole, whoever computes it and however often.
+"""Process data sets part by part on Ray Data, with atomic and reproducible output.
 
-Ray retries tasks and actors; a part's bytes follow from its input alone and are renamed into place, so a retry writes
-the same file again and nothing is lost or doubled. The manifest is committed last, by the driver.
+Ray retries tasks and actors. A part's bytes depend only on its input, and its file is renamed into place, so a retry
+writes the same file again and nothing is lost or duplicated. The driver commits the manifest last.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from mapl_ray.distributed.row_numbers import with_source_rows
 from mapl_ray.errors import RunError, UserError, first_line, no_space
 from mapl_ray.progress import WAITING_SECONDS, tracked
 
-# Ray's own default is forever: a row that kills its worker would do so again and again.
+# Ray's default is to retry forever, so a row that kills its worker would do so again and again.
 MAX_RETRIES = 2
-_NAMED = 3  # parts, in a message
+_NAMED = 3  # number of parts shown in a message
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -56,18 +56,18 @@ class Stage:
     source: Path
     target: Path
     recipe: str  # fingerprint of everything but the source that decides the content
-    pairs: Path | None = None  # those that the source was made of, part by part
-    beside: tuple[Path, ...] = ()  # data sets made of the source, part by part, that the target takes in too
-    results_per_row: int = 1  # rows and rejections of the target for each row of the source
-    cache: bool = False  # what it makes is nobody's result: of other settings or data it is overwritten
+    pairs: Path | None = None  # pairs that the source was made from, part by part
+    beside: tuple[Path, ...] = ()  # further inputs, made from the source part by part
+    results_per_row: int = 1  # rows plus rejections of the target per row of the source
+    cache: bool = False  # the target is only a cache: with other settings or data it is overwritten
 
     @property
     def fingerprint(self) -> str:
-        """Of the whole target."""
+        """Fingerprint of the whole target."""
         return stage_fingerprint(self.name, self.recipe, map(read_manifest, (self.source, *self.beside)))
 
     def wanted(self) -> dict[int, str]:
-        """Fingerprint of every part of the target: unchanged parts survive when others change."""
+        """Fingerprint of every part of the target, so that unchanged parts are kept when others change."""
         beside = [{part.index: part.sha256 for part in read_manifest(path).parts} for path in self.beside]
         return {
             part.index: fingerprint_of(
@@ -81,12 +81,12 @@ def run_stages(
     stages: Sequence[Stage],
     compute: Callable[[ray.data.Dataset], ray.data.Dataset],
 ) -> list[tuple[Manifest, int]]:
-    """Bring the targets up to date in one go; returns each one's manifest and the number of parts that were made.
+    """Update the targets of all stages in one pass; returns each manifest and its number of new parts.
 
-    `compute` maps a data set of `{"stage", "index", "fingerprint"}` rows (`stage` an index into `stages`) to one of
-    `errors_as_rows` rows, having written the parts; all stages share its actors, which may take long to start.
-    A user's mistake ends the stage at once, with `UserError`: it would be made again by every part. After any other
-    failure the remaining parts are made before `RunError` is raised. Finished parts stay and are taken over next time.
+    `compute` maps a data set of `{"stage", "index", "fingerprint"}` rows (`stage` is an index into `stages`) to one of
+    `errors_as_rows` rows and writes the parts. All stages share its actors, which may take long to start. A user's
+    mistake raises `UserError` at once, because every part would repeat it. After any other failure the remaining parts
+    are made before `RunError` is raised. Finished parts are kept and reused next time.
     """
     whole = [finished(stage.target, stage.fingerprint) for stage in stages]
     wanted = [{} if there else stage.wanted() for stage, there in zip(stages, whole, strict=True)]
@@ -100,9 +100,9 @@ def run_stages(
         if finished_part(stage.target, index, mark) is None
     ]
     for stage, there in zip(stages, whole, strict=True):
-        if there is None:  # a damaged target must not be taken for a whole one
+        if there is None:  # a damaged target must not look complete
             (stage.target / "manifest.json").unlink(missing_ok=True)
-        else:  # a run that was killed after its last part may have left its journal
+        else:  # a run that was killed after its last part may have left a journal
             remove_strays(stage.target, there)
     if items:
         run_items(items, compute, stages[0].name, lambda: _not_made(stages, items))
@@ -118,10 +118,10 @@ def run_items(
     name: str,
     not_made: Callable[[], str],
 ) -> None:
-    """Have Ray Data compute all items; `compute` is as for `run_stages`, `not_made` names missing parts.
+    """Compute all items with Ray Data. `compute` is as for `run_stages`; `not_made` names missing parts.
 
-    Raises `UserError` for a user's mistake as soon as its row comes; work in progress is then canceled. Raises
-    `RunError` for the first part that failed otherwise, once all have been tried, and as `computed` does.
+    Raises `UserError` for a user's mistake as soon as its row arrives, and cancels work in progress. Raises `RunError`
+    for the first other failure, once all parts have been tried, and in the cases of `computed`.
     """
     failure = None
     with closing(computed(name, items, compute, not_made)) as rows:
@@ -141,25 +141,24 @@ def computed(
     compute: Callable[[ray.data.Dataset], ray.data.Dataset],
     not_made: Callable[[], str],
 ) -> Generator[dict[str, Any], None, None]:
-    """The result rows of the items as they come, a block per item, with progress; Ray Data's tasks end when it is
-    closed.
+    """Yield the items' result rows as they arrive, one block per item, with progress. Closing it ends Ray Data's tasks.
 
-    Raises `RunError` where workers die again and again; `not_made` says what is missing then.
+    Raises `RunError` if workers die repeatedly; its message includes the missing parts from `not_made`.
     """
     notice_given()
     with warnings.catch_warnings():
-        # Ray 2.60 offers no other way to bound retries, and says that this one goes in 2.64.
+        # Ray 2.60 has no other way to limit retries, and warns that this one will be removed in 2.64.
         warnings.simplefilter("ignore", DeprecationWarning)
         results = compute(ray.data.from_items(list(items), override_num_blocks=len(items)))
-    ray.data.DataContext.get_current().enable_progress_bars = False  # Ray Data's shows blocks and resources
-    # Prefetching holds a row back until the next one comes, which may take an hour.
+    ray.data.DataContext.get_current().enable_progress_bars = False  # they show blocks and resources
+    # Prefetching would hold a row back until the next one arrives, which may take an hour.
     blocks = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         with closing(iter(blocks)) as tables:
             rows = (row for table in tables for row in table.to_pylist())
             yield from tracked(rows, name, "parts", len(items), WAITING_SECONDS)
     except ray.exceptions.RayError as error:
-        # A process that died once too often; an error in a task has a cause of its own, and goes on.
+        # A process died too often. An error in a task (RayTaskError) has its own cause and is re-raised.
         if isinstance(error, ray.exceptions.RayTaskError):
             raise
         raise RunError(
@@ -169,7 +168,7 @@ def computed(
 
 
 def _not_made(stages: Sequence[Stage], items: Sequence[Mapping[str, Any]]) -> str:
-    """The first parts that are missing, by the data set that they are made of."""
+    """Text that names the first missing parts and their source data sets."""
     of_items = [(stages[item["stage"]], item["index"], item["fingerprint"]) for item in items]
     missing = [(stage, index) for stage, index, mark in of_items if finished_part(stage.target, index, mark) is None]
     named = ", ".join(f"part {index} of {stage.source}" for stage, index in missing[:_NAMED])
@@ -187,14 +186,14 @@ def _committed(stage: Stage, wanted: dict[int, str]) -> Manifest:
 
     if (whole := awaited(look, stage.target)) is None:  # the workers have reported all of them
         raise RunError(
-            f"{stage.target}: parts {sorted(wanted.keys() - parts.keys())} are not there after the stage. On a "
-            "cluster, output_dir must be on storage that all nodes share (mapl doctor --config looks)."
+            f"{stage.target}: parts {sorted(wanted.keys() - parts.keys())} are missing after the stage. On a cluster, "
+            "output_dir must be on storage that all nodes share (check with mapl doctor --config)."
         )
     return commit(stage.target, stage.name, stage.fingerprint, whole)
 
 
 def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
-    """Raises `RunError` for a part with more or fewer results than its source has rows for."""
+    """Return the manifest; raise `RunError` for a part whose number of results does not match its source rows."""
     made = {part.index: part for part in manifest.parts}
     for part in read_manifest(stage.source, verify=False).parts:
         found, expected = made.get(part.index), part.rows * stage.results_per_row
@@ -208,9 +207,9 @@ def _accounted(stage: Stage, manifest: Manifest) -> Manifest:
 
 
 def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, dict[str, Any]]:
-    """A mistake, a full disk, a folder that is not there come back as a row: an exception would show as a traceback.
+    """Decorator that returns `UserError`, `RunError` and `OSError` as a row; Ray would show exceptions as tracebacks.
 
-    Rows have `error`, "" where there is none, and `mistake`: whether it is the user's.
+    Rows have `error` ("" if there is none) and `mistake` (whether it is a user's mistake).
     """
 
     @wraps(work)
@@ -226,7 +225,7 @@ def errors_as_rows(work: Callable[_Arguments, dict[str, Any]]) -> Callable[_Argu
 
 
 def rows_of_part(directory: Path, index: int) -> list[dict[str, Any]]:
-    """All rows of one part of a finished data set, without looking at the others' files. The driver has seen it."""
+    """All rows of one part of a data set that the driver has seen finished; other parts' files are not read."""
     await_files(directory, [MANIFEST, part_name(index)])
     part = next(part for part in read_manifest(directory, verify=False).parts if part.index == index)
     return read_part(directory, part)
@@ -239,7 +238,7 @@ def write_results(
     schema: pa.Schema,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the part of `stage.target` that `row` asks for, records and rejections apart; returns the result row."""
+    """Write the part of `stage.target` given by `row`, with separate records and rejections; returns the result row."""
     rejections = [result for result in results if isinstance(result, Rejection)]
     if schema is GROUP_SCHEMA:
         table = groups_to_table([result for result in results if isinstance(result, RelationGroup)])
@@ -256,7 +255,7 @@ def write_rows(
     schema: pa.Schema,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the part of `stage.target` that `row` asks for; rejections name the row of the source where it is known."""
+    """Write the part of `stage.target` given by `row`. Rejections name the source row if it is known."""
     index = int(row["index"])
     named = rejections if stage.pairs is None else with_source_rows(rejections, stage.pairs, index)
     write_part(stage.target, index, rows, named, schema, row["fingerprint"], notes)

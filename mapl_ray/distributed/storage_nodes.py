@@ -1,4 +1,4 @@
-"""Storage as two nodes of a cluster see it."""
+"""Access a folder from two nodes of a cluster, for testing shared storage."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mapl_ray.distributed.runtime import ray_session
 from mapl_ray.errors import RunError, first_line
 from mapl_ray.storage import Side
 
-_ANSWER_SECONDS = 300.0  # the longest step waits for 90 s; a worker's start comes before the first
+_ANSWER_SECONDS = 300.0  # the longest step waits for 90 s, and the first one also waits for the worker's start
 _NODES = 2
 
 
 class _OnNode:
-    """The steps of a `Side` whose process is on another node."""
+    """Calls the steps of a `Side` in an actor on another node."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -39,9 +39,9 @@ class _OnNode:
 
 @contextmanager
 def sides_on_nodes(cluster: ClusterConfig, folder: Path) -> Iterator[list[Side]]:
-    """A side on each of two living nodes, or on the one that there is. They hold no CPU.
+    """A `Side` on each of two living nodes, or on the only one. They reserve no CPU.
 
-    Raises `UserError` where the cluster can't be reached, `RunError` where a node does not answer.
+    Raises `UserError` if the cluster can't be reached, `RunError` if a node does not answer.
     """
     with ray_session(cluster):
         nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])[:_NODES]

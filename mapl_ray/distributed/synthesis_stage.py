@@ -1,7 +1,7 @@
-"""Synthesis on Ray Data: actors that make part after part.
+"""The synthesis stage on Ray Data: actors that make one part after another.
 
-Actors and not tasks, for an actor has its next part ready when it is done with one; between two tasks a worker waits
-for Ray Data's driver, up to a quarter of a part's time.
+Actors are used instead of tasks because an actor has its next part queued. Between two tasks a worker waits for Ray
+Data's driver, for up to a quarter of a part's time.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from mapl_ray.distributed.synthesize_actor import SynthesizeShard
 from mapl_ray.errors import UserError
 from mapl_ray.synthesis import module_digests, select_functions, with_absolute_paths
 
-_PARTS_AT_HAND = 2  # of an actor: the one it makes, and the next
-# Of one actor: it dies with its node as well, and nodes may come and go. A part that kills is given up before.
+_PARTS_AT_HAND = 2  # parts queued per actor: the current one and the next
+# Per actor. It also dies with its node, and nodes may come and go. A part that kills its actor reaches its limit first.
 _MAX_RESTARTS = 64
-# Of one part. A second goes by between two; until Ray knows that a node is lost, each of them fails at once.
+# Per part. Tries are a second apart, and until Ray notices that a node is lost, each try fails at once.
 _MAX_TRIES = 20
-_OF_TRAINING = ("held_out_families", "held_out_phrasings")  # what they change of the train split, others say
+_OF_TRAINING = ("held_out_families", "held_out_phrasings")  # their effect on the train split is in other fields
 
 
 def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
-    """`run_dir/pairs` -> `run_dir/groups`, both splits; the same bytes on any number of workers.
+    """Make the groups of both splits: `run_dir/pairs` -> `run_dir/groups`; the same bytes on any number of workers.
 
-    A judge and a reward model look at the pairs before, where the config names one.
+    If the config names a judge or a pair reward model, the pairs are scored first.
 
-    Every pair gives `groups_per_pair` results, each a group or a rejection: `input_rows` of the manifest is their
-    number. Raises `UserError` where no pair of the train split gave a group.
+    Every pair gives `groups_per_pair` results, each a group or a rejection; `input_rows` of the manifest is their
+    number. Raises `UserError` if no pair of the train split gave a group.
     """
     of_split = split_configs(config.synthesis)
     for synthesis in of_split.values():
-        select_functions(synthesis)  # a misspelt name is reported here, not by a task
+        select_functions(synthesis)  # report a misspelled name here, not in a task
     pairs, folder, source = prepare_pairs(config), config.data_dir, "pairs"
     if config.scoring.scores_pairs:
         pairs, source = run_pair_scoring(config), "pairs-scored"
@@ -70,7 +70,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
 
 
 def split_configs(config: SynthesisConfig) -> dict[str, SynthesisConfig]:
-    """What each split's groups are made by; held-out families and phrasings are in the held-out split alone."""
+    """The synthesis config of each split. Held-out families and phrasings are only in the held-out split."""
     absolute = with_absolute_paths(config)
     return dict(zip(SPLITS, (absolute.for_training(), absolute), strict=True))
 
@@ -95,7 +95,7 @@ def _compute(
             "seed": config.seed,
             "digests": module_digests(configs[0].modules),
         },
-        # As many as fit from the start; further ones come with further nodes.
+        # Start as many actors as fit; more start when nodes are added.
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             initial_size=max(1, min(most or cpus, cpus, shards.count())),
@@ -109,9 +109,9 @@ def _compute(
 
 
 def recipe_of(config: SynthesisConfig, seed: int) -> str:
-    """Config, seed, and the very code that writes instructions: after a change of a function the data are made again.
+    """Fingerprint of config, seed and the code that writes instructions, so a changed function remakes the data.
 
-    Modules count by their source, not by where it lies; what is held out by what it changes of this split.
+    User modules count by their source, not by their path; held-out names count by their effect on this split.
     """
     code = hashlib.sha256()
     package = Path(mapl_ray.__file__ or "").parent

@@ -1,4 +1,4 @@
-"""What a synthesis actor does, apart from the stage: it loads neither torch nor models, so it starts in two seconds."""
+"""The synthesis actor, in a separate module that imports neither torch nor models, so it starts in two seconds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mapl_ray.synthesis import Tally, module_digests, synthesize_all
 
 
 class SynthesizeShard:
-    """Makes a part a call."""
+    """Make the groups of one part per call."""
 
     def __init__(self, stages: list[Stage], configs: list[SynthesisConfig], seed: int, digests: list[str]) -> None:
-        """`configs` has one entry per stage; `digests` are those of the driver's `synthesis.modules`."""
+        """`configs` has one entry per stage; `digests` are the digests of the driver's `synthesis.modules`."""
         self._stages, self._configs, self._seed, self._digests = stages, configs, seed, digests
 
     @errors_as_rows
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One part; a node with another version of the user's modules makes nothing."""
+        """Make one part. Fails on a node with another version of the user's modules."""
         number = int(row["stage"])
         config = self._configs[number]
         if module_digests(config.modules) != self._digests:
             modules = ", ".join(config.modules)
-            raise UserError(f"synthesis.modules {modules}: this node has another version of them.")
+            raise UserError(f"synthesis.modules {modules}: this node has another version. Use the same on all nodes.")
         with _without_collector():
             return _make_part(row, self._stages[number], config, self._seed)
 
@@ -43,7 +43,7 @@ def _make_part(row: dict[str, Any], stage: Stage, config: SynthesisConfig, seed:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Leave cyclic garbage alone for one part: going through its growing results again and again took a fifth of it."""
+    """Disable cyclic garbage collection for one part: scanning its growing results took a fifth of the time."""
     was = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Token ids of all groups, made once for all trainings and trials of a model on these groups."""
+"""Tokenize all groups once, for all trainings and trials of a model on these groups."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from mapl_ray.progress import tracked
 from mapl_ray.scoring import tokenizer_identity
 from mapl_ray.versions import package_versions
 
-_WAIT_SECONDS = 24 * 3600.0  # for another run that makes them
-_WORKER_ROWS = 1000  # a process takes about as long to start as to tokenize so many
-_CODE = ("mapl_ray", "transformers", "tokenizers")  # packages that decide ids
+_WAIT_SECONDS = 24 * 3600.0  # how long to wait for another run that makes them
+_WORKER_ROWS = 1000  # starting a process takes about as long as tokenizing this many
+_CODE = ("mapl_ray", "transformers", "tokenizers")  # packages that determine the ids
 
 
 def with_kept_tokens(config: RunConfig, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
-    """The trainings of one run with the token ids of their groups, which are made in the data's folder where they are
-    not there. A job with `keep_token_ids=false` stays as it is.
+    """Add the token ids of their groups to the trainings of one run; missing ids are made in the data's folder. A job
+    with `keep_token_ids=false` stays as it is.
 
-    Raises `RunError` where there is no room for them.
+    Raises `RunError` if the disk has no room for them.
     """
     data_dir = config.data_dir
     if not any(job.train.keep_token_ids for job in jobs):
@@ -54,9 +54,9 @@ def with_kept_tokens(config: RunConfig, jobs: Sequence[TrainingJob]) -> list[Tra
 
 
 def run_tokenization(data_dir: Path, job: TrainingJob) -> KeptTokens:
-    """Groups as they train -> a folder below `data_dir/tokens`, both splits, skipped where they are there.
+    """Tokenize the training groups of both splits into a folder below `data_dir/tokens`; finished parts are skipped.
 
-    One folder per model: another run on the same data must not put other ids under the workers of this one.
+    Each model has its own folder, so another run on the same data can't replace the ids that this run's workers read.
     """
     tokenizer = tokenizer_identity(load_tokenizer(job.model_path, job.model.revision))
     versions = {name: version for name, version in package_versions().items() if name in _CODE}
@@ -80,7 +80,7 @@ def run_tokenization(data_dir: Path, job: TrainingJob) -> KeptTokens:
         pool = ray.data.TaskPoolStrategy(size=max(1, rows // _WORKER_ROWS))
         return shards.map(_tokenize, fn_kwargs=given, compute=pool, num_cpus=1, max_retries=MAX_RETRIES)
 
-    # Several runs may take the same data.
+    # Several runs may use the same data.
     with lease(lease_path(data_dir, "tokens"), patience_seconds=_WAIT_SECONDS):
         done = run_stages(stages, compute)
     rows, made = sum(manifest.rows for manifest, _ in done), sum(parts for _, parts in done)
@@ -107,7 +107,7 @@ def _tokenize(
 
 
 def _ids(group: RelationGroup, tokenizer: Any) -> TokenIds:
-    """None at all where the chat template does not take the group: whoever trains on it says why."""
+    """Token ids of the group; empty if the chat template can't render it. Training reports the reason."""
     try:
         return TokenIds.of(group, tokenizer)
     except RenderError:
@@ -116,11 +116,11 @@ def _ids(group: RelationGroup, tokenizer: Any) -> TokenIds:
 
 @lru_cache(maxsize=1)
 def _tokenizer(path: str, revision: str | None, identity: str) -> Any:
-    """Raises `RunError` where it is not the driver's, whose `tokenizer_identity` has this fingerprint."""
+    """Load the tokenizer; raise `RunError` if its `tokenizer_identity` does not have the driver's fingerprint."""
     tokenizer = load_tokenizer(path, revision)
     if fingerprint_of(tokenizer_identity(tokenizer)) != identity:
         raise RunError(
-            f"{path}: on {platform.node()} it has another tokenizer or chat template than on the machine that started "
-            "the run. Put the same files on every node, or on storage that all of them have mounted."
+            f"{path}: tokenizer or chat template on {platform.node()} differ from those on the machine that started "
+            "the run. Put the same files on every node, or on storage that all nodes share."
         )
     return tokenizer

@@ -1,13 +1,12 @@
-"""Which network torch.distributed talks over: the one that Ray's nodes reach each other on.
+"""Make torch.distributed use the network interface that Ray's nodes reach each other on.
 
-gloo takes the address that the host's own name resolves to. That is loopback on many systems (Debian writes
-`127.0.1.1 NAME` into /etc/hosts), so ranks on two hosts look for each other on themselves; and where it is not, a run
-on one machine listens on the network. NCCL meets over the first interface that is neither loopback nor Docker's, which
-may be a container network or a storage network; its InfiniBand traffic does not depend on this. `GLOO_SOCKET_IFNAME`
-and `NCCL_SOCKET_IFNAME`, where set, are left as they are.
+By default gloo uses the address that the host's name resolves to. On many systems that is loopback (Debian writes
+`127.0.1.1 NAME` into /etc/hosts), so ranks on two hosts can't find each other; otherwise a run on one machine listens
+on the network. NCCL uses the first interface that is neither loopback nor Docker's, which may be a container or storage
+network; its InfiniBand traffic does not depend on this. `GLOO_SOCKET_IFNAME` and `NCCL_SOCKET_IFNAME` are kept if set.
 
 On a private cluster, whose node is 127.0.0.1, nothing listens beyond loopback: ranks find each other through a file.
-torch's TCP store would listen on every interface, and whoever joins it can send pickles.
+torch's TCP store would listen on every interface, and anyone who joins it can send pickles.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class NodeNetwork(TorchConfig):
 
 class _NodeNetworkBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(_use_node_interface)  # on every rank: interfaces need not be called alike
+        worker_group.execute(_use_node_interface)  # on every rank, because interface names may differ
         if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
             super().on_start(worker_group, backend_config)
             return
@@ -60,7 +59,7 @@ class _NodeNetworkBackend(_TorchBackend):
 
 
 def _store_file() -> Path:
-    """A new name in Ray's session folder, which is inside a folder of the user's alone."""
+    """A new file name in Ray's session folder, which only this user can access."""
     return Path(ray_worker._global_node.get_session_dir_path()) / f"torch-store-{uuid.uuid4().hex}"
 
 
@@ -72,9 +71,9 @@ def _use_node_interface() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """Name of this host's interface that has the address; None if none has (a container behind a translated one)."""
+    """Name of this host's interface with the address; None if there is none (a container behind NAT)."""
     for name, addresses in psutil.net_if_addrs().items():
-        # An IPv6 address of one link is shown with the link's name behind it.
+        # psutil appends the interface name to a link-local IPv6 address, after a `%`.
         if any(one.address.partition("%")[0] == address for one in addresses):
             return str(name)
     return None

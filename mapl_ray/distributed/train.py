@@ -1,7 +1,7 @@
-"""Training under Ray Train: workers with one rank each, restarted from the newest whole checkpoint when one dies.
+"""Train under Ray Train: one rank per worker, restarted from the newest complete checkpoint when a worker dies.
 
-What loads DeepSpeed and transformers is imported where it is used: a trial's own process and Ray Train's controller
-only wait, and would spend seconds and half a gigabyte on it.
+DeepSpeed and transformers are imported only where they are used: a trial's own process and Ray Train's controller
+don't need them, and would spend seconds and half a gigabyte on the imports.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT
 if TYPE_CHECKING:
     from mapl_ray.training.result import TrainResult
 
-START_TIMEOUT_SECONDS = 600  # for room for all workers, at the start and after each loss of a node
+START_TIMEOUT_SECONDS = 600  # limit for finding room for all workers, at the start and after each loss of a node
 _START_SECONDS = 60.0  # Ray Train's own limit of one attempt
 _CONTROLLER_FAILURES = max(1, round(START_TIMEOUT_SECONDS / _START_SECONDS))
 
@@ -40,9 +40,9 @@ _CONTROLLER_FAILURES = max(1, round(START_TIMEOUT_SECONDS / _START_SECONDS))
 def run_training(
     config: RunConfig, method: Method, *, train_config: TrainConfig, model_path: str, output: Path
 ) -> TrainResult:
-    """Train into `output`; a finished run of the same config, data and model is returned as it is.
+    """Train into `output`; a finished run of the same config, data and model is not repeated.
 
-    Raises `UserError` for a user's mistake, `RunError` for a failure in mid-run.
+    Raises `UserError` for a user's mistake, `RunError` for a failure during the run.
     """
     from mapl_ray.distributed.elastic import train_elastically
     from mapl_ray.distributed.tokenize import with_kept_tokens
@@ -84,8 +84,8 @@ def run_training(
 def checked_job(
     config: RunConfig, method: Method, train_config: TrainConfig, model_path: str, output: Path
 ) -> TrainingJob:
-    """What workers need to train into `output`, with the run's fingerprint. Raises `UserError` for a config that
-    can't be trained."""
+    """The job for training into `output`, with the run's fingerprint. Raises `UserError` for a config that can't be
+    trained."""
     from mapl_ray.models import model_identity
     from mapl_ray.training.engine_config import check_sizes, inlined
     from mapl_ray.training.result import run_fingerprint
@@ -98,7 +98,7 @@ def checked_job(
 
 
 def make_room(job: TrainingJob) -> None:
-    """The folder to train into; a finished model of other settings or data there is set aside."""
+    """Create the output folder; a finished model of other settings or data is set aside."""
     from mapl_ray.training.result import other_result
 
     if other_result(job.output, job.fingerprint):
@@ -107,11 +107,11 @@ def make_room(job: TrainingJob) -> None:
 
 
 def result_of(job: TrainingJob, terminated: bool) -> TrainResult:
-    """The result once the workers have left. Raises `KeyboardInterrupt` where they were asked to, else `RunError`, if
-    there is none."""
+    """The result after the workers have left. If there is none, raises `KeyboardInterrupt` if training was asked to
+    stop, else `RunError`."""
     result = job.finished() if terminated else awaited(job.finished, job.output)
     if result is None and terminated:
-        raise KeyboardInterrupt  # the workers left a checkpoint: the same command goes on from it
+        raise KeyboardInterrupt  # the workers saved a checkpoint: the same command resumes from it
     if result is None:
         raise RunError(
             f"{job.output}: training ended without a result there. On a cluster, output_dir must be on storage "
@@ -122,24 +122,24 @@ def result_of(job: TrainingJob, terminated: bool) -> TrainResult:
 
 
 def say_skipped(result: TrainResult, output: Path) -> None:
-    """Of a training that an earlier start has finished."""
+    """Print that an earlier start has finished this training."""
     _tidy(output)
     print(f"  {output}: already trained ({result.steps} steps), skipped", flush=True)
 
 
 def _tidy(output: Path) -> None:
-    """Remove what workers that were killed after the result left of the best step; nobody is at work there."""
+    """Remove leftover best-model states of workers that were killed after the result. No worker may be running."""
     from mapl_ray.training.best import remove_bests
 
     remove_bests(output / "checkpoints")
 
 
 class LeanTrainer(TorchTrainer):
-    """Ray Train's trainer without the processes that these trainings do not need.
+    """Ray Train's trainer without processes that these trainings do not need.
 
-    Each takes seconds of a core to start. A training starts a controller, an actor for collectives, and its ranks. By
-    itself Ray Train adds an actor that splits Ray Data sets, of which there are none here, and one that frees a
-    placement group whose controller has died alone: this one's goes with the job.
+    Each process takes seconds of a core to start. A training needs a controller, an actor for collectives, and its
+    ranks. By default Ray Train adds an actor that splits Ray Data sets, which are not used here, and one that frees the
+    placement group if only the controller has died; here the group ends with the job.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -149,7 +149,7 @@ class LeanTrainer(TorchTrainer):
 
 
 class LeanTrialTrainer(LeanTrainer):
-    """For a trial of a search: a trial that is stopped ends its controller alone, and the job goes on."""
+    """Trainer for a search's trial: stopping a trial ends only its controller, not the job."""
 
     _unneeded = (DatasetsCallback,)
 
@@ -162,8 +162,8 @@ def make_trainer(
     name: str,
     trial_callback: ray.train.UserCallback | None = None,
 ) -> LeanTrainer:
-    """A Ray Train trainer whose `train.num_workers` ranks each call `worker`. Checkpoints are ours, below the
-    training's output; Ray keeps its own state below `storage`. `trial_callback` is that of a search's trial."""
+    """A Ray Train trainer whose `train.num_workers` ranks each call `worker`. The ranks write their checkpoints to the
+    training's output; Ray keeps its own state below `storage`. `trial_callback` is set for a search's trial."""
     return (LeanTrainer if trial_callback is None else LeanTrialTrainer)(
         worker,
         torch_config=_network(train),
@@ -177,8 +177,8 @@ def make_trainer(
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(
                 max_failures=train.max_failures,
-                # Every one is a minute's wait for workers that have no room; Ray's own default is forever. Of an
-                # attempt with workers that come and go each end is a matter for `train_elastically`.
+                # Each failure is a minute's wait for workers without room; Ray's default is forever. In elastic
+                # training `train_elastically` handles every end of an attempt.
                 controller_failure_limit=_CONTROLLER_FAILURES if train.min_workers is None else 0,
                 max_preemption_failures=-1 if train.min_workers is None else 0,
             ),
@@ -190,7 +190,7 @@ def make_trainer(
 
 @contextmanager
 def stop_files(jobs: Sequence[TrainingJob], terminated: Callable[[], bool]) -> Iterator[None]:
-    """Hands a SIGTERM of the driver on to the workers, wherever they are, through the storage they share."""
+    """Pass a SIGTERM of the driver on to the workers of all nodes, through files on the shared storage."""
     done = threading.Event()
 
     def hand_on() -> None:
@@ -212,14 +212,14 @@ def stop_files(jobs: Sequence[TrainingJob], terminated: Callable[[], bool]) -> I
 
 
 def failure_of(job: TrainingJob, error: Exception) -> UserError | RunError:
-    """The message for the user: that of the worker where it left one."""
+    """The error to show to the user: the worker's own if it left one."""
     if (failure := job.read_failure()) is not None:
         job.failure_file.unlink()
         return failure
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return RunError(
         f"training into {job.output} failed: {lines[-1] if lines else type(error).__name__}. "
-        "Checkpoints are kept: the same command goes on from the newest."
+        "Checkpoints are kept: run the same command again to resume from the newest."
     )
 
 

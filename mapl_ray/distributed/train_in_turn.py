@@ -1,7 +1,8 @@
-"""Several trainings in turn on the same workers: loading torch and DeepSpeed takes longer than training a small model.
+"""Run several trainings in turn on the same workers, because importing torch and DeepSpeed takes longer than training a
+small model.
 
-Only on CPUs. A training on GPUs is to find their memory empty, and is long enough to start workers of its own. Workers
-that come and go are started for every training as well.
+Only on CPUs. A training on GPUs needs empty GPU memory, and is long enough to justify new workers. Elastic training
+also starts new workers for every training.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from mapl_ray.progress import WAITING_SECONDS, progress
 if TYPE_CHECKING:
     from mapl_ray.training.result import TrainResult
 
-_SHARED = ("num_workers", "cpus_per_worker", "max_failures")  # what must be alike
+_SHARED = ("num_workers", "cpus_per_worker", "max_failures")  # settings that must be equal
 _LOOK_SECONDS = 0.2
 
 
@@ -56,9 +57,9 @@ End = Callable[[Training, "TrainResult"], None]
 
 
 def run_in_turn(config: RunConfig, trainings: Sequence[Training], begin: Begin, end: End) -> None:
-    """Train all that is not trained yet, in order; `begin` and `end` are called around each, finished ones included.
+    """Run all unfinished trainings in order. `begin` and `end` are called for each, finished ones included.
 
-    Raises what `run_training` raises, for the first that fails; those before it stay.
+    Raises the errors of `run_training` for the first training that fails; earlier results are kept.
     """
     if len(trainings) > 1 and _can_share([one.config for one in trainings]):
         jobs = [checked_job(config, one.method, one.config, one.model_path, one.output) for one in trainings]
@@ -101,24 +102,24 @@ def _train_on_shared_workers(config: RunConfig, train: TrainConfig, jobs: Sequen
 
 
 def _unfinished(jobs: Sequence[TrainingJob]) -> TrainingJob:
-    """The one that failed: a worker left its error, or it has no result."""
+    """The training that failed: the one with a worker's error, or else the first without a result."""
     failed = [job for job in jobs if job.has_failed()]
     return (failed or [job for job in jobs if job.finished() is None] or [*jobs])[0]
 
 
 def train_workers_in_turn(jobs: Sequence[TrainingJob]) -> None:
-    """One rank. A worker group that is started again goes on with the first training that is not finished."""
+    """Run all trainings as one rank. A restarted worker group resumes with the first unfinished training."""
     for job in jobs:
         if _finished_for_all(job):
             continue
         train_worker(job)
-        gc.collect()  # the engine refers to itself; the next one needs its memory
+        gc.collect()  # the engine has reference cycles; the next one needs its memory
         if not _finished_for_all(job):
-            return  # asked to stop, on all ranks
+            return  # all ranks were asked to stop
 
 
 def _finished_for_all(job: TrainingJob) -> bool:
-    """As rank 0 sees it: ranks that disagree would wait for each other."""
+    """Whether rank 0 sees the training as finished. Ranks that disagree would deadlock."""
     rank = ray.train.get_context().get_world_rank()
     finished: bool = ray.train.collective.broadcast_from_rank_zero(job.finished() is not None if rank == 0 else None)
     return finished
@@ -128,7 +129,7 @@ def _finished_for_all(job: TrainingJob) -> bool:
 def _followed(
     trainings: Sequence[tuple[Training, TrainingJob]], todo: Sequence[TrainingJob], begin: Begin, end: End
 ) -> Iterator[None]:
-    """Calls `begin` and `end` while the workers go from one training to the next, as their results appear."""
+    """Call `begin` and `end` as results appear, while the workers go from one training to the next."""
     left = threading.Event()
 
     def follow() -> None:

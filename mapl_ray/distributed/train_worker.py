@@ -1,4 +1,4 @@
-"""One rank of a training under Ray Train: what it runs, what it reports, and when it stops."""
+"""The training function of one rank under Ray Train: it trains, reports metrics and stops on request."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def train_worker(job: TrainingJob) -> None:
-    """Train as this process's rank. A user's mistake or a loss that is not finite is written to `job.failure_file`:
-    the next attempt ends at once, and the driver reports it."""
+    """Train as this process's rank. A user's mistake or a non-finite loss is written to `job.failure_file`: the next
+    attempt ends at once, and the driver reports it."""
     first = ray.train.get_context().get_world_rank() == 0
-    if job.done is not None:  # of a search, whose driver prints a line for every evaluation of a trial
+    if job.done is not None:  # a search's trial: the driver prints its evaluations, the rest goes to a log file
         with (job.output / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
             _train_rank(job)
         return
@@ -37,14 +37,14 @@ def train_worker(job: TrainingJob) -> None:
 def _train_rank(job: TrainingJob) -> None:
     from mapl_ray.training.loop import train
 
-    # Ray Train repeats every report that is made to it, through a logger named by its file's path.
+    # Ray Train logs every report through a logger named after its file's path.
     logging.getLogger().setLevel(logging.WARNING)
     if (failure := job.read_failure()) is not None:
         raise RuntimeError(str(failure))
     if job.train.min_workers is not None:
         job.mark("running").touch()
     for split, folder in job.groups.items():
-        await_data_set(folder)  # the driver has read it
+        await_data_set(folder)  # the driver has already read it
         if job.tokens is not None:
             await_data_set(job.tokens.of(split).folder)
     try:
@@ -71,7 +71,7 @@ def _train_rank(job: TrainingJob) -> None:
         if (message := no_space(error, job.output)) is not None:
             from mapl_ray.training.checkpoint import drop_unfinished
 
-            drop_unfinished(job.output / "checkpoints")  # or there is no room for the error either
+            drop_unfinished(job.output / "checkpoints")  # frees room for the error file
             full = RunError(message)
             job.write_failure(full)
             raise full from None
@@ -89,21 +89,21 @@ def _how_far(job: TrainingJob, result: TrainResult) -> dict[str, int]:
 
 
 def stop_requests(job: TrainingJob) -> Callable[[], StopRequest]:
-    """What every rank looks up now and then (`StopWatch`), all in the same step.
+    """A function that every rank calls regularly (`StopWatch`), in the same step, to ask whether to stop or save.
 
-    It is to stop once the driver was asked to; to save, once, when Ray is about to take a worker's node away. Workers
-    that come and go leave then, and where there is room for more of them: the driver starts them again on what is
-    there. A worker's own SIGTERM is Ray's, and ends it; the run then goes on from its last checkpoint on other nodes.
+    STOP once the driver was asked to stop; SAVE, once, when a worker's node is about to be preempted. In elastic
+    training a preemption gives STOP, and room for more workers gives LEAVE: the driver then restarts with the workers
+    that fit. A worker's own SIGTERM is handled by Ray and ends it; the run then resumes from its last checkpoint.
     """
     from mapl_ray.training.stop import StopRequest
 
     saved, elastic, watched = False, job.train.min_workers is not None, preemption_watched()
-    # Rank 0 alone asks the shared storage: requests are for all ranks.
+    # Only rank 0 checks the shared storage: requests apply to all ranks.
     first = ray.train.get_context().get_world_rank() == 0
 
     def asked() -> StopRequest:
         nonlocal saved
-        # A collective of Ray's.
+        # This is a collective call of Ray.
         leaving = watched and ray.train.get_preemption_info() is not None
         save, saved = leaving and not saved, saved or leaving
         if (first and has_appeared(job.mark("stop"))) or (leaving and elastic):

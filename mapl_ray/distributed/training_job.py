@@ -1,4 +1,4 @@
-"""One training as its driver hands it to the workers, and the files by which both sides signal each other."""
+"""The description of one training that the driver sends to the workers, and the files for signals between them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _token() -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What every worker of one training is given. All folders are on storage that the workers share."""
+    """Arguments of every worker of one training. All folders are on storage that the workers share."""
 
     method: Method
-    train: TrainConfig  # without a reference to a DeepSpeed file: its content stands in it
+    train: TrainConfig  # with the content of the DeepSpeed file instead of its path
     model: ModelConfig
     model_path: str
     model_id: str  # `models.model_identity`
@@ -36,17 +36,17 @@ class TrainingJob:
     output: Path
     fingerprint: str  # of a run with this config, data and model
     export: bool = True
-    objective: dict[str, float] | None = None  # of a trial: weights of the level accuracies, reported with the metrics
-    tokens: KeptTokens | None = None  # of both splits; None: groups are tokenized as they come
+    objective: dict[str, float] | None = None  # trials: weights of the level accuracies, reported with the metrics
+    tokens: KeptTokens | None = None  # of both splits; None: groups are tokenized during training
     stop_after: int | None = None  # steps
-    done: Path | None = None  # of a trial: the file that says how many steps it made
-    token: str = field(default_factory=_token)  # of this start of the command
+    done: Path | None = None  # trials: file that records the number of finished steps
+    token: str = field(default_factory=_token)  # unique per start of the command
 
     @classmethod
     def of(
         cls, config: RunConfig, method: Method, train: TrainConfig, model_path: str, output: Path, fingerprint: str
     ) -> TrainingJob:
-        """A training on the run's groups. Raises `UserError` where a DeepSpeed file can't be read."""
+        """A job that trains on the run's groups. Raises `UserError` if the DeepSpeed file can't be read."""
         from mapl_ray.models import model_identity
         from mapl_ray.training.engine_config import inlined
 
@@ -65,22 +65,22 @@ class TrainingJob:
 
     @property
     def groups(self) -> dict[str, Path]:
-        """Folders of the groups by split; without held-out ones where there are none."""
+        """Folders of the groups by split, without `eval` if no group is held out."""
         return {"train": self.train_dir, **({} if self.eval_dir is None else {"eval": self.eval_dir})}
 
     def finished(self) -> TrainResult | None:
-        """The result of this very run if it is there."""
+        """The result of a run with this fingerprint; None if there is none."""
         from mapl_ray.training.result import finished_result
 
         return finished_result(self.output, self.fingerprint)
 
     def mark(self, what: str) -> Path:
-        """An empty file that signals `stop`, `grow` or `running`."""
+        """Path of an empty file that signals `stop`, `grow` or `running`."""
         return self.output / f"{what}-{self.token}"
 
     @property
     def failure_file(self) -> Path:
-        """Where a worker writes why it can't go on. The next attempt then ends at once."""
+        """File where a worker writes a fatal error. The next attempt then ends at once."""
         return self.output / f"failure-{self.token}.json"
 
     def has_failed(self) -> bool:
@@ -88,11 +88,11 @@ class TrainingJob:
         return has_appeared(self.failure_file)
 
     def write_failure(self, error: UserError | RunError) -> None:
-        """Leave the error for the driver and for later attempts."""
+        """Write the error for the driver and for later attempts."""
         write_json(self.failure_file, {"kind": type(error).__name__, "text": str(error)})
 
     def read_failure(self) -> UserError | RunError | None:
-        """The error that a worker left."""
+        """The error that a worker left; None if there is none."""
         if not self.has_failed():
             return None
         failure = json.loads(self.failure_file.read_text(encoding="utf-8"))
@@ -100,12 +100,12 @@ class TrainingJob:
 
 
 def data_dirs(config: RunConfig) -> tuple[Path, Path | None]:
-    """Folders of train and held-out groups; no second one where no group is held out."""
+    """Folders of the train and held-out groups; None for the second if no group is held out."""
     train, held_out = (groups_to_train(config, split) for split in ("train", "eval"))
     return train, held_out if read_manifest(held_out).rows else None
 
 
 def groups_to_train(config: RunConfig, split: str) -> Path:
-    """The groups of a split, as scored where they are, else as synthesized."""
+    """Folder of a split's groups: the scored ones if they exist, else the synthesized ones."""
     scored = config.data_dir / "scored" / split
     return scored if (scored / "manifest.json").is_file() else config.data_dir / "groups" / split

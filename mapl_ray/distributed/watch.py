@@ -1,5 +1,5 @@
-"""Ends a command whose cluster is gone: Ray itself waits for nodes forever, and exits without a message where the head
-does not answer.
+"""End a command whose cluster is gone: Ray waits for nodes forever, and exits without a message if the head does not
+answer.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # Without a head, the cluster's own processes end after this time (Ray's default: 60 s), and the head can't come back.
-_NAME = "RAY_gcs_rpc_server_reconnect_timeout_s"  # small letters and all, as Ray reads it
+_NAME = "RAY_gcs_rpc_server_reconnect_timeout_s"  # partly lower case, as Ray reads it
 HEAD_SECONDS = max(5.0, float(os.environ.get(_NAME, "60")) - 15.0)
-# Ray ends a driver by the same limit, without a message. On a machine that is short of CPU, 15 s are too few for our
-# message to come first, so a driver's own limit is much longer. Ray reads it when it connects.
+# Ray also ends a driver after this limit, without a message. On a busy machine 15 s are too short for our message to
+# come first, so the driver gets a much longer limit. Ray reads it when it connects.
 OF_A_DRIVER = {_NAME: f"{HEAD_SECONDS + 600:.0f}"}
 _EVERY_SECONDS = 2.0
 
 
 @contextmanager
 def watched(problem: Callable[[], str], patience_seconds: float) -> Iterator[None]:
-    """End the process with exit code 1 and the sentence once `problem` has reported one, at every check, for that long.
+    """End the process with exit code 1 if `problem` returns a message at every check for `patience_seconds`; print it.
 
-    The main thread may be waiting in Ray for what will never come, so nothing can be raised in it.
+    The main thread may be blocked in Ray forever, so no exception can be raised in it.
     """
     done = threading.Event()
 
@@ -51,7 +51,7 @@ def watched(problem: Callable[[], str], patience_seconds: float) -> Iterator[Non
 
 
 def head_problem(address: str) -> Callable[[], str]:
-    """Whether somebody listens at the head's `host:port`."""
+    """Return a check for `watched` that connects to the head at `host:port`; it returns "" if that works."""
     host, _, port = address.rpartition(":")
 
     def problem() -> str:

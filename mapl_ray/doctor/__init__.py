@@ -1,4 +1,4 @@
-"""`mapl doctor`: what this machine can do, what a config asks of it, and what is missing, each with a cure."""
+"""`mapl doctor`: check what this machine can run, what a config needs and what is missing, each with a fix."""
 
 from mapl_ray.doctor.checks import diagnose, findings_text
 from mapl_ray.doctor.finding import Finding

@@ -1,4 +1,4 @@
-"""What a stranger gets from a port of Ray: asked without the token, by calls that change nothing."""
+"""Probe a Ray port without a token, with read-only calls, to see what anyone could get from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import grpc
 
 Answer = Literal["refuses", "answers", "metrics", "unknown"]
 _SECONDS = 3.0
-# One that reads, of each service that listens somewhere: control store, raylet, worker or driver, agent, Ray client.
+# One read-only call per service: control store, raylet, worker or driver, agent, Ray client.
 _CALLS = (
     "/ray.rpc.NodeInfoGcsService/CheckAlive",
     "/ray.rpc.NodeManagerService/GetNodeStats",
@@ -20,14 +20,13 @@ _CALLS = (
 
 
 def ask(host: str, port: int) -> Answer:
-    """`refuses` only where a token was asked for, `metrics` where numbers for Prometheus came back, `unknown` where
-    no answer came back."""
+    """Probe a port. `refuses`: it required a token; `metrics`: it returned Prometheus metrics; `unknown`: no answer."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return _http(target, port) or _grpc(f"[{target}]:{port}" if ":" in target else f"{target}:{port}")
 
 
 def _http(target: str, port: int) -> Answer | None:
-    """From a page that asks for a token on the dashboard and is nowhere else; None for what speaks no HTTP/1."""
+    """Probe over HTTP, with a page that only the dashboard has and protects by token; None if it is not HTTP/1."""
     request = f"GET /api/jobs/ HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
     try:
         with socket.create_connection((target, port), timeout=_SECONDS) as connection:
@@ -55,7 +54,7 @@ def _grpc(target: str) -> Answer:
             if code is grpc.StatusCode.UNAUTHENTICATED:
                 found = "refuses"
             elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                return found  # nobody there, or no gRPC
-            elif code is not grpc.StatusCode.UNIMPLEMENTED:  # it looked at what was asked
+                return found  # nothing listens, or no gRPC
+            elif code is not grpc.StatusCode.UNIMPLEMENTED:  # it processed the request
                 return "answers"
     return found

@@ -1,4 +1,4 @@
-"""The first rows of the data through the chat template of every model that a config names."""
+"""`mapl doctor`: render the first rows of the data with the chat template of every model that a config names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS = 200
 
 
 def check_chat_templates(config: RunConfig) -> Iterator[Finding]:
-    """A finding a model in a directory here; nothing where the data are elsewhere, or can't be read."""
+    """One finding per model in a local directory; none if the data are not local or can't be read."""
     models = _models(config)
     pairs = _first_pairs(config) if models else []
     if not pairs:
@@ -27,10 +27,10 @@ def check_chat_templates(config: RunConfig) -> Iterator[Finding]:
         try:
             check = TemplateCheck(load_tokenizer(path, revision))
         except UserError:
-            continue  # the model's own finding says so
+            continue  # reported by the finding about the model
         reasons = [(pair, reason) for pair in pairs if (reason := check(pair)) is not None]
         if not reasons:
-            yield Finding("ok", "chat template", f"{key}={path} takes the first {len(pairs)} pairs of the data")
+            yield Finding("ok", "chat template", f"{key}={path} accepts the first {len(pairs)} pairs of the data")
             continue
         pair, reason = reasons[0]
         detail = f"{key}={path} refuses {len(reasons)} of the first {len(pairs)} pairs; {pair.pair_id}: {reason}"
@@ -59,7 +59,7 @@ def _first_pairs(config: RunConfig) -> list[PreferencePair]:
                 found = islice(read_pairs(part, config.seed), _ROWS)
                 pairs += [one for one in found if isinstance(one, PreferencePair)]
             except UserError:
-                continue  # the finding about the data says so
+                continue  # reported by the finding about the data
     return pairs
 
 

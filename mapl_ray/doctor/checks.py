@@ -1,4 +1,4 @@
-"""All that `mapl doctor` looks at, one thing after another."""
+"""All checks of `mapl doctor`, in order."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MIN_FREE_GIB = 5.0
 
 
 def diagnose(config: RunConfig | None) -> list[Finding]:
-    """Everything that was looked at. The run would fail if any finding is `fail`.
+    """Run all checks and return their findings. The run would fail if any finding is `fail`.
 
-    On the cluster that the config names it starts an actor on two nodes, for the storage, and one on every node with
-    GPUs where the config asks for them, for kernels. It leaves nothing: files are removed.
+    On the cluster that the config names it starts an actor on two nodes to test storage, and, if the config asks for
+    GPUs, one on every node with GPUs to test kernels. Its files are removed.
     """
     findings = [*_versions(), *_machine(), *check_token_file(), *check_session_folders(), *check_endpoints()]
     if config is not None:
@@ -48,7 +48,7 @@ def diagnose(config: RunConfig | None) -> list[Finding]:
 
 
 def findings_text(findings: list[Finding]) -> str:
-    """One line a finding, its cure below it, and a last line that sums up."""
+    """One line per finding with its fix below, and a summary line."""
     width = max((len(finding.what) for finding in findings), default=0)
     lines = []
     for finding in findings:
@@ -95,14 +95,14 @@ def _machine() -> Iterator[Finding]:
     total, available = _memory_gib()
     free = f"{available:.1f} of {total:.1f} GiB free"
     if available < 4.0:
-        yield Finding("warn", "memory", free, "close other programs: an engine and two workers want about 4 GiB")
+        yield Finding("warn", "memory", free, "close other programs: an engine and two workers need about 4 GiB")
     else:
         yield Finding("ok", "memory", free)
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         yield Finding("ok", "gpus", ", ".join(f"{gpu.name} {gpu.total_memory / 2**30:.0f} GiB" for gpu in names))
     else:
-        yield Finding("ok", "gpus", "none: CPU only, which suits the demo and tiny models")
+        yield Finding("ok", "gpus", "none: CPU only, enough for the demo and tiny models")
     compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if compiler:
         yield Finding("ok", "c++", f"{compiler} (DeepSpeed and torch.compile build kernels with it)")
@@ -116,7 +116,7 @@ def _disk(folder: Path) -> Iterator[Finding]:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30
     if not os.access(folder, os.W_OK):
-        yield Finding("fail", "disk", f"{folder} is not writable", "set output_dir to a folder you may write to")
+        yield Finding("fail", "disk", f"{folder} is not writable", "set output_dir to a folder that you can write to")
     elif free < _MIN_FREE_GIB:
         yield Finding("warn", "disk", f"{free:.1f} GiB free at {folder}", "set output_dir to a larger disk")
     else:
@@ -128,7 +128,7 @@ def _cpus() -> int:
 
 
 def _memory_gib() -> tuple[float, float]:
-    """Total and available memory of the machine, GiB (0 where /proc does not report it)."""
+    """Total and available memory of the machine in GiB (0 if /proc does not report it)."""
     try:
         rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     except OSError:
@@ -146,7 +146,7 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
     yield _whole(model, config.model.name_or_path, "policy" if config.scoring.ref_logps else None)
     judge = config.scoring.judge.model
     if judge == "policy":
-        yield Finding("ok", "judge", "the policy itself (model.name_or_path): as large as it, and as biased")
+        yield Finding("ok", "judge", "the policy itself (model.name_or_path): same size, same biases")
     models: tuple[tuple[str, str, str | None, Kind | None], ...] = (
         ("judge", "scoring.judge.model", judge, "policy"),
         ("reference", "scoring.ref_model", config.scoring.ref_model, "policy"),
@@ -161,7 +161,7 @@ def _paths(config: RunConfig) -> Iterator[Finding]:
 
 
 def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
-    """The finding about a model, or what its directory lacks, or holds and must not; None: of either kind."""
+    """The finding about a model, or a failure if its directory is incomplete or not allowed. `kind` None: any kind."""
     from mapl_ray.evaluation.checkpoints import split_revision
     from mapl_ray.models import check_model_directory, kind_of, verify_model  # torch takes seconds
 
@@ -186,20 +186,20 @@ def _whole(found: Finding, name: str, kind: Kind | None) -> Finding:
 def _source(what: str, key: str, value: str, built_in: tuple[str, ...]) -> Finding:
     path = Path(value)
     if value in built_in:
-        return Finding("ok", what, f"{value}: comes with this package")
+        return Finding("ok", what, f"{value}: included in this package")
     if is_uri(value):
         return _address(what, key, value)
     if path.exists():
         if os.access(path, os.R_OK):
-            return Finding("ok", what, f"{value} is there and readable")
+            return Finding("ok", what, f"{value} exists and is readable")
         return Finding("fail", what, f"{value} is not readable", "fix its permissions")
     hub_like = value.count("/") <= 1 and not value.startswith((".", "/", "~")) and path.suffix[1:] not in _FILE_KINDS
     if not hub_like:
         return Finding("fail", what, f"{key}={value!r}: no such file or folder (from {Path.cwd()})", f"fix {key}")
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        cure = f"unset HF_HUB_OFFLINE, or download it before and set {key} to its folder"
-        return Finding("warn", what, f"{value}: taken for a hub name, and HF_HUB_OFFLINE=1 forbids the hub", cure)
-    return Finding("ok", what, f"{value}: taken for a hub name; downloaded when the run starts")
+        cure = f"unset HF_HUB_OFFLINE, or download it first and set {key} to its folder"
+        return Finding("warn", what, f"{value}: assumed to be a hub name, but HF_HUB_OFFLINE=1 disables the hub", cure)
+    return Finding("ok", what, f"{value}: assumed to be a hub name; downloaded when the run starts")
 
 
 def _address(what: str, key: str, uri: str) -> Finding:
@@ -207,7 +207,7 @@ def _address(what: str, key: str, uri: str) -> Finding:
         check_address(uri, key)
     except UserError as error:
         return Finding("fail", what, str(error), f"fix {key}")
-    return Finding("ok", what, f"{uri}: looked at when the run starts, with the credentials of the environment")
+    return Finding("ok", what, f"{uri}: read when the run starts, with the credentials of the environment")
 
 
 def _benchmark(value: str) -> Finding:
@@ -219,7 +219,7 @@ def _benchmark(value: str) -> Finding:
         return Finding("fail", "benchmark", detail, "fix data.benchmarks")
     if not os.access(path, os.R_OK):
         return Finding("fail", "benchmark", f"{value} is not readable", "fix its permissions")
-    return Finding("ok", "benchmark", f"{value} is there and readable")
+    return Finding("ok", "benchmark", f"{value} exists and is readable")
 
 
 _FILE_KINDS = ("jsonl", "json", "gz", "parquet", "csv", "zst", "txt", "arrow")
@@ -235,10 +235,10 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
     scoring = config.scoring
     fewest, most = scoring.engines
     for stage in with_pair_scoring(ALL_STAGES, config):
-        if stage == "synthesize":  # takes the CPUs that there are
+        if stage == "synthesize":  # uses whatever CPUs are free
             continue
         cpu, gpu = demand_of(stage, config).in_all
-        detail = f"{stage} wants {cpu:g} CPU, {gpu:g} GPU"
+        detail = f"{stage} needs {cpu:g} CPU, {gpu:g} GPU"
         if stage == "score":
             number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             sizes = f"tensor {scoring.tensor_parallel_size} x pipeline {scoring.pipeline_parallel_size}"
@@ -250,7 +250,7 @@ def _resources(config: RunConfig) -> Iterator[Finding]:
                 "ok", "resources", f"{detail} of the cluster ({config.cluster.address}); this machine: {cpus}, {gpus}"
             )
         elif cpu > cpus or gpu > gpus:
-            cure = "ask for fewer workers or engines, or name a cluster (cluster.address, mapl submit)"
+            cure = "use fewer workers or engines, or a cluster (cluster.address, mapl submit)"
             yield Finding("fail", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU", cure)
         else:
             yield Finding("ok", "resources", f"{detail}; this machine has {cpus} CPU, {gpus} GPU")
@@ -269,7 +269,7 @@ def _cluster(config: RunConfig) -> Iterator[Finding]:
 
 
 def _engines(config: RunConfig) -> Iterator[Finding]:
-    """Lengths, KV cache and main memory of the scoring engines, and GPUs that they would leave idle."""
+    """Check lengths, KV cache and main memory of the scoring engines, and for GPUs that they would leave idle."""
     from mapl_ray.scoring import check_engine, engine_needs  # torch takes seconds
 
     scoring = config.scoring
@@ -280,14 +280,14 @@ def _engines(config: RunConfig) -> Iterator[Finding]:
         return
     for needs in engine_needs(config):
         cached = needs.by_vllm and needs.kv_token is not None
-        cache = f"; KV cache {(needs.kv_token or 0.0) / 2**10:.1f} KiB a token" if cached else ""
+        cache = f"; KV cache {(needs.kv_token or 0.0) / 2**10:.1f} KiB per token" if cached else ""
         if scoring.gpus_per_engine:
             yield Finding("ok", "engines", f"{needs.model}{cache}")
             continue
         want, (total, _) = scoring.engines[0] * needs.memory_gib(scoring), _memory_gib()
         detail = f"{needs.model}: {want:.1f} GiB of main memory for {scoring.engines[0]} engine(s){cache}"
         if config.cluster.address is None and 0.0 < total < want:
-            cure = "lower scoring.num_engines or scoring.kv_cache_gib, or take a smaller model"
+            cure = "lower scoring.num_engines or scoring.kv_cache_gib, or use a smaller model"
             yield Finding("fail", "engines", f"{detail}; this machine has {total:.1f} GiB", cure)
         else:
             yield Finding("ok", "engines", detail)
@@ -296,6 +296,6 @@ def _engines(config: RunConfig) -> Iterator[Finding]:
         yield Finding(
             "warn",
             "engines",
-            f"gpus_per_engine={scoring.gpus_per_engine}, but tensor x pipeline uses {ranks}: the others idle",
+            f"gpus_per_engine={scoring.gpus_per_engine}, but tensor x pipeline uses {ranks}: the others are idle",
             "raise scoring.tensor_parallel_size, or lower scoring.gpus_per_engine and raise scoring.num_engines",
         )

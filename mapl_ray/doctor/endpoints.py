@@ -1,4 +1,4 @@
-"""`mapl doctor`: what of Ray on this machine other machines can reach, and whether it asks for a token."""
+"""`mapl doctor`: which Ray ports on this machine other machines can reach, and whether they require a token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mapl_ray.addresses import is_loopback
 from mapl_ray.doctor.ask import Answer, ask
 from mapl_ray.doctor.finding import Finding
 
-# By a word of the command line, looked for in this order.
+# Process kinds by a word of their command line; the first match counts.
 _PROCESSES = {
     "/gcs_server": "Ray's control store (GCS)",
     "/raylet/raylet": "raylet",
@@ -24,7 +24,7 @@ _PROCESSES = {
     "ray.util.client.server": "Ray client's server",
     "ray::": "a worker",
 }
-# Where another user's processes can't be looked into.
+# Default ports, for processes of other users whose command line can't be read.
 _PORTS = {
     6379: "Ray's control store (GCS)",
     8265: "the dashboard (jobs)",
@@ -35,21 +35,21 @@ _PORTS = {
 }
 # Not --node-ip-address=127.0.0.1: Ray replaces it, and its control store listens on every interface.
 _CLOSE = "start Ray with RAY_AUTH_MODE=token and --dashboard-host=127.0.0.1, and close the port (firewall)"
-_NO_METRICS = "let Prometheus alone reach it (firewall), or start Ray without metrics as cluster/slurm.sh does"
+_NO_METRICS = "let only Prometheus reach it (firewall), or start Ray without metrics like cluster/slurm.sh"
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Endpoint:
-    """A listening socket of Ray's."""
+    """A listening socket of Ray."""
 
     what: str
-    pid: int  # 0: not known
+    pid: int  # 0: unknown
     host: str
     port: int
 
 
 def endpoints() -> list[Endpoint]:
-    """Those that listen beyond loopback. Raises `psutil.AccessDenied` where the system does not report them."""
+    """Ray sockets that listen beyond loopback. Raises `psutil.AccessDenied` if the system does not report them."""
     found = set()
     for one in psutil.net_connections("tcp"):
         if one.status == psutil.CONN_LISTEN and not is_loopback(one.laddr.ip):
@@ -70,21 +70,21 @@ def _process(pid: int | None) -> str | None:
 
 
 def check_endpoints() -> Iterator[Finding]:
-    """A finding a kind of process; every port of it is asked."""
+    """One finding per kind of process; each of its ports is probed."""
     try:
         found = endpoints()
     except psutil.AccessDenied:
         yield Finding("warn", "endpoints", "this system does not report which ports are open: not checked")
         return
     if not found:
-        yield Finding("ok", "endpoints", "no port of Ray's is open beyond this machine")
+        yield Finding("ok", "endpoints", "no Ray port is open beyond this machine")
     for what, of_kind in groupby(found, key=lambda one: one.what):
         yield judge(what, {(one.pid, one.host, one.port): ask(one.host, one.port) for one in of_kind})
 
 
 def judge(what: str, answers: Mapping[tuple[int, str, int], Answer]) -> Finding:
-    """`answers` by process, host and port. A port that gives no answer is judged by its process's others, for token or
-    none is a process's affair: the object manager's is the raylet's."""
+    """The finding for one kind of process. `answers` is keyed by process, host and port. A port without an answer is
+    judged by its process's other ports, because a token applies to the whole process (object manager and raylet)."""
     asking = {pid for (pid, _, _), answer in answers.items() if answer == "refuses" and pid}
     unknown = [key for key, answer in answers.items() if answer == "unknown" and key[0] not in asking]
     open_ports = [key for key, answer in answers.items() if answer == "answers"]
@@ -92,13 +92,13 @@ def judge(what: str, answers: Mapping[tuple[int, str, int], Answer]) -> Finding:
     if open_ports:
         return Finding("fail", "endpoints", f"{what}: {_where(open_ports)} answers without a token", _CLOSE)
     if unknown and os.environ.get("RAY_AUTH_MODE") != "token":
-        return Finding("fail", "endpoints", f"{what}: {_where(unknown)}, and no token is known to be asked for", _CLOSE)
+        return Finding("fail", "endpoints", f"{what}: {_where(unknown)} may not require a token (no answer)", _CLOSE)
     if unknown:
-        detail = f"{what}: {_where(unknown)}; RAY_AUTH_MODE=token here, but it could not be asked"
+        detail = f"{what}: {_where(unknown)} gave no answer; RAY_AUTH_MODE=token is set here"
         return Finding("warn", "endpoints", detail)
     if metrics:
-        return Finding("warn", "endpoints", f"{what}: {_where(metrics)} gives metrics without a token", _NO_METRICS)
-    return Finding("ok", "endpoints", f"{what}: {_where(answers)}, beyond this machine, asks for a token")
+        return Finding("warn", "endpoints", f"{what}: {_where(metrics)} serves metrics without a token", _NO_METRICS)
+    return Finding("ok", "endpoints", f"{what}: {_where(answers)}, open beyond this machine, requires a token")
 
 
 def _where(keys: Iterable[tuple[int, str, int]]) -> str:

@@ -1,4 +1,4 @@
-"""What `mapl doctor` says of one thing."""
+"""A finding of `mapl doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The outcome of one check: level, subject, detail, and how to fix it."""
 
     level: Literal["ok", "warn", "fail"]
     what: str

@@ -1,4 +1,4 @@
-"""`mapl doctor`: whether the GPUs that a config asks for compile and run the kernels of a training."""
+"""`mapl doctor`: whether the GPUs that a config asks for compile and run the kernels of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEVICES = "nvidia[0-9]*"  # below /dev
 
 
 def check_kernels(config: RunConfig, *, reachable: bool = True) -> Iterator[Finding]:
-    """A finding per node with a GPU, where training, evaluation or `ref_logps_by: trainer` are to run on GPUs.
+    """One finding per node with a GPU, if training, evaluation or `ref_logps_by: trainer` run on GPUs.
 
     `reachable`: whether the cluster that the config names answers.
     """
@@ -28,22 +28,22 @@ def check_kernels(config: RunConfig, *, reachable: bool = True) -> Iterator[Find
     try:
         trials = _on_cluster(config, needs) if config.cluster.address is not None else _here(needs)
     except UserError as error:
-        yield Finding("fail", _WHAT, f"not tried: {error}", "fix cluster.address, or look at the nodes")
+        yield Finding("fail", _WHAT, f"not tried: {error}", "fix cluster.address, or check the nodes")
         return
     if not trials:
         where = "this machine" if config.cluster.address is None else "the cluster"
-        cure = "run it again when the cluster has its GPUs" if config.cluster.address else "name a cluster with GPUs"
+        cure = "run it again when the cluster has its GPUs" if config.cluster.address else "use a cluster with GPUs"
         yield Finding("warn", _WHAT, f"not tried: the config asks for GPUs, and {where} has none", cure)
     yield from (_finding(trial, needs) for trial in trials)
 
 
 def kernel_needs(config: RunConfig) -> KernelNeeds | None:
-    """What GPUs are asked to compute on trees; None where nothing of that runs on GPUs. vLLM brings its own kernels."""
+    """The kernels that the config needs on GPUs; None if it needs none. vLLM has its own kernels."""
     trainings = [config.training("rm"), config.training("dpo")]
     on_gpus = [one for one in trainings if one.gpus_per_worker]
     bf16 = [one.in_bf16 for one in on_gpus]
     ways = [(one.batching, one.attention) for one in on_gpus]
-    if config.evaluation.gpus:  # in bfloat16, whatever trained
+    if config.evaluation.gpus:  # always bfloat16, regardless of training
         bf16.append(True)
         ways += [(one.batching, one.attention if one.gpus_per_worker else "auto") for one in trainings]
     if config.scoring.gpus_per_engine and config.scoring.ref_logps and config.scoring.ref_logps_by == "trainer":
@@ -56,7 +56,7 @@ def kernel_needs(config: RunConfig) -> KernelNeeds | None:
 
 
 def _here(needs: KernelNeeds) -> list[KernelTrial]:
-    """On the first GPU of this machine. torch may not see one that is there: the trial says why."""
+    """Try the first GPU of this machine. If torch can't see an existing GPU, the trial reports why."""
     import torch  # takes seconds
 
     there = torch.cuda.is_available() or any(Path("/dev").glob(_DEVICES))
@@ -77,4 +77,4 @@ def _finding(trial: KernelTrial, needs: KernelNeeds) -> Finding:
         return Finding("fail", _WHAT, f"{where}: {trial.error}", trial.cure)
     dtype = "bfloat16" if needs.bf16 else "float32"
     compiled = "; FlexAttention compiles, forward and backward" if needs.flex else ""
-    return Finding("ok", _WHAT, f"{where}: {dtype} works{compiled}, with a CPU's values ({trial.seconds:.0f} s)")
+    return Finding("ok", _WHAT, f"{where}: {dtype} works{compiled}; values match the CPU's ({trial.seconds:.0f} s)")

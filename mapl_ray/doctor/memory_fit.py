@@ -1,4 +1,4 @@
-"""`mapl doctor`: whether model and optimizer states fit the memory that is here, and in which type GPUs compute."""
+"""`mapl doctor`: whether model and optimizer states fit into memory, and in which dtype GPUs compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mapl_ray.model_states import parameter_count, second_copy_bytes, state_byte
 
 
 def check_memory(config: RunConfig) -> Iterator[Finding]:
-    """The estimate for both methods, beside the memory of this machine's GPUs where there are any."""
+    """Memory estimates for both methods, compared with the memory of this machine or its GPUs."""
     counted = parameter_count(config)
     if counted is None:
         yield Finding("warn", "memory", f"size of {config.model.name_or_path} unknown: no estimate")
@@ -27,7 +27,7 @@ def check_memory(config: RunConfig) -> Iterator[Finding]:
             kept = f"{_size(copy)} more in main memory" if in_host else f"of which {_size(copy)}"
             copied = f", {kept} for the second copy of weights (hpZ)"
         detail = (
-            f"train {method}: {_size(need)} a worker for model and optimizer states (ZeRO-{train.zero_stage}, "
+            f"train {method}: {_size(need)} per worker for model and optimizer states (ZeRO-{train.zero_stage}, "
             f"{train.num_workers} worker(s), {_count(parameters)} parameters {source}){copied}; activations come on top"
         )
         if config.cluster.address is not None:
@@ -36,7 +36,7 @@ def check_memory(config: RunConfig) -> Iterator[Finding]:
             there, what = _gpu_bytes(), "a GPU here has"
         else:  # All workers share the machine's memory.
             need *= train.num_workers
-            there, what = _machine_bytes(), f"the workers want {_size(need)}, this machine has"
+            there, what = _machine_bytes(), f"the workers need {_size(need)}, this machine has"
         if there is not None and need > there:
             cure = "more workers, a higher train.zero_stage, train.bf16=true, or a smaller model"
             if copy:
@@ -47,7 +47,7 @@ def check_memory(config: RunConfig) -> Iterator[Finding]:
 
 
 def check_second_copy(config: RunConfig) -> Iterator[Finding]:
-    """hpZ where all workers are on one node: it costs memory and keeps no traffic from between nodes."""
+    """Warn about hpZ if all workers are on one node: it costs memory and saves no traffic between nodes."""
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
         size = train.zero_hpz_partition_size
@@ -56,20 +56,19 @@ def check_second_copy(config: RunConfig) -> Iterator[Finding]:
                 "warn",
                 "hpZ",
                 f"train {method}: zero_hpz_partition_size={size} keeps a second copy of the weights to save traffic "
-                f"between nodes, and the {train.num_workers} worker(s) are on one",
+                f"between nodes, but all {train.num_workers} worker(s) are on one node",
                 f"leave train.zero_hpz_partition_size and {method}.zero_hpz_partition_size out",
             )
 
 
 def check_precision(config: RunConfig) -> Iterator[Finding]:
-    """GPUs that are asked to compute in float32, for which they have a tenth of their speed or less."""
+    """Warn about GPUs that compute in float32, which is about 10 times slower than bfloat16 or worse."""
     slow = "float32 on GPUs: 8 to 16 times slower than bfloat16 (H100: 67 TFLOP/s against 989)"
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
         if train.gpus_per_worker and not train.in_bf16:
             cure = (
-                f"leave train.bf16 and {method}.bf16 out, or set true, which keeps Adam's states and sums of gradients "
-                "in float32"
+                f"leave train.bf16 and {method}.bf16 out, or set true; Adam's states and gradient sums stay in float32"
             )
             yield Finding("warn", "precision", f"train {method}: {slow}", cure)
     scores = config.scoring.ref_logps or config.scoring.reward_model is not None or config.scoring.scores_pairs

@@ -1,4 +1,4 @@
-"""`mapl doctor`: whether other users of this machine can read Ray's token or reach into Ray's session."""
+"""`mapl doctor`: whether other users of this machine can read Ray's token or change Ray's session folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SESSION = ("--session_dir=", "--session-dir=")  # arguments of raylet, the cont
 
 
 def check_token_file() -> Iterator[Finding]:
-    """Ray's token file, if there is one: nobody else may read it."""
+    """Check that no other user can read Ray's token file, if it exists."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not path.is_file():
         return
@@ -27,7 +27,7 @@ def check_token_file() -> Iterator[Finding]:
 
 
 def check_session_folders() -> Iterator[Finding]:
-    """The session folders of Ray's processes on this machine: Ray makes them writable for everybody (mode 0777)."""
+    """Check the session folders of Ray's processes on this machine, which Ray makes writable for everyone (0777)."""
     for folder in sorted({folder for process in psutil.process_iter() for folder in _sessions(process)}):
         if others_may_write(folder):
             yield Finding(
@@ -37,7 +37,7 @@ def check_session_folders() -> Iterator[Finding]:
                 "stop Ray, and start it with --temp-dir inside a folder of mode 0700 (cluster/ray-launcher.yaml)",
             )
         else:
-            yield Finding("ok", "session folder", f"{folder}: nobody else can change what is in it")
+            yield Finding("ok", "session folder", f"{folder}: no other user can change its files")
 
 
 def _sessions(process: psutil.Process) -> Iterator[Path]:
@@ -51,10 +51,10 @@ def _sessions(process: psutil.Process) -> Iterator[Path]:
 
 
 def others_may_write(folder: Path) -> bool:
-    """Whether a user other than the owner can create or replace files in the folder, by modes alone."""
+    """Whether the file modes let a user other than the owner create or replace files in the folder."""
     try:
         modes = [path.stat().st_mode for path in (folder, *folder.parents)]
-    except OSError:  # gone, or not ours to look at
+    except OSError:  # removed, or not accessible
         return False
     reachable = all(mode & stat.S_IXOTH for mode in modes)
     return reachable and bool(modes[0] & stat.S_IWOTH)

@@ -64,7 +64,7 @@ def test_a_cluster_that_is_not_there_is_the_users_mistake(
 def test_what_listens_there_is_no_head(dashboard: str, mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_address, "_ANSWER_SECONDS", 0.5)
     for address in (dashboard, mute):
-        with pytest.raises(UserError, match=rf"address='{address}': something listens .* not the dashboard's \(8265\)"):
+        with pytest.raises(UserError, match=rf"address='{address}': the server there .* not the dashboard's \(8265\)"):
             head_address(address)
 
 
@@ -108,7 +108,7 @@ def test_another_token_is_the_users_mistake(local_ray: None, tmp_path: Path) -> 
     for token in ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}, {"RAY_AUTH_MODE": "disabled"}):
         done = subprocess.run(words, env={**os.environ, **token}, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2, done.stderr
-        assert "the cluster asks for a token, and the one here is missing or not its own. Set RAY_" in done.stderr
+        assert "the cluster requires a token, and the local one is missing or wrong. Set RAY_" in done.stderr
         assert "Traceback" not in done.stderr
 
 

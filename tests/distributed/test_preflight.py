@@ -30,7 +30,7 @@ def test_heads_that_the_workers_of_a_row_can_not_divide(tmp_path: Path) -> None:
 
 def test_a_pipeline_whose_policy_could_not_be_evaluated_is_refused() -> None:
     config = RunConfig.model_validate({"scoring": {"ref_logps": False, "reward_model": "org/rm"}})
-    with pytest.raises(UserError, match="DPO needs ref_logps to be evaluated by"):
+    with pytest.raises(UserError, match="the evaluation of DPO needs ref_logps"):
         check_inputs(config, ALL_STAGES)
     check_inputs(config, ("synthesize", "score", "train rm"))
 

@@ -369,7 +369,7 @@ def test_a_node_with_other_files_makes_nothing(tmp_path: Path, without_ray: None
     config = made_of(tmp_path / "run", "one file")
     (item,) = plan_items(config.data, 10**9)
     context = ReadContext(config, tmp_path / "work", 10**6, ("of another file",), None)
-    with pytest.raises(UserError, match=r"data.benchmarks: node \S+ has other files than the driver's of .*benchmark"):
+    with pytest.raises(UserError, match=r"data.benchmarks: on node \S+ the files .*benchmark\S* differ from"):
         read_item(item, 0, context=context)
     jsonl(tmp_path / "run" / "pairs.jsonl", messy()[:-1])
     (tmp_path / "run" / "benchmark.txt").unlink()

@@ -39,7 +39,7 @@ def test_more_workers_than_the_cluster_holds() -> None:
     resources = Resources((Node(cpus=8, gpus=2), Node(cpus=8, gpus=2)))
     fits = config(train={"num_workers": 4, "cpus_per_worker": 4, "gpus_per_worker": 1})
     check_stage("train rm", fits, resources)
-    with pytest.raises(UserError, match=r"train rm wants 5 x .* room for 4 .*train.num_workers"):
+    with pytest.raises(UserError, match=r"train rm needs 5 x .* room for 4 .*train.num_workers"):
         check_stage("train rm", config(train={"num_workers": 5, "cpus_per_worker": 4, "gpus_per_worker": 1}), resources)
 
 
@@ -56,7 +56,7 @@ def test_the_fewest_workers_must_fit_where_they_come_and_go() -> None:
     assert str(demand_of("train rm", config(train=elastic))) == "2 x (2 CPU + 0 GPU)"
     assert str(demand_of("tune", config(train=elastic))) == "8 x (2 CPU + 0 GPU)"  # trials are of one size
     check_stage("train rm", config(train=elastic), Resources((Node(2, 0), Node(2, 0))))
-    with pytest.raises(UserError, match=r"train rm wants 2 x .* room for 1 .*Lower train.min_workers"):
+    with pytest.raises(UserError, match=r"train rm needs 2 x .* room for 1 .*Lower train.min_workers"):
         check_stage("train rm", config(train=elastic), Resources((Node(3, 0),)))
     with pytest.raises(UserError, match=r"min_workers=3: expected at most num_workers=2"):
         config(train={"num_workers": 2, "min_workers": 3})
@@ -133,7 +133,7 @@ def test_memory_counts_on_every_node() -> None:
     # 1 GiB of process and 3 of cache an engine; the weights are nothing.
     engines = {"model": TINY, "scoring": {"kv_cache_gib": 3, "num_engines": 3}}
     check_stage("score", config(**engines), Resources((Node(8, 0, memory_gib=8.5), Node(8, 0, memory_gib=4.5))))
-    with pytest.raises(UserError, match=r"score wants 3 x \(1 CPU \+ 0 GPU \+ 4.0 GiB\).*room for 2.*kv_cache_gib"):
+    with pytest.raises(UserError, match=r"score needs 3 x \(1 CPU \+ 0 GPU \+ 4.0 GiB\).*room for 2.*kv_cache_gib"):
         check_stage("score", config(**engines), Resources((Node(8, 0, memory_gib=7.5), Node(8, 0, memory_gib=4.5))))
     # Without word of the memory it is not counted.
     check_stage("score", config(**engines), Resources((Node(8, 0),)))
@@ -143,5 +143,5 @@ def test_the_fewest_engines_must_fit() -> None:
     wide = {"concurrency": (2, 6), "cpus_per_engine": 2}
     assert demand_of("score", config(scoring=wide)).number == 2
     check_stage("score", config(scoring=wide), Resources((Node(4, 0),)))
-    with pytest.raises(UserError, match=r"score wants 2 x .* room for 1.* Lower scoring.concurrency"):
+    with pytest.raises(UserError, match=r"score needs 2 x .* room for 1.* Lower scoring.concurrency"):
         check_stage("score", config(scoring=wide), Resources((Node(3, 0),)))

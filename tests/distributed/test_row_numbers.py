@@ -50,7 +50,7 @@ def test_rows_that_do_not_come_back_end_preparation(
     (entry,) = (tmp_path / "run" / "pairs").glob("work-*/write/00000.json")
     values = json.loads(entry.read_text())
     entry.write_text(json.dumps(values | {"rejected": values["rejected"] + came_back - ROWS}))
-    with pytest.raises(RunError, match=rf"{came_back} of {ROWS} rows came back. Does another run work there"):
+    with pytest.raises(RunError, match=rf"{came_back} rows after the last pass, expected {ROWS}. Check that no other"):
         prepared(tmp_path)
     assert not list((tmp_path / "run").rglob("manifest.json"))
     prepared(tmp_path)  # from the beginning

@@ -95,7 +95,7 @@ def test_a_second_run_is_refused_before_ray_starts(
         assert main(["train", "rm", "--config", str(file)]) == 2
         error = capsys.readouterr().err
         assert f"{config.run_dir}: another run of rm is at work there (process " in error
-        assert "give this run a name of its own" in error
+        assert "give this run another name" in error
         assert error.count("\n") == 1
         # What others write is free; a pipeline needs all of it.
         for stages, baseline in (

@@ -162,5 +162,5 @@ def test_what_can_be_known_before_is_told_before(tmp_path: Path, judge_model: Pa
             check_inputs(config_of(tmp_path, judge_model, **scoring), ("synthesize",))
     wide = config_of(tmp_path, judge_model, judge={"model": "policy"}, cpus_per_engine=4)
     check_inputs(wide, ("synthesize",))
-    with pytest.raises(UserError, match=r"score pairs wants 1 x \(4 CPU"):
+    with pytest.raises(UserError, match=r"score pairs needs 1 x \(4 CPU"):
         check_stage("score pairs", wide, Resources((Node(2, 0), Node(2, 0))))

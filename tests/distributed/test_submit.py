@@ -75,7 +75,7 @@ def test_submit_runs_the_cli_with_the_config_and_shows_the_plan(
     command = ["doctor", "--print-config"]
     assert submit.submit(config, command, cluster, ["data.path=it's here.jsonl", "seed=7"]) == 0
     out = capsys.readouterr().out
-    assert "there      1 node(s), 1 CPU, 0 GPU" in out
+    assert "available  1 node(s), 1 CPU, 0 GPU" in out
     printed = out[out.index("name: from-a-job") :]
     assert "seed: 7" in printed
     assert "path: it's here.jsonl" in printed
@@ -189,7 +189,7 @@ def test_a_job_that_runs_already_is_followed_and_not_started_twice(
     submit.run_job(client, sleeper, tmp_path, url=cluster, label="mapl report", wait=False, metadata=metadata)
     job = newest(client).submission_id
     assert submit.submit(config, ["report"], cluster, wait=False) == 0
-    assert f"job {job} runs this command already, with the same config" in capsys.readouterr().out
+    assert f"job {job} already runs this command with the same config" in capsys.readouterr().out
     assert newest(client).submission_id == job
     with pytest.raises(
         UserError, match=rf"job {job} runs `mapl report` on .*twice with another config. .*ray job stop"
@@ -220,7 +220,7 @@ def test_a_wrong_or_missing_token_is_told_from_a_wrong_address(
             text=True,
             timeout=60,
         )
-        assert "asks for a token, and the one here is missing or not its own" in done.stdout, done.stderr[-2000:]
+        assert "requires a token, and the local one is missing or wrong" in done.stdout, done.stderr[-2000:]
         assert "Traceback" not in done.stderr
 
 

@@ -52,19 +52,19 @@ def test_addresses_in_short() -> None:
     ("url", "protected", "allowed", "outcome"),
     [
         ("http://127.0.0.1:8265", True, False, "quiet"),
-        ("http://127.0.0.1:8265", False, False, "whoever reaches this port"),  # one's own machine: only a word
-        ("http://[::1]:8265", False, False, "whoever reaches this port"),
+        ("http://127.0.0.1:8265", False, False, "anyone who can reach this port"),  # one's own machine: only a word
+        ("http://[::1]:8265", False, False, "anyone who can reach this port"),
         ("http://10.0.0.1:8265", True, False, "over http"),
         ("http://10.0.0.1:8265", True, True, "not encrypted"),
         ("https://10.0.0.1:8265", True, False, "quiet"),
         ("http://10.0.0.1:8265", False, False, "refused"),
         ("https://ray.example:443", False, False, "refused"),  # encrypted, and still open to all
         ("http://localhost.evil.example:8265", False, False, "refused"),
-        ("http://10.0.0.1:8265", False, True, "whoever reaches this port"),  # --allow-unprotected
+        ("http://10.0.0.1:8265", False, True, "anyone who can reach this port"),  # --allow-unprotected
     ],
 )
 def test_a_remote_cluster_without_a_token_is_refused(url: str, protected: bool, allowed: bool, outcome: str) -> None:
-    words = {"refused": r"asks for no token.*--allow-unprotected", "over http": r"over http.*--allow-plain-http"}
+    words = {"refused": r"requires no token.*--allow-unprotected", "over http": r"over http.*--allow-plain-http"}
     options = {"allow_unprotected": allowed and not protected, "allow_plain_http": allowed and protected}
     if outcome in words:
         with pytest.raises(UserError, match=words[outcome]):
@@ -93,7 +93,7 @@ def test_the_token_goes_to_no_other_user_of_this_machine(tmp_path: Path, monkeyp
     (tmp_path / "token").write_text("f" * 64)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    for user, words in (("65534", r"is of another user \(uid 65534\)"), ("own", "asks for a token, and the one here")):
+    for user, words in (("65534", r"to another user \(uid 65534\)"), ("own", "requires a token, and the local one")):
         process = subprocess.Popen(
             [sys.executable, "-c", LISTEN, user], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -114,7 +114,7 @@ def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     shared = RunConfig.model_validate({"output_dir": "/mnt/shared/runs", "data": {"path": "org/dataset"}})
     assert absolute_paths(shared, local=False) == {}  # absolute; a hub's name; `tiny`
-    with pytest.raises(UserError, match="output_dir='runs': a relative path means nothing on another machine"):
+    with pytest.raises(UserError, match="output_dir='runs': a relative path, ~ or a variable of this"):
         absolute_paths(RunConfig(), local=False)
     assert absolute_paths(RunConfig(), local=True) == {"output_dir": str(tmp_path / "runs")}
     judged = {"judge": {"model": "policy"}, "pair_reward_model": "./rm", "ref_model": "s3://bucket/policy"}
@@ -139,14 +139,14 @@ def test_relative_paths_are_refused_for_another_machine(tmp_path: Path, monkeypa
         {"output_dir": "/mnt/runs", "synthesis": {"modules": ["mine.py", "installed.module"]}}
     )
     assert absolute_paths(own, local=True) == {"synthesis.modules": (str(tmp_path / "mine.py"), "installed.module")}
-    with pytest.raises(UserError, match=r"synthesis.modules=.*means nothing on another machine"):
+    with pytest.raises(UserError, match=r"synthesis.modules=.*has no meaning on another machine"):
         absolute_paths(own, local=False)
 
 
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (["synthesize"], "CPUs as they come free"),
+        (["synthesize"], "CPUs as they become free"),
         (["score"], "score: 8 CPU, 8 GPU"),  # 8 engines of one CPU and one GPU
         (["train", "rm"], "train rm: 32 CPU, 8 GPU"),  # 8 workers of 4 CPU and one GPU
         (["tune"], "tune: 32 CPU, 8 GPU"),  # one trial at a time

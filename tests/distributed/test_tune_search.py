@@ -57,7 +57,7 @@ def test_trials_at_once_by_hand(one: RunConfig, nodes: list[tuple[float, float]]
 
 
 def test_a_search_that_can_not_fit_one_trial_is_refused() -> None:
-    with pytest.raises(UserError, match=r"tune wants 3 x \(1 CPU \+ 0 GPU\), .* room for 2 .*Lower train.num_workers"):
+    with pytest.raises(UserError, match=r"tune needs 3 x \(1 CPU \+ 0 GPU\), .* room for 2 .*Lower train.num_workers"):
         trials_at_once(config(workers=3), Resources((Node(2, 0),)))
 
 
@@ -185,7 +185,7 @@ def test_a_trial_whose_own_process_dies_says_so(searcher: Callable[[int], Journa
     assert trial.status == "failed"
     assert trial.error is not None
     assert trial.error.startswith("the process that waits for its workers failed 2 times")
-    assert "train.max_failures does not count that" in trial.error
+    assert "train.max_failures does not apply to this process" in trial.error
 
 
 def test_what_the_workers_of_a_trial_are_given(tmp_path: Path, tiny_model: Path, grid_groups: GroupMaker) -> None:

@@ -36,7 +36,7 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
         assert re.search(rf"train {method}: \d+\.\d [GM]iB a worker .*\(ZeRO-{train.zero_stage}, ", out)
-        wanted = f"train {method} wants {train.num_workers * train.cpus_per_worker:g} CPU"
+        wanted = f"train {method} needs {train.num_workers * train.cpus_per_worker:g} CPU"
         assert wanted in out
     assert code == (1 if re.search(r"^fail ", out, re.MULTILINE) else 0)
 
@@ -45,12 +45,12 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
     ("stem", "estimate"),
     [
         # ZeRO-2: 8e9 parameters * (2 + 16 / 8 workers) bytes = 32e9 = 29.8 GiB; over 32 workers 20e9 = 18.6 GiB.
-        ("llama-8b-8gpu", "29.8 GiB a worker"),
-        ("llama-8b-multinode", "18.6 GiB a worker"),
+        ("llama-8b-8gpu", "29.8 GiB per worker"),
+        ("llama-8b-multinode", "18.6 GiB per worker"),
         # ZeRO-3: 70e9 * 18 bytes / 32 workers = 39.4e9 bytes; hpZ: 70e9 * 2 bytes / 8 = 17.5e9; together 53.0 GiB.
-        ("llama-70b-multinode", "53.0 GiB a worker"),
+        ("llama-70b-multinode", "53.0 GiB per worker"),
         # 0.5e9 * 18 bytes on one worker = 9e9 bytes = 8.4 GiB.
-        ("qwen-0.5b-1gpu", "8.4 GiB a worker"),
+        ("qwen-0.5b-1gpu", "8.4 GiB per worker"),
     ],
 )
 def test_the_recipes_estimates(stem: str, estimate: str) -> None:

@@ -100,15 +100,15 @@ def test_nobody_there() -> None:
 
 # (answers by process, host and port; RAY_AUTH_MODE; level; part of the detail)
 JUDGED = [
-    ({(1, "::", 6379): "refuses"}, None, "ok", "[::]:6379, beyond this machine, asks for a token"),
+    ({(1, "::", 6379): "refuses"}, None, "ok", "[::]:6379, open beyond this machine, requires a token"),
     ({(1, "::", 6379): "answers"}, "token", "fail", "[::]:6379 answers without a token"),
     ({(1, "0.0.0.0", 8265): "refuses", (2, "10.0.0.1", 8265): "answers"}, None, "fail", "10.0.0.1:8265 answers"),
     # The object manager's port tells nothing, its process's other one does.
     ({(1, "::", 40001): "refuses", (1, "::", 40002): "unknown"}, None, "ok", "[::]:40001, [::]:40002"),
-    ({(1, "::", 40001): "refuses", (2, "::", 40002): "unknown"}, None, "fail", "[::]:40002, and no token is known"),
-    ({(1, "::", 40002): "unknown"}, "token", "warn", "could not be asked"),
+    ({(1, "::", 40001): "refuses", (2, "::", 40002): "unknown"}, None, "fail", "[::]:40002 may not require a token"),
+    ({(1, "::", 40002): "unknown"}, "token", "warn", "gave no answer"),
     ({(0, "::", 40001): "refuses", (0, "::", 40002): "unknown"}, None, "fail", "40002"),  # perhaps two processes
-    ({(1, "::", 40001): "refuses", (1, "0.0.0.0", 40002): "metrics"}, None, "warn", "0.0.0.0:40002 gives metrics"),
+    ({(1, "::", 40001): "refuses", (1, "0.0.0.0", 40002): "metrics"}, None, "warn", "0.0.0.0:40002 serves metrics"),
     ({(n, "::", 10000 + n): "refuses" for n in range(1, 6)}, None, "ok", "[::]:10003 and 2 more"),
 ]
 

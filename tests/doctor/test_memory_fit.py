@@ -80,8 +80,8 @@ def test_a_model_too_large_for_this_machine_fails_with_a_cure(monkeypatch: pytes
     # 7e9 * 18 bytes = 117.3 GiB for all workers together, on CPUs: more than the 100 that are there.
     findings = list(memory_fit.check_memory(run_config(**values)))
     assert [finding.level for finding in findings] == ["fail", "fail"]
-    assert "58.7 GiB a worker" in findings[0].detail
-    assert "want 117.3 GiB, this machine has 100.0 GiB" in findings[0].detail
+    assert "58.7 GiB per worker" in findings[0].detail
+    assert "need 117.3 GiB, this machine has 100.0 GiB" in findings[0].detail
     assert "smaller model" in findings[0].cure
     # Another cluster's memory is not this machine's.
     findings = list(memory_fit.check_memory(run_config(**values, cluster={"address": "auto"})))
@@ -99,13 +99,13 @@ def test_the_second_copy_of_weights_is_counted(monkeypatch: pytest.MonkeyPatch) 
     # 7e9 * 18 / 8 = 14.67 GiB and 7e9 * 2 / 2 = 6.52 GiB a worker; eight of them want 169.5 GiB.
     on_cpus, _ = of()
     assert on_cpus.level == "ok"
-    assert "21.2 GiB a worker" in on_cpus.detail
+    assert "21.2 GiB per worker" in on_cpus.detail
     assert "of which 6.5 GiB for the second copy of weights (hpZ)" in on_cpus.detail
     on_gpus, _ = of(gpus_per_worker=1)
     assert on_gpus.level == "fail"
     assert str(on_gpus.cure).startswith("train.zero_hpz_partition_size=1")
     offloaded, _ = of(gpus_per_worker=1, offload="optimizer+parameters")
-    assert (offloaded.level, "14.7 GiB a worker" in offloaded.detail) == ("ok", True)
+    assert (offloaded.level, "14.7 GiB per worker" in offloaded.detail) == ("ok", True)
     assert "6.5 GiB more in main memory for the second copy" in offloaded.detail
     without, _ = of(zero_hpz_partition_size=1)
     assert "copy" not in without.detail

@@ -78,11 +78,11 @@ def test_benchmarks_are_checks(tmp_path: Path) -> None:
 def test_more_workers_than_cpus_fail_here_and_not_on_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_cpus", lambda: 2)
     train = {"num_workers": 3, "cpus_per_worker": 1.0}
-    found = {finding.detail.split(" wants")[0]: finding for finding in findings_about("resources", train=train)}
+    found = {finding.detail.split(" needs")[0]: finding for finding in findings_about("resources", train=train)}
     assert list(found) == ["score", "train rm", "train dpo", "tune", "evaluate"]
     assert found["score"].level == "ok"  # one engine of one CPU
     assert found["train rm"].level == "fail"
-    assert found["train rm"].detail.startswith("train rm wants 3 CPU, 0 GPU; this machine has 2 CPU")
+    assert found["train rm"].detail.startswith("train rm needs 3 CPU, 0 GPU; this machine has 2 CPU")
     assert "fewer workers" in found["train rm"].cure
     there = findings_about("resources", train=train, cluster={"address": "auto"})
     assert {finding.level for finding in there} == {"ok"}
@@ -102,8 +102,8 @@ def test_what_looks_at_pairs_is_checks(tmp_path: Path, monkeypatch: pytest.Monke
     )
     assert findings_about("judge") == []
     wanted = [finding.detail.split(";")[0] for finding in findings_about("resources", scoring=scoring)]
-    each = "wants 3 CPU, 0 GPU (1 engine(s), tensor 1 x pipeline 1, 3 CPU, 0 GPU each)"
-    assert wanted[:2] == ["score pairs wants 3 CPU, 0 GPU", f"score {each}"]
+    each = "needs 3 CPU, 0 GPU (1 engine(s), tensor 1 x pipeline 1, 3 CPU, 0 GPU each)"
+    assert wanted[:2] == ["score pairs needs 3 CPU, 0 GPU", f"score {each}"]
     gone = findings_about("judge", scoring={"judge": {"model": "./not/here"}})
     assert [(finding.level, finding.cure) for finding in gone] == [("fail", "fix scoring.judge.model")]
 
@@ -122,11 +122,11 @@ def test_the_size_of_the_engines_is_told() -> None:
     sizes = {"concurrency": [2, 4], "gpus_per_engine": 8, "tensor_parallel_size": 2, "pipeline_parallel_size": 3}
     found = findings_about("resources", scoring=sizes, cluster={"address": "auto"})
     assert found[0].detail.startswith(
-        "score wants 2 CPU, 16 GPU (2 to 4 engine(s), tensor 2 x pipeline 3, 1 CPU, 8 GPU"
+        "score needs 2 CPU, 16 GPU (2 to 4 engine(s), tensor 2 x pipeline 3, 1 CPU, 8 GPU"
     )
     engines = findings_about("engines", scoring=sizes, cluster={"address": "auto"})
     assert [finding.level for finding in engines] == ["ok", "warn"]
-    assert "uses 6: the others idle" in engines[1].detail
+    assert "uses 6: the others are idle" in engines[1].detail
 
 
 def test_engines_that_do_not_fit_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,11 +93,11 @@ class OwnClock(Other):
 @pytest.mark.parametrize(
     ("other", "lacking"),
     [
-        (NotShared, "a file that one node writes is found by another"),
-        (OfB, "a file renamed over another"),
-        (OldNames, "a renamed folder"),
+        (NotShared, "finding a file that another node wrote"),
+        (OfB, "renaming a file over another"),
+        (OldNames, "renaming folders"),
         (OwnNames, "exclusive creation"),
-        (OwnClock, "times of change"),
+        (OwnClock, "modification times"),
         (OwnLocks, "locks (flock)"),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_two_nodes_do_not_share_is_named(other: type[Other], lacking: str, 
     assert trial.lacking == (lacking,)
     (finding,) = doctor._findings(tmp_path, trial)
     assert finding.level == ("warn" if other is OwnLocks else "fail")
-    assert f"and node-b: does not keep {'' if other is OwnLocks else 'this: '}{lacking}" in finding.detail
+    assert f"and node-b: does not support {lacking}" in finding.detail
     assert ("MAPL_CACHE" if other is OwnLocks else "set output_dir to") in finding.cure
 
 
@@ -121,9 +121,9 @@ def refusing(code: int) -> Any:
     ("call", "code", "lacking"),
     [
         ("fsync", errno.EINVAL, "fsync: [Errno 22]"),
-        ("replace", errno.EPERM, "renames of files: [Errno 1]"),
-        ("rename", errno.EXDEV, "a renamed folder: [Errno 18]"),
-        ("utime", errno.ENOSYS, "times of change: [Errno 38]"),
+        ("replace", errno.EPERM, "renaming files: [Errno 1]"),
+        ("rename", errno.EXDEV, "renaming folders: [Errno 18]"),
+        ("utime", errno.ENOSYS, "modification times: [Errno 38]"),
     ],
 )
 def test_what_a_mount_refuses_is_named_with_its_error(

@@ -81,7 +81,7 @@ def test_what_is_no_model_is_refused_before_the_run(
     bare = shutil.copytree(tiny_model, tmp_path / "bare")
     (bare / "config.json").unlink()
     for uri, word in (
-        (object_store.upload(pickled, "models/pickled"), "no safetensors there.*no pickles"),
+        (object_store.upload(pickled, "models/pickled"), "no safetensors there.*pickles are not read"),
         (object_store.upload(bare, "models/bare"), r"no config\.json"),
         (object_store.uri("models/nowhere"), "no such file or folder there"),
     ):

@@ -108,7 +108,7 @@ def test_the_doctor_names_a_pair(model: Model, tmp_path: Path) -> None:
     assert "refuses 1 of the first 5 pairs; with-system: the chat template refuses system, user: System" in found.detail
     (fine,) = (one for one in diagnose(config_of(tmp_path, model(SYSTEM), ROWS)) if one.what == "chat template")
     assert fine.level == "ok"
-    assert "takes the first 4 pairs of the data" in fine.detail
+    assert "accepts the first 4 pairs of the data" in fine.detail
 
 
 def with_system(group: RelationGroup) -> RelationGroup:

@@ -23,7 +23,7 @@ def test_with_a_token_every_port_asks_for_it(cluster: RayCluster, groups: Path) 
     found = endpoints(cluster.hosts[0])
     assert [line for line in found if not line.startswith("ok ")] == []
     for what in ("control store", "raylet", "dashboard's agent", "runtime-environment agent"):
-        assert any(what in line and "asks for a token" in line for line in found), (what, found)
+        assert any(what in line and "requires a token" in line for line in found), (what, found)
 
 
 @pytest.fixture

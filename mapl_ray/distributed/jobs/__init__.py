@@ -1,1 +1,1 @@
-"""Commands as jobs of a Ray cluster: `mapl submit`, its checks, and what travels with a job."""
+"""Run commands as jobs of a Ray cluster: `mapl submit`, its checks, and what is sent with a job."""

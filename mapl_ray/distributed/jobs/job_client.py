@@ -1,4 +1,4 @@
-"""Talk to a cluster's job server: connect only where it is safe, follow a job's log, list and stop jobs."""
+"""Client of a cluster's job server: connect only if it is safe, and follow a job's log."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mapl_ray.errors import RunError, UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
-# Ray lets these win over an address that is handed in, so a job could go to another cluster than the one named.
+# In Ray these override the address argument, so a job could go to a cluster other than the one named.
 _OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 ANSWER_SECONDS = 10.0
 WRONG_TOKEN = (
-    "the cluster asks for a token, and the one here is missing or not its own. Set RAY_AUTH_MODE=token and "
+    "the cluster requires a token, and the local one is missing or wrong. Set RAY_AUTH_MODE=token and "
     "RAY_AUTH_TOKEN_PATH to a file (mode 0600) that holds the cluster's token."
 )
 _RECONNECTS = 5
@@ -32,9 +32,9 @@ _LISTENING = "0A"
 
 
 def job_server(address: str | None) -> str:
-    """The job server's URL (`http://host:port`); None and `auto` mean this machine's.
+    """The job server's URL (`http://host:port`); None and `auto` mean this machine.
 
-    Raises `UserError` for any scheme but http and https: Ray would import a module of the scheme's name.
+    Raises `UserError` for any scheme but http and https: Ray would import a module named after the scheme.
     """
     if address in (None, "auto"):
         return DEFAULT_ADDRESS
@@ -48,8 +48,8 @@ def job_server(address: str | None) -> str:
     if parts.scheme not in ("http", "https") or not host or parts.username or parts.path.strip("/") or parts.query:
         shown = "(not shown: it may hold a password)" if "@" in address else repr(address)
         raise UserError(
-            f"address {shown}: expected the dashboard's address, as in http://127.0.0.1:8265. "
-            "A token does not belong in it: put it in a file named by RAY_AUTH_TOKEN_PATH."
+            f"address {shown}: expected the dashboard's address, such as http://127.0.0.1:8265. "
+            "Don't put a token in it: save the token in a file and set RAY_AUTH_TOKEN_PATH to its path."
         )
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 8265)}"
@@ -62,13 +62,13 @@ def _host(url: str) -> str:
 def on_this_machine(client: JobSubmissionClient, url: str) -> bool:
     """Whether the cluster's head runs here and sees the same files as this process.
 
-    A loopback address is not enough: it may be the near end of a tunnel or of `kubectl port-forward`. So look
-    for a process of the cluster's session among this machine's, in this process's mount namespace.
+    A loopback address is not enough: it may be the local end of a tunnel or of `kubectl port-forward`. So look
+    on this machine for a process of the cluster's session in this process's mount namespace.
     """
     if not is_loopback(_host(url)):
         return False
     own = _mount_namespace("self")
-    if own is None:  # No /proc to look at, as on macOS: loopback is all there is to go by.
+    if own is None:  # Without /proc, as on macOS, only the loopback address can be checked.
         return True
     session = str(client._do_request("GET", "/api/version").json().get("session_name") or "")
     processes = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if session and session in _text(path)]
@@ -78,7 +78,7 @@ def on_this_machine(client: JobSubmissionClient, url: str) -> bool:
 def _mount_namespace(process: str) -> str | None:
     try:
         return os.readlink(f"/proc/{process}/ns/mnt")
-    except OSError:  # Ended meanwhile, or another user's.
+    except OSError:  # It has ended, or belongs to another user.
         return None
 
 
@@ -90,9 +90,9 @@ def _text(path: Path) -> str:
 
 
 def asks_for_token(url: str) -> bool:
-    """Whether the job server turns away a request without a token.
+    """Whether the job server rejects a request without a token.
 
-    Raises `UserError` if nothing answers there.
+    Raises `UserError` if no job server answers at `url`.
     """
     # A proxy must not answer for a cluster on this machine.
     handlers = [urllib.request.ProxyHandler({})] if is_loopback(_host(url)) else []
@@ -102,7 +102,7 @@ def asks_for_token(url: str) -> bool:
         if error.code in (401, 403):
             return True
         raise UserError(
-            f"{url}: answered {error.code} where a list of jobs was expected. Is this Ray's dashboard?"
+            f"{url}: answered {error.code}; expected a list of jobs. Check that this is the address of Ray's dashboard."
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(
@@ -115,19 +115,19 @@ def asks_for_token(url: str) -> bool:
 def check_protection(
     url: str, *, protected: bool, allow_unprotected: bool, allow_plain_http: bool = False
 ) -> list[str]:
-    """Warnings to show about a cluster that asks for a token (`protected`) or does not.
+    """Check that the cluster is safe to use; return warnings to show. `protected`: whether it requires a token.
 
-    Raises `UserError` for a remote one that does not, unless `allow_unprotected`, and where the token would go over
-    http to another machine, unless `allow_plain_http`, or to a process of another user of this one.
+    Raises `UserError` for a remote cluster that requires no token, unless `allow_unprotected`; if the token would be
+    sent over http to another machine, unless `allow_plain_http`; and if a process of another user would receive it.
     """
     if not protected:
         if not is_loopback(_host(url)) and not allow_unprotected:
             raise UserError(
-                f"{url}: this cluster runs anybody's code, for it asks for no token. Start it with "
+                f"{url}: this cluster requires no token, so anyone can run code on it. Start it with "
                 "RAY_AUTH_MODE=token (every file under cluster/ does), or pass --allow-unprotected if its network is "
                 "closed to others."
             )
-        return [f"{url} asks for no token: whoever reaches this port can run code there."]
+        return [f"{url} requires no token: anyone who can reach this port can run code there."]
     if is_loopback(_host(url)):
         check_listener(url, urlsplit(url).port or 0)
         return []
@@ -135,20 +135,20 @@ def check_protection(
         return []
     if not allow_plain_http:
         raise UserError(
-            f"{url}: the cluster's token would go there over http, where it can be read on the way, and whoever "
-            "answers in the cluster's place gets it. Use an ssh tunnel or `kubectl port-forward` and its address on "
-            "this machine (cluster/README.md), or https; or pass --allow-plain-http on a network that you trust."
+            f"{url}: the cluster's token would be sent over http, where others can read it or impersonate the "
+            "cluster to get it. Use an ssh tunnel or `kubectl port-forward` and its address on this machine "
+            "(cluster/README.md), or https; or pass --allow-plain-http on a network that you trust."
         )
-    return [f"{url} is not encrypted, the token can be read on the way (--allow-plain-http)."]
+    return [f"{url} is not encrypted, others can read the token (--allow-plain-http)."]
 
 
 def connect(
     address: str | None, *, allow_unprotected: bool = False, allow_plain_http: bool = False
 ) -> tuple[JobSubmissionClient, str, list[str]]:
-    """A client of the job server, its URL, and warnings to show.
+    """Connect to the job server; returns the client, the URL, and warnings to show.
 
-    Raises `UserError` as `check_protection` does, for a cluster that asks for a token when there is none or a wrong one
-    here, and where nothing answers.
+    Raises `UserError` like `check_protection`, if the cluster requires a token and the local one is missing or wrong,
+    and if no job server answers.
     """
     url = job_server(address)
     protected = asks_for_token(url)
@@ -158,7 +158,7 @@ def connect(
     with exactly_this_address():
         try:
             client = JobSubmissionClient(url)
-            client.list_jobs()  # Building the client does not always show that a token is refused.
+            client.list_jobs()  # Creating the client does not always fail for a wrong token.
         except Exception as error:  # Ray raises RuntimeError, ConnectionError and AuthenticationError here.
             if not protected:
                 raise UserError(f"{url}: {error}") from None
@@ -168,7 +168,7 @@ def connect(
 
 @contextmanager
 def exactly_this_address() -> Iterator[None]:
-    """Hide the environment variables that would make Ray talk to another cluster than the one handed in."""
+    """Hide the environment variables that would make Ray use a cluster other than the one given."""
     kept = {name: os.environ.pop(name) for name in _OVERRIDING if name in os.environ}
     try:
         yield
@@ -177,10 +177,10 @@ def exactly_this_address() -> Iterator[None]:
 
 
 def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None]) -> int:
-    """Hand the job's log to `write` as it grows, and return the exit code once the job has ended.
+    """Pass the job's log to `write` as it grows, and return the exit code once the job has ended.
 
-    0 succeeded; 2 the job called it the user's mistake; 1 any other failure; 130 stopped.
-    Raises `RunError` if the cluster goes away meanwhile.
+    0 succeeded; 2 the job reports a user's mistake; 1 any other failure; 130 stopped.
+    Raises `RunError` if the connection to the cluster is lost.
     """
     written = 0
     failures = 0
@@ -191,7 +191,7 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None
             if status in TERMINAL:
                 return exit_code(client, job_id)
             failures = 0
-        except Exception as error:  # The socket, the HTTP request or the server's answer: each has its own type.
+        except Exception as error:  # Socket, HTTP request and server response raise different types.
             failures += 1
             if failures > _RECONNECTS:
                 raise RunError(f"job {job_id}: lost the cluster while following the log: {error}") from None
@@ -199,7 +199,8 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None
 
 
 async def _tail(client: JobSubmissionClient, job_id: str, write: Callable[[str], None], written: int) -> int:
-    """Every connection sends the log from its start: pass over the `written` characters that were shown before."""
+    """Write new log text; returns the number of characters written in all. Every connection sends the log from its
+    start, so the first `written` characters are skipped."""
     seen = 0
     async for text in client.tail_job_logs(job_id):
         new = text[max(0, written - seen) :]
@@ -221,7 +222,7 @@ def exit_code(client: JobSubmissionClient, job_id: str) -> int:
 
 
 def listeners(port: int) -> set[int]:
-    """User ids of the sockets that listen on a TCP port here; empty where the kernel does not say, as on macOS."""
+    """User ids of the sockets that listen on a local TCP port; empty without /proc, as on macOS."""
     found = set()
     for table in _SOCKET_TABLES:
         try:
@@ -237,11 +238,11 @@ def listeners(port: int) -> set[int]:
 
 
 def check_listener(url: str, port: int) -> None:
-    """Raise `UserError` where another user than this one and root listens: any user may take a free port, answer 401
-    and wait for a token."""
+    """Raise `UserError` if a user other than this one or root listens on the port: any user may take a free port,
+    answer 401 and wait for a token."""
     others = listeners(port) - {os.getuid(), 0}
     if others:
         raise UserError(
-            f"{url}: the process that listens there is of another user (uid {min(others)}), and would be sent the "
-            "cluster's token. Open a tunnel of your own on another port, or submit as that user."
+            f"{url}: the process that listens there belongs to another user (uid {min(others)}), who would receive the "
+            "cluster's token. Open your own tunnel on another port, or submit as that user."
         )

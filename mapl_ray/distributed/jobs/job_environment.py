@@ -1,8 +1,8 @@
-"""Ray jobs and their environment: what `jobs/` adds to a command line, and the variables of workers.
+"""Environment of Ray jobs: the argument that `jobs/` adds to a command line, and the workers' variables.
 
-Variables of workers: what the user's job sets, then what the shell sets, then our defaults.
+Variables of workers, by precedence: those of the user's job, those of the shell, our defaults.
 
-Ray refuses a variable that the job and its driver both set, even to the same value.
+Ray rejects a variable that both the job and its driver set, even to the same value.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import json
 import os
 from collections.abc import Sequence
 
-# Switches without secrets that change how the libraries behave; nothing else of the environment is sent.
+# Switches without secrets that change how libraries behave. No other environment variable is sent.
 FORWARDED = ("HF_HUB_OFFLINE", "DS_ACCELERATOR", "TOKENIZERS_PARALLELISM")
-# Of workers: what the libraries say about themselves would bury a run's own lines.
+# For workers: library notices would bury the run's own lines.
 QUIET = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it shows every line of a worker twice
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # the patch shows every line of a worker twice
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
@@ -28,12 +28,12 @@ def in_a_job() -> bool:
 
 
 def shell_environment() -> dict[str, str]:
-    """The forwarded variables that this process has."""
+    """The forwarded variables that are set in this process."""
     return {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
 def worker_environment() -> dict[str, str]:
-    """Variables for `ray.init`, without those that the job of this process sets."""
+    """Variables for `ray.init`, without those that this process's job sets."""
     shell = {name: os.environ[name] for name in (*FORWARDED, *QUIET) if name in os.environ}
     there = _set_by_the_job()
     return {name: value for name, value in (QUIET | shell).items() if name not in there}
@@ -46,10 +46,10 @@ def _set_by_the_job() -> frozenset[str]:
 
 
 def job_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with `cluster.address=auto` added inside a Ray job.
+    """Add `cluster.address=auto` to the arguments inside a Ray job.
 
-    A job runs on the cluster that started it; without this it would start a second, private cluster on the head's
-    machine. An address that the user gives as an override stays. Outside a job nothing changes.
+    Without it a job would start a second, private cluster on the head's machine instead of using the cluster that
+    started it. An address override given by the user is kept. Outside a job nothing changes.
     """
     given = any(argument.startswith("cluster.address=") for argument in arguments)
     if given or not in_a_job():

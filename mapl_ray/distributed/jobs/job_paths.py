@@ -1,4 +1,4 @@
-"""Relative paths of a config that goes into a job, which starts in a folder of its own, perhaps on another machine."""
+"""Make a config's paths absolute for a job, which starts in another folder, possibly on another machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mapl_ray.errors import UserError
 from mapl_ray.models import SMOLLM2
 from mapl_ray.synthesis import with_absolute_paths
 
-_NAMES = ("demo", "tiny", SMOLLM2, "policy")  # of ours, and no paths
+_NAMES = ("demo", "tiny", SMOLLM2, "policy")  # our own names, not paths
 
 
 def absolute_paths(config: RunConfig, *, local: bool) -> dict[str, Any]:
-    """Overrides by which relative paths, `~` and variables mean in the job what they mean here.
+    """Overrides that resolve relative paths, `~` and variables, so that they mean the same in the job.
 
-    `config` is as it was written (`load_config`). Raises `UserError` for a path of this machine where the job does not
-    run on it (`local`).
+    `config` is loaded with `as_written=True`. `local`: whether the job runs on this machine; if not, raises `UserError`
+    for a path of this machine.
     """
     found: dict[str, Any] = {}
     for key, value in _values(config):
@@ -48,7 +48,7 @@ def _values(config: RunConfig) -> Iterator[tuple[str, Any]]:
     yield "evaluation.models", [*evaluation.models]
     yield "evaluation.reference", evaluation.reference
     for name, of_set in evaluation.sets.items():
-        yield f"evaluation.sets.{name}", of_set.model_dump(mode="json", exclude_unset=True)  # in a file, maybe a text
+        yield f"evaluation.sets.{name}", of_set.model_dump(mode="json", exclude_unset=True)  # or a plain string
 
 
 def _there(key: str, value: Any, *, local: bool) -> Any:
@@ -64,7 +64,7 @@ def _there(key: str, value: Any, *, local: bool) -> Any:
         raise _not_there(key, value)
     if "://" in found or Path(found).is_absolute():
         return found
-    # Names of a hub stay as they are; only what is a path here is one there.
+    # Hub names stay as they are; a value counts as a path only if it is one on this machine.
     if key == "output_dir" or found.startswith(("./", "../", "~")) or Path(found).exists():
         if not local:
             raise _not_there(key, value)
@@ -74,6 +74,6 @@ def _there(key: str, value: Any, *, local: bool) -> Any:
 
 def _not_there(key: str, value: object) -> UserError:
     return UserError(
-        f"{key}={value!r}: a relative path means nothing on another machine, nor do ~ and variables of this one. "
-        "Give an absolute path on storage that every node of the cluster sees."
+        f"{key}={value!r}: a relative path, ~ or a variable of this machine has no meaning on another machine. "
+        "Give an absolute path on storage that all nodes of the cluster share."
     )

@@ -1,7 +1,7 @@
-"""What must not travel with a job: Ray shows entry points, metadata and environments to whoever may list jobs.
+"""Refuse to send secrets with a job: Ray shows entry points, metadata and environments to anyone who can list jobs.
 
-A secret is known by the name of the environment variable that holds it, by the file that holds it, or by its own
-shape (tokens of Hugging Face, GitHub, AWS, ...). It is looked for in texts as they are written and as YAML parses them.
+A secret is recognized by the name of its environment variable, by the file that holds it, or by its pattern (tokens of
+Hugging Face, GitHub, AWS, ...). Texts are searched as written and as parsed by YAML.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import yaml
 from mapl_ray.config.strict_yaml import load_yaml
 from mapl_ray.errors import UserError
 
-_SHORTEST = 8  # what is shorter is a switch, or would be found everywhere
-_MOST_BYTES = 2**20  # of a credentials file
+_SHORTEST = 8  # a shorter value is a switch, or would match everywhere
+_MOST_BYTES = 2**20  # size limit of a credentials file
 
 # Words of a variable's name, between underscores. `KEY` ends a word: APIKEY, ACCESSKEY, KEY2.
 _WORDS = re.compile(
@@ -33,13 +33,13 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _DB_PWD = re.compile(r"(^|_)(DB|\w*SQL|DATABASE|REDIS|MONGO|PG|SMTP|LDAP|FTP|ADMIN|ROOT|USER)_?PWD\d*$", re.IGNORECASE)
-# Where the last word says that the value is no secret: a place, a switch, a number.
+# Names whose last word shows that the value is no secret: a path, a switch, a number.
 _HARMLESS = re.compile(
     r"(^(OLD)?PWD$)|_(PATH|FILE|DIR|FOLDER|SOCK|SOCKET|MODE|METHOD|ENABLED|DISABLED|TIMEOUT|LIMIT|LENGTH|COUNT|TTL|"
     r"PARALLELISM|PROVIDER|TYPE)$",
     re.IGNORECASE,
 )
-# Tokens that say themselves what they are. Prefixes are the services' own.
+# Tokens recognized by the prefix of their service.
 _SHAPES = {
     "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
     "a GitHub token": re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})"),
@@ -53,10 +53,10 @@ _SHAPES = {
 
 
 def refuse_secrets(texts: Mapping[str, str]) -> None:
-    """Raise `UserError` if a text holds a secret of this machine, or something with the shape of one.
+    """Raise `UserError` if a text holds a secret of this machine, or a value with the pattern of a secret.
 
     Args:
-        texts: what would travel (YAML, or overrides one per line), by what to call it in the message, which shows no
+        texts: texts to send (YAML, or one override per line), by their name in the message. The message shows no
             value.
     """
     written = {what: "\n".join((text, *_parsed(text))) for what, text in texts.items()}
@@ -71,7 +71,7 @@ def refuse_secrets(texts: Mapping[str, str]) -> None:
 
 
 def _parsed(text: str) -> Iterator[str]:
-    """The strings that YAML makes of a text and of its overrides' values: escapes hide a value from a plain search."""
+    """Strings in the parsed YAML of a text and its override values: escapes can hide a secret from a plain search."""
     overrides = (line.partition("=")[2] for line in text.splitlines() if "=" in line)
     for document in (text, *overrides):
         with suppress(yaml.YAMLError):
@@ -91,8 +91,8 @@ def _strings(node: object) -> Iterator[str]:
 
 def _message(what: str, found: str) -> str:
     return (
-        f"{what} holds {found}, which everybody who may list the cluster's jobs could read. "
-        "Take it out: the cluster's own environment or secrets are the place for it (docs/cluster.md)."
+        f"{what} holds {found}. Anyone who can list the cluster's jobs could read it. Remove it, and use the cluster's "
+        "own environment or secrets instead (docs/cluster.md)."
     )
 
 
@@ -101,14 +101,14 @@ def _forms(value: str) -> tuple[str, ...]:
 
 
 def _secrets() -> Iterator[tuple[str, str]]:
-    """Where each secret of this machine is kept, and its value."""
+    """Each secret of this machine: where it is stored, and its value."""
     for name, value in os.environ.items():
         yield from ((f"{name} (the password in its address)", found) for found in _password_of(value))
         named = _WORDS.search(name) or _DB_PWD.search(name)
         if named and not _HARMLESS.search(name) and not _is_path(value):
             yield name, value.strip()
     home = Path.home()
-    # A token for each cluster, in a folder of the cluster's name.
+    # One token per cluster, in a folder named after the cluster.
     tokens = {str(path.relative_to(home)): _whole for path in home.glob(".ray/*/auth_token")}
     for file, read in {**_FILES, **tokens}.items():
         with suppress(OSError, ValueError, configparser.Error, TypeError, AttributeError):
@@ -124,7 +124,7 @@ def _is_path(value: str) -> bool:
 
 
 def _password_of(value: str) -> list[str]:
-    """The password of an address like postgres://user:password@host, as written and unescaped."""
+    """The password in an address like postgres://user:password@host, as written and unescaped."""
     if "://" not in value or "@" not in value:
         return []
     with suppress(ValueError):

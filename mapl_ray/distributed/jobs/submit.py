@@ -1,7 +1,7 @@
-"""`mapl submit`: run one command as a job of a Ray cluster and come back with its exit code.
+"""`mapl submit`: run one command as a job of a Ray cluster and return its exit code.
 
-What travels: this package's source and the config file, nothing else of the machine. The entry point is quoted word
-by word, because Ray runs it through a shell; secrets are never part of it, of the metadata or of the environment.
+Only this package's source and the config file are sent. The entry point is quoted word by word, because Ray runs it
+through a shell. Secrets are never part of the entry point, the metadata or the environment.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def submit(
     """Submit `mapl COMMAND --config CONFIG OVERRIDES` and follow its log.
 
     Args:
-        command: words of the command, as in `["train", "rm"]`.
+        command: words of the command, such as `["train", "rm"]`.
         wait: False returns 0 as soon as the job is accepted.
-        package: False sends the config alone, for clusters whose image has this package.
-        python: interpreter on the cluster; None is this one where the cluster's head runs here, else `python`.
+        package: False sends only the config, for clusters whose image has this package.
+        python: interpreter on the cluster; None: this interpreter if the cluster's head runs here, else `python`.
 
     Returns 0 succeeded, 1 failed, 2 the job reports a user's mistake, 130 stopped or interrupted here.
-    Raises `UserError` for a wrong config, one with a secret of this environment in it, paths the cluster can't see, or
-    a cluster that `connect` refuses.
+    Raises `UserError` for an invalid config, a config with a secret, paths that the cluster can't see, or a cluster
+    that `connect` rejects.
     """
     config = load_config(config_path, list(overrides))
     refuse_secrets({str(config_path): config_path.read_text(encoding="utf-8"), "an override": "\n".join(overrides)})
@@ -68,7 +68,7 @@ def submit(
     local = on_this_machine(client, url)
     written = load_config(config_path, list(overrides), as_written=True)
     words = _entrypoint(written, command, overrides, local=local, python=python)
-    refuse_secrets({"a path": "\n".join(words)})  # a variable of the config, replaced
+    refuse_secrets({"a path": "\n".join(words)})  # a variable in the config may have expanded to a secret
     print(plan(config, command, url, words, warnings, package=package), flush=True)
     label = " ".join(["mapl", *command])
     metadata = {
@@ -77,7 +77,7 @@ def submit(
         "mapl_config": fingerprint_of(config.model_dump(mode="json")),
     }
     if (running := _running(client, metadata, url)) is not None:
-        print(f"job {running} runs this command already, with the same config", flush=True)
+        print(f"job {running} already runs this command with the same config", flush=True)
         return _followed(client, running, url, wait=wait)
     with _staged(config_path, package=package) as folder:
         return run_job(client, words, folder, url=url, label=label, wait=wait, metadata=metadata)
@@ -100,10 +100,10 @@ def run_job(
 
 
 def _running(client: JobSubmissionClient, metadata: Mapping[str, str], url: str) -> str | None:
-    """The id of a job that has not ended and does this very thing.
+    """The id of an unfinished job with the same command, run and config; None if there is none.
 
-    Raises `UserError` for one of the same command and run with another config. Jobs of other commands are left to the
-    leases of what they write.
+    Raises `UserError` for an unfinished job with the same command and run but another config. Conflicts between other
+    commands are caught by leases.
     """
     for job in client.list_jobs():
         there = job.metadata or {}
@@ -131,7 +131,7 @@ def _followed(client: JobSubmissionClient, job_id: str, url: str, *, wait: bool)
     try:
         code = follow(client, job_id, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"\nno longer following; job {job_id} runs on. The same command follows it again.", flush=True)
+        print(f"\nno longer following; job {job_id} keeps running. The same command follows it again.", flush=True)
         print(f"Stop it with: {stop}", flush=True)
         return 130
     print(f"job {job_id}: {client.get_job_status(job_id).value.lower()}", flush=True)
@@ -141,7 +141,7 @@ def _followed(client: JobSubmissionClient, job_id: str, url: str, *, wait: bool)
 def _accepted(
     client: JobSubmissionClient, words: Sequence[str], folder: Path, *, url: str, metadata: dict[str, str]
 ) -> str:
-    """The id of the job. A cluster that has just started says for some seconds that it has no agent yet."""
+    """Submit the job and return its id. Retries for some seconds while a new cluster has no agent yet."""
     environment = shell_environment()
     deadline = time.monotonic() + _AGENT_SECONDS
     while True:
@@ -162,27 +162,27 @@ def _accepted(
 def plan(
     config: RunConfig, command: Sequence[str], url: str, words: Sequence[str], warnings: Sequence[str], *, package: bool
 ) -> str:
-    """What is about to happen, in lines to print."""
+    """The submission as lines to print: cluster, command, files, resources, run and warnings."""
     sent = "this package's source and the config file" if package else "the config file (the code is in the image)"
     lines = [
         f"cluster    {url}",
         f"command    {shlex.join(words)}",
         f"sends      {sent}",
-        f"wants      {resources_line(config, command)}",
-        f"there      {available(url)}",
+        f"needs      {resources_line(config, command)}",
+        f"available  {available(url)}",
         f"run        {config.output_dir}/{config.name}",
     ]
     return "\n".join(lines + [f"warning    {text}" for text in warnings])
 
 
 def resources_line(config: RunConfig, command: Sequence[str]) -> str:
-    """The most the command holds at once, as a line; stages of a pipeline run one after another."""
+    """The most resources that the command holds at once, as a line. Stages of a pipeline run one after another."""
     one = " ".join(command[:2]) if command[0] == "train" else command[0]
     stages = with_pair_scoring(ALL_STAGES if command[0] == "pipeline" else (one,), config)
-    holding = {*ALL_STAGES, "score pairs"} - {"synthesize"}  # synthesis takes what is free; others are no stages
+    holding = {*ALL_STAGES, "score pairs"} - {"synthesize"}  # synthesis uses free CPUs; report is not a stage
     totals = {stage: demand_of(stage, config).in_all for stage in stages if stage in holding}
     return "; ".join(f"{stage}: {cpus:g} CPU, {gpus:g} GPU" for stage, (cpus, gpus) in totals.items()) or (
-        "CPUs as they come free"
+        "CPUs as they become free"
     )
 
 
@@ -191,7 +191,7 @@ def available(url: str) -> str:
     try:
         with exactly_this_address():
             nodes = [node for node in list_nodes(address=url, limit=10_000) if node.state == "ALIVE"]
-    except Exception as error:  # Only information: a cluster that does not report it can still run the job.
+    except Exception as error:  # Informational only: a cluster that does not report it can still run the job.
         return f"unknown ({error})"
     total = {name: sum((node.resources_total or {}).get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
     return f"{len(nodes)} node(s), {total['CPU']:g} CPU, {total['GPU']:g} GPU"
@@ -210,7 +210,7 @@ def _entrypoint(
 
 @contextmanager
 def _staged(config_path: Path, *, package: bool) -> Iterator[Path]:
-    """A folder with exactly what the job needs, which Ray uploads."""
+    """A temporary folder with only the files that the job needs, for Ray to upload."""
     with scratch_folder("mapl-submit") as folder:
         shutil.copyfile(config_path, folder / CONFIG_NAME)
         if package:

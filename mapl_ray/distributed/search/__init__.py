@@ -1,1 +1,1 @@
-"""The search of `mapl tune` on Ray Tune: trials, samplers and population-based training."""
+"""`mapl tune` on Ray Tune: trials, samplers and population-based training."""

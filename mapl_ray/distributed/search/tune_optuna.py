@@ -1,4 +1,4 @@
-"""Optuna's suggestions: a TPE study of one objective or of two, fed with the trials of earlier starts."""
+"""Suggest values with Optuna: a TPE study of one or two objectives that includes the trials of earlier starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mapl_ray.tuning import MULTI, PREF, Trial
 
 
 def check_optuna() -> None:
-    """Raise `UserError` where the package is missing."""
+    """Raise `UserError` if Optuna is not installed."""
     if find_spec("optuna") is None:
         raise UserError(
             "tune.search=optuna: the package optuna is not installed. pip install optuna -c constraints.txt (or the "
@@ -21,7 +21,7 @@ def check_optuna() -> None:
 
 
 class OptunaSource:
-    """Draws and records values. All it knows of earlier trials comes from the journal; no study is stored."""
+    """Draw values from an Optuna study and record results. Earlier trials come from the journal; no study is stored."""
 
     def __init__(self, settings: TuneConfig, earlier: list[Trial]) -> None:
         import optuna
@@ -30,7 +30,7 @@ class OptunaSource:
         self._optuna, self._settings = optuna, settings
         self._keys = (PREF, MULTI) if settings.multi_objective else ("objective",)
         self._space = {name: _distribution(optuna, one) for name, one in settings.dimensions.items()}
-        # Another seed after a restart: the same one would suggest the first values once more.
+        # The seed changes after a restart; otherwise the first values would be suggested again.
         sampler = optuna.samplers.TPESampler(seed=settings.seed + len(earlier))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -43,17 +43,17 @@ class OptunaSource:
                 self._study.add_trial(done)
 
     def ask(self, number: int) -> dict[str, Scalar]:
-        """What the study suggests next."""
+        """The study's next suggestion, for trial `number`."""
         asked = self._asked[number] = self._study.ask(self._space)
         return {name: _value(one, asked.params[name]) for name, one in self._settings.dimensions.items()}
 
     def resume(self, trial: Trial) -> None:
-        """A trial that was suggested by an earlier start."""
+        """Add an unfinished trial of an earlier start to the study."""
         self._study.enqueue_trial(self._to_study(trial.params))
         self._asked[trial.number] = self._study.ask(self._space)
 
     def record(self, trial: Trial) -> None:
-        """Its values; a trial without any has failed."""
+        """Record a trial's objective values. A trial without values is recorded as failed."""
         asked, values = self._asked.pop(trial.number), self._values(trial)
         if values is None or trial.status == "failed":
             self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)

@@ -1,8 +1,8 @@
-"""Population-based training: members train apart for some steps, are compared, and the worst go on from the best.
+"""Population-based training: members train separately for some steps, then the worst continue from the best.
 
-Ray Tune's scheduler of that name moves checkpoints that a trial hands to Tune. Ours are made by the workers of a Train
-run within the trial, and Tune never sees them; so the population is looked at between two runs of the tuner, when all
-members stand at the same step, and a move is a copy of a verified checkpoint.
+Ray Tune's own scheduler moves checkpoints that a trial reports to Tune. Here the workers of a Train run within the
+trial write checkpoints, and Tune never sees them. So members are compared between two runs of the tuner, when all are
+at the same step, and a move copies a verified checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mapl_ray.distributed.search.tune_trial import trial_config
 from mapl_ray.training.resume import adopt_checkpoint
 from mapl_ray.tuning import Move, Trial, TrialJournal, draw, next_moves
 
-Turn = Callable[[list[Trial], int | None], None]  # train these members; up to a step, or to the end
+Turn = Callable[[list[Trial], int | None], None]  # trains these members up to a step; None: to the end
 
 
 def run_population(config: RunConfig, journal: TrialJournal, steps: int, turn: Turn) -> None:
-    """From wherever the journal stands to the end. `steps` are those of a member in all."""
+    """Run the search from the journal's state to the end. `steps` is the total number of steps per member."""
     tune = config.tune
     for number in range(tune.trials):
         if number not in journal.trials:
@@ -28,7 +28,7 @@ def run_population(config: RunConfig, journal: TrialJournal, steps: int, turn: T
     for step in range(tune.perturb_every_steps, steps, tune.perturb_every_steps):
         _train_to(step, journal, turn)
         alive = [trial for trial in journal.in_order() if trial.status == "running"]
-        if all(journal.reached(trial) == step for trial in alive):  # else its moves are made, and some went on
+        if all(journal.reached(trial) == step for trial in alive):  # otherwise the moves are already made
             _make_moves(config, journal, alive, step)
     _train_to(None, journal, turn)
 
@@ -41,11 +41,12 @@ def _train_to(step: int | None, journal: TrialJournal, turn: Turn) -> None:
     if waiting := behind():
         turn(waiting, step)
     if behind():
-        raise KeyboardInterrupt  # Tune takes the signal for itself: the same command goes on from the journal
+        raise KeyboardInterrupt  # Tune has handled the signal: the same command resumes from the journal
 
 
 def _make_moves(config: RunConfig, journal: TrialJournal, alive: list[Trial], step: int) -> None:
-    """Those not yet made. A death in between changes none: donors are never moved, and scores are of this step."""
+    """Make the moves of this step that are not done yet. An interruption does not change them, because donors are never
+    moved and scores are those of this step."""
     tune = config.tune
     scores = {trial.number: trial.objective_at(step) for trial in alive}
     params = {trial.number: trial.params for trial in alive}
@@ -67,4 +68,4 @@ def _move(config: RunConfig, journal: TrialJournal, trial: Trial, move: Move, st
     )
     journal.put(moved)
     shutil.rmtree(journal.folder(trial) / "checkpoints", ignore_errors=True)
-    print(f"  step {step}: trial {trial.number + 1} goes on from trial {donor.number + 1}", flush=True)
+    print(f"  step {step}: trial {trial.number + 1} continues from trial {donor.number + 1}", flush=True)

@@ -1,4 +1,4 @@
-"""Ray Tune's side of a search: trials out of the journal, the scheduler, and one run of the tuner."""
+"""Connect a search to Ray Tune: a searcher that reads the journal, the scheduler, and one run of the tuner."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ from mapl_ray.training.plan import groups_per_step
 from mapl_ray.tuning import Trial, TrialJournal, draw
 from mapl_ray.unfinished import unique_word
 
-# Tune wants a trial to hold something. It only waits for its workers, and must not take a CPU that they need: a byte.
+# Tune requires a trial to hold a resource. The trial's process only waits for its workers, so it holds no CPU, 1 byte.
 _TRIAL_HOLDS = {"CPU": 0, "memory": 1}
-_RESTARTS = 1  # of a trial's own process
+_RESTARTS = 1  # of the trial's own process
 _DIED = (
-    f"the process that waits for its workers failed {_RESTARTS + 1} times: its node was lost, or the messages above "
-    "say why. train.max_failures does not count that"
+    f"the process that waits for its workers failed {_RESTARTS + 1} times: its node was lost, or see the messages "
+    "above. train.max_failures does not apply to this process"
 )
 
 
 class ValueSource(Protocol):
-    """Where the values of new trials come from."""
+    """Source of the values of new trials."""
 
     def ask(self, number: int) -> dict[str, Scalar]:
-        """Values of the trial with this number."""
+        """Values for trial `number`."""
         ...
 
     def resume(self, trial: Trial) -> None:
-        """A trial of an earlier start goes on."""
+        """Note that a trial of an earlier start is resumed."""
         ...
 
     def record(self, trial: Trial) -> None:
-        """A trial has ended."""
+        """Note that a trial has ended."""
         ...
 
 
 class RandomSource:
-    """Draws by number: the same whoever asks, and in whatever order."""
+    """Random draws that depend only on the trial's number, not on the order of calls."""
 
     def __init__(self, settings: TuneConfig) -> None:
         self._settings = settings
 
     def ask(self, number: int) -> dict[str, Scalar]:
-        """As `draw`."""
+        """Values of `draw` for trial `number`."""
         return draw(self._settings.dimensions, self._settings.seed, number)
 
     def resume(self, trial: Trial) -> None:
-        """Nothing depends on it."""
+        """Do nothing: draws don't depend on other trials."""
 
     def record(self, trial: Trial) -> None:
-        """Nothing depends on it."""
+        """Do nothing: draws don't depend on other trials."""
 
 
 class JournalSearcher(Searcher):
-    """Hands out the trials that an earlier start left unfinished, then new ones; writes down how each of them fares."""
+    """Suggest the unfinished trials of an earlier start, then new ones, and record their results in the journal."""
 
     def __init__(
         self, journal: TrialJournal, config: RunConfig, todo: Iterable[Trial], source: ValueSource, new: int
@@ -77,10 +77,10 @@ class JournalSearcher(Searcher):
         self._total = config.tune.trials
         self.stop_after: int | None = None
         self._numbers: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}  # of Tune's trial, as far as they are in the journal's cost
+        self._seconds: dict[str, float] = {}  # seconds per Tune trial that are already in the journal's cost
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial, written down before it starts."""
+        """The next trial, recorded in the journal before it starts."""
         if self._todo:
             trial = self._todo.pop(0)
             self._source.resume(trial)
@@ -96,7 +96,7 @@ class JournalSearcher(Searcher):
         return {"number": trial.number, "params": trial.params, "folder": folder, "stop_after": self.stop_after}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An evaluation."""
+        """Record and print an evaluation."""
         number = self._numbers[trial_id]
         self._put(self._with_cost(trial_id, result))
         if "objective" in result:
@@ -104,7 +104,7 @@ class JournalSearcher(Searcher):
             print(f"  trial {number + 1}/{self._total}  step {step:.0f}  objective {objective:.3f}", flush=True)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """At its end, stopped by the scheduler, or dead."""
+        """Record a trial that has ended, was stopped by the scheduler, or failed."""
         trial = self._with_cost(trial_id, result or {})
         if trial.status == "running":
             if error:
@@ -114,16 +114,16 @@ class JournalSearcher(Searcher):
         self._put(trial)
         if trial.status == "failed":
             print(f"  trial {trial.number + 1}/{self._total}  failed: {trial.error}", flush=True)
-        if trial.status == "finished":  # of a stopped one the workers may still be writing
+        if trial.status == "finished":  # workers of a stopped trial may still be writing
             shutil.rmtree(self._journal.folder(trial) / "checkpoints", ignore_errors=True)
         self._source.record(trial)
 
     def save(self, checkpoint_path: str) -> None:
-        """The journal is all there is to keep."""
+        """Write an empty file: all state is in the journal."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: a search starts a new tuner."""
+        """Do nothing. Never called, because a resumed search starts a new tuner."""
 
     def _with_cost(self, trial_id: str, result: dict[str, Any]) -> Trial:
         trial = self._journal.refreshed(self._journal.trials[self._numbers[trial_id]])
@@ -131,7 +131,7 @@ class JournalSearcher(Searcher):
         if not now:
             return trial
         self._seconds[trial_id] = now
-        more = now - before if now >= before else now  # it was started again by Tune
+        more = now - before if now >= before else now  # Tune has restarted the trial
         return replace(trial, cost=trial.cost.after(more, self._train.num_workers, self._train.gpus_per_worker))
 
     def _put(self, trial: Trial) -> None:
@@ -149,14 +149,14 @@ class JournalSearcher(Searcher):
 
 
 def scheduler_of(settings: TuneConfig, ended: Iterable[Trial]) -> TrialScheduler:
-    """ASHA that has seen the trials of earlier starts, or none. A population has none within a turn."""
+    """ASHA with the reports of earlier trials, or FIFO. A population uses FIFO within a turn."""
     if settings.scheduler != "asha":
         return FIFOScheduler()
     asha = ASHAScheduler(
         metric="objective",
         mode="max",
         time_attr="step",
-        max_t=settings.max_steps + 1,  # a trial that gets to the end is left to end by itself
+        max_t=settings.max_steps + 1,  # a trial at its last step ends by itself
         grace_period=min(settings.grace_period_steps, settings.max_steps),
     )
     for trial in ended:
@@ -168,13 +168,14 @@ def scheduler_of(settings: TuneConfig, ended: Iterable[Trial]) -> TrialScheduler
 
 
 def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler: TrialScheduler, at_once: int) -> None:
-    """Start, watch and stop `number` trials, `at_once` of them side by side."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables also where verbose is 0
-    # Ray Tune copies them into the runtime environment of every trial, which Ray logs and keeps. A node has its own.
+    """Run `number` trials, `at_once` of them in parallel."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables even with verbose=0
+    # Ray Tune would copy AWS variables into each trial's runtime environment, which Ray logs and stores. Nodes have
+    # their own.
     ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # of files that are deleted with `storage`
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # their files are in `storage`, which is deleted
     storage = Path(shared.output) / "ray"
-    shutil.rmtree(storage, ignore_errors=True)  # of a driver that died; the journal has all that counts
+    shutil.rmtree(storage, ignore_errors=True)  # left by a driver that died; the journal has all results
     trainable: Callable[..., Any] = tune.with_parameters(run_trial, shared=shared)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _TRIAL_HOLDS),
@@ -185,7 +186,7 @@ def run_tuner(searcher: JournalSearcher, number: int, shared: Shared, scheduler:
             name=f"search-{unique_word()}",
             storage_path=str(storage),
             verbose=0,
-            # Of the trial's own process; workers that die are started again by Ray Train (`train.max_failures`).
+            # For the trial's own process. Ray Train restarts workers that die (`train.max_failures`).
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
         ),
     )

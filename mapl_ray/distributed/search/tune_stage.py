@@ -1,4 +1,4 @@
-"""A search over values of the training: Ray Tune over Ray Train runs, resumed where it stopped (docs/tuning.md)."""
+"""The tune stage: a resumable search over training values, with Ray Tune over Ray Train runs (docs/tuning.md)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mapl_ray.tuning import Trial, TrialJournal, best_config, write_config, writ
 
 
 def run_tune(config: RunConfig) -> Path:
-    """Search into `run_dir/tune`; returns `best.yaml`, a config that `mapl train` takes as it is.
+    """Search into `run_dir/tune`; returns the path of `best.yaml`, a config for `mapl train`.
 
-    A finished search of the same config and data is not run again; one that was interrupted goes on, and its finished
-    trials are not run again. Raises `UserError` where not one trial fits the cluster, `RunError` where no trial gave a
-    number, and `KeyboardInterrupt` where the search was asked to stop.
+    A finished search of the same config and data is skipped; an interrupted one is resumed without repeating finished
+    trials. Raises `UserError` if no trial fits the cluster, `RunError` if no trial gave an objective, and
+    `KeyboardInterrupt` if the search was asked to stop.
     """
-    # Trials run in folders of their own, and the best config is to work from any.
+    # Trials run in separate folders, and the best config must work from any folder.
     config = config.model_copy(update={"output_dir": str(config.run_dir.parent)})
     output, model_path, tune = config.run_dir / "tune", resolve_model(config), config.tune
     fingerprint = _fingerprint(config, model_path)
@@ -53,10 +53,10 @@ def run_tune(config: RunConfig) -> Path:
         _search(config, journal, shared, at_once)
     trials = [trial for trial in journal.in_order() if trial.number < tune.trials]
     if len(trials) < tune.trials or any(trial.status == "running" for trial in trials):
-        raise KeyboardInterrupt  # Tune takes the signal for itself: the same command goes on from the journal
+        raise KeyboardInterrupt  # Tune has handled the signal: the same command resumes from the journal
     rows = write_trials(output, trials, whole, list(tune.dimensions))
     if rows[0]["objective"] is None:
-        raise RunError(f"{output}: no trial gave an objective ({rows[0]['error']}). Their files are in trials/ there.")
+        raise RunError(f"{output}: no trial gave an objective ({rows[0]['error']}). See the files in trials/.")
     write_front(output, config, rows)
     write_config(best, best_config(config, rows[0]["params"]))
     for leftover in (output / "trials").glob("*/run-*/checkpoints"):
@@ -69,7 +69,7 @@ def _search(config: RunConfig, journal: TrialJournal, shared: Shared, at_once: i
     tune = config.tune
     known = [trial for trial in (journal.refreshed(one) for one in journal.in_order()) if trial.number < tune.trials]
     for trial in known:
-        if trial.status == "finished":  # it may have come to its end after its driver had died
+        if trial.status == "finished":  # it may have finished after its driver died
             journal.put(trial)
     ended, todo = ([t for t in known if t.ended is flag] for flag in (True, False))
     new = tune.trials - len(known)
@@ -83,7 +83,7 @@ def _search(config: RunConfig, journal: TrialJournal, shared: Shared, at_once: i
 def _search_population(config: RunConfig, journal: TrialJournal, shared: Shared, at_once: int) -> None:
     tune = config.tune
     for trial in (journal.refreshed(one) for one in journal.in_order()):
-        # One that failed before is tried again.
+        # A failed trial is tried again.
         journal.put(trial if trial.ended else replace(trial, status="running"))
 
     def turn(members: list[Trial], step: int | None) -> None:
@@ -107,7 +107,8 @@ def _announce(config: RunConfig, journal: TrialJournal, at_once: int) -> None:
 
 
 def _fingerprint(config: RunConfig, model_path: str) -> str:
-    """Of a search, whose trials may become more: draws depend on a trial's number. A population is one whole."""
+    """Fingerprint of a search. The number of trials may grow, because draws depend only on a trial's number, except in
+    a population."""
     free = {"max_concurrent_trials"} | (set() if config.tune.scheduler == "pbt" else {"num_trials"})
     return fingerprint_of(
         {

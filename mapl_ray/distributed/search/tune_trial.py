@@ -1,4 +1,4 @@
-"""One trial: a Ray Train run of several workers within a function that Ray Tune starts, stops and starts again."""
+"""One trial: a function that runs Ray Train with several workers, and that Ray Tune starts, stops and restarts."""
 
 from __future__ import annotations
 
@@ -29,26 +29,25 @@ from mapl_ray.errors import RunError
 from mapl_ray.tuning.trial_journal import DONE, FAILURE
 
 _LOOK_SECONDS = 0.1
-_TUNE_SECONDS = 60.0  # at the most, for Tune to take a report
+_TUNE_SECONDS = 60.0  # limit for Tune to process a report
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all trials of a search have in common."""
+    """Shared arguments of all trials of a search."""
 
     config: RunConfig
-    job: TrainingJob  # but for what is a trial's own
+    job: TrainingJob  # without the fields that differ per trial
     output: str  # `run_dir/tune`
 
     @classmethod
     def of(cls, config: RunConfig, job: TrainingJob) -> Shared:
-        """From a training into the search's folder, worked out once: a trial's own process neither reads the base
-        model nor loads what trains it."""
+        """Made once from a training job into the search's folder, so that a trial's own process need not read the base
+        model or import the training packages."""
         return cls(config, replace(job, export=False, objective=config.tune.objective), str(job.output))
 
     def of_trial(self, given: dict[str, Any], train: TrainConfig) -> TrainingJob:
-        """What the trial's workers are given. A DeepSpeed file is taken as it was read at the start, if it is the
-        run's."""
+        """The job of one trial. If the trial uses the run's DeepSpeed file, the content read at the start is used."""
         if train.deepspeed_config == self.config.training(self.config.tune.method).deepspeed_config:
             train = train.model_copy(update={"deepspeed_config": self.job.train.deepspeed_config})
         folder = Path(given["folder"])
@@ -74,24 +73,24 @@ def trial_config(config: RunConfig, params: dict[str, Scalar]) -> TrainConfig:
             "eval_every_steps": tune.eval_every_steps,
             "checkpoint_every_steps": every or tune.eval_every_steps,
             "best_by": None,
-            "min_workers": None,  # trials are compared: all have the same number of workers
+            "min_workers": None,  # trials need the same number of workers to be comparable
         }
     )
 
 
 class ReportFile(ray.train.UserCallback):
-    """Takes the reports of a trial's training to the trial's own process, by a file in the trial's folder.
+    """Send the reports of a trial's training to the trial's own process, through a file in the trial's folder.
 
-    Ray's `TuneReportCallback` starts an actor for it, which takes seconds of a core for every trial and now and then
-    ends with a traceback that means nothing.
+    Ray's `TuneReportCallback` starts an actor for this, which costs seconds of a core per trial and sometimes ends with
+    a meaningless traceback.
     """
 
     def __init__(self, path: str) -> None:
-        """`path`: a file that is not there yet; a second one beside it counts what Tune has taken."""
+        """`path`: a file that does not exist yet. A second file next to it counts the reports that Tune has taken."""
         self.path = path
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Add a line with rank 0's metrics. Waits for Tune, so that a trial to be stopped does not run ahead."""
+        """Add a line with rank 0's metrics, and wait for Tune, so that a trial to be stopped does not train on."""
         path = Path(self.path)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics[0]) + "\n")
@@ -104,13 +103,13 @@ class ReportFile(ray.train.UserCallback):
 
 @contextmanager
 def _passed_on(reports: Path) -> Iterator[None]:
-    """Reports every line of the file to Tune as it appears, while the block runs."""
+    """Report every new line of the file to Tune while the block runs."""
     ended = threading.Event()
 
     def pass_on() -> None:
         number, last = 0, False
         while not last:
-            last = ended.wait(_LOOK_SECONDS)  # what was written before the end is still passed on
+            last = ended.wait(_LOOK_SECONDS)  # lines written before the end are still reported
             text = reports.read_text(encoding="utf-8") if has_appeared(reports) else ""
             for line in text[: text.rfind("\n") + 1].splitlines()[number:]:
                 tune.report(json.loads(line))
@@ -130,15 +129,15 @@ def _passed_on(reports: Path) -> Iterator[None]:
 
 
 def _seen(reports: Path) -> Path:
-    """The file with a byte for every report that Tune has taken."""
+    """Path of the file with one byte per report that Tune has taken."""
     return reports.with_suffix(".seen")
 
 
 def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
-    """Train into `given["folder"]`, from its newest checkpoint where it has one.
+    """Train into `given["folder"]`, from its newest checkpoint if it has one.
 
-    A user's mistake, or a loss that is not finite, ends the trial with `failure.json` and no exception: Tune
-    would start it again, to no other end.
+    A user's mistake or a non-finite loss ends the trial with `failure.json` instead of an exception, because Tune would
+    restart it with the same result.
     """
     exit_without_traceback()
     folder, train = Path(given["folder"]), trial_config(shared.config, given["params"])
@@ -161,5 +160,5 @@ def run_trial(given: dict[str, Any], *, shared: Shared) -> None:
     await_files(folder, [DONE])
     done = json.loads((folder / DONE).read_text(encoding="utf-8"))
     if done["steps"] < min(given["stop_after"] or done["total_steps"], done["total_steps"]):
-        raise RunError(f"{folder}: the trial was asked to stop after step {done['steps']}; it goes on from there.")
-    shutil.rmtree(folder / "ray", ignore_errors=True)  # Ray Train's own state: nobody reads it again
+        raise RunError(f"{folder}: the trial was asked to stop after step {done['steps']}; it resumes from there.")
+    shutil.rmtree(folder / "ray", ignore_errors=True)  # Ray Train's own state is not read again
