@@ -174,7 +174,7 @@ def reference(config: RunConfig, folder: Path, fingerprint: str) -> dict[str, Ma
     contamination, duplicates, kept = Contamination.load(config.data), Duplicates(config.data), list[PreferencePair]()
     for pair in pairs:
         if kept and pair.pair_id == kept[-1].pair_id:
-            why = "read", f"id {pair.pair_id!r} occurs more than once: expected one row an id; one of them was kept"
+            why = "read", f"id {pair.pair_id!r} occurs more than once: expected one row per id; one of them was kept"
         elif (found := contamination.found(pair)) is not None:
             why = "contamination", found
         elif (first := duplicates.first_like(pair)) is not None:
