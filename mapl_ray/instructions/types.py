@@ -87,7 +87,8 @@ class Instruction:
             function.validate_args(instruction.args)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
-                f"instruction {record.name!r}: arguments {dict(record.args)!r} are not this function's ({error!r})."
+                f"instruction {record.name!r}: arguments {dict(record.args)!r} are not valid for this function "
+                f"({error!r}). Run `mapl synthesize` again on the preference data."
             ) from None
         return instruction
 
@@ -196,7 +197,7 @@ REGISTRY: Mapping[str, InstructionFunction] = MappingProxyType(_FUNCTIONS)
 def register(function: InstructionFunction) -> InstructionFunction:
     """Add a function to the registry; raises `UserError` if the name is taken."""
     if function.name in _FUNCTIONS:
-        raise UserError(f"instruction function {function.name!r} is registered already. Choose another name.")
+        raise UserError(f"instruction function {function.name!r} is already registered. Choose another name.")
     _FUNCTIONS[function.name] = function
     return function
 

@@ -37,7 +37,7 @@ def refuse_other_content(path: PurePath, handle: BinaryIO, kind: str) -> None:
     peek: Any = handle
     found = content_of(bytes(peek.peek(_HEAD))[:_HEAD])
     if found is not None and found[0] != _OWN.get(kind):
-        raise UserError(f"{path}: this is {found[0]}, and its name says {kind}. {found[1]}")
+        raise UserError(f"{path}: this is {found[0]}, but its name says {kind}. {found[1]}")
 
 
 def content_of(head: bytes) -> tuple[str, str] | None:

@@ -68,7 +68,7 @@ def read_file(
     """
     kind = file_kind(path)
     if kind is None:
-        raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
+        raise UserError(f"{path}: unsupported kind of file. Expected {FILE_KINDS}.")
     with readable(path), opener() if opener else Path(path).open("rb") as raw:
         if path.suffix.lower() != ".gz":
             refuse_other_content(path, raw, kind)

@@ -61,7 +61,7 @@ def _saved_rows(
     # A damaged folder raises any of these, from its JSON files or its Arrow files.
     except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: not a whole save_to_disk folder ({type(error).__name__}: {first_line(error)}). "
+            f"{path}: incomplete or damaged save_to_disk folder ({type(error).__name__}: {first_line(error)}). "
             "Save or copy it again."
         ) from None
 

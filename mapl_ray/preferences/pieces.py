@@ -56,9 +56,14 @@ class Piece:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
         except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{self.path}: cannot be read ({error}). Delete {self.path.parent.parent}.") from None
+            raise RunError(
+                f"{self.path}: cannot be read ({error}). Delete {self.path.parent.parent} and run the command again."
+            ) from None
         if table.num_rows != self.pairs:
-            raise RunError(f"{self.path}: {table.num_rows} of {self.pairs} pairs. Delete {self.path.parent.parent}.")
+            raise RunError(
+                f"{self.path}: found {table.num_rows} pairs; expected {self.pairs}. Delete {self.path.parent.parent} "
+                "and run the command again."
+            )
         return table
 
 

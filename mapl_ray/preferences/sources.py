@@ -45,7 +45,7 @@ def open_sources(config: DataConfig) -> list[Source]:
         return _folder_sources(path, config)
     if is_file:
         if file_kind(path) is None:
-            raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
+            raise UserError(f"{path}: unsupported kind of file. Expected {FILE_KINDS}.")
         return [_file_source(path, config)]
     if exists:
         raise UserError(f"{path}: neither a regular file nor a folder. Set data.path to one of these.")
@@ -63,7 +63,7 @@ def _remote_sources(config: DataConfig) -> list[Source]:
     _refuse_packed(uri, [file.path for file in all_files])
     files = [file for file in all_files if file_kind(file.path) is not None]
     if not files:
-        raise UserError(f"data.path={uri!r}: holds no file that is read. Expected {FILE_KINDS}.")
+        raise UserError(f"data.path={uri!r}: has no file of a supported kind. Expected {FILE_KINDS}.")
     return [_of_file(f"{uri} ({f.path.name})", f.path, columns, f.open, f.size) for f in files]
 
 
@@ -95,7 +95,7 @@ def _opened(shown: Path, path: Path, size: int) -> BinaryIO:
     try:
         handle = path.open("rb")
     except FileNotFoundError:
-        raise UserError(f"{shown}: not there on node {socket.gethostname()}. {_SHARED}") from None
+        raise UserError(f"{shown}: not found on node {socket.gethostname()}. {_SHARED}") from None
     if (found := handle.seek(0, 2)) != size:
         handle.close()
         raise UserError(
@@ -111,7 +111,7 @@ def _refuse_packed(where: str, files: Sequence[PurePath]) -> None:
     for file in files:
         inner = PurePath(file.stem)
         if file_kind(file) is None and file.suffix.lower() in _PACKED and file_kind(inner) is not None:
-            raise UserError(f"{where}: {file.name} is data that is packed and not read. Unpack it, or move it away.")
+            raise UserError(f"{where}: {file.name} is compressed data that is not read. Decompress it or move it.")
 
 
 def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
@@ -126,8 +126,8 @@ def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
     if not read:
         found = ", ".join(f.name for f in files[:5]) or "no files"
         raise UserError(
-            f"{path}: holds no file that is read (found {found}). Expected {FILE_KINDS} files directly in it, or a "
-            "folder made by save_to_disk."
+            f"{path}: has no file of a supported kind (found {found}). Expected {FILE_KINDS} files directly in it, or "
+            "a folder made by save_to_disk."
         )
     return [_file_source(f, config) for f in read]
 

@@ -18,10 +18,10 @@ _TEXTS = {
         "hold the gap under the original prompt"
     ),
     "prompts": "prompts are in no row",
-    "groups": "groups are divided into rows: each row is computed by itself, without the prefixes that a group shares",
-    "kinds": "rows have their level in `kind`, which the trainer does not read: it weights all levels alike",
+    "groups": "groups are split into rows: each row is computed separately, without the prefixes that a group shares",
+    "kinds": "rows have their level in `kind`, which the trainer does not read: it weights all levels equally",
     "margins": "groups have a margin: rows have none",
-    "instructions": "instructions are in the prompts as text alone: without function, arguments and flags",
+    "instructions": "instructions are in the prompts only as text, without function, arguments and flags",
 }
 
 

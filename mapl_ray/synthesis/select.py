@@ -59,7 +59,7 @@ def confident_judgements(
         function = REGISTRY.get(judgement.name)
         if function is None or function.sides != "soft":
             soft = ", ".join(sorted(name for name, known in REGISTRY.items() if known.sides == "soft"))
-            raise UserError(f"judgements: {judgement.name!r} is no soft instruction function. Known: {soft}.")
+            raise UserError(f"judgements: {judgement.name!r} is not a soft instruction function. Known: {soft}.")
         p = [(chosen, round(judgement.chosen, _DIGITS)), (rejected, round(judgement.rejected, _DIGITS))]
         if all(max(yes, round(1.0 - yes, _DIGITS)) >= confidence for _, yes in p):
             for text, yes in p:

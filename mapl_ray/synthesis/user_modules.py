@@ -80,7 +80,7 @@ def _origin(name: str) -> Path:
     except Exception as error:  # this imports the parent packages, which may raise anything
         spec, why = None, f" ({type(error).__name__}: {error})"
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise UserError(f"synthesis.modules: there is no module {name!r} with a source file here{why}. {_CURE}")
+        raise UserError(f"synthesis.modules: no module {name!r} with a source file on this machine{why}. {_CURE}")
     return Path(spec.origin).resolve()
 
 

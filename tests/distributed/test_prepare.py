@@ -378,6 +378,6 @@ def test_a_node_with_other_files_makes_nothing(tmp_path: Path, without_ray: None
     with pytest.raises(UserError, match=r"pairs.jsonl: [\d,]+ bytes on node \S+; expected [\d,]+, as when the run"):
         read_item(item, 0, context=context)
     (tmp_path / "run" / "pairs.jsonl").unlink()
-    with pytest.raises(UserError, match=r"pairs.jsonl: not there on node"):
+    with pytest.raises(UserError, match=r"pairs.jsonl: not found on node"):
         read_item(item, 0, context=context)
     assert list((tmp_path / "work").iterdir()) == []
