@@ -1,7 +1,7 @@
-"""Arrow schemas of data that is read: plain data passes; what may hold pickles, or a column twice, does not.
+"""Schema checks of Arrow data before it is read: no extension types that may hold pickles, no duplicate columns.
 
-A column of `ray.data.arrow_pickled_object` or `arrow.py_extension_type` unpickles when a value is looked at, and a
-pickle runs what it likes; so schemas are looked at before values.
+A column of `ray.data.arrow_pickled_object` or `arrow.py_extension_type` unpickles when a value is accessed, and a
+pickle can run any code. So the schema is checked before any value is accessed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PLAIN_EXTENSIONS = frozenset({"arrow.uuid", "arrow.json", "arrow.bool8", "arrow.
 
 
 def refuse_extensions(schema: pa.Schema, where: str) -> None:
-    """Raise `UserError` if any column, however nested, has an Arrow extension type that is not plain data."""
+    """Raise `UserError` if any column, at any nesting depth, has an Arrow extension type that is not plain data."""
     for column in schema:
         found = next((name for name in _extensions(column) if name not in PLAIN_EXTENSIONS), None)
         if found is not None:
@@ -28,7 +28,7 @@ def refuse_extensions(schema: pa.Schema, where: str) -> None:
 
 
 def refuse_duplicates(schema: pa.Schema, where: str) -> None:
-    """Raise `UserError` for two columns, or two fields of a struct however nested, of the same name."""
+    """Raise `UserError` if two columns, or two fields of a struct at any depth, have the same name."""
     levels = [[*schema]]
     while levels:
         fields = levels.pop()
@@ -42,11 +42,11 @@ def refuse_duplicates(schema: pa.Schema, where: str) -> None:
 
 
 def _extensions(column: pa.Field) -> Iterator[str]:
-    # An explicit stack: a schema may be nested deeper than Python calls.
+    # An explicit stack, because a schema may be nested deeper than Python's recursion limit.
     fields = [column]
     while fields:
         field = fields.pop()
-        # Registered types show as such; for unregistered ones Arrow keeps the storage type and the name as metadata.
+        # Registered types appear as extension types. For others Arrow keeps the storage type, and the name as metadata.
         name = (field.metadata or {}).get(b"ARROW:extension:name")
         if name is not None:
             yield name.decode("utf-8", "replace")

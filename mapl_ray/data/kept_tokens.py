@@ -1,4 +1,4 @@
-"""Token ids of a run's groups, made before training and kept: a data set in `TOKEN_SCHEMA` for each split."""
+"""Token ids of a run's groups, computed before training and stored as one data set in `TOKEN_SCHEMA` per split."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from mapl_ray.data.shards import Manifest, stage_fingerprint
 
-TOKENIZE = "tokenize"  # the stage that makes them
+TOKENIZE = "tokenize"  # name of the stage
 
 
 @dataclass(frozen=True, slots=True)
 class KeptTokens:
-    """Where they are, and what made them."""
+    """Where the token ids are, and the recipe that they were made with."""
 
     folder: Path  # a data set, or the folder of one per split
-    recipe: str  # fingerprint of the model, its tokenizer and chat template, and the rules of encoding
+    recipe: str  # fingerprint of the model, its tokenizer and chat template, and the encoding rules
 
     def of(self, split: str) -> KeptTokens:
-        """Those of a split."""
+        """The token ids of one split."""
         return replace(self, folder=self.folder / split)
 
     def fingerprint(self, groups: Manifest) -> str:
-        """What the manifest of the ids of these groups has as its fingerprint."""
+        """Fingerprint in the manifest of the token ids of these groups."""
         return stage_fingerprint(TOKENIZE, self.recipe, [groups])

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-# Made once: `json.dumps` with options makes an encoder at every call.
+# Built once: `json.dumps` with options builds an encoder on every call.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -29,7 +29,7 @@ class Level(StrEnum):
 
     @property
     def family(self) -> str:
-        """`pref`, `intra` or `inter`: the two inter kinds share one weight and one count."""
+        """`pref`, `intra` or `inter`. The two inter levels share one weight and one count."""
         return self.value.split("_", 1)[0]
 
 
@@ -42,17 +42,17 @@ class Message:
 
     role: str
     content: str
-    tool_calls: str | None = None  # of the assistant: a JSON list, as chat templates take them
-    tool_call_id: str | None = None  # of a tool's result: the call it is of
-    name: str | None = None  # of the tool
-    tools: str | None = None  # of the last user turn, which is never cut: what may be called, as a JSON list
+    tool_calls: str | None = None  # the assistant's calls: a JSON list in the form that chat templates take
+    tool_call_id: str | None = None  # the call that a tool's result answers
+    name: str | None = None  # the tool's name
+    tools: str | None = None  # the tools on offer, as a JSON list: only on the last user turn, which is never cut
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge model makes of a soft function's question: p(yes) of either response."""
+    """A judge model's answer to a soft function's question: p(yes) for each response."""
 
-    name: str  # of the soft function
+    name: str  # the soft function's name
     chosen: float
     rejected: float
 
@@ -67,8 +67,8 @@ class PreferencePair:
     rejected: str
     source: str
     margin: float | None = None
-    judgements: tuple[Judgement, ...] = ()  # none where nothing was judged
-    row: int = field(default=-1, compare=False)  # 0-based in `source`, -1 where not known; not in `PAIR_SCHEMA`
+    judgements: tuple[Judgement, ...] = ()  # empty if nothing was judged
+    row: int = field(default=-1, compare=False)  # 0-based position in `source`, -1 if unknown; not in `PAIR_SCHEMA`
 
     @property
     def tool_fields(self) -> str | None:
@@ -108,7 +108,7 @@ class InstructionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One (prompt, response) cell; `satisfied` has one flag an instruction of that prompt."""
+    """One (prompt, response) cell; `satisfied` has one flag per instruction of that prompt."""
 
     prompt: int
     response: int
@@ -131,7 +131,7 @@ class RelationGroup:
     pair_id: str
     prompts: tuple[tuple[Message, ...], ...]  # index 0 is the original prompt
     instructions: tuple[tuple[InstructionRecord, ...], ...]  # one tuple per prompt, empty for the original
-    responses: tuple[str, ...]  # chosen, rejected; a row of an evaluation set may have more
+    responses: tuple[str, ...]  # chosen, rejected; groups of an evaluation set may have more
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     source: str
@@ -141,7 +141,7 @@ class RelationGroup:
 
     @property
     def tool_fields(self) -> str | None:
-        """`tool_fields` of the original prompt: the others differ from it in the text of one user turn."""
+        """`tool_fields` of the original prompt. The other prompts differ from it only in the text of one user turn."""
         return tool_fields(self.prompts[0]) if self.prompts else None
 
     def to_row(self) -> dict[str, Any]:
@@ -193,10 +193,10 @@ class RelationGroup:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An input row or a pair that could not be used, and why."""
+    """An input row or pair that could not be used, with the reason."""
 
     source: str  # file or data set
-    row: int  # 0-based position in the source, -1 where it is not known
+    row: int  # 0-based position in the source, -1 if unknown
     pair_id: str
     stage: str  # read, synthesize, score, ...
     reason: str  # names the field and value, and what was expected
@@ -207,13 +207,13 @@ class Rejection:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON text that depends on the value alone (sorted keys, no spaces, Unicode kept)."""
+    """JSON text that depends only on the value (sorted keys, no spaces, Unicode kept)."""
     return _CANONICAL.encode(value)
 
 
 def message_fields(message: Message) -> dict[str, Any]:
-    """A message as chat templates take it; fields that it does not have are not there. Tools are not among them:
-    templates take those beside the messages (`offered_tools`).
+    """A message as chat templates take it, without empty fields and without `tools`, which templates take as a
+    separate argument (`offered_tools`).
     """
     fields: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls is not None:
@@ -222,18 +222,18 @@ def message_fields(message: Message) -> dict[str, Any]:
 
 
 def offered_tools(messages: Iterable[Message]) -> list[dict[str, Any]] | None:
-    """The tools that a conversation may call, as chat templates take them; None where it has none."""
+    """The tools that a conversation may call, as chat templates take them; None if it has none."""
     found = next((message.tools for message in messages if message.tools is not None), None)
     return None if found is None else list(json.loads(found))
 
 
 def messages_to_rows(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    """Roles and contents, which the column of messages holds; `tool_fields` has the rest."""
+    """Roles and contents, as stored in the column of messages; `tool_fields` has the other fields."""
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
 def tool_fields(messages: tuple[Message, ...]) -> str | None:
-    """What messages hold beside role and content: a JSON list with an object a message; None where none has any."""
+    """Fields of messages besides role and content: a JSON list of one object per message, or None if there are none."""
     if not any(m.tool_calls or m.tool_call_id or m.name or m.tools for m in messages):
         return None
     fields = [{name: value for name, value in message_fields(m).items() if name not in _PLAIN} for m in messages]
@@ -244,7 +244,7 @@ def tool_fields(messages: tuple[Message, ...]) -> str | None:
 
 
 def messages_from_rows(rows: list[Mapping[str, str]], fields: str | None = None) -> tuple[Message, ...]:
-    """The inverse of `messages_to_rows` and, of the same messages, `tool_fields`."""
+    """The inverse of `messages_to_rows` and `tool_fields` of the same messages."""
     if fields is None:
         return tuple(Message(row["role"], row["content"]) for row in rows)
     messages = []
@@ -302,10 +302,10 @@ GROUP_SCHEMA = pa.schema(
     ]
 )
 
-# What a scorer makes of groups, beside them: one score per sequence of the group.
+# A scorer's output, stored next to the groups: one score per sequence of the group.
 SCORE_SCHEMA = pa.schema([("pair_id", pa.string()), ("scores", pa.list_(pa.float32()))])
 
-# What a tokenizer makes of groups, beside them (`batches.TokenIds`).
+# Token ids, stored next to the groups (`batches.TokenIds`).
 _IDS = pa.list_(pa.list_(pa.int32()))
 TOKEN_SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_ids", _IDS), ("response_ids", _IDS)])
 

@@ -1,12 +1,12 @@
-"""Exactly-once Parquet data sets: parts are written aside, fsynced and renamed; a manifest is committed last.
+"""Exactly-once Parquet data sets: each part is written to a temporary file, fsynced and renamed; the manifest is last.
 
-Readers trust the manifest alone, so a run that was killed leaves nothing a reader would take for whole, and a rerun
-takes over the parts that are finished and continues.
+Readers trust only the manifest, so a killed run leaves nothing that looks like a finished data set. A rerun keeps the
+finished parts and continues.
 
     part-00000.parquet     rows, ordered by the caller
     part-00000.json        the part's entry: rows, sha256, fingerprint
-    rejected-00000.jsonl   rows that could not be used, each with its reason (only where there are any)
-    notes-00000.json       what the stage counted on its way (only where it does)
+    rejected-00000.jsonl   rows that could not be used, each with its reason (only if there are any)
+    notes-00000.json       the stage's counters (only if it has any)
     manifest.json          the committed list of entries
 """
 
@@ -33,8 +33,8 @@ from mapl_ray.errors import UserError
 from mapl_ray.unfinished import becomes, unfinished
 
 MANIFEST = "manifest.json"
-BATCH_ROWS = 1000  # of a part that are read at once
-# Names of this module's files; others in the folder are somebody else's.
+BATCH_ROWS = 1000  # rows of a part that are read at once
+# Names of this module's files; it leaves other files in the folder alone.
 _OURS = re.compile(r"(part|notes)-\d{5,}\.json|part-\d{5,}\.(parquet|journal)|rejected-\d{5,}\.jsonl|manifest\.json")
 
 
@@ -45,10 +45,10 @@ class Part:
     index: int
     rows: int
     rejected: int
-    sha256: str  # of the Parquet file
+    sha256: str  # digest of the Parquet file
     first_id: str | None
     last_id: str | None
-    fingerprint: str  # of everything the part's content depends on
+    fingerprint: str  # digest of everything that the part's content depends on
 
     @property
     def file(self) -> str:
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished data set holds; `input_rows == rows + rejected`, always."""
+    """Content of a finished data set; `input_rows == rows + rejected` always holds."""
 
     stage: str
     fingerprint: str
@@ -69,7 +69,7 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """One digest for the whole content, independent of when and where it was made."""
+        """Digest of the whole content, independent of when and where it was made."""
         return fingerprint_of([part.sha256 for part in self.parts])
 
 
@@ -84,12 +84,12 @@ def fingerprint_of(value: Any) -> str:
 
 
 def stage_fingerprint(name: str, recipe: str, sources: Iterable[Manifest]) -> str:
-    """Of a data set that a stage makes of others; `recipe` is the fingerprint of all else that decides its content."""
+    """Fingerprint of a stage's output; `recipe` is the fingerprint of all that determines it besides `sources`."""
     return fingerprint_of([name, recipe, *(source.content_hash for source in sources)])
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a file aside, fsync it, then rename it into place."""
+    """Let `write` fill a temporary file, fsync it, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = unfinished(path)
     try:
@@ -103,7 +103,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk: a file is lost in a power cut if the rename that named it is."""
+    """Fsync a folder's entries: without that, a power failure can undo a rename and lose the file."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -112,13 +112,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have the bytes of a file on the disk."""
+    """Fsync a file."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_tree(folder: Path) -> None:
-    """Have all files below a folder, and their names, on the disk."""
+    """Fsync all files and folders below a folder, and the folder itself."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
@@ -128,9 +128,9 @@ def sync_tree(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
-    """Have a file that is replaced, never changed, under a second name; returns whether it is a hard link.
+    """Hard-link a file, or copy it where the file system has no hard links; returns whether it is a hard link.
 
-    Where the file system has no links it is a copy.
+    The file must only ever be replaced, never changed in place.
     """
     try:
         os.link(source, target)
@@ -149,9 +149,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The JSON object of every line; None for a line that is none: half of one after a kill, or damaged bytes.
+    """The JSON object of every line, or None for a line that is not one (cut off by a kill, or damaged).
 
-    Nothing where there is no such file. One line is in memory at a time.
+    Yields nothing if the file does not exist. Only one line is in memory at a time.
     """
     try:
         handle = path.open("rb")
@@ -175,7 +175,7 @@ def write_part(
     fingerprint: str,
     notes: Mapping[str, Any] | None = None,
 ) -> Part:
-    """Write one part, its rejections and notes; its entry comes last and marks it finished."""
+    """Write one part, its rejections and notes. Its entry is written last and marks the part as finished."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
     path = directory / part_name(index)
     write_atomically(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
@@ -197,11 +197,14 @@ def write_part(
 
 
 def write_rejections(path: Path, rejections: Iterable[Rejection]) -> int:
-    """One at a time, for there may be many; no file where there are none. Returns their number."""
+    """Write rejections as JSON lines, one at a time (there may be many); returns their number.
+
+    Removes the file if there are none.
+    """
     left = iter(rejections)
     first = next(left, None)
     if first is None:
-        path.unlink(missing_ok=True)  # of an earlier run
+        path.unlink(missing_ok=True)  # left by an earlier run
         return 0
     count = 0
 
@@ -217,7 +220,7 @@ def write_rejections(path: Path, rejections: Iterable[Rejection]) -> int:
 
 
 def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:
-    """The entry of a part made by an earlier run from the same inputs, its digest verified; else None."""
+    """The entry of a part that an earlier run made from the same inputs, with its digest verified; else None."""
     try:
         part = Part(**json.loads(_entry_path(directory, index).read_text(encoding="utf-8")))
         same = part.fingerprint == fingerprint and file_sha256(directory / part.file) == part.sha256
@@ -227,7 +230,7 @@ def finished_part(directory: Path, index: int, fingerprint: str) -> Part | None:
 
 
 def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part]) -> Manifest:
-    """Write the manifest: from here on readers see the data set. `remove_strays` of it."""
+    """Remove stray files, then write the manifest: from here on readers see the data set."""
     ordered = tuple(sorted(parts, key=lambda part: part.index))
     rows, rejected = sum(p.rows for p in ordered), sum(p.rejected for p in ordered)
     manifest = Manifest(stage, fingerprint, rows + rejected, rows, rejected, ordered)
@@ -237,8 +240,10 @@ def commit(directory: Path, stage: str, fingerprint: str, parts: Sequence[Part])
 
 
 def remove_strays(directory: Path, manifest: Manifest) -> None:
-    """Remove parts of earlier, larger runs and what killed runs left: unfinished files, and journals of parts that are
-    finished. The caller is the only one at work there."""
+    """Remove parts of earlier, larger runs, unfinished files of killed runs, and journals of finished parts.
+
+    No other process may work in `directory`.
+    """
     parts = manifest.parts
     keep = {MANIFEST, *(name for p in parts for name in (p.file, _entry_path(directory, p.index).name))}
     keep |= {_notes_path(directory, p.index).name for p in parts}
@@ -249,9 +254,9 @@ def remove_strays(directory: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(directory: Path, verify: bool = True) -> Manifest:
-    """The manifest of a finished data set, its parts checked against their digests.
+    """Read the manifest of a finished data set; with `verify`, check the parts against their digests.
 
-    Raises `UserError` where the data set is missing, unfinished or damaged.
+    Raises `UserError` if the data set is missing, unfinished or damaged.
     """
     path = directory / MANIFEST
     try:
@@ -266,7 +271,7 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
     if manifest.schema_version != SCHEMA_VERSION:
         raise UserError(
             f"{path}: schema_version {manifest.schema_version}, but this release reads {SCHEMA_VERSION}. "
-            "Make the data again."
+            "Rerun the stage that writes it."
         )
     for part in parts if verify else ():
         verify_part(directory, part)
@@ -274,7 +279,7 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
 
 
 def verify_part(directory: Path, part: Part) -> None:
-    """Raise `UserError` where a part's file is missing, or is not the one that the manifest lists."""
+    """Raise `UserError` if a part's file is missing or its sha256 differs from the manifest."""
     file = directory / part.file
     if not file.is_file() or file_sha256(file) != part.sha256:
         raise UserError(
@@ -284,13 +289,13 @@ def verify_part(directory: Path, part: Part) -> None:
 
 
 def await_data_set(directory: Path) -> None:
-    """Wait until this node finds the files of a data set that another node has finished."""
+    """Wait until this node sees the files of a data set that another node has finished."""
     if not await_files(directory, [MANIFEST]):
         await_files(directory, [part.file for part in read_manifest(directory, verify=False).parts])
 
 
 def finished(directory: Path, fingerprint: str) -> Manifest | None:
-    """The manifest if this very data set is finished and whole (a rerun has nothing to do), else None."""
+    """The manifest if the data set with this fingerprint is finished and undamaged (nothing to rerun), else None."""
     try:
         manifest = read_manifest(directory)
     except UserError:
@@ -299,32 +304,32 @@ def finished(directory: Path, fingerprint: str) -> Manifest | None:
 
 
 def iter_rows(directory: Path, manifest: Manifest | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a finished data set in its order, a batch of one part in memory at a time."""
+    """Rows of a finished data set in order, with one batch of one part in memory at a time."""
     for part in (manifest or read_manifest(directory)).parts:
         for batch in read_batches(directory, part):
             yield from batch.to_pylist()
 
 
 def read_batches(directory: Path, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """One part as batches of at most `BATCH_ROWS` rows, of some columns or all; one is in memory at a time.
+    """One part as batches of at most `BATCH_ROWS` rows, with `columns` or all; only one batch is in memory at a time.
 
     Raises as `read_part` does.
     """
-    # A file handle, not a path: see `read_table`.
+    # A file handle instead of a path: see `read_table`.
     with (directory / part.file).open("rb") as handle, pq.ParquetFile(handle) as file:
         refuse_extensions(file.schema_arrow, str(directory / part.file))
         yield from file.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns))
 
 
 def read_part(directory: Path, part: Part) -> list[dict[str, Any]]:
-    """All rows of one part. Raises `UserError` for one that we did not write: its columns may hold pickles."""
+    """All rows of one part. Raises `UserError` if a column has an extension type: it may hold pickles."""
     rows: list[dict[str, Any]] = read_table(directory, part).to_pylist()
     return rows
 
 
 def read_table(directory: Path, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-    """One part as a table, of some columns or all. Raises as `read_part` does."""
-    # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+    """One part as a table, with `columns` or all. Raises as `read_part` does."""
+    # A file handle instead of a path: pyarrow reads `key=value` folders in a path as partitions.
     with (directory / part.file).open("rb") as handle:
         table = pq.read_table(handle, columns=None if columns is None else list(columns))
     refuse_extensions(table.schema, str(directory / part.file))
@@ -332,7 +337,7 @@ def read_table(directory: Path, part: Part, columns: Sequence[str] | None = None
 
 
 def read_notes(directory: Path, part: Part) -> Any:
-    """What the stage noted of one part; None where it noted nothing that can be read."""
+    """The notes that the stage wrote for one part; None if there are none or they cannot be read."""
     try:
         return json.loads(_notes_path(directory, part.index).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The function set G0: functions that write an instruction which a given response satisfies or violates."""
+"""The function set G0: functions that write instructions which a given response satisfies or violates."""
 
 from mapl_ray.instructions import (
     address,

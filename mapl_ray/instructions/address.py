@@ -1,4 +1,4 @@
-"""Person: who speaks, and to whom."""
+"""Instructions on grammatical person: first, second and third person."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _SECOND_PERSON = PRONOUNS["second_person"]
 _THIRD_PERSON = PRONOUNS["third_person"]
 
 
-# Numerals ("World War I", "I."), "i.e.", a loop's "i", a mine of coal, the state ME: no person, or none to some.
+# Excludes words that some or all readers do not take for the first person: numerals ("World War I", "I."), "i.e.", a
+# loop variable "i", a coal mine, the state ME.
 _SURELY_FIRST = re.compile(
     r"\b(?:[Mm]yself|[Mm]y|me|MY)\b(?![\w.])|(?<![\w.*#] )(?<![\w.'])I(?:['\u2019](?:m|ve|ll|d)\b|,? [a-z]{2})|"
     r"\b(?:and|that|if|when|as|but|so|because|what|how|where|while|than|do|did|can|could|should|am|was|have|may) I\b"
@@ -31,7 +32,7 @@ _LIKE_THIRD = ("himself", "herself")
 
 
 def _surely(words: tuple[str, ...], like: tuple[str, ...]) -> Callable[[Features], Verdict]:
-    """There where one of the words stands by itself or in a contraction, arguable where something like it does."""
+    """True for one of the words by itself or in a contraction; None for a compound with it or a word of `like`."""
     clear = re.compile(rf"(?<![\w'\u2019\-\\/.@])(?:{'|'.join(words)})(?![\w\-/@]|\.\w)")
 
     def surely(text: Features) -> Verdict:
@@ -48,7 +49,7 @@ def _surely_first_person(text: Features) -> Verdict:
     return None if _any_of(_LIKE_FIRST, text) else False
 
 
-# Not mapped to IFEval's forbidden words: its search ends a word at a combining mark, and finds "me" in "me\u0301".
+# Not mapped to IFEval's forbidden words: its search ends a word at a combining mark, so it finds "me" in "me\u0301".
 def _any_of(words: tuple[str, ...], text: Features) -> bool:
     return any(word in text.word_counts for word in words)
 

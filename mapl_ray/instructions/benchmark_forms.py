@@ -1,4 +1,4 @@
-"""Forms that IFEval and IFBench ask for: a postscript, two responses, sections, all capitals, English, the request."""
+"""Formats that IFEval and IFBench ask for: postscript, two responses, sections, capitals, English, repeated request."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _POSTSCRIPT = re.compile(r"^[ \t>*_]*P\.[ \t]?(?:P\.[ \t]?)?S\b", re.MULTILINE)
 _LIKE_POSTSCRIPT = re.compile(r"\bp\.?[ \t]?s\b|postscript", re.IGNORECASE)
 _ASTERISKS = re.compile(r"^[ \t]*\*{6}[ \t]*$", re.MULTILINE)
 _SECTION = re.compile(r"^[ \t#*_]*(?:section|SECTION|Section)[ \t]+(?:\d+|[IVX]+|[A-Z])\b", re.MULTILINE)
-_MAX_REQUEST = 500  # characters: a longer request is not repeated, and it is stored with the instruction
-_LEAST_WORDS, _LEAST_FOREIGN = 5, 12  # fewer do not identify English, or another language
+_MAX_REQUEST = 500  # characters: nobody asks to repeat a longer request, and it is stored with the instruction
+_LEAST_WORDS, _LEAST_FOREIGN = 5, 12  # minimum number of words to identify English, and another language
 
 
 def _postscript(text: Features) -> Verdict:
@@ -97,7 +97,7 @@ def _share_of_english_words(text: Features) -> float:
 
 
 def _english(text: Features) -> Verdict:
-    """Identified by the share of the commonest English words, which no other language has."""
+    """Whether the text is English, by its share of the most common English words, which no other language reaches."""
     if text.num_words < _LEAST_WORDS:
         return None
     share = _english_share(text)
@@ -140,7 +140,7 @@ def _repeats(text: Features, request: str) -> Verdict:
     own = text.measure("joined", lambda text: " ".join(text.folded.split()))
     if own.startswith(wanted_start):
         return True
-    # Two words alike may be chance; a start that is half the request is a repetition to some.
+    # A common start may be chance, but some readers take a partial repetition for one.
     return None if own[:12] == wanted_start[:12] or wanted_start[:40] in own else False
 
 
@@ -156,7 +156,7 @@ def _repeats(text: Features, request: str) -> Verdict:
     phrasings=lambda args: forms.REQUEST_REPEATED.of(args),
 )
 def request_repeated(case: Case, rng: random.Random) -> Args | None:
-    """Whether the response begins with the request, word for word."""
+    """Draw whether the response begins with the request, word for word."""
     if case.prompt is None or not 8 <= len(case.prompt.text.strip()) <= _MAX_REQUEST:
         return None
     request = case.prompt.text.strip()

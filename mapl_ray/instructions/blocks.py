@@ -1,6 +1,7 @@
-"""What lines are: code, headings, rules, table rows, list items; and how many items there are by different readings.
+"""Classify lines as code, headings, rules, table rows or list items, and count items under different readings.
 
-Each kind has a documented rule (see `text.py`), a strict one that no reader denies, and a lenient one that some grant.
+Each kind has a documented rule (see `text.py`), a strict one that every reader accepts, and a lenient one that only
+some accept.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ _NO_RULE = r"(?![-*][ \t]*[-*][ \t]*$)"
 _SIGNS = r"\-*+\u2022\u25e6\u2023\u25aa\u25a0\u25cf\u25cb\u00b7\u2219\u2043\u25ba\u27a2"
 _BULLET = re.compile(rf"{_QUOTE}[{_SIGNS}][ \t]+(?=\S){_NO_RULE}")
 _PLUS = re.compile(rf"{_QUOTE}\+[ \t]")
-# Also dashes, arrows, stars, ticks and pictographs, and a sign that text follows at once.
+# The lenient rule also takes dashes, arrows, stars, ticks and pictographs, and signs without a space after them.
 _MORE_SIGNS = r"\u2013\u2014\u2212\u25b8-\u25ff\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\u00bb\U0001f300-\U0001faff"
 _LIKE_BULLET = re.compile(
     rf"{_QUOTE}(?:\(?\d{{1,3}}[.)][ \t]+)?"
     rf"(?:[{_SIGNS}][ \t]*(?=[^\W_]|[\"'(\[`$])|o[ \t]+(?=\S)|[{_MORE_SIGNS}][^\S\n]*\S){_NO_RULE}"
 )
 _NUMBER = r"(?:\d{1,3}[.)]|\(\d{1,3}\))"
-# What may stand before a list number: the signs of a heading or of bold text.
+# Marks of a heading or bold text that may precede a list number.
 _MARKED = r"(?:#{1,6}[ \t]+)?(?:\*{1,3}|_{1,3})?"
 _NUMBERED = re.compile(
     _QUOTE + _MARKED + rf"(?:{_NUMBER}|[Ss]tep[ \t]\d{{1,3}}[.:)]?)(?:\*{{1,3}}|_{{1,3}})?[ \t]+(?=\S)"
@@ -43,7 +44,7 @@ _LIKE_HEADING = re.compile(_QUOTE + r"(?:#|<h[1-6])", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ ]{0,3}(?:={3,}|-{3,})[ \t]*")
 _RULE_SIGNS = frozenset("-*_=~\u2013\u2014")
 _RULE = re.compile(r"[ \t]*(?:[-*_=~\u2013\u2014][ \t]*){3,}")
-# Of a letter: "Dear Ann,", "Subject: Tea", "Kind regards,\nAnn", "[Your Name]".
+# Parts of a letter: "Dear Ann,", "Subject: Tea", "Kind regards,\nAnn", "[Your Name]".
 _LETTER_PART = re.compile(
     r"(?:(?:dear|hi|hello|hey|good (?:morning|afternoon|evening))\b[^.!?\n]{0,60}[,:!]?\Z|"
     r"to\b[^.!?\n]{0,60}[,:]\Z|(?:subject(?: line)?|re|from):|"
@@ -53,18 +54,18 @@ _LETTER_PART = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_LETTER_PART = 160  # characters
-_BLANKS = "\u200b\u200c\u200d\u2060\ufeff"  # of no width: a line of these alone is blank to a reader
+_BLANKS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width characters: a line with only these looks blank
 _TABLE_RULE = re.compile(r"\|?+[ \t]*+:?+-++:?+[ \t]*+(?:\|[ \t]*+:?+-++:?+[ \t]*+)*+\|?+")
 
 
 class Code:
-    """Where the code blocks of a text are."""
+    """The code blocks of a text, and its lines outside of them."""
 
     def __init__(self, all_lines: list[str]) -> None:
-        self.prose: list[str] = []  # the lines outside; a block becomes one blank line
-        self.blocks = 0  # closed ones that hold something
-        self.doubtful = 0  # empty ones, and one that is never closed
-        self.unclosed: list[str] | None = None  # the prose where a fence that is never closed opens nothing
+        self.prose: list[str] = []  # lines outside code; each block becomes one blank line
+        self.blocks = 0  # closed blocks with content
+        self.doubtful = 0  # empty blocks, and a block that is never closed
+        self.unclosed: list[str] | None = None  # the prose if a fence that is never closed is ignored
         joined = "\n".join(all_lines)
         if "```" not in joined and "~~~" not in joined:
             self.prose = [*all_lines]
@@ -73,7 +74,7 @@ class Code:
         for number, line in enumerate(all_lines):
             mark = _FENCE.match(line) if "```" in line or "~~~" in line else None
             if not fence:
-                # A fence of backticks has no further backtick in its line: that would be inline code.
+                # A line of a backtick fence has no other backticks: with them it is inline code.
                 if mark is not None and not (mark[1][0] == "`" and "`" in mark[2]):
                     fence, opened, held = mark[1], number, False
                     self.prose.append("")
@@ -90,12 +91,12 @@ class Code:
 
 
 def is_blank(line: str) -> bool:
-    """Whether a reader sees nothing in the line."""
+    """Whether the line has no visible characters."""
     return not line or not (line[0].isalnum() or line.strip().strip(_BLANKS))
 
 
 def is_rule(line: str) -> bool:
-    """Whether the line is a horizontal rule: three or more dashes, stars or the like and nothing else."""
+    """Whether the line is a horizontal rule: only three or more dashes, stars or the like."""
     return line.rstrip(" \t")[-1:] in _RULE_SIGNS and _RULE.fullmatch(line) is not None
 
 
@@ -105,24 +106,24 @@ def is_heading(line: str) -> bool:
 
 
 def is_table_row(line: str) -> bool:
-    """Whether the line is a row of a table: it starts with a pipe, or holds two of them."""
+    """Whether the line is a table row: it starts with a pipe or has at least two pipes."""
     return "|" in line and (line.lstrip().startswith("|") or line.count("|") > 1)
 
 
 def item_end(line: str) -> int:
-    """Where the text of a list item begins; 0 where the line is none."""
+    """Index at which the text of a list item begins; 0 if the line is not a list item."""
     match = _BULLET.match(line) or _NUMBERED.match(line)
     return 0 if match is None else match.end()
 
 
 def number_end(line: str) -> int:
-    """Where a line's list number ends; 0 where it has none."""
+    """Index at which a line's list number ends; 0 if it has none."""
     match = _NUMBERED.match(line)
     return 0 if match is None else match.end()
 
 
 def bullet_items(prose: list[str]) -> int:
-    """Number of bullet items, nested ones too; rules such as `* * *` are none."""
+    """Number of bullet items, including nested ones; rules such as `* * *` do not count."""
     return sum(_BULLET.match(line) is not None for line in prose)
 
 
@@ -132,24 +133,24 @@ def numbered_items(prose: list[str]) -> int:
 
 
 def _outer(lines: list[str], item: re.Pattern[str]) -> int:
-    """Items that are nested in no other."""
+    """Number of items at the outermost level."""
     indents = [len(line) - len(line.lstrip()) for line in lines if item.match(line)]
     outermost = min(indents, default=0)
     return sum(indent < outermost + 2 for indent in indents)
 
 
 def bullet_span(prose: list[str]) -> Span:
-    """From the outer items with a usual sign to all that look like bullet points, numbered items among them."""
+    """Span from the outermost items with a usual sign to all lines that look like bullet points or numbered items."""
     marked = [line for line in prose if line and (not line[0].isalpha() or line[:2] in ("o ", "o\t"))]
-    # "Bullet points" are list items of any kind to some.
+    # Some readers call list items of any kind "bullet points".
     most = sum(bool(_BULLET.match(line) or _LIKE_BULLET.match(line) or _NUMBERED.match(line)) for line in marked)
-    # A plus sign may mark a turn of a dialogue or an addition, and then so may a dash beside it.
+    # A plus sign may mark a turn of a dialogue or an addition, and then so may a dash next to it.
     doubtful = any(_PLUS.match(line) for line in marked)
     return Span(_outer(marked, _BULLET) if most and not doubtful else 0, most)
 
 
 def numbered_span(prose: list[str]) -> Span:
-    """From the outer items with a plain number to all that look like numbering, within a line as well."""
+    """Span from the outermost items with a plain number to everything that looks like numbering, also within a line."""
     marked = [line for line in prose if line and (not line[0].isalpha() or _MAY_NUMBER.search(line, 0, 20))]
     most = sum(bool(_NUMBERED.match(line) or _LIKE_NUMBERED.match(line)) for line in marked)
     inline = sum(len(_INLINE_NUMBER.findall(line)) for line in prose if ")" in line or _INNER_NUMBER.search(line))
@@ -162,7 +163,7 @@ def headings(prose: list[str]) -> int:
 
 
 def heading_span(prose: list[str]) -> Span:
-    """From the headings to all lines that begin with `#`, are underlined or marked as a heading."""
+    """Span from the headings to all lines that begin with `#`, are underlined or are marked as a heading."""
     joined = "\n".join(prose)
     if not any(sign in joined for sign in ("#", "<h", "<H", "---", "===")):
         return Span(0, 0)
@@ -172,18 +173,18 @@ def heading_span(prose: list[str]) -> Span:
 
 
 def has_table(prose: list[str]) -> bool:
-    """Whether there is a line of dashes between pipes."""
+    """Whether the text has a line of dashes between pipes."""
     return any("|" in line and _TABLE_RULE.fullmatch(line.strip()) is not None for line in prose)
 
 
 def like_table(prose: list[str]) -> bool:
-    """Whether some reader sees a table: two rows with pipes, or one of lines and crossings."""
+    """Whether some readers see a table: two rows with pipes or tabs, or a table of box-drawing lines or HTML."""
     rows = sum(line.count("|") > 1 or "\t" in line.strip() for line in prose)
     return rows > 1 or any("+--" in line or "<table" in line or "\u2502" in line for line in prose)
 
 
 def surely_table(prose: list[str]) -> bool:
-    """Whether a line of dashes stands between rows with pipes."""
+    """Whether a line of dashes is between two rows with pipes."""
     return any(
         "|" in rule and _TABLE_RULE.fullmatch(rule.strip()) is not None and "|" in above and "|" in below
         for above, rule, below in zip(prose, prose[1:], prose[2:], strict=False)
@@ -191,7 +192,7 @@ def surely_table(prose: list[str]) -> bool:
 
 
 def paragraphs(all_lines: list[str]) -> list[str]:
-    """Blocks of lines between blank lines; a rule is none."""
+    """Blocks of lines between blank lines, without horizontal rules."""
     blocks: list[list[str]] = []
     fresh = True
     for line in all_lines:
@@ -206,14 +207,14 @@ def paragraphs(all_lines: list[str]) -> list[str]:
 
 
 def introduction(block: str) -> list[str]:
-    """What stands before the list items of the block, where it begins with something else and has some."""
+    """The text before the list items of a block, if it has both; else empty."""
     lines = block.split("\n")
     first = next((number for number, line in enumerate(lines) if item_end(line)), 0)
     return ["\n".join(lines[:first])] if first else []
 
 
 def paragraph_span(all_lines: list[str], prose_paragraphs: list[str]) -> Span:
-    """From the blocks of text alone, lists, titles and the parts of a letter aside, to all that blank lines divide."""
+    """Span from blocks of text without lists, titles and parts of a letter, to all blocks between blank lines."""
     text, signed = 0, False
     for block in prose_paragraphs:
         signed = is_letter_part(block) or (signed and _is_name(block))
@@ -223,17 +224,17 @@ def paragraph_span(all_lines: list[str], prose_paragraphs: list[str]) -> Span:
 
 
 def is_letter_part(block: str) -> bool:
-    """Whether a block is the subject, the salutation, the closing or the signature of a letter."""
+    """Whether a block is the subject, salutation, closing or signature of a letter."""
     return len(block) < _LONGEST_LETTER_PART and _LETTER_PART.match(block) is not None
 
 
 def _is_name(block: str) -> bool:
-    """Whether it may be the name below a closing, with a title or a company."""
+    """Whether a block may be the name below a closing, with a title or a company."""
     return len(block) < _LONGEST_LETTER_PART and len(block.split()) < 9 and block.rstrip()[-1] not in ".!?:"
 
 
 def is_title(block: str) -> bool:
-    """Whether a block is no paragraph to some readers: a heading, a line in bold, a table, a part of a letter."""
+    """Whether some readers do not count a block as a paragraph: a heading, bold line, table or part of a letter."""
     if is_letter_part(block):
         return True
     if "\n" in block:

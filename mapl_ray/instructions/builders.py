@@ -1,4 +1,4 @@
-"""Two shapes that most of the function set has: a count with a bound, and a thing that is used or avoided."""
+"""Builders for most of the function set: counts with a bound, exact counts, and things to use or avoid."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {"at least": operator.ge, "at 
 
 
 def count_name(name: str) -> str:
-    """The count that a function is about, by its name: `bullet_count` and `bullet_exact` are about bullets."""
+    """The name of the count that a function restricts: "bullet" for `bullet_count` and `bullet_exact`."""
     return re.sub(r"_(?:count|exact|use)\Z", "", name)
 
 
 def within_bound(value: int, args: Args) -> bool:
-    """Whether a count keeps the bound of `direction` and `n`."""
+    """Whether a count satisfies the bound given by `direction` and `n`."""
     return bool(_COMPARE[args["direction"]](value, args["n"]))
 
 
 def span_verdict(span: Span, args: Args) -> Verdict:
-    """Whether every count of the span keeps the bound of `direction` and `n`."""
+    """Verdict on the bound given by `direction` and `n`: None if it holds for only some counts of the span."""
     return span.at_least(args["n"]) if args["direction"] == "at least" else span.at_most(args["n"])
 
 
 def _spans(name: str, value: Callable[[Features], int], span: Callable[[Features], Span] | None) -> SpanOf:
-    """The span of a text under all readings, the documented one among them, computed once per text."""
+    """The span of a text over all readings, including the documented one; computed once per text."""
     key = f"{name} span"
 
     def of(text: Features) -> Span:
         documented = text.measure(name, value)
         if span is None:
             return Span(documented, documented)
-        one, other = span(text)  # in any order
+        one, other = span(text)  # the ends may come in any order
         return Span(min(documented, one, other), max(documented, one, other))
 
     return lambda text: text.measure(key, of)
@@ -67,16 +67,16 @@ def count_function(
 ) -> InstructionFunction:
     """Register "at least / at most n things".
 
-    Arguments: `direction` ("at least" or "at most") and `n`. The direction is drawn first, whatever the flags;
-    `least` and `most` are the smallest and the largest threshold that are worth saying. `span` gives the fewest and
-    the most that other readings than `value` come to; without it, readers agree on `value`.
+    Arguments: `direction` ("at least" or "at most") and `n`. The direction is drawn first, independently of the flags;
+    `least` and `most` are the smallest and largest sensible thresholds. `span` gives the smallest and largest count
+    under readings other than `value`; without it, all readings agree on `value`.
     """
     span_of = _spans(name, value, span)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
         directions = in_random_order(DIRECTIONS, rng)
         documented = [(text.measure(name, value), flag) for text, flag in case.flags]
-        # The documented reading first: where it leaves no threshold, the spans around it leave none.
+        # Try the documented reading first: if it leaves no threshold, the wider spans leave none either.
         if all(limits(documented, one, least=least, most=most, min_gap=min_gap) is None for one in directions):
             return None
         values = [(span_of(text), flag) for text, flag in case.flags]
@@ -122,9 +122,9 @@ def presence_function(
 ) -> InstructionFunction:
     """Register "use / do not use the thing".
 
-    Argument: `use`, a bool. Each text's flag fixes it: True where a text that must satisfy has the thing. `surely`
-    says whether the thing is there for every reader: None where that is arguable; without it, readers agree. `without`
-    are bounds that hold where it is ruled out.
+    Argument: `use`, a bool, determined by each text's flag: True if a text that must satisfy has the thing. `surely`
+    returns whether every reader finds the thing, or None if that is arguable; without it, all readings agree.
+    `without` are bounds that also hold if the thing is forbidden.
     """
 
     key = f"{name} seen"
@@ -137,7 +137,7 @@ def presence_function(
         return text.measure(key, of)
 
     def draw(case: Case, rng: random.Random) -> Args | None:
-        # The documented reading first: where it rules the draw out, the others need not be asked.
+        # Try the documented reading first: if it rules the draw out, the others need not be computed.
         if len({text.measure(name, present) is flag for text, flag in case.flags}) > 1:
             return None
         sides = {wanted(seen(text), flag) for text, flag in case.flags}
@@ -175,10 +175,10 @@ def exact_function(
     size: bool = False,
     least: int = 1,
 ) -> InstructionFunction:
-    """Register "exactly n things", for what can be counted without doubt.
+    """Register "exactly n things", for things that can be counted without doubt.
 
-    Argument: `n`, from `least`. Where no text must satisfy, it lies one to three beside the value of one that must not.
-    `span` is that of `count_function`.
+    Argument: `n`, at least `least`. If no text must satisfy, it differs by one to three from the value of a text that
+    must not. `span` is as in `count_function`.
     """
     span_of = _spans(name, value, span)
 

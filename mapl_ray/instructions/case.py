@@ -1,4 +1,4 @@
-"""Letter case."""
+"""Instructions on letter case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROMAN = re.compile(r"[IVXLCDM]+")
 
 
 def _capital_span(text: Features) -> Span:
-    """Without Roman numerals and parts of compounds, to names such as U.S., B2B, MAX_SIZE and plurals of capitals."""
+    """Span from words without Roman numerals and parts of compounds, to names such as U.S., B2B, MAX_SIZE, and PCs."""
     pieces = [token for token in text.text.split() if token[1:] != token[1:].lower()]
     words = [word for token in pieces if sum(map(str.isupper, word := stripped(token))) > 1]
     clear = sum(word.isupper() and word.isalpha() and not _ROMAN.fullmatch(word) for word in words)

@@ -1,7 +1,7 @@
-"""Which instructions can stand in one prompt: none excludes another, and none follows from the others.
+"""Decide which instructions can be combined in one prompt: none excludes another, and none follows from the others.
 
-One rule over what the instructions claim (`claims.py`) and what follows from it (`laws.py`). It is strict: limits that
-only an odd text would keep together are taken for exclusive, and so is what takes too long to decide.
+There is one rule, based on the instructions' claims (`claims.py`) and what follows from them (`laws.py`). It is strict:
+limits that only an odd text meets together count as exclusive, and so do instructions that take too long to decide.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from mapl_ray.instructions.features import fold
 from mapl_ray.instructions.laws import EXCLUDES, NEEDED_BY_WORDS, is_plain_word, least, needs
 from mapl_ray.instructions.types import Instruction, InstructionFunction, lookup
 
-_AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # of how many parts
-_OF_ONE_WORD = ("longest_word", "most_frequent_word")  # counts that another word adds nothing to
+_AVERAGES = {"words_per_sentence": "sentence", "words_per_paragraph": "paragraph"}  # average -> parts averaged over
+_OF_ONE_WORD = ("longest_word", "most_frequent_word")  # counts that another word does not increase
 _NAMING = ("words", "word", "phrase")  # arguments that name words
-_MOST_CHOICES = 400  # choices of an alternative that are tried; what takes more is not drawn
+_MOST_CHOICES = 400  # limit on tried choices of alternatives; beyond it, instructions are not combined
 
 
 class _Said(NamedTuple):
-    """What one instruction says, and of which counts."""
+    """The claims of one instruction and the counts that they bound."""
 
     function: str
     quantity: str
     claims: Claims
-    reverse: Claims | None  # what a text that breaks it meets, where that says more than the bounds turned round
-    words: tuple[str, ...]  # that it names
-    names: tuple[str, ...]  # of all its bounds
-    counts: frozenset[str]  # that it bounds
-    topics: frozenset[str]  # the counts it bounds, and the places, whatever stands there
-    of_words: bool  # whether a word by itself can bear on one of the topics
+    reverse: Claims | None  # claims met by a text that violates it, if they are stronger than the inverted bounds
+    words: tuple[str, ...]  # words that it names
+    names: tuple[str, ...]  # count names of all its bounds
+    counts: frozenset[str]  # counts that it bounds
+    topics: frozenset[str]  # those counts, and the places of `at:` counts without their values
+    of_words: bool  # whether a single word can affect one of the topics
 
 
 class Company:
-    """The instructions of one prompt, as they are drawn one after the other."""
+    """The instructions of one prompt, drawn one after another."""
 
     def __init__(self) -> None:
         self._members: list[_Said] = []
-        self._alone: Instruction | None = None  # a prompt's first: what it says is needed when another comes
+        self._alone: Instruction | None = None  # the first one; its claims are only computed when a second one comes
 
     def take(self, instruction: Instruction) -> bool:
-        """Add the instruction if it can stand beside those that were taken; whether it can."""
+        """Add the instruction if it can be combined with those taken before; returns whether it was added."""
         if self._alone is None and not self._members:
             self._alone = instruction
             return True
@@ -58,15 +58,15 @@ class Company:
 
 
 def compatible(a: Instruction, b: Instruction) -> bool:
-    """Whether the two can stand in one prompt: some text meets both, and some meets either without the other.
+    """Whether two instructions can be combined: some text meets both, and for each one, some text meets only it.
 
-    Two instructions about one count never meet, nor do two that name the same word or one that holds the other.
+    Instructions on the same count are never combined, nor are two that name the same word or a word within another.
     """
     return _compatible(_said(a), _said(b))
 
 
 def fit_together(instructions: Sequence[Instruction]) -> bool:
-    """Whether a text can meet all of three or more that are compatible by twos, and none follows from the others."""
+    """Whether a text can meet all of three or more pairwise compatible instructions, and none follows from the rest."""
     return _together([_said(one) for one in instructions])
 
 
@@ -85,7 +85,7 @@ def _said(instruction: Instruction) -> _Said:
 
 
 def _reverse(function: InstructionFunction, args: Mapping[str, Any], names: Sequence[str]) -> Claims | None:
-    """What "use it" claims, for an instruction not to use it: "no sections" follows from "one line" by this alone."""
+    """The claims of "use it" for an instruction not to use it: needed to see that "one line" implies "no sections"."""
     if args.get("use", True):
         return None
     claims = function.claims_of({**args, "use": True})
@@ -95,7 +95,7 @@ def _reverse(function: InstructionFunction, args: Mapping[str, Any], names: Sequ
 
 @lru_cache(maxsize=2048)
 def _scope(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], bool]:
-    """`counts`, `topics` and `of_words` of an instruction that bounds these counts; most functions bound but one."""
+    """`counts`, `topics` and `of_words` of an instruction that bounds these counts; most bound only one."""
     counts = frozenset([name for name in names if name != "capitals"])
     topics = {*counts, *[name.partition("=")[0] for name in counts if name.startswith("at:")]}
     topics.update(excluded for name in counts for excluded in EXCLUDES.get(name, ()))
@@ -119,12 +119,12 @@ def _compatible(a: _Said, b: _Said) -> bool:
 
 
 def _touch(a: _Said, b: _Said) -> bool:
-    """Whether what one says can bear on what the other says."""
+    """Whether the claims of one can affect those of the other."""
     return not a.topics.isdisjoint(b.topics) or _reaches(a, b) or _reaches(b, a)
 
 
 def _reaches(a: _Said, b: _Said) -> bool:
-    """Whether what one bounds needs something that the other speaks of."""
+    """Whether a count bounded by `a` needs one of the topics of `b`."""
     return any(not b.topics.isdisjoint(needs(name)) for name in a.names if b.of_words or not is_plain_word(name))
 
 
@@ -135,7 +135,7 @@ def _together(said: Sequence[_Said]) -> bool:
 
 
 def _groups(said: Sequence[_Said]) -> Iterator[list[_Said]]:
-    """The instructions in groups of such that bear on each other, directly or through others."""
+    """Partition the instructions into groups that affect each other, directly or through others."""
     left = [*said]
     while left:
         group = [left.pop()]
@@ -161,13 +161,13 @@ def _named_words(instruction: Instruction) -> tuple[str, ...]:
 
 
 def _satisfiable(claims: Sequence[Claims]) -> bool:
-    """Whether one alternative of each can hold, all of them at once; False where too many were tried."""
+    """Whether one alternative of each claim can hold, all at once; False if there are too many choices to try."""
     fixed = [bound for one in claims if len(one) == 1 for bound in one[0]]
     return _some_choice(fixed, [one for one in claims if len(one) != 1], iter(range(_MOST_CHOICES)))
 
 
 def _some_choice(fixed: Sequence[Bound], claims: Sequence[Claims], tries: Iterator[int]) -> bool:
-    """Whether an alternative of each of the claims can hold beside the fixed bounds."""
+    """Whether one alternative of each claim can hold together with the fixed bounds."""
     if next(tries, None) is None or not _holds(fixed):
         return False
     left = [tuple(alternative for alternative in one if _holds([*fixed, *alternative])) for one in claims]
@@ -178,7 +178,7 @@ def _some_choice(fixed: Sequence[Bound], claims: Sequence[Claims], tries: Iterat
 
 
 def _implies(claims: Sequence[Claims], said: _Said) -> bool:
-    """Whether a text that meets all `claims` can't but meet what is said: each of its alternatives must break."""
+    """Whether every text that meets all `claims` also meets `said`: whether violating all its alternatives fails."""
     opposite = [tuple(piece for bound in alternative for piece in _outside(bound)) for alternative in said.claims]
     if not _satisfiable((*claims, *opposite)):
         return True
@@ -196,7 +196,7 @@ def _outside(bound: Bound) -> list[Alternative]:
 
 def _holds(bounds: Sequence[Bound]) -> bool:
     lower = [bound for bound in bounds if bound.low > 0]
-    if not lower:  # the empty text keeps all limits
+    if not lower:  # an empty text satisfies all upper limits
         return True
     for of, _, high in bounds:
         if high is not None and _least_of(lower, of) > high:
@@ -212,7 +212,7 @@ def _holds(bounds: Sequence[Bound]) -> bool:
 
 
 def _least_of(lower: Iterable[Bound], of: str) -> int:
-    """How many of a count there are at least. What different words need adds up: each occurrence is another word."""
+    """Lower limit of a count. Needs of different words add up, because each occurrence is a separate word."""
     found, of_words = 0, dict[str, int]()
     for bound in lower:
         needed = least(bound.of, bound.low, of)
@@ -240,7 +240,7 @@ def _one_thing_a_place(lower: Sequence[Bound]) -> bool:
 
 
 def _averages_hold(bounds: Sequence[Bound], lower: Sequence[Bound]) -> bool:
-    """Words are about the number of parts times the average of a part: half a word a part is what rounding leaves."""
+    """Whether words can equal parts times average words per part, up to the half word per part lost in rounding."""
     for average, parts in _AVERAGES.items():
         most_words, most_average, most_parts = (_most_of(bounds, of) for of in ("word", average, parts))
         least_words, least_average, least_parts = (_least_of(lower, of) for of in ("word", average, parts))
@@ -252,6 +252,6 @@ def _averages_hold(bounds: Sequence[Bound], lower: Sequence[Bound]) -> bool:
 
 
 def _lists_hold(bounds: Sequence[Bound], lower: Sequence[Bound]) -> bool:
-    """List items are bullets and numbered items, and nothing else."""
+    """Whether the limits allow that list items are only bullets and numbered items."""
     bullets, numbered = _most_of(bounds, "bullet"), _most_of(bounds, "numbered")
     return bullets is None or numbered is None or _least_of(lower, "list") <= bullets + numbered

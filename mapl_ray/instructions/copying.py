@@ -1,4 +1,4 @@
-"""What of the prompt comes back in the response."""
+"""Instructions on repeating words of the prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FAMILY = "copying"
     ifeval=lambda args: None if args["use"] else forbidden_words([args["word"]]),
 )
 def prompt_word(case: Case, rng: random.Random) -> Args | None:
-    """A content word of the prompt that comes back, or does not."""
+    """Draw a content word of the prompt that must, or must not, occur in the response."""
     words = [] if case.prompt is None else [*case.prompt.content_words.values()]
     for word in rng.sample(words, len(words)):
         use = agreed(wanted(text.word_presence(word), flag) for text, flag in case.flags)

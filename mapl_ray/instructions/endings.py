@@ -1,4 +1,4 @@
-"""The exact characters that a response ends with."""
+"""Instructions on the exact characters that a response ends with."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from mapl_ray.instructions.word_lists import ENDINGS
 from mapl_ray.instructions.wordings import places
 
 _MAX_CHARS = 60
-_SPOILERS = frozenset(
-    '"\u201c\u201d\u201e\u00ab\u00bb\\`|*_<>{}[]#'
-)  # what needs escapes, or is markup rather than text
+_SPOILERS = frozenset('"\u201c\u201d\u201e\u00ab\u00bb\\`|*_<>{}[]#')  # characters that need escapes, or are markup
 
 
 def _tail(text: Features) -> str:
@@ -24,12 +22,12 @@ def _tail(text: Features) -> str:
 
 
 def _holds(text: Features, phrase: str) -> bool:
-    # As IFEval: white space and double quotes around the response are taken off, case is ignored.
+    # As in IFEval: strip white space and double quotes around the response, and ignore case.
     return _tail(text).endswith(phrase.strip().lower())
 
 
 def surely_ends_with(text: Features, phrase: str) -> Verdict:
-    """None where quotes or Markdown marks follow, the words begin within another, or spaces differ."""
+    """Verdict on the ending; None if quotes or Markdown marks follow, it starts within a word, or spaces differ."""
     sought = " ".join(fold(phrase).split())
     end = fold(text.text.rstrip()[-4 * len(phrase) - 200 :])
     if end.endswith(sought):
@@ -44,7 +42,7 @@ def _ifeval(args: Args) -> IfEval:
 
 
 def _ending(line: str, number: int) -> str | None:
-    """The last `number` words of a line with their marks, as written; None where no person would ask for them."""
+    """The last `number` words of a line with their marks, as written; None if nobody would ask for them."""
     phrase = " ".join(line[-200:].split()[-number:])
     fits = len(phrase) <= _MAX_CHARS and line.endswith(phrase) and any(sign.isalpha() for sign in phrase)
     return phrase if fits and " " in phrase and _SPOILERS.isdisjoint(phrase) else None
@@ -60,7 +58,7 @@ def _ending(line: str, number: int) -> str | None:
     ifeval=_ifeval,
 )
 def exact_ending(case: Case, rng: random.Random) -> Args | None:
-    """The last two to five words of the response, with their punctuation; the case of letters is free."""
+    """Draw the last two to five words of the response with their punctuation; letter case is ignored."""
     number = rng.randint(2, 5)
     lines = [text.text.strip().rsplit("\n", 1)[-1] for text in (case.satisfied[:1] or case.context)]
     if not case.satisfied:

@@ -1,4 +1,4 @@
-"""What the function set needs to know of one text, computed when first asked for and only once."""
+"""Lazily computed and cached features of a text, as the function set needs them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mapl_ray.instructions.word_lists import STOP_WORDS
 
 T = TypeVar("T")
 
-_CACHED_CHARS = 50_000  # longer texts are not worth holding in memory
+_CACHED_CHARS = 50_000  # longer texts are not cached, to save memory
 _LONGEST_KEYWORD = 20
-# The four letters beyond ASCII that `re.IGNORECASE` takes for ASCII ones (the `re` documentation lists them).
+# The four non-ASCII letters that match ASCII ones under `re.IGNORECASE` (listed in the `re` documentation).
 _LIKE_ASCII = {"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"}
 
 
@@ -39,7 +39,7 @@ class Features:
 
     @once
     def digest(self) -> str:
-        """Names the text in what is stored of it: the start of its sha256."""
+        """The first 16 hex digits of the text's sha256, which identify the text in stored records."""
         return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @once
@@ -48,7 +48,7 @@ class Features:
 
     @once
     def folded(self) -> str:
-        """Normalised and case folded."""
+        """The text, normalized and case-folded."""
         return fold(self.text)
 
     @once
@@ -62,7 +62,7 @@ class Features:
 
     @property
     def num_words(self) -> int:
-        """The number of words, `len(words)`."""
+        """Number of words, `len(words)`."""
         return self._word_numbers[0]
 
     @once
@@ -71,12 +71,12 @@ class Features:
 
     @once
     def spaced(self) -> bool:
-        """Whether the text's words are separated by spaces: nothing is said of words where they can't."""
+        """Whether words are separated by spaces; if not, instructions on words have no verdict."""
         return self.ascii or tokens.is_spaced(self.text)
 
     @property
     def word_span(self) -> Span:
-        """The number of words by all readings."""
+        """Number of words under all readings."""
         return self._word_numbers[1]
 
     @once
@@ -85,17 +85,17 @@ class Features:
 
     @once
     def squeezed(self) -> str:
-        """The folded lines, with single spaces between what stands in them."""
+        """The folded lines, with runs of white space as single spaces."""
         return "\n".join([" ".join(line.split()) for line in rules.lines(self.folded)])
 
     @once
     def unique_span(self) -> Span:
-        """The number of different words by all readings."""
+        """Number of different words under all readings."""
         return tokens.unique_span(self.text, len(self.word_counts))
 
     @once
     def code(self) -> blocks.Code:
-        """Where the code blocks are."""
+        """The code blocks."""
         return blocks.Code(self.lines)
 
     @property
@@ -105,12 +105,12 @@ class Features:
 
     @once
     def punctuated(self) -> str:
-        """The prose without inline code, addresses and the like, where marks do not punctuate."""
+        """The prose without inline code, URLs and the like, in which marks are not punctuation."""
         return signs.prose("\n".join(self.prose_lines))
 
     @once
     def prose_readings(self) -> list[list[str]]:
-        """`prose_lines`, and where a fence is never closed also the lines as they are without it."""
+        """`prose_lines`, and if a fence is never closed, also the lines with that fence ignored."""
         return [self.code.prose] if self.code.unclosed is None else [self.code.prose, self.code.unclosed]
 
     @once
@@ -120,12 +120,12 @@ class Features:
 
     @property
     def sentences(self) -> list[str]:
-        """The documented sentences."""
+        """The sentences under the documented reading."""
         return self.sentence_readings[0].by(Reading.DOCUMENTED)
 
     @once
     def sentence_lengths(self) -> list[int]:
-        """Words a sentence."""
+        """Number of words of each sentence."""
         return rules.lengths(self.sentences)
 
     @once
@@ -134,7 +134,7 @@ class Features:
 
     @once
     def paragraph_span(self) -> Span:
-        """The number of paragraphs by all readings."""
+        """Number of paragraphs under all readings."""
         prose = self.code.prose
         return blocks.paragraph_span(self.lines, self.paragraphs if prose == self.lines else blocks.paragraphs(prose))
 
@@ -152,12 +152,12 @@ class Features:
 
     @once
     def folded_words(self) -> list[str]:
-        """Words normalised and case folded, in order."""
+        """Normalized and case-folded words, in order."""
         return rules.words(self.folded)
 
     @once
     def word_counts(self) -> Counter[str]:
-        """How often each folded word occurs, in the order of their first occurrence."""
+        """Number of occurrences of each folded word, in order of first occurrence."""
         return Counter(rules.words(self._parted.lower()) if self._parted.isascii() else self.folded_words)
 
     @once
@@ -170,9 +170,9 @@ class Features:
 
     @once
     def content_words(self) -> dict[str, str]:
-        """Folded word -> how a person would write it, for the words that can serve as keywords.
+        """Folded word -> its usual spelling, for words that can serve as keywords, in order of first occurrence.
 
-        Letters alone, 3 to 20 of them, no stop words, in the order of their first occurrence.
+        Keywords consist of 3 to 20 letters and are not stop words.
         """
         text = self._composed
         found: dict[str, str] = {}
@@ -180,14 +180,14 @@ class Features:
         for word, folded in zip(self._plain_words, self._plain_folded, strict=False):
             if not 2 < len(word) <= _LONGEST_KEYWORD or folded in STOP_WORDS:
                 continue
-            # Written small somewhere: that is how it is written.
+            # A lower-case occurrence is the usual spelling.
             if word == folded:
                 found[folded] = word
             elif folded not in found:
                 found[folded] = word
                 capitalized.append(folded)
         for folded in capitalized:
-            # A capital at the start of a sentence or title says nothing: the small form is right.
+            # Capitalized only at the start of a sentence or title: the usual spelling is lower case.
             if found[folded] != folded and not is_name(text, found[folded]):
                 found[folded] = folded
         if self.ascii:
@@ -200,7 +200,7 @@ class Features:
 
     @once
     def _plain_words(self) -> list[str]:
-        """Each word that occurs by itself, as it is written; in the order of their first occurrence."""
+        """The words that occur by themselves, as written, in order of first occurrence."""
         found: list[str] = []
         for piece in dict.fromkeys(self._pieces):
             if piece.isalpha():
@@ -211,7 +211,7 @@ class Features:
 
     @once
     def _plain_folded(self) -> list[str]:
-        """The `_plain_words` folded, one for one; of no words, one empty string."""
+        """The folded `_plain_words`, in the same order; [""] if there are none."""
         return fold("\n".join(self._plain_words)).split("\n")
 
     @once
@@ -221,7 +221,7 @@ class Features:
 
     @once
     def plain_counts(self) -> Counter[str]:
-        """How often each folded word occurs by itself: no part of a compound, a contraction, an address or a name."""
+        """Number of times each folded word occurs by itself: not within a compound, contraction, URL or name."""
         written = dict.fromkeys(self._plain_words, 0)
         for piece, number in Counter(self._pieces).items():
             for word in (piece,) if piece.isalpha() else plain_words_of(piece):
@@ -233,11 +233,11 @@ class Features:
 
     @once
     def _stems(self) -> set[str]:
-        """The folded words without an ending that a plural may have: forms of one word share it."""
+        """The folded words without plural endings; forms of one word share a stem."""
         return {word.rstrip("es") for word in self.word_counts}
 
     def word_presence(self, word: str) -> Verdict:
-        """Whether the whole word occurs: None where only a compound with it, or another form of it, does."""
+        """Whether the whole word occurs; None if only a compound with it or another form of it does."""
         folded = fold(word)
         counts = self.word_counts
         if self.ascii:
@@ -252,9 +252,9 @@ class Features:
         return None if self.count_word(word) else False
 
     def lacking(self, words: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Of the words, given with their folded form before them, those that surely do not occur.
+        """Of the (folded word, word) pairs, those whose word surely does not occur.
 
-        The same as `word_presence(word) is False`.
+        Equivalent to `word_presence(word) is False`.
         """
         counts, near = self.word_counts, self._near
         lacking = [
@@ -266,12 +266,12 @@ class Features:
 
     @once
     def _near(self) -> set[str]:
-        """The folded words, and those that one of them may be the plural of."""
+        """The folded words, and the singular forms of those that may be plurals."""
         plurals = [word for word in self.word_counts if word[-1] == "s"]
         return {*self.word_counts, *[word[:-1] for word in plurals], *[word.removesuffix("es") for word in plurals]}
 
     def count_span(self, word: str) -> Span:
-        """How often the word occurs: by itself alone, to all its forms and all compounds with it."""
+        """Span of the word's occurrences: from those by itself to all forms of it and compounds with it."""
         folded = fold(word)
         counts = self.word_counts
         forms = {folded, folded + "s", folded + "es", folded.removesuffix("s"), folded.removesuffix("es")}
@@ -279,13 +279,13 @@ class Features:
         return Span.over(self.count_word(word), self.plain_counts[folded], most)
 
     def over_prose(self, name: str, span: Callable[[list[str]], Span]) -> Span:
-        """The span of a count over the `prose_readings`, computed once; `name` is its key."""
+        """The span of a count over the `prose_readings`, computed once per key `name`."""
         return self.measure(f"{name} over prose", lambda text: Span.over(*map(span, text.prose_readings)))
 
     def count_word(self, word: str) -> int:
-        """How often the whole word occurs, case ignored.
+        """Number of occurrences of the whole word, ignoring case.
 
-        For an ASCII word this is `\\bword\\b` with `re.IGNORECASE`, as IFEval searches forbidden words.
+        For an ASCII word this counts `\\bword\\b` with `re.IGNORECASE`, as IFEval's check of forbidden words.
         """
         if word.isascii():
             return self._ascii_counts.get(word.lower(), 0)
@@ -293,7 +293,7 @@ class Features:
 
     @once
     def _ascii_counts(self) -> Counter[str]:
-        if self._parted.isascii():  # and then every way to count words comes to the same
+        if self._parted.isascii():  # then all ways to count words agree
             return self.word_counts
         text = self.text
         for sign, letter in _LIKE_ASCII.items():
@@ -301,7 +301,7 @@ class Features:
         return Counter(rules.searched_words(text.lower()))
 
     def measure(self, name: str, value: Callable[[Features], T]) -> T:
-        """`value` of this text, computed once; `name` is its key."""
+        """`value(self)`, computed once per key `name`."""
         if name not in self._measures:
             self._measures[name] = value(self)
         found: T = self._measures[name]
@@ -309,14 +309,14 @@ class Features:
 
 
 def fold(text: str) -> str:
-    """Normalised and case folded: how words are compared."""
+    """Normalize (NFC) and case-fold a text, for comparing words."""
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFC", text).casefold()
 
 
 def features_of(text: str | Features) -> Features:
-    """The features of a text; the last few texts are remembered, so checks of one response share their work."""
+    """The features of a text. The last few are cached, so that checks of one response share work."""
     if isinstance(text, Features):
         return text
     return _remembered(text) if len(text) <= _CACHED_CHARS else Features(text)

@@ -1,4 +1,4 @@
-"""Markdown: bold parts, headings, code blocks."""
+"""Instructions on Markdown: bold parts, headings, code blocks, links, tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAMILY = "format"
 
 _CLEAR_BOLD = re.compile(r"(?<![\w*])\*\*(?=[^\s*])[^*\n]*+(?<!\s)\*\*(?!\*)")
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
-# What is bold to some: over several lines, in HTML, between single stars or within a word.
+# Text that only some readers call bold: over several lines, in HTML, between single stars or within a word.
 _LIKE_BOLD = re.compile(r"\*\*|__|<(?:b|strong)>|(?<![\w*])\*[^\s*]", re.IGNORECASE)
 _ANY_MARKDOWN = re.compile(r"[`|]|\*\*|__|<\w|\]\(|(?<![\w*])[*_]\w|^[ \t]*[>#]|^[ \t]*[-*_=]{3,}", re.MULTILINE)
 
@@ -33,7 +33,7 @@ def _bold_parts(text: Features) -> int:
 
 
 def _bold_span(text: Features) -> Span:
-    """From `**bold**` by itself to everything that looks like the beginning or end of something bold."""
+    """Span from separate `**bold**` parts to everything that looks like the start or end of bold text."""
     if not any(sign in text.text for sign in "*_<"):
         return Span(0, 0)
     clear = sum(len(_CLEAR_BOLD.findall(_without_code(line))) for line in text.prose_lines if "**" in line)

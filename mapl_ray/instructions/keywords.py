@@ -1,7 +1,7 @@
-"""Keywords: words that must or must not occur, and how often.
+"""Instructions on keywords: words that must or must not occur, and how often.
 
-Where a keyword comes from does not depend on the flag: where there is another text, from what one of the two texts has
-and the other lacks; with none, from words that turn up in answers on nearly any subject.
+The source of keywords does not depend on the flag. With another text, they are words that one of the two texts has and
+the other lacks; without one, they are words that are common in answers on nearly any subject.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_USED = 12  # words that `word_frequency` draws from
 
 
 def keyword_pool(present: Sequence[Features], absent: Sequence[Features], context: Sequence[Features]) -> list[str]:
-    """Content words that all of `present` hold and none of `absent`; plausible ones, in a fixed order."""
+    """Plausible content words that all texts of `present` have and none of `absent`, in a fixed order."""
     if not present:
         words = _lacking([named for text in context for named in text.content_words.items()], absent)
         return words or _lacking([(word, word) for word in COMMON_WORDS], absent)
@@ -41,7 +41,7 @@ def keyword_pool(present: Sequence[Features], absent: Sequence[Features], contex
 
 
 def _lacking(words: Iterable[tuple[str, str]], absent: Sequence[Features]) -> list[str]:
-    """The words, given with their folded form before them, that none of the texts holds; each once."""
+    """Of the (folded word, word) pairs, the distinct words that none of the texts has."""
     for text in absent:
         words = text.lacking(words)
     return [*dict.fromkeys(word for _, word in words)]
@@ -51,8 +51,8 @@ _COMMON = frozenset(COMMON_WORDS)
 
 
 def _ifeval_forbidden(args: Args) -> IfEval | None:
-    # IFEval's search for words that must occur, and how often, has no word ends ("art" in "part"): `include_word` and
-    # `word_frequency` are not mapped for that.
+    # `include_word` and `word_frequency` are not mapped, because IFEval's search for required words ignores word
+    # boundaries ("art" in "part").
     return forbidden_words([args["word"]])
 
 
@@ -65,7 +65,7 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
     phrasings=lambda args: fill(words.INCLUDE_WORD, word=quoted(args["word"])),
 )
 def include_word(case: Case, rng: random.Random) -> Args | None:
-    """A word that must occur."""
+    """Draw a word that must occur."""
     pool = keyword_pool(case.satisfied, case.violated, case.context)
     return {"word": rng.choice(pool)} if pool else None
 
@@ -80,16 +80,16 @@ def include_word(case: Case, rng: random.Random) -> Args | None:
     ifeval=_ifeval_forbidden,
 )
 def forbid_word(case: Case, rng: random.Random) -> Args | None:
-    """A word that must not occur."""
+    """Draw a word that must not occur."""
     pool = keyword_pool(case.violated, case.satisfied, case.context)
     return {"word": rng.choice(pool)} if pool else None
 
 
 def _most_used(texts: Sequence[Features]) -> list[str]:
-    """The twelve most frequent content words, those as frequent in alphabetical order.
+    """The twelve most frequent content words; ties in alphabetical order.
 
-    How frequent a word is, is its largest count in a text. Most occur once: those are looked at only where fewer than
-    twelve occur more often.
+    A word's frequency is its largest count in any of the texts. Words that occur once, which are most, are only used if
+    fewer than twelve occur more often.
     """
     counts: dict[str, int] = {}
     for least in (2, 0):
@@ -113,7 +113,7 @@ def _most_used(texts: Sequence[Features]) -> list[str]:
     phrasings=lambda args: words.WORD_FREQUENCY.of(args, word=quoted(args["word"])),
 )
 def word_frequency(case: Case, rng: random.Random) -> Args | None:
-    """How often a word occurs; it is one that some text of the case or its context uses most."""
+    """Draw a bound on the occurrences of a word, one of the most frequent in the texts of the case and its context."""
     words = _most_used([*(text for text, _ in case.flags), *case.context]) or list(COMMON_WORDS)
     for word in rng.sample(words, min(6, len(words))):
         values = [(text.count_span(word), flag) for text, flag in case.flags]

@@ -1,8 +1,7 @@
-"""What follows from a count for others: ten lines have at least ten words, the text "No, thanks" has a comma.
+"""What one count implies for others: ten lines have at least ten words, the text "No, thanks" has a comma.
 
-A law says that `factor` of one count for each of another are there. Some are stricter than a text could be made to
-meet (three characters a word, a sentence for every paragraph): two limits that only an odd text keeps are not asked
-for together.
+A law states that each unit of one count needs `factor` units of another. Some laws are stricter than necessary (three
+characters per word, one sentence per paragraph), so that limits that only an odd text meets are not combined.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from types import MappingProxyType
 from mapl_ray.instructions.requests import held_by
 from mapl_ray.instructions.word_lists import PRONOUNS
 
-# Each of the first needs so many of the second.
+# Count -> (needed count, number needed per unit).
 _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
     "word": (("character", 3),),
     "sentence": (("word", 2), ("prose", 1)),
@@ -63,9 +62,9 @@ _NEEDS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType({
     "two_responses": (("line", 3), ("prose", 1), ("word", 4)),
     "postscript": (("ending", 1), ("capitals", 2), ("word", 3), ("prose", 1)),
 })  # fmt: skip
-# Of these a text that occurs twice has no more than one that occurs once.
+# Counts that do not grow when a text occurs twice instead of once.
 _EXTREMES = frozenset(("longest_word", "longest_sentence"))
-# What one of the first leaves none of.
+# Count -> counts that must be 0 if it is not.
 EXCLUDES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "json_only": ("list", "heading", "table", "code_block", "request_repeated"),
     "in_quotation_marks": ("request_repeated",),
@@ -85,13 +84,13 @@ _GROUPS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType({
 NEEDED_BY_WORDS = frozenset(
     ("word", "character", "longest_word", "most_frequent_word", "long_word", "pronoun", *PRONOUNS)
 )
-"""What a word of ASCII letters may need, letters and initials aside; see `_of_plain_word`."""
+"""Counts that a word of ASCII letters may need, except letters and initials; see `_of_plain_word`."""
 _NO_NEEDS: Mapping[str, int] = MappingProxyType({})
 
 
 @lru_cache(maxsize=8192)
 def needs(of: str) -> Mapping[str, int]:
-    """Every count that one of `of` needs at least one of -> how many, itself among them."""
+    """Every count that one unit of `of` needs -> minimum number, including `of` itself."""
     if is_plain_word(of):
         return MappingProxyType({of: 1} | _of_plain_word(of[5:]))
     found = {of: 1}
@@ -103,12 +102,12 @@ def needs(of: str) -> Mapping[str, int]:
 
 
 def is_plain_word(of: str) -> bool:
-    """Whether it is the name of how often a word of ASCII letters occurs."""
+    """Whether `of` names the occurrences of a word of ASCII letters."""
     return of.startswith("text:") and of[5:].isalpha() and of.isascii()
 
 
 def least(of: str, low: int, target: str) -> int:
-    """How many of `target` there are at least where there are `low` of `of`."""
+    """Minimum number of `target` if there are `low` of `of`."""
     factor = needs(of).get(target, 0) if low > 0 else 0
     return factor if target in _EXTREMES and ":" in of else factor * low
 
@@ -126,7 +125,7 @@ def _direct(name: str) -> Mapping[str, int]:
     if kind == "letter":
         return {"character": 1}
     place, _, held = value.partition("=")
-    if not held:  # the place itself
+    if not held:  # a place without a value
         return _NO_NEEDS
     if kind == "in":
         return {f"text:{held}": 1, "prose": 1}
@@ -157,7 +156,7 @@ def _of_place(place: str, held: str) -> dict[str, int]:
 
 
 def _of_plain_word(word: str) -> dict[str, int]:
-    """All that follows from a word of ASCII letters: most texts are such, and this is quicker than step by step."""
+    """All needs of a word of ASCII letters. Most named texts are such words, and this is faster than step by step."""
     found = {"word": 1, "character": max(3, len(word)), f"initial:{word[0]}": 1, "longest_word": len(word)}
     if len(word) > 4:
         found["most_frequent_word"] = 1

@@ -1,4 +1,4 @@
-"""Length: words and characters of the whole response."""
+"""Instructions on length: words and characters of the whole response."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FAMILY = "length"
 
 
 def _ifeval_words(args: Args) -> IfEval | None:
-    # Both count `\w+` runs by the package `regex`. An NLTK that counts by `re` ends a word at a combining mark.
+    # Both count `\w+` runs with the package `regex`. NLTK versions that use `re` end a word at a combining mark.
     return at_bound("length_constraints:number_words", args, number="num_words", relation="relation")
 
 
 def _ifbench_range(args: Args) -> IfEval | None:
     low, high = args["low"], args["high"]
-    if not all(isinstance(n, int) and n >= 0 for n in (low, high)):  # for a negative number it draws one
+    if not all(isinstance(n, int) and n >= 0 for n in (low, high)):  # IFBench replaces negative numbers by random ones
         return None
     return "count:word_count_range", {"min_words": low, "max_words": high}
 
@@ -65,6 +65,6 @@ character_count = count_function(
     size=True,
 )
 def word_count_between(case: Case, rng: random.Random) -> Args | None:
-    """A range of words, both ends within."""
+    """Draw a range for the number of words, both ends included."""
     ends = draw_range([(text.word_span, flag) for text, flag in case.flags], rng, least=3)
     return None if ends is None or ends[0] >= ends[1] else {"low": ends[0], "high": ends[1]}

@@ -1,4 +1,4 @@
-"""Lines of the response, blank ones aside."""
+"""Instructions on the number of non-blank lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _number(text: Features) -> int:
 
 
 def _line_span(text: Features) -> Span:
-    """Without rules, fences and the dashes of tables, to all that are not blank."""
+    """Span from lines without rules, fences and dashes of tables, to all non-blank lines."""
     bare = sum(
         blocks.is_rule(line) or line.lstrip().startswith(("```", "~~~", "|-", "|:", "| -")) for line in text.lines
     )

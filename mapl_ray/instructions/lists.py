@@ -1,4 +1,4 @@
-"""Bullet and numbered lists."""
+"""Instructions on bullet and numbered lists."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ numbered_count = count_function(
 def _surely_listed(text: Features) -> Verdict:
     bullets = text.over_prose("bullets", blocks.bullet_span)
     numbered = text.over_prose("numbered", blocks.numbered_span)
-    # One item alone is a list to some.
+    # Only some readers call a single item a list.
     if max(bullets.fewest, numbered.fewest) > 1:
         return True
     return False if bullets.most + numbered.most == 0 else None

@@ -1,4 +1,4 @@
-"""Numbers and digits."""
+"""Instructions on numbers and digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGIT = re.compile(r"[0-9]")
 
 
 def _number_span(text: Features) -> Span:
-    """Numbers by all readings; those of a list that are plainly so are none to anybody."""
+    """Number of numbers under all readings; clear list numbers never count."""
     return text.measure("numbers span", _numbers_by_readings)
 
 

@@ -1,4 +1,4 @@
-"""Values that an object computes when they are first asked for, and keeps."""
+"""Cached properties: values that an object computes on first access."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ T = TypeVar("T")
 class _Once(Generic[T]):
     """`functools.cached_property` without its lock, which takes longer than most features of a short text.
 
-    Two threads may both compute a value, and one of them is kept. Python 3.12 has no lock there either: once that is
-    the oldest Python supported, use `functools.cached_property`.
+    Two threads may both compute a value; one result is kept. Python 3.12 removed the lock: once that is the oldest
+    supported Python, use `functools.cached_property`.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:

@@ -1,4 +1,4 @@
-"""What ordinary text does not do: it is asked for where it shall be violated, and ruled out where it shall not."""
+"""Instructions on what ordinary text does not do: it violates "do it" and satisfies "do not do it"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mapl_ray.instructions.wordings.templates import UseWords
 
 _TITLE = re.compile(r"^[ \t#*_]*<<[ \t]*[^\W_][^<>\n]*>>[ \t*_]*$", re.MULTILINE)
 _STREAM = re.compile(r"\b(?:cin|cout|cerr|std)\b|;[ \t]*$|<<[ \t]*\d", re.MULTILINE)
-# A name of two letters or more, that is no index, citation, link or part of a formula.
+# A name of at least two letters, which is not an index, citation, link or part of a formula.
 _PLACEHOLDER = re.compile(r"(?<![\w\\\])])\[[ \t]*[^\W\d_][^\W_][^\[\]\n=\\^+*/{}]{0,60}\](?![(\[:])")
 _QUOTES = frozenset("\"\u201c\u201d\u201e\u00ab\u00bb'\u2018\u2019")
 
@@ -32,10 +32,9 @@ def unusual_function(
     rules_out: Sequence[str] = (),
     counts: Sequence[str] = (),
 ) -> InstructionFunction:
-    """Register what ordinary text does not do: it violates "do it" and satisfies "do not do it".
+    """Register a function for something that ordinary text does not do.
 
-    Argument: `use`, a bool, true where it is not given. `rules_out` are counts that are 0 where it is done,
-    `counts` such that are 1.
+    Argument: `use`, a bool, true by default. If it is done, the counts `rules_out` are 0 and the counts `counts` are 1.
     """
 
     def draw(case: Case, rng: random.Random) -> Args | None:
@@ -67,24 +66,24 @@ def unusual_function(
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parsed(text: str) -> object:
-    """What the text is as JSON; an exception where it is none."""
+    """Parse the text as JSON; raises `ValueError` or `RecursionError` if it is not JSON."""
     return json.loads(text, parse_constant=_no_constant)
 
 
 def _is_json(text: Features) -> bool:
     try:
         _parsed(text.text)
-    except (ValueError, RecursionError):  # also numbers of too many digits
+    except (ValueError, RecursionError):  # includes numbers with too many digits
         return False
     return True
 
 
 def _surely_json(text: Features) -> Verdict:
-    """A quoted sentence or a number is JSON to a parser alone, and JSON in a code block to people alone."""
+    """True for an object or list; None for a quoted sentence or number (JSON to a parser only) and for code blocks."""
     try:
         return True if isinstance(_parsed(text.text), dict | list) else None
     except (ValueError, RecursionError):
@@ -93,7 +92,7 @@ def _surely_json(text: Features) -> Verdict:
 
 
 def _surely_titled(text: Features) -> Verdict:
-    """None for signs of code: streams, shifts, templates, generics."""
+    """Verdict on a title in <<>>; None if it may be code: streams, shifts, templates, generics."""
     if not _has_title(text):
         return False
     prose = "\n".join(text.prose_lines)
@@ -101,10 +100,10 @@ def _surely_titled(text: Features) -> Verdict:
 
 
 def _surely_placed(text: Features) -> Verdict:
-    """True where three brackets hold a name, False where there are no brackets at all.
+    """True if at least three brackets hold a name, False if there are no brackets at all, else None.
 
-    Citations, indices, links, check boxes and LaTeX are no placeholders to people; one or two placeholders are not the
-    three that are asked for, and are not none either.
+    People do not call citations, indices, links, check boxes and LaTeX placeholders; one or two placeholders are
+    neither the three that are requested nor none.
     """
     if len(_PLACEHOLDER.findall(text.punctuated)) >= 3:
         return True
@@ -117,7 +116,7 @@ def _in_quotes(text: Features) -> bool:
 
 
 def _surely_in_quotes(text: Features) -> Verdict:
-    """None where the quotation ends before the text does, and for other quotation marks."""
+    """Verdict on a text in double quotes; None if a quotation ends before the text does, or for other marks."""
     whole = text.text.strip()
     if _in_quotes(text):
         return None if '"' in whole[1:-1] else True
@@ -129,14 +128,14 @@ def _is_small(text: Features) -> bool:
 
 
 def _has_title(text: Features) -> bool:
-    # As IFEval searches `<<[^\n]+>>`: the marks are taken off on either side, and something has to be left.
+    # Like IFEval, which searches `<<[^\n]+>>` and requires a non-empty rest without the marks.
     titles = (line[line.find("<<") : line.rfind(">>") + 2] for line in text.text.split("\n") if "<<" in line)
     return any(len(title) > 4 and title.lstrip("<").rstrip(">").strip() for title in titles)
 
 
 def _placeholders(text: Features) -> int:
-    # Places that a writer leaves open, as in "Dear [name]": IFEval's kind `number_placeholders`, and its name for them.
-    # What IFEval finds with `\[.*?\]`, without searching the end of each bracket again.
+    # Placeholders as in "Dear [name]" (IFEval's `number_placeholders`). Same matches as IFEval's `\[.*?\]`, without
+    # searching the end of each bracket again.
     found = 0
     for line in text.text.split("\n"):
         start = line.find("[")

@@ -1,4 +1,4 @@
-"""Words at a counted place of the response."""
+"""Instructions on the nth word of the response."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _surely_at(text: Features, place: int, word: str) -> Verdict:
     phrasings=lambda args: fill(places.NTH_WORD, place=_ORDINALS[args["n"] - 2], word=quoted(args["word"])),
 )
 def nth_word(case: Case, rng: random.Random) -> Args | None:
-    """The second to tenth word of the response; one from that place of a text, or from a place beside it."""
+    """Draw the second to tenth word of the response: a text's word at that place, or at a neighboring one."""
     sources = case.satisfied[:1] or [*case.context, *case.violated]
     places = [
         (place, words[at - 1])

@@ -1,4 +1,4 @@
-"""Paragraphs: blocks of lines between blank lines."""
+"""Instructions on paragraphs: blocks of lines between blank lines."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from mapl_ray.instructions.word_lists import OPENERS
 from mapl_ray.instructions.wordings import amounts, places
 
 _FAMILY = "paragraphs"
-_LOOKED_AT = 4  # titles and lists in a row, before a paragraph is given up
+_LOOKED_AT = 4  # consecutive titles and lists to skip before giving up on finding a paragraph
 
 
 def _openings(paragraphs: Sequence[str]) -> list[str]:
-    """What may be taken for the first of the paragraphs: none but the very first, unless that is a title or a list."""
+    """Candidates for the first paragraph: only the very first, unless that is a title or a list."""
     found: list[str] = []
     for paragraph in paragraphs[:_LOOKED_AT]:
         found.append(paragraph)
         found += blocks.introduction(paragraph)
         if not blocks.is_title(paragraph) and not blocks.item_end(paragraph):
             break
-        # A list that ends a text: its last item, or the paragraph before it.
+        # If a list ends the text, its last item also counts, or the paragraph before it.
         found += [line for line in paragraph.split("\n")[-1:] if blocks.item_end(line)]
     return found or [""]
 
 
 def _joined(text: Features) -> Span:
-    """The paragraphs by all readings; one block of several lines is a single paragraph to some readers alone."""
+    """Number of paragraphs under all readings; only some readers call one block of several lines one paragraph."""
     span = text.paragraph_span
     return Span(1, max(1, sum(map(bool, map(str.strip, text.lines))))) if span == (1, 1) else span
 
 
 def _of_last(text: Features) -> Span:
-    """The words of the last paragraph; none where a text has but one, which is no last one to some."""
+    """Number of words of the last paragraph; may be 0 if there is only one, which some readers do not call the last."""
     words_of_last = map(word_span, _openings(text.paragraphs[::-1]))
     return Span.over(*words_of_last, *(() if _several(text) else (0,)))
 
@@ -120,7 +120,7 @@ def _surely_starts(text: Features, args: Args) -> Verdict:
     phrasings=lambda args: fill(places.LAST_PARAGRAPH_START, word=quoted(args["word"])),
 )
 def last_paragraph_start(case: Case, rng: random.Random) -> Args | None:
-    """The first word of the last paragraph."""
+    """Draw the first word of the last paragraph."""
     wanted = [text.measure("last_paragraph_word", _start) for text in case.satisfied]
     near = [text.measure("last_paragraph_word", _start) for text in case.context]
     pool = wanted[:1] or [*near, *OPENERS]

@@ -1,4 +1,4 @@
-"""Wordings of an instruction by index, and quotation."""
+"""Fill in the wordings of an instruction, select them by index, and quote words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import overload
 
 
 class Wordings(Sequence[str]):
-    """Templates, filled in only when they are looked at: of all wordings one is used."""
+    """Templates that are filled in on access, because only one of all wordings is used."""
 
     def __init__(self, templates: Sequence[str], values: Mapping[str, object]) -> None:
         self._templates, self._values = templates, values
@@ -31,12 +31,12 @@ def fill(templates: Sequence[str], **values: object) -> Wordings:
 
 
 def held_out_wordings(phrasings: Sequence[str]) -> range:
-    """Index of the wording that training can do without, the last one; none where there is but one."""
+    """Index of the wording that can be held out of training: the last one, or none if there is only one."""
     return range(len(phrasings) - 1, len(phrasings)) if len(phrasings) > 1 else range(0)
 
 
 def seen_wordings(phrasings: Sequence[str]) -> range:
-    """Indices of the others, at least one."""
+    """Indices of the wordings that are not held out; at least one."""
     return range(max(1, len(phrasings) - 1))
 
 
@@ -47,6 +47,6 @@ def quoted(word: str) -> str:
 
 
 def listed(words: Sequence[str], conjunction: str) -> str:
-    """`"a", "b" and "c"`: the words in quotes, in the order given."""
+    """The words in quotes, in the given order: `"a", "b" and "c"`."""
     *most, last = [quoted(word) for word in words]
     return f"{', '.join(most)} {conjunction} {last}" if most else last

@@ -1,4 +1,4 @@
-"""Where words stand: in the first or the last sentence, one before the other."""
+"""Instructions on the position of words: in the first or last sentence, or one before the other."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Part = Callable[[Features], list[Features]]
 
 
 def _first(text: Features) -> list[Features]:
-    """What may be taken for the first sentence; the documented one first."""
+    """Candidates for the first sentence; the documented one first."""
     return text.measure("first sentences", lambda text: _parts(text, [s.first for s in text.sentence_readings]))
 
 
 def _last(text: Features) -> list[Features]:
-    """What may be taken for the last sentence; the documented one first."""
+    """Candidates for the last sentence; the documented one first."""
     return text.measure("last sentences", lambda text: _parts(text, [s.last for s in text.sentence_readings]))
 
 
@@ -39,7 +39,7 @@ def _in_part(part: Part, text: Features, word: str) -> Verdict:
 
 
 def _draw_in(part: Part, case: Case, rng: random.Random) -> Args | None:
-    """A word that is, or is not, in the parts; one of any of the texts, most of them short of it there."""
+    """Draw a word of the texts that must, or must not, be in the part."""
     texts = [text for text, _ in case.flags]
     for use in in_random_order((True, False), rng):
         inside = [one for text in texts if _flag(case, text) == use for one in part(text)]
@@ -73,7 +73,7 @@ def _flag(case: Case, text: Features) -> bool:
     phrasings=lambda args: places.FIRST_SENTENCE_WORD.of(args, word=quoted(args["word"])),
 )
 def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
-    """A word that the first sentence holds, or does not."""
+    """Draw a word that must, or must not, occur in the first sentence."""
     return _draw_in(_first, case, rng)
 
 
@@ -86,12 +86,12 @@ def first_sentence_word(case: Case, rng: random.Random) -> Args | None:
     phrasings=lambda args: places.LAST_SENTENCE_WORD.of(args, word=quoted(args["word"])),
 )
 def last_sentence_word(case: Case, rng: random.Random) -> Args | None:
-    """A word that the last sentence holds, or does not."""
+    """Draw a word that must, or must not, occur in the last sentence."""
     return _draw_in(_last, case, rng)
 
 
 def _places(text: Features) -> dict[str, int]:
-    """Folded word -> index of its first occurrence among the words."""
+    """Folded word -> index of its first occurrence."""
     words = text.folded_words
     return dict(zip(reversed(words), range(len(words) - 1, -1, -1), strict=True))  # earlier places replace later ones
 
@@ -103,7 +103,7 @@ def _in_order(text: Features, args: Args) -> bool:
 
 
 def _surely_in_order(text: Features, args: Args) -> Verdict:
-    """None where one of the words occurs only as part of others, and where each of them stands before the other."""
+    """Verdict on the order; None if a word occurs only within other words, or if each word precedes the other."""
     verdict = every(text.word_presence(word) for word in args["words"])
     if verdict is not True:
         return verdict
@@ -111,9 +111,9 @@ def _surely_in_order(text: Features, args: Args) -> Verdict:
     first, second = map(fold, args["words"])
     if plain[first] < plain[second]:
         return True
-    # "Mention a and, later on, b": b before a is no matter where b follows as well.
+    # "Mention a and, later on, b": an additional b before a is allowed if b also follows.
     start = text.measure("word_places", _places).get(first)
-    if start is None:  # "_word_" stands by itself to a reader, and is another word as IFEval counts
+    if start is None:  # "_word_" is the word itself to a reader, but another word by IFEval's count
         return None
     return None if second in text.folded_words[start + 1 :] else False
 
@@ -132,12 +132,12 @@ def _surely_in_order(text: Features, args: Args) -> Verdict:
     phrasings=lambda args: fill(places.WORD_ORDER, a=quoted(args["words"][0]), b=quoted(args["words"][1])),
 )
 def word_order(case: Case, rng: random.Random) -> Args | None:
-    """Two words that both occur, one before the other."""
+    """Draw two words that must both occur, one before the other."""
     texts = [*(text for text, _ in case.flags), *case.context]
     if case.satisfied:
         own = case.satisfied[0]
         words = [*own.content_words.values()]
-        if len(words) < 2:  # a short answer: a stop word has a place as well
+        if len(words) < 2:  # a short answer: also use stop words
             words = [word for word in own.word_counts if word.isalpha() and len(word) > 2]
     else:
         words = [*{folded: word for text in texts for folded, word in text.content_words.items()}.values()]

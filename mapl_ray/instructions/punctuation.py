@@ -1,4 +1,4 @@
-"""Punctuation: counts of marks, and marks that are used or avoided."""
+"""Instructions on punctuation: counts of marks, and marks to use or avoid."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mapl_ray.instructions.wordings.templates import UseWords
 _FAMILY = "punctuation"
 _QUESTION_MARKS = "?\uff1f\u061f"
 _DOUBLE_QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
-_OTHER_COMMAS = "\u060c\u3001\uff0c\u055d\u1363\ufe50\ufe51"  # of other scripts, and commas to some
+_OTHER_COMMAS = "\u060c\u3001\uff0c\u055d\u1363\ufe50\ufe51"  # marks of other scripts that some readers call commas
 
 
-# IFEval searches a keyword as a pattern without word ends. A comma is one that stands for itself; the other marks have
-# more than one sign each, or mean something in a pattern.
+# IFEval searches a keyword as a pattern without word boundaries. Only the comma is mapped: the other marks have several
+# characters each or a special meaning in a pattern.
 def _ifeval_comma(args: Args) -> IfEval:
     return ("keywords:existence", {"keywords": [","]}) if args["use"] else ("punctuation:no_comma", {})
 
@@ -35,7 +35,7 @@ def _contains(signs: str) -> Callable[[Features], bool]:
 
 
 def _span(key: str, signs: str, others: str, clear: str) -> Callable[[Features], Span]:
-    """The number of a mark by all readings: from what `clear` finds in prose to all signs and their relatives."""
+    """Number of a mark under all readings: from the matches of `clear` in prose to all `signs` and `others`."""
     pattern = re.compile(clear)
     return lambda text: text.measure(
         f"{key} marks", lambda text: marks_span(text.text, text.punctuated, signs + others, pattern)
@@ -51,7 +51,7 @@ _EXCLAMATIONS = _span(
     "exclamation", "!\uff01", "\u203c\u2048\u2049\u00a1\u203d\u2755\u2757\u055c", r"[!\uff01](?![\[=\w])"
 )
 _SEMICOLONS = _span("semicolon", ";\uff1b", "\u061b\u037e\ufe54", r"[;\uff1b]")
-# A bracket in prose has words inside, and is no list number.
+# A bracket in prose has words inside and is not a list number.
 _BRACKETS = _span(
     "bracket",
     "()\uff08\uff09",

@@ -1,4 +1,4 @@
-"""Averages and shares, as whole numbers; the margin of a threshold covers what rounding leaves open."""
+"""Instructions on averages and shares, as whole numbers; the margin of a threshold covers rounding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _long_share(text: Features) -> int:
 
 
 def _ratio(part: Span, of: Span, times: int = 1) -> Span:
-    """From the smallest part of the largest whole to the largest of the smallest, rounded outwards."""
+    """Span of `times * part / of`: from smallest part over largest whole to the opposite, rounded outward."""
     return Span(times * part.fewest // max(1, of.most), -(-times * part.most // max(1, of.fewest)))
 
 
@@ -35,7 +35,7 @@ def _words_per_sentence(text: Features) -> Span:
         surest, finished = sentences.by(Reading.SUREST), sentences.finished
         number = Span.over(len(surest), len(sentences.by(Reading.FINEST)), len(sentences.running))
         averages.append(_ratio(word_span("\n".join(surest)), number))
-        if not finished:  # fragments without an end mark are no sentences to some
+        if not finished:  # some readers do not call fragments without an end mark sentences
             averages.append(Span(0, 0))
         elif len(finished) < len(surest):
             averages.append(_ratio(word_span("\n".join(finished)), Span.over(len(finished))))
@@ -58,10 +58,10 @@ def _words_per_paragraph(text: Features) -> Span:
     number = text.paragraph_span
     averages = [_ratio(text.word_span, number)]
     finished = [block for block in text.paragraphs if block.rstrip(_AFTER_ENDS).endswith(_ENDS)]
-    if finished:  # titles and the like are no paragraphs to some
+    if finished:  # some readers do not count titles and the like as paragraphs
         averages.append(_ratio(word_span("\n".join(finished)), Span.over(len(finished))))
     items = text.over_prose("bullets", blocks.bullet_span).most
-    if items:  # paragraphs of their own to some, none to others
+    if items:  # some readers count each item as a paragraph, others none
         prose = [
             part
             for block in text.paragraphs

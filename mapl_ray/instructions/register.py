@@ -1,6 +1,6 @@
-"""The decorator that turns a drawing function into an instruction function of the registry.
+"""The decorator that registers a draw function as an instruction function.
 
-A function of your own, in your own module:
+An example of a user's own function, in the user's module:
 
     @instruction_function(
         family="topic",
@@ -40,11 +40,11 @@ def instruction_function(
     readings: Callable[[Features, Args], Verdict] | None = None,
     spaced: bool = False,
 ) -> Callable[[Draw], InstructionFunction]:
-    """Register the decorated function, which draws JSON-able arguments for a `Case` or says None.
+    """Register the decorated function, which draws JSON-serializable arguments for a `Case` or returns None.
 
-    `name` defaults to the function's own, `quantity` to the name. Instructions are checked on every text of the case
-    before they are used, so a draw that is wrong costs a redraw and nothing else. `readings` gives the verdict of other
-    readings than `check`, None where they differ; no instruction is drawn where one differs from `check`.
+    `name` defaults to the function's name, `quantity` to `name`. Instructions are checked on every text of the case
+    before they are used, so a wrong draw only costs a redraw. `readings` returns the verdict of readings other than
+    `check`, or None if they differ; no instruction is drawn if one of them disagrees with `check`.
     """
 
     def decorate(draw: Draw) -> InstructionFunction:

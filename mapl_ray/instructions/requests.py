@@ -1,6 +1,6 @@
-"""What a response holds that begins with the request, word for word: its words and marks, its lines, its lists.
+"""Minimum counts of a response that begins with the request, word for word: its words, marks, lines, lists.
 
-The claims of `request_repeated` follow from these. They are strict: the answer is taken for a paragraph of its own.
+The claims of `request_repeated` follow from these. They are strict: the answer counts as a separate paragraph.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mapl_ray.instructions.features import Features, fold
 from mapl_ray.instructions.text import first_words
 from mapl_ray.instructions.types import lookup
 
-# Functions whose count can but grow when text is added at the end; `_count`, at least n, and `_use`.
+# Functions whose count can only grow when text is appended: `_count` with "at least", and `_use`.
 _GROWING = (
     "sentence_count", "question_count", "longest_sentence", "paragraph_count", "line_count", "bullet_count",
     "numbered_count", "heading_count", "bold_count", "number_count", "capital_word_count", "pronoun_count",
@@ -21,13 +21,13 @@ _GROWING = (
     "inline_code_use", "table_use", "markdown_use", "marked_title", "placeholders", "section_use", "postscript_use",
     "repeated_start_use",
 )  # fmt: skip
-_ANSWER = ("sentence", "paragraph", "line")  # what the answer adds one of, at least
-_PHRASES = (2, 3)  # words of a phrase that an instruction may name
-_PLACES = 10  # first words that `nth_word` may speak of
+_ANSWER = ("sentence", "paragraph", "line")  # counts to which the answer adds at least one
+_PHRASES = (2, 3)  # numbers of words of a phrase that an instruction may name
+_PLACES = 10  # number of first words that `nth_word` may name
 
 
 def held_by(request: str) -> dict[str, int]:
-    """Name of a count -> how many a response has at least that begins with the request."""
+    """Name of a count -> its minimum in a response that begins with the request."""
     text = Features(request)
     found = {"request_repeated": 1, "prose": 1, "word": len(text.words) + 1, f"text:{fold(request)}": 1}
     for place, word in enumerate(first_words(request, _PLACES), start=1):
@@ -51,7 +51,7 @@ def _runs(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
 
 
 def _most(name: str, text: Features) -> int:
-    """The largest n with "at least n" true of the text."""
+    """The largest n for which the text satisfies "at least n"."""
     check = lookup(name).check
     above = 1
     while check(text, {"direction": "at least", "n": above}):

@@ -1,4 +1,4 @@
-"""Characters that can be identified with certainty: ASCII, emoji."""
+"""Instructions on characters that can be identified with certainty: ASCII and emoji."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences: how many, and how long."""
+"""Instructions on the number and length of sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mapl_ray.instructions.verdicts import Span, Verdict, agreed
 from mapl_ray.instructions.wordings import amounts, layout, marks
 
 _FAMILY = "sentences"
-_MOST_WORDS = 60  # of one sentence: nobody asks for longer ones
+_MOST_WORDS = 60  # words of a sentence: nobody asks for longer ones
 _QUESTION_MARKS = "?\uff1f\u061f\u2047-\u2049"
 _QUESTIONS = re.compile(f"[{_QUESTION_MARKS}](?:[{_QUESTION_MARKS}!]| [?!])*+")
 _ASKS = re.compile(rf"[{_QUESTION_MARKS}]!*[\"'\u201d\u2019)\]*_ ]*\Z")
@@ -29,7 +29,8 @@ def _over(text: Features, *spans: Callable[[Sentences], Span]) -> Span:
 def _longest_by_readings(text: Features) -> Span:
     readings = [s.by(reading) for s in text.sentence_readings for reading in Reading]
     readings += [pieces for s in text.sentence_readings for pieces in (s.finished, s.running)]
-    # The three of the most characters: the others are shorter by any reading, or nearly. Most readings share them.
+    # Only the three with the most characters: the others are shorter under nearly any reading. Readings share most
+    # pieces, so each piece is counted once.
     candidates = [sorted(pieces, key=len)[-3:] for pieces in readings]
     words = {piece: word_span(piece) for piece in {piece for pieces in candidates for piece in pieces}}
     return Span.over(*(_longest([words[piece] for piece in pieces] or [Span(0, 0)]) for pieces in candidates))

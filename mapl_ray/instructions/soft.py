@@ -1,7 +1,7 @@
-"""Soft functions: properties that no rule can check. A judge model answers a question about each response, yes or no.
+"""Soft functions: properties that only a judge model can check, by a yes/no question about each response.
 
-Its p(yes) comes with the pair (`PreferencePair.judgements`); here it is only used. An instruction's arguments hold
-p(yes) of the texts it was drawn for, by their digest, so that the stored record is enough to check them:
+The judge's p(yes) comes with the pair (`PreferencePair.judgements`). An instruction's arguments store p(yes) of the
+texts that it was drawn for, by digest, so that it can be checked from the stored record:
 
     {"use": true, "judged": {"<digest>": 0.97, "<digest>": 0.04}}
 """
@@ -29,8 +29,8 @@ def soft_function(
 ) -> InstructionFunction:
     """Register a property that a judge checks; `use[i]` and `avoid[i]` are the two sides of one wording.
 
-    `question` is about one response and answered yes where the property is there. Arguments: `use`, a bool, and
-    `judged`, p(yes) by digest. Drawn for texts with a judgement alone; the check of any other text raises `UserError`.
+    `question` is about one response, and the answer is yes if it has the property. Arguments: `use`, a bool, and
+    `judged`, p(yes) by digest. Only drawn for judged texts; checking any other text raises `UserError`.
     """
 
     def draw(case: Case, rng: random.Random) -> Args | None:
@@ -70,8 +70,8 @@ def _check_of(name: str, question: str) -> Callable[[Features, Args], bool]:
         if p is None:
             raise UserError(
                 f"instruction {name!r}: the response {text.text[:40]!r} (digest {text.digest}) was never judged; "
-                f"judged were {', '.join(args['judged']) or 'none'}. Have a judge answer {question!r} for it first "
-                "(PreferencePair.judgements), and draw the instruction again."
+                f"judged digests: {', '.join(args['judged']) or 'none'}. Have a judge answer {question!r} for it first "
+                "(PreferencePair.judgements), then draw the instruction again."
             )
         return bool((p >= 0.5) == args["use"])
 
@@ -83,4 +83,4 @@ def _validate(args: Args) -> None:
         raise ValueError("expected use: true or false, and judged")
     for digest, p in args["judged"].items():
         if not isinstance(digest, str) or not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
-            raise ValueError(f"judged: expected a probability a digest, got {digest!r}: {p!r}")
+            raise ValueError(f"judged: expected one probability per digest, got {digest!r}: {p!r}")

@@ -1,4 +1,4 @@
-"""Soft functions: what a text holds, and how it is laid out."""
+"""Soft functions on the content and form of a text."""
 
 from __future__ import annotations
 

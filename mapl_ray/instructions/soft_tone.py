@@ -1,4 +1,4 @@
-"""Soft functions: the tone of a text, and whom it is for."""
+"""Soft functions on the tone and audience of a text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Sentences by three readings: every possible end, the documented ends, and those that no reader denies.
+"""Split text into sentences under three readings: every possible end, the documented ends, and only the certain ends.
 
 Documented: a sentence ends at `.`, `!`, `?`, an ellipsis or the mark of another script, with closing quotes, before
-white space and no small letter, or at the end of a block or list item; never at an abbreviation, initial or decimal.
+white space but not before a lower-case letter, or at the end of a block or list item; never at an abbreviation, initial
+or decimal.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import regex
 from mapl_ray.instructions import blocks
 from mapl_ray.instructions.once import once
 
-# A run of end marks and what closes it; what follows is looked at afterwards, for a search that starts by looking back
-# tries every character. Possessive: linear on "......".
+# A run of end marks and closing marks. The context is checked afterwards, because a pattern that starts with a
+# lookbehind tries every character. Possessive, so that "......" takes linear time.
 _ASCII_END = re.compile(r"[.!?]++[\"')\]*_]*+")
 _END = re.compile(
     r"[.!?\u2026\u203c\u2047-\u2049\u061f\u06d4\u0964\u0965\u1362\u1367\u17d4\u104b\u0589]++[\"'\u201d\u2019\u00bb)\]*_]*+|"
     r"[\u3002\uff01\uff1f\uff61]++[\u201d\u2019\u300d\u300f\uff09]*+"
 )
-_UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f", "\uff61")  # of scripts that put no space after them
+_UNSPACED_ENDS = ("\u3002", "\uff01", "\uff1f", "\uff61")  # end marks that are written without a space after them
 _WORD = re.compile(r"\w", re.ASCII), regex.compile(r"\w")
 _NO_TOKEN = re.compile(r"[^\w.]")
 _LONGEST_SHORT = 6  # letters of the longest abbreviation: "approx"
@@ -36,32 +37,32 @@ _ABBREVIATIONS = frozenset(
     )
     for word in words.split()
 )
-# Words that are no abbreviation, although they are short.
+# Short words that are not abbreviations.
 _SHORT_WORDS = frozenset(
     word
     for words in ("am an as at be by do go he hi if in is it me", "my of oh ok on or so to tv up us we uk eu ai")
     for word in words.split()
 )
-_SHORT_OPENING = 2  # words: no sentence to some
+_SHORT_OPENING = 2  # words: some readers do not call such a short opening a sentence
 _CLOSING = re.compile(r"[\"'\u201d\u2019\u00bb)\]*_]")
 
 
 class Reading(IntEnum):
-    """Which ends count: those of a reading and of all after it."""
+    """Which ends count: those of a reading, and those of all stricter readings (larger values)."""
 
-    FINEST = 1  # also line breaks, marks before a small letter, a footnote or an emoji, and after abbreviations
+    FINEST = 1  # also line breaks, marks before a lower-case letter, footnote or emoji, and marks of abbreviations
     DOCUMENTED = 2
     SUREST = 3
 
 
 class _Block(NamedTuple):
-    """One block of text with its possible ends."""
+    """One block of text with its possible sentence ends."""
 
     text: str
-    ends: list[tuple[int, Reading]]  # where a sentence may end, and the last reading by which it does
-    aside: bool  # a heading or a row of a table: a sentence by the finest reading alone
-    item: bool = False  # of a list
-    whole: str = ""  # its only piece where it has no ends; "" where that holds no word
+    ends: list[tuple[int, Reading]]  # index of a possible end, and the strictest reading under which it is one
+    aside: bool  # a heading or table row: a sentence only under the finest reading
+    item: bool = False  # a list item
+    whole: str = ""  # the only piece of a block without ends; "" if it has no word
 
 
 class Sentences:
@@ -72,7 +73,7 @@ class Sentences:
         self._pieces: dict[Reading, list[str]] = {}
 
     def by(self, reading: Reading) -> list[str]:
-        """The sentences by a reading, in order."""
+        """The sentences under a reading, in order."""
         if reading not in self._pieces:
             pieces: list[str] = []
             for block in self._blocks:
@@ -85,12 +86,12 @@ class Sentences:
 
     @once
     def finished(self) -> list[str]:
-        """Of the surest ones those that end with a mark."""
+        """The sentences under the strictest reading that end with a mark."""
         return [piece for block in self._blocks if block.ends for piece in _cut(block, Reading.SUREST, rest=False)]
 
     @once
     def running(self) -> list[str]:
-        """The documented ones, but a list without end marks makes one sentence with what introduces it ("We have:")."""
+        """The documented sentences, with a list without end marks joined to its introduction ("We have:")."""
         found: list[_Block] = []
         joined: list[list[str]] = []
         open_end = False
@@ -113,12 +114,12 @@ class Sentences:
 
     @property
     def first(self) -> list[str]:
-        """What may be taken for the first sentence; the documented one first."""
+        """Candidates for the first sentence; the documented one first."""
         return self._at(0)
 
     @property
     def last(self) -> list[str]:
-        """What may be taken for the last sentence; the documented one first."""
+        """Candidates for the last sentence; the documented one first."""
         return self._at(-1)
 
     def _at(self, place: int) -> list[str]:
@@ -130,12 +131,12 @@ class Sentences:
         pieces = self.by(Reading.DOCUMENTED)
         if place == 0 and len(pieces[0].split() if pieces else ()) <= _SHORT_OPENING:  # "Certainly! Here is ..."
             found += pieces[1:2]
-        # Headings and tables alone have no sentence to most readers.
+        # For most readers, a text of only headings and tables has no sentence.
         return [piece for piece in dict.fromkeys(found) if piece or not texts]
 
 
 def _edge(blocks_in_order: list[_Block], reading: Reading, place: int, rest: bool = True) -> str:
-    """The first piece, or the last, of the first of the blocks that has one."""
+    """The first or last piece (`place` 0 or -1) of the first block that has pieces; "" if none has."""
     return next((pieces[place] for block in blocks_in_order if (pieces := _cut(block, reading, rest))), "")
 
 
@@ -156,7 +157,7 @@ def _scan(prose: list[str]) -> list[_Block]:
         if not first:
             close()
             continue
-        # Most lines begin with a letter, and of those only "Step 1" is an item.
+        # A fast path: of lines that begin with a letter, which most do, only "Step 1" can be an item.
         if first.isalpha() and first not in "Ss" and "|" not in line:
             block.append(line)
             continue
@@ -178,7 +179,7 @@ def _scan(prose: list[str]) -> list[_Block]:
 
 
 def _is_finished(block: _Block) -> bool:
-    """Whether it ends with an end mark."""
+    """Whether the block ends with an end mark."""
     if not block.ends:
         return False
     end, level = block.ends[-1]
@@ -209,12 +210,12 @@ def _ends(lines: list[str], item: bool = False) -> _Block:
 
 
 def _holds_word(text: str) -> bool:
-    """Whether the text, without white space around it, holds a word; most begin with a letter, and need no search."""
+    """Whether a stripped text has a word. Most texts begin with a letter and need no search."""
     return text[:1].isalpha() or _WORD[not text.isascii()].search(text) is not None
 
 
 def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
-    """The last reading by which a sentence ends here; None where none says so."""
+    """The strictest reading under which a sentence ends here; None if it ends under none."""
     mark, end = match.group(), match.end()
     after = text[end : end + 8]
     follows = after.lstrip()[:1]
@@ -228,20 +229,20 @@ def _reading(text: str, start: int, match: re.Match[str]) -> Reading | None:
     if not token.isalnum():
         token = _NO_TOKEN.split(token)[-1]
     if mark == "." and len(token) > _LONGEST_SHORT and "." not in token:
-        return Reading.SUREST  # a plain word: the ordinary end
+        return Reading.SUREST  # after a plain word: an ordinary end
     if mark[0] == "." and not mark.startswith("..") and token.lower() in _ABBREVIATIONS:
         return Reading.FINEST
     if mark == "." and len(token) == 1 and token.isupper() and token != "I":
         return Reading.FINEST
     if mark.startswith(("..", "\u2026")):
         return Reading.DOCUMENTED
-    # `"Stop!" John said.`, and initials, numbers and short forms that no list names.
+    # `"Stop!" John said.`, and unlisted initials, numbers and short forms.
     short = mark[0] == "." and ("." in token or (len(token) < 3 and token.lower() not in _SHORT_WORDS))
     return Reading.DOCUMENTED if follows and (short or (len(mark) > 1 and _CLOSING.search(mark))) else Reading.SUREST
 
 
 def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:
-    """The block's pieces that hold a word; `rest` includes what follows the last end."""
+    """The block's pieces that have a word; `rest` includes the text after the last end."""
     if not block.ends:
         return [block.whole] if rest and block.whole else []
     word = _WORD[not block.text.isascii()]
@@ -253,5 +254,5 @@ def _cut(block: _Block, reading: Reading, rest: bool = True) -> list[str]:
             start = end
     if rest:
         pieces.append(block.text[start:])
-    # Most begin with a letter, and need no search.
+    # Most pieces begin with a letter and need no search.
     return [text for piece in pieces if (text := piece.strip())[:1].isalpha() or word.search(text)]

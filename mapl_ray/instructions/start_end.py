@@ -1,4 +1,4 @@
-"""The first and the last of a response: words, letters, marks."""
+"""Instructions on the start and end of a response: words, letters, marks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LIKE_MARKS = {
     "!": ("\uff01", "!?", "\u2048"),
 }
 _TRAILING = " \t\r\n\u200b\"'\u201c\u201d\u2018\u2019\u00bb)]}*_`~0123456789[("  # quotes, Markdown, footnotes
-_MAX_WORD = 30  # longer runs are no words a person would name
+_MAX_WORD = 30  # characters: a person would not call a longer run a word
 _OF_ADDRESSES = ("http", "https", "www")
 
 
@@ -36,7 +36,7 @@ def _is_word(word: str | None, wanted: str) -> bool:
 
 
 def usable(word: str | None) -> bool:
-    """Whether a person would name it as a word."""
+    """Whether a person would name this word in an instruction."""
     return (
         word is not None
         and len(word) <= _MAX_WORD
@@ -47,7 +47,7 @@ def usable(word: str | None) -> bool:
 
 
 def _pick(case: Case, own: list[str | None], others: list[str], rng: random.Random) -> str | None:
-    """A word that is the `own` word of exactly the texts that must satisfy; `others` where none must."""
+    """Draw a word that is the `own` word of exactly the texts that must satisfy; from `others` if none must."""
     flags = [flag for _, flag in case.flags]
     wanted = [word for word, flag in zip(own, flags, strict=True) if flag]
     pool: list[str | None] = wanted[:1] if wanted else [*others]
@@ -62,7 +62,7 @@ def _pick(case: Case, own: list[str | None], others: list[str], rng: random.Rand
 
 
 def _context_words(case: Case, words: list[str | None], fallback: tuple[str, ...]) -> list[str]:
-    # The other response's own word, where there is one, else any that is plausible in that place.
+    # The other response's word at that place if there is one, else any plausible word.
     near = [word for word in words if word is not None and usable(word)]
     own = {fold(word) for word in (_first(text) for text, _ in case.flags) if word}
     return near if near and any(fold(word) not in own for word in near) else list(fallback)
@@ -78,7 +78,7 @@ def _surely_first(text: Features, word: str) -> Verdict:
 
 
 def _surely_last(text: Features, phrase: str) -> Verdict:
-    """Whether the text ends with the words, no mark between them that ends a sentence or a list item."""
+    """Verdict on ending with the words; None if marks separate them, such as the end of a sentence or list item."""
     sought = folded(phrase).split()
     number = len(sought)
     verdict = agreed(
@@ -93,7 +93,7 @@ def _endings(text: Features, number: int) -> list[list[str]]:
 
 
 def _surely_ends(text: Features, mark: str) -> Verdict:
-    """None where quotes or marks follow it, and for ellipses, abbreviations and marks of other scripts."""
+    """Verdict on the final mark; None if quotes or marks follow, and for ellipses and marks of other scripts."""
     raw = text.text.strip()
     if raw.endswith(mark):
         return None if raw.endswith(("..", "\u2026", *(mark + other for other in _MARKS))) else True
@@ -111,7 +111,7 @@ def _surely_ends(text: Features, mark: str) -> Verdict:
     phrasings=lambda args: fill(places.FIRST_WORD, word=quoted(args["word"])),
 )
 def first_word(case: Case, rng: random.Random) -> Args | None:
-    """The first word of the response."""
+    """Draw the first word of the response."""
     own = [text.first_word for text, _ in case.flags]
     word = _pick(case, own, _context_words(case, [text.first_word for text in case.context], OPENERS), rng)
     return None if word is None else {"word": word}
@@ -127,12 +127,12 @@ def first_word(case: Case, rng: random.Random) -> Args | None:
     phrasings=lambda args: fill(places.FIRST_WORD_NOT, word=quoted(args["word"])),
 )
 def first_word_not(case: Case, rng: random.Random) -> Args | None:
-    """A word that the response does not begin with: the first word of those that must violate."""
+    """Draw a word that the response must not begin with: the first word of texts that must violate."""
     return first_word.draw(case.opposite, rng)
 
 
 def _surely_starts_with(text: Features, args: Args) -> Verdict:
-    """By the first word, by the first letter, and without the marks on it."""
+    """Verdict on the first letter: of the first word, of the text, and without diacritics."""
     first = text.first_word or ""
     letter = next((sign for sign in text.text[:200] if sign.isalpha()), "")
     wanted_letter = folded(args["letter"])
@@ -153,7 +153,7 @@ def _starts_with(text: Features, letter: str) -> bool:
     phrasings=lambda args: fill(places.FIRST_LETTER, letter=quoted(args["letter"])),
 )
 def first_letter(case: Case, rng: random.Random) -> Args | None:
-    """The first letter of the response."""
+    """Draw the first letter of the response."""
     wanted = case.satisfied[:1] or [*case.context]
     pool = [text.first_word[0].upper() for text in wanted if text.first_word and text.first_word[0].isalpha()]
     if not case.satisfied:
@@ -176,7 +176,7 @@ def first_letter(case: Case, rng: random.Random) -> Args | None:
     phrasings=lambda args: fill(places.LAST_WORD, word=quoted(args["word"])),
 )
 def last_word(case: Case, rng: random.Random) -> Args | None:
-    """The last word of the response; punctuation may follow."""
+    """Draw the last word of the response; punctuation may follow."""
     own = [text.last_word for text, _ in case.flags]
     near: list[str | None] = [text.last_word for text in case.context]
     taken = {fold(word) for word in own if word}
@@ -194,7 +194,7 @@ def last_word(case: Case, rng: random.Random) -> Args | None:
     phrasings=lambda args: places.ENDING_MARK.of({"use": not args["negated"]}, mark=_MARKS[args["mark"]]),
 )
 def ending_mark(case: Case, rng: random.Random) -> Args | None:
-    """The mark that the response ends with, or does not end with."""
+    """Draw a mark that the response must, or must not, end with."""
     for negated in in_random_order((False, True), rng):
         marks = [
             mark for mark in _MARKS if all(_surely_ends(text, mark) is (flag != negated) for text, flag in case.flags)
@@ -220,7 +220,7 @@ def _last_words(text: Features, number: int) -> list[str]:
     phrasings=lambda args: fill(places.ENDING_PHRASE, phrase=quoted(args["phrase"])),
 )
 def ending_phrase(case: Case, rng: random.Random) -> Args | None:
-    """The last two or three words of the response; punctuation may follow."""
+    """Draw the last two or three words of the response; punctuation may follow."""
     number = rng.randint(2, 3)
     sources = case.satisfied[:1] or [*case.context]
     phrases = [last_words(text.text, number) for text in sources]

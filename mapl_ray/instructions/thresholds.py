@@ -1,8 +1,8 @@
-"""Numbers for instructions: far enough from the response's own value, and round as a person would have them.
+"""Draw numbers for instructions: far enough from the response's value, and round as a person would choose them.
 
-A threshold keeps a margin of 10 % and at least 2 units from every value it is drawn against, so that a person
-who counts a little differently comes to the same verdict. Where readings of a text differ in what counts, its value is
-a `Span`, and the margin is kept from both ends.
+A threshold keeps a margin of 10 % and at least 2 units from every value that it is drawn against, so that a person who
+counts slightly differently reaches the same verdict. If readings of a text differ, its value is a `Span`, and the
+margin is kept from both ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Direction = Literal["at least", "at most"]
 DIRECTIONS: tuple[Direction, Direction] = ("at least", "at most")
 Values = Sequence[tuple[int | Span, bool]]  # (value of a text, whether it must satisfy)
 
-_REACH = 2.0  # how far, as a factor, a threshold may lie from the nearest value
+_REACH = 2.0  # largest factor between a threshold and the nearest value
 _UNITS = (1, 5, 10, 50)
 
 
 def in_random_order(two: tuple[T, T], rng: random.Random) -> tuple[T, T]:
-    """Both, one of them first; `rng.sample` takes four times as long, and this is asked at every draw."""
+    """Both values in random order; four times as fast as `rng.sample`, which matters because every draw calls it."""
     return two if rng.random() < 0.5 else (two[1], two[0])
 
 
 def margin(value: int, min_gap: int = 2) -> int:
-    """The least distance of a threshold from a value."""
+    """Minimum distance of a threshold from a value."""
     tenth = -(-value // 10)
     return tenth if tenth > min_gap else min_gap
 
@@ -44,7 +44,7 @@ def draw_threshold(
     most: int | None = None,
     min_gap: int = 2,
 ) -> int | None:
-    """A threshold n within the `limits`, log-uniform; None where there are none."""
+    """Draw a threshold n log-uniformly within the `limits`; None if there are none."""
     ends = limits(values, direction, least=least, most=most, min_gap=min_gap)
     return None if ends is None else _log_uniform(*ends, rng)
 
@@ -52,9 +52,9 @@ def draw_threshold(
 def limits(
     values: Values, direction: Direction, *, least: int = 1, most: int | None = None, min_gap: int = 2
 ) -> tuple[int, int] | None:
-    """The smallest and the largest threshold n with `value >= n` (or `<= n`) for what must satisfy alone.
+    """Smallest and largest threshold n with `value >= n` (or `<= n`) for exactly the values that must satisfy.
 
-    From `least` to `most`; None where no n keeps the margins.
+    Limited to `least` to `most`; None if no n keeps the margins.
     """
     low, high = least, None
     bounded_below = False
@@ -74,14 +74,14 @@ def limits(
 
 
 def draw_range(values: Values, rng: random.Random, *, least: int = 1, min_gap: int = 2) -> tuple[int, int] | None:
-    """A range (low, high), both within, that holds exactly the values that must satisfy, all at a margin from its ends.
+    """Draw an inclusive range (low, high) that has exactly the values that must satisfy, at a margin from its ends.
 
-    None where no range keeps the margins.
+    Returns None if no range keeps the margins.
     """
     inside = [Span.over(value) for value, satisfied in values if satisfied]
     outside = [Span.over(value) for value, satisfied in values if not satisfied]
     if not inside:
-        # Nobody is inside: stand in for the value that the range is made around, beside those that must be outside.
+        # No value must be inside: invent one to build the range around, away from those that must be outside.
         anchor = max(1, rng.choice(rng.choice(outside))) if outside else 100
         factor = rng.uniform(1.5, 3.0)
         above, below = round(anchor * factor) + 3 * min_gap, round(anchor / factor)
@@ -96,7 +96,7 @@ def draw_range(values: Values, rng: random.Random, *, least: int = 1, min_gap: i
 
 
 def round_as_a_person(value: float, low: int, high: int) -> int:
-    """The roundest number near `value` that stays within [low, high]: 120 rather than 117, 25 rather than 23."""
+    """The roundest number near `value` within [low, high]: 120 rather than 117, 25 rather than 23."""
     for unit in _round_units(len(str(int(value)))):
         first, last = -(-low // unit) * unit, high // unit * unit
         if unit <= max(1.0, value / 4) and first <= last:
@@ -106,7 +106,7 @@ def round_as_a_person(value: float, low: int, high: int) -> int:
 
 @lru_cache(maxsize=64)
 def _round_units(digits: int) -> list[int]:
-    """What numbers of so many digits are rounded to, the largest first."""
+    """Units that numbers with this many digits are rounded to, largest first."""
     scale = 10 ** max(0, digits - 2)
     return sorted({unit * power for unit in _UNITS for power in (1, scale)}, reverse=True)
 

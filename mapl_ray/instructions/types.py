@@ -1,4 +1,4 @@
-"""Instructions, the functions that write them, and the registry that finds a stored instruction's function."""
+"""Instructions, the functions that write them, and the registry of these functions."""
 
 from __future__ import annotations
 
@@ -16,108 +16,109 @@ from mapl_ray.instructions.features import Features, features_of
 from mapl_ray.instructions.phrasing import seen_wordings
 from mapl_ray.instructions.verdicts import Verdict
 
-Args: TypeAlias = Mapping[str, Any]  # JSON-able
+Args: TypeAlias = Mapping[str, Any]  # JSON-serializable
 IfEval: TypeAlias = tuple[str, dict[str, Any]]  # instruction id and arguments of an IFEval checker
-# two: serves both flags on nearly every text; one: ordinary text only ever violates it; soft: a judge decides.
+# two: works for both flags on nearly every text; one: ordinary text always violates it; soft: a judge decides.
 Sides: TypeAlias = Literal["two", "one", "soft"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What an instruction is asked for: which texts shall satisfy it and which shall not."""
+    """The texts that an instruction is drawn for: which must satisfy it and which must violate it."""
 
     flags: tuple[tuple[Features, bool], ...]
-    context: tuple[Features, ...] = ()  # texts on the same topic that plausible words may come from
-    # Digest of a text -> soft function -> the judge's p(yes); nothing for texts that were not judged with confidence.
+    context: tuple[Features, ...] = ()  # texts on the same topic, as a source of plausible words
+    # Digest of a text -> soft function -> the judge's p(yes); without texts that were not judged with confidence.
     judgements: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    prompt: Features | None = None  # where it is known: instructions may speak of it
+    prompt: Features | None = None  # the prompt if known: instructions may refer to it
 
     @property
     def satisfied(self) -> list[Features]:
-        """The texts that shall satisfy."""
+        """The texts that must satisfy the instruction."""
         return [text for text, flag in self.flags if flag]
 
     @property
     def violated(self) -> list[Features]:
-        """The texts that shall violate."""
+        """The texts that must violate the instruction."""
         return [text for text, flag in self.flags if not flag]
 
     @property
     def opposite(self) -> Case:
-        """The same texts with every flag turned round."""
+        """The same texts with every flag inverted."""
         flags = tuple((text, not flag) for text, flag in self.flags)
         return replace(self, flags=flags)
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction: its wording, and the arguments its checker goes by."""
+    """One instruction: its text and the arguments of its checker."""
 
-    name: str  # of the function that wrote it
+    name: str  # name of the function that wrote it
     family: str
     args: Args
     text: str
 
     def check(self, response: str | Features) -> bool:
-        """Whether the response does what the instruction says."""
+        """Whether the response satisfies the instruction."""
         return lookup(self.name).check(features_of(response), self.args)
 
     def verdict(self, response: str | Features) -> bool | None:
-        """True where the response satisfies every reasonable reading, False where it violates every one, else None.
+        """True if the response satisfies every reasonable reading, False if it violates every one, else None.
 
-        `check` is one of the readings: a verdict that is not None is that of `check`.
+        `check` is one of the readings, so a verdict other than None equals that of `check`.
         """
         return lookup(self.name).verdict(features_of(response), self.args)
 
     def to_ifeval(self) -> IfEval | None:
-        """IFEval's id and arguments for exactly this instruction, or None where its checker counts otherwise."""
+        """IFEval's id and arguments for exactly this instruction, or None if its checker counts differently."""
         ifeval = lookup(self.name).ifeval
         return None if ifeval is None else ifeval(self.args)
 
     def to_record(self) -> InstructionRecord:
-        """What is stored."""
+        """The record to store."""
         return InstructionRecord(self.name, self.text, dict(self.args))
 
     @classmethod
     def from_record(cls, record: InstructionRecord) -> Instruction:
-        """The stored instruction again; raises `UserError` for an unknown name or arguments that are not its own."""
+        """Rebuild a stored instruction; raises `UserError` for an unknown name or invalid arguments."""
         function = lookup(record.name)
         instruction = cls(record.name, function.family, dict(record.args), record.text)
         try:
             function.validate_args(instruction.args)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
-                f"instruction {record.name!r}: arguments {dict(record.args)!r} are not this function's ({error!r})."
+                f"instruction {record.name!r}: arguments {dict(record.args)!r} are not valid for this function "
+                f"({error!r}). Run `mapl synthesize` again on the preference data."
             ) from None
         return instruction
 
 
 @dataclass(frozen=True, slots=True)
 class InstructionFunction:
-    """A function of the set G0: writes an instruction that a response satisfies or violates, as asked."""
+    """A function of the set G0: writes an instruction that a response satisfies or violates, as requested."""
 
     name: str
     family: str
-    quantity: str  # the count it restricts: no two instructions on one count meet in a prompt
+    quantity: str  # the count it restricts: a prompt never has two instructions on the same count
     draw: Callable[[Case, random.Random], Args | None]
-    check: Callable[[Features, Args], bool]  # the documented reading, and that of IFEval or IFBench where mapped
-    phrasings: Callable[[Args], Sequence[str]]  # all wordings of these arguments, as many for any arguments
+    check: Callable[[Features, Args], bool]  # the documented reading; also that of IFEval or IFBench where mapped
+    phrasings: Callable[[Args], Sequence[str]]  # all wordings for these arguments; the number does not depend on them
     ifeval: Callable[[Args], IfEval | None] | None = None
-    # What the arguments say of which counts (`claims.py`); without it, nothing that concerns other instructions.
+    # Claims of the arguments (`claims.py`); without it, the instruction does not affect others.
     claims: Callable[[Args], Claims] | None = None
     size: bool = False  # a measure that grows with the text's length
     sides: Sides = "two"
-    question: str | None = None  # soft functions: what a judge is asked of one response, to be answered yes or no
-    # What the other reasonable readings agree on, None where they differ; without it, all readings are `check`.
+    question: str | None = None  # soft functions: the judge's yes/no question about one response
+    # Verdict that the other reasonable readings agree on, None if they differ; without it, `check` is the only reading.
     readings: Callable[[Features, Args], Verdict] | None = None
-    # The readings are all of them, that of `check` too, and `draw` goes by them: nothing it draws needs another look.
+    # `readings` includes the reading of `check`, and `draw` uses it: what `draw` returns needs no further check.
     proven: bool = False
-    # It speaks of words: no verdict on texts in scripts that put no spaces between them, and none is written for them.
+    # The instruction is about words: no verdict and no instruction for texts in scripts without spaces between words.
     spaced: bool = False
-    validate: Callable[[Args], object] | None = None  # see `validate_args`; None: checked on an empty text
+    validate: Callable[[Args], object] | None = None  # see `validate_args`; None: checks an empty text
 
     def verdict(self, text: Features, args: Args) -> Verdict:
-        """The verdict of `check` where all readings agree with it, None where one does not."""
+        """The verdict of `check` if all readings agree with it, else None."""
         if self.spaced and not text.spaced:
             return None
         if self.proven and self.readings is not None:
@@ -128,13 +129,13 @@ class InstructionFunction:
         return None
 
     def claims_of(self, args: Args) -> Claims:
-        """What an instruction of these arguments claims of a response."""
+        """The claims of an instruction with these arguments."""
         return self.claims(args) if self.claims is not None else all_of(present(self.name))
 
     def validate_args(self, args: Args) -> None:
-        """Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` for arguments that are not this function's.
+        """Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` for invalid arguments.
 
-        A check that can't be asked about any text at all needs a `validate` of its own.
+        A function whose check does not accept every text needs its own `validate`.
         """
         if self.validate is not None:
             self.validate(args)
@@ -150,11 +151,11 @@ class InstructionFunction:
         other: str | Features | None = None,
         prompt: str | Features | None = None,
     ) -> Instruction | None:
-        """An instruction that `response` satisfies or violates, or None where there is none.
+        """Write an instruction that `response` satisfies or violates; None if there is none.
 
-        `other` is a text on the same topic (the other response of a pair): keywords that the response lacks come
-        from it, and keywords that it holds are then such that `other` lacks. Functions that speak of the prompt need
-        `prompt`, the text it is about, and give None without it.
+        `other` is a text on the same topic (the other response of a pair): keywords that the response must lack come
+        from it, and keywords that the response must have are absent from it. Functions that refer to the prompt need
+        `prompt`, its text, and return None without it.
         """
         context = () if other is None else (features_of(other),)
         about = None if prompt is None else features_of(prompt)
@@ -163,10 +164,10 @@ class InstructionFunction:
     def generate_for(
         self, case: Case, rng: random.Random, wording: int | None = None, seen_only: bool = False
     ) -> Instruction | None:
-        """An instruction for several texts at once, each with its flag; `wording` picks the phrasing.
+        """Write an instruction for several texts at once, each with its flag; `wording` selects the phrasing.
 
-        `seen_only` leaves out the phrasings that training can do without (`held_out_wordings`). An instruction is only
-        handed out where the verdict on every text is decided and is its flag.
+        `seen_only` excludes the phrasings that are held out of training (`held_out_wordings`). An instruction is only
+        returned if the verdict on every text is not None and equals its flag.
         """
         if self.spaced:
             for text, _ in case.flags:
@@ -187,23 +188,23 @@ class InstructionFunction:
 
 _FUNCTIONS: dict[str, InstructionFunction] = {}
 RETIRED = frozenset(("capitalized_word_count", "longest_line", "prompt_run", "unique_share"))
-"""Names that older groups may hold."""
+"""Names of removed functions, which older groups may contain."""
 
 REGISTRY: Mapping[str, InstructionFunction] = MappingProxyType(_FUNCTIONS)
-"""Every registered instruction function by its name (docs/instructions.md). Read-only: `register` adds to it."""
+"""Every registered instruction function by name (docs/instructions.md). Read-only: use `register` to add to it."""
 
 
 def register(function: InstructionFunction) -> InstructionFunction:
-    """Add a function to the registry; raises `UserError` where the name is taken."""
+    """Add a function to the registry; raises `UserError` if the name is taken."""
     if function.name in _FUNCTIONS:
-        raise UserError(f"instruction function {function.name!r} is registered already. Choose another name.")
+        raise UserError(f"instruction function {function.name!r} is already registered. Choose another name.")
     _FUNCTIONS[function.name] = function
     return function
 
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """Functions registered inside stay only if nothing is raised: a module that breaks off can be imported again."""
+    """Unregister the functions that were registered inside if an error is raised, so that the import can be retried."""
     before = set(_FUNCTIONS)
     try:
         yield
@@ -214,16 +215,16 @@ def all_or_none() -> Iterator[None]:
 
 
 def lookup(name: str) -> InstructionFunction:
-    """The function of that name; raises `UserError` with the known names."""
+    """The function with that name; raises `UserError` with the known names if there is none."""
     try:
         return _FUNCTIONS[name]
     except KeyError:
         if name in RETIRED:
             raise UserError(
-                f"instruction function {name!r} was removed: no user would ask for it. Groups that hold it can't be "
-                "checked any more: run `mapl synthesize` again on the preference data."
+                f"instruction function {name!r} was removed, because no user would ask for it. Groups that contain it "
+                "can't be checked anymore: run `mapl synthesize` again on the preference data."
             ) from None
         raise UserError(
             f"no instruction function {name!r}. Known: {', '.join(sorted(_FUNCTIONS))}. "
-            "A function of your own must be imported before it is used: name its module in synthesis.modules."
+            "Your own functions must be imported before they are used: name their module in synthesis.modules."
         ) from None

@@ -1,4 +1,4 @@
-"""Vocabulary: how varied, how long, which letters."""
+"""Instructions on vocabulary: variety, word length, letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mapl_ray.instructions.word_lists import COUNTED_LETTERS
 from mapl_ray.instructions.wordings import words
 
 _FAMILY = "vocabulary"
-# Letters of the longest word: nearly every text has one of six, and hardly any has one of nineteen.
+# Letters of the longest word: nearly every text has a word of 6 letters, and hardly any has one of 19.
 _SHORTEST, _LONGEST = 7, 18
 
 unique_word_count = count_function(
@@ -53,7 +53,8 @@ longest_word = count_function(
 
 
 def _ifeval_letter(args: Args) -> IfEval | None:
-    # IFEval counts in `value.lower()`, as the checker here; for anything but one letter from a to z it draws one.
+    # IFEval counts in `value.lower()`, as the checker here. It replaces anything but one letter from a to z by a random
+    # letter.
     letter = args["letter"]
     if len(letter) != 1 or letter not in ascii_lowercase:
         return None
@@ -61,7 +62,7 @@ def _ifeval_letter(args: Args) -> IfEval | None:
 
 
 def _letter_span(text: Features, letter: str) -> Span:
-    """An accented letter is the letter itself to some."""
+    """Span of a letter's occurrences: only some readers count accented forms of it."""
     count = text.lower.count(letter)
     if text.ascii:
         return Span(count, count)
@@ -82,7 +83,7 @@ def _letter_forms(text: Features) -> tuple[str, str]:
     size=True,
 )
 def letter_count(case: Case, rng: random.Random) -> Args | None:
-    """How often a letter occurs, small or capital."""
+    """Draw a bound on the occurrences of a letter, lower or upper case."""
     for letter in rng.sample(COUNTED_LETTERS, 4):
         values = [(_letter_span(text, letter), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):
@@ -119,7 +120,7 @@ def _initials(text: Features) -> dict[str, int]:
 
 
 def _first_letters(text: Features) -> dict[str, int]:
-    """The same of what stands between spaces, without the marks before it and on its letter."""
+    """First letters of the pieces between spaces, without preceding marks and diacritics."""
     starts = [token[0] if token[0].isalnum() else stripped(token)[:1] for token in fold(text.text).split()]
     return Counter(starts if text.ascii else [unicodedata.normalize("NFD", start)[:1] for start in starts])
 
@@ -139,7 +140,7 @@ def _initial_span(text: Features, letter: str) -> Span:
     size=True,
 )
 def initial_count(case: Case, rng: random.Random) -> Args | None:
-    """How many words begin with a letter."""
+    """Draw a bound on the number of words that begin with a letter."""
     for letter in rng.sample(COUNTED_LETTERS, 4):
         values = [(_initial_span(text, letter), flag) for text, flag in case.flags]
         for direction in in_random_order(DIRECTIONS, rng):

@@ -1,7 +1,7 @@
 """Three-valued verdicts: what all reasonable readings of an instruction agree on.
 
-A count is a `Span` from the fewest to the most that a reader may come to. A property is True (surely there), False
-(surely not), or None (arguable).
+A count is a `Span` from the smallest to the largest number that a reader may arrive at. A property is True (certainly
+present), False (certainly absent), or None (arguable).
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ Verdict: TypeAlias = bool | None  # None: readings differ
 
 
 class Span(NamedTuple):
-    """The counts that reasonable readings come to, both ends included."""
+    """The range of counts under reasonable readings, both ends included."""
 
     fewest: int
     most: int
 
     @classmethod
     def over(cls, *counts: int | Span) -> Span:
-        """The smallest span that holds all of these counts and spans; at least one."""
+        """The smallest span that includes all of these counts and spans; needs at least one."""
         ends = [end for count in counts for end in (count if isinstance(count, Span) else (count,))]
         return cls(min(ends), max(ends))
 
     def at_least(self, n: int) -> Verdict:
-        """Whether there are at least n."""
+        """Verdict on "at least n"."""
         return True if self.fewest >= n else False if self.most < n else None
 
     def at_most(self, n: int) -> Verdict:
-        """Whether there are at most n."""
+        """Verdict on "at most n"."""
         return True if self.most <= n else False if self.fewest > n else None
 
     def within(self, low: int, high: int) -> Verdict:
-        """Whether the count lies between the two, both included."""
+        """Verdict on "from low to high", both included."""
         if low <= self.fewest and self.most <= high:
             return True
         return False if self.most < low or self.fewest > high else None
 
 
 def agreed(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one verdict of all readings; None where they differ or one is undecided."""
+    """The verdict that all readings share; None if they differ or one is undecided."""
     different = set(verdicts)
     return different.pop() if len(different) == 1 else None
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
-    """True where all are, False where one is not, whatever the undecided ones are."""
+    """True if all are True, False if any is False, else None."""
     found = set(verdicts)
     return False if False in found else None if None in found else True
 
@@ -57,5 +57,5 @@ def opposite(verdict: Verdict) -> Verdict:
 
 
 def wanted(verdict: Verdict, use: bool) -> Verdict:
-    """The verdict on "use it" or "do not use it", given whether it is there."""
+    """The verdict on "use it" or "do not use it", given the verdict on whether it is used."""
     return verdict if use else opposite(verdict)

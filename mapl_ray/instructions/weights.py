@@ -1,7 +1,7 @@
-"""How often each function is drawn, relative to the others of its family, and each family relative to other families.
+"""Weights for drawing functions within a family, and families.
 
-Weights follow what is asked for: by IFEval's and IFBench's kinds, and by phrases in real prompts (docs/instructions.md
-has the counts). 1 stands for what is asked for now and then; what hardly anyone asks for is drawn rarely.
+Weights follow demand: the kinds in IFEval and IFBench, and phrases in real prompts (docs/instructions.md has the
+counts). 1 stands for occasional requests; rarely requested functions have small weights.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ WEIGHTS: Mapping[str, float] = MappingProxyType({
 
 
 def weight_of(name: str) -> float:
-    """The weight of a function within its family; 1 for one that is not listed, such as a user's own."""
+    """The weight of a function within its family; 1 for an unlisted function, such as a user's own."""
     return WEIGHTS.get(name, 1.0)
 
 
 def family_weight(family: str) -> float:
-    """The weight of a family; 1 for one that is not listed."""
+    """The weight of a family; 1 for an unlisted family."""
     return FAMILY_WEIGHTS.get(family, 1.0)

@@ -1,4 +1,4 @@
-"""Single words of a text: which stand by themselves, which are names, and which forms of a word there may be."""
+"""Classify single words of a text: words by themselves, names, and forms of a word."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from functools import lru_cache
 
 from mapl_ray.instructions.text import parted
 
-# Letters alone, joined to nothing by an apostrophe or a hyphen; no hashtags.
+# Only letters, not joined to anything by an apostrophe or a hyphen; no hashtags.
 _PLAIN_WORD = re.compile(r"(?<![\w'\u2019\-\\/.@#])[^\W\d_]++(?![\w'\u2019\-@]|\.\w)")
-_BEFORE, _AFTER = "\"'([{*_\u201c\u2018", "\"')]}*_\u201d\u2019\u2026.,;:!?"  # what may stand around it
-_APART = ',;:!?()[]{}*~`|<>=+%^"'  # what parts words as a space does
-_LONGEST_CACHED = 60  # characters: what is longer is no word
+_BEFORE, _AFTER = "\"'([{*_\u201c\u2018", "\"')]}*_\u201d\u2019\u2026.,;:!?"  # allowed marks before and after a word
+_APART = ',;:!?()[]{}*~`|<>=+%^"'  # marks that separate words like a space
+_LONGEST_CACHED = 60  # characters: longer pieces are not words
 
 
 def pieces(text: str) -> list[str]:
-    """What stands between two spaces, and in ASCII text between marks that part words as a space does.
+    """Split a text at white space and, if it is ASCII, at marks that separate words like a space.
 
-    Full stops before a space are left out: most pieces are plain words then.
+    Periods before a space are removed, so that most pieces are plain words.
     """
     text = text.replace(". ", " ").replace(".\n", " ")
     return (parted(text, _APART) if text.isascii() else text).split()
 
 
 def plain_words_of(piece: str) -> tuple[str, ...]:
-    """The words by themselves in one of the `pieces`."""
+    """The words that occur by themselves in one of the `pieces`."""
     return _cached_plain_words(piece) if len(piece) < _LONGEST_CACHED else _plain_words(piece)
 
 
@@ -38,16 +38,16 @@ _cached_plain_words = lru_cache(maxsize=1 << 14)(_plain_words)
 
 
 def has_form(word: str, counts: Mapping[str, int]) -> bool:
-    """Whether a plural of the folded word is among those counted, or what it may be the plural of."""
+    """Whether `counts` has a plural of the folded word, or a word that it may be the plural of."""
     if word + "s" in counts or word + "es" in counts:
         return True
     return word[-1:] == "s" and (word[:-1] in counts or word.removesuffix("es") in counts)
 
 
 def is_name(text: str, word: str) -> bool:
-    """Whether the capitals of the word, where it first occurs, do not come from its place in the sentence.
+    """Whether the first occurrence of the word is capitalized for a reason other than starting a sentence.
 
-    So it is with "NASA", and with "Paris" of "in Paris".
+    Examples: "NASA", and "Paris" in "in Paris".
     """
     if word.isupper():
         return True

@@ -1,4 +1,4 @@
-"""Words that are never keywords, and plausible ones for where there is no other text."""
+"""Word lists: stop words, which are never keywords, and plausible words for draws without another text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STOP_WORDS: frozenset[str] = frozenset(
     """)
 )
 
-# Content words that turn up in answers on nearly any subject.
+# Content words that occur in answers on nearly any subject.
 COMMON_WORDS: tuple[str, ...] = _words(
     """
     ability access account action activity advice amount analysis answer approach area aspect attention audience
@@ -61,7 +61,7 @@ OPENERS: tuple[str, ...] = _words(
     "There This To Today Unfortunately We When While Yes You Your"
 )
 
-# What people close a text with.
+# Common closing sentences.
 ENDINGS: tuple[str, ...] = (
     "Thank you for your time.", "Thanks for reading!", "Have a great day!", "Good luck!", "Take care.",
     "I hope this helps.", "Let me know what you think.", "Feel free to ask.", "Stay safe.", "Enjoy your meal!",
@@ -69,18 +69,18 @@ ENDINGS: tuple[str, ...] = (
     "All the best.",
 )  # fmt: skip
 
-# Letters most answers hold many of, so that a count of them says something.
+# Letters that occur often in most answers, so that a bound on their number is meaningful.
 COUNTED_LETTERS = "abcdefghiklmnoprstuvwy"
 
-# Words that speak of a person, by the count they belong to.
+# Personal pronouns, by the count that they belong to.
 PRONOUNS: dict[str, tuple[str, ...]] = {
     "first_person": _words("i me my mine myself"),
-    "first_person_plural": _words("we our ours ourselves"),  # not "us": the USA would be one of us
+    "first_person_plural": _words("we our ours ourselves"),  # without "us", because "US" is also the country
     "second_person": _words("you your yours yourself yourselves"),
     "third_person": _words("he him his she her hers"),
 }
 
-# Words of which about every second one of an English text is; few of them are words of another language.
+# About half of the words of an English text are among these; few of them are words of another language.
 ENGLISH_WORDS: frozenset[str] = STOP_WORDS | frozenset(
     _words("of to a in is it on as be or at i we an by if do so he my no")
 )

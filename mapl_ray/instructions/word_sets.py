@@ -1,4 +1,4 @@
-"""Several keywords at once: all of them, any of them, none of them, some of them; a phrase."""
+"""Instructions on several keywords (all, any, none or some of them) and on phrases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mapl_ray.instructions.wordings.templates import UseWords
 
 _FAMILY = "keywords"
 _TRIES = 8
-_JOINERS = "_'\u2019-"  # what makes words parts of another
+_JOINERS = "_'\u2019-"  # marks that join words to a compound
 
 
 def _present(text: Features, words: Sequence[str]) -> int:
@@ -28,7 +28,7 @@ def _present(text: Features, words: Sequence[str]) -> int:
 
 
 def _span(text: Features, words: Sequence[str]) -> Span:
-    """How many of the words occur, by all readings."""
+    """How many of the words occur, under all readings."""
     verdicts = [text.word_presence(word) for word in words]
     return Span(verdicts.count(True), len(words) - verdicts.count(False))
 
@@ -42,7 +42,7 @@ def _any_of(text: Features, words: Sequence[str]) -> Verdict:
 
 
 def _candidates(case: Case) -> dict[str, str]:
-    """Content words of all given texts, by their folded form; common ones on top where there is but one text."""
+    """Content words of all given texts, by folded form; plus common words if there are too few, or only one text."""
     texts = [*(text for text, _ in case.flags), *case.context]
     words: dict[str, str] = {}
     for text in texts:
@@ -53,10 +53,10 @@ def _candidates(case: Case) -> dict[str, str]:
 
 
 def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Sequence[str]], Verdict]) -> Args | None:
-    """Two to four words, and whether to use or avoid them; drawn until every text's flag comes out.
+    """Draw two to four words, and whether to use or avoid them, until every text's flag is met.
 
-    Words that distinguish the texts come first, one way or the other by a coin: "all of" and "any of" are asked for as
-    often as they are ruled out, whatever the flag.
+    Words that distinguish the texts are tried first, in a random direction, so that words are as often required as
+    forbidden, whatever the flag.
     """
     words = _candidates(case)
     one, other = in_random_order((True, False), rng)
@@ -75,7 +75,7 @@ def _draw_words(case: Case, rng: random.Random, holds: Callable[[Features, Seque
 
 
 def _distinguishing(words: dict[str, str], case: Case, held: bool) -> list[str]:
-    """Those that every satisfied text has and no violated one; the other way round where `held` is false."""
+    """Words that every satisfied text has and no violated one has; the reverse if `held` is false."""
     left = [*words]
     for text, flag in case.flags:
         counts, wanted_here = text.word_counts, flag == held
@@ -109,7 +109,7 @@ def _ifeval_forbidden(args: Args) -> IfEval | None:
     phrasings=lambda args: _wordings(words.BOTH_WORDS, words.ALL_OF_WORDS, args),
 )
 def all_of_words(case: Case, rng: random.Random) -> Args | None:
-    """Words that must all occur, or must not all occur."""
+    """Draw words that must all occur, or must not all occur."""
     return _draw_words(case, rng, _all_of)
 
 
@@ -127,12 +127,12 @@ def all_of_words(case: Case, rng: random.Random) -> Args | None:
     ifeval=_ifeval_forbidden,
 )
 def any_of_words(case: Case, rng: random.Random) -> Args | None:
-    """Words of which one must occur, or none may."""
+    """Draw words of which at least one must occur, or none may occur."""
     return _draw_words(case, rng, _any_of)
 
 
 def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> list[str]:
-    """Four to six of the words: about as many that the text has as such that it lacks, so that any bound is open."""
+    """Draw four to six of the words, about half of which the text has, so that bounds on either side are possible."""
     held = [word for folded, word in words.items() if folded in text.word_counts]
     lacking = [word for folded, word in words.items() if folded not in text.word_counts]
     drawn = [word for pool in (held, lacking) for word in rng.sample(pool, min(len(pool), rng.randint(2, 3)))]
@@ -150,7 +150,7 @@ def _half_present(words: dict[str, str], text: Features, rng: random.Random) -> 
     phrasings=lambda args: words.SOME_OF_WORDS.of(args, words=listed(args["words"], "and")),
 )
 def some_of_words(case: Case, rng: random.Random) -> Args | None:
-    """How many of a list of words occur; whole words are counted without doubt, so the margin is one."""
+    """Draw a bound on how many of a list of words occur; the margin is one, because counting words is unambiguous."""
     words = _candidates(case)
     if len(words) < 6:
         return None
@@ -167,12 +167,12 @@ def some_of_words(case: Case, rng: random.Random) -> Args | None:
 
 
 def _holds_phrase(text: Features, phrase: str) -> bool:
-    """Whether the words follow each other in a line, with only spaces between them, and none is part of another."""
+    """Whether the words are consecutive in a line, separated only by spaces, and not parts of other words."""
     return phrase_presence(text, phrase) is True
 
 
 def phrase_presence(text: Features, phrase: str) -> Verdict:
-    """None where marks stand between or around the words: a full stop, a list mark, an apostrophe, a hyphen."""
+    """Verdict on whether a phrase occurs; None if marks separate or join its words (period, list mark, hyphen, ...)."""
     sought = fold(phrase).split()
     first = sought[0]
     words = text.folded_words
@@ -196,14 +196,14 @@ def _holds_run(words: Sequence[str], run: Sequence[str]) -> bool:
             at = words.index(run[0], at + 1)
             if words[at : at + len(run)] == run:
                 return True
-    except ValueError:  # no further one
+    except ValueError:  # no further occurrence
         return False
 
 
 def _phrases(text: Features, rng: random.Random) -> list[str]:
-    """Some runs of two content words, or of two with a small one between, letters alone, as the text writes them.
+    """Some runs of two content words, possibly with a stop word between them; only letters, spelled as in the text.
 
-    "hot tea" and "cup of tea" are phrases that a person would quote; "a hot" is none.
+    "hot tea" and "cup of tea" are phrases that a person would quote; "a hot" is not.
     """
     tokens = text.text.split()
     found = []
@@ -220,7 +220,7 @@ def _phrases(text: Features, rng: random.Random) -> list[str]:
             and phrase in text.text
         ):
             found.append(phrase)
-    # Those with a small word between may begin or end in the middle of something: they come last.
+    # Phrases with a stop word may begin or end in the middle of a longer phrase, so they come last.
     return sorted(found, key=lambda phrase: phrase.count(" ") > 1 and " of " not in phrase)
 
 
@@ -237,7 +237,7 @@ def _is_content(word: str, text: Features) -> bool:
     phrasings=lambda args: words.EXACT_PHRASE.of(args, phrase=quoted(args["phrase"])),
 )
 def exact_phrase(case: Case, rng: random.Random) -> Args | None:
-    """A phrase of two or three words that must, or must not, occur."""
+    """Draw a phrase of two or three words that must, or must not, occur."""
     texts = [*(text for text, _ in case.flags), *case.context]
     for use in in_random_order((True, False), rng):
         for text in rng.sample(texts, len(texts)):

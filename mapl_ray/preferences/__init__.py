@@ -1,4 +1,4 @@
-"""Reading original preference pairs, and splitting them by prompt."""
+"""Read original preference pairs and split them by prompt."""
 
 from mapl_ray.preferences.canonical_order import place_of
 from mapl_ray.preferences.contamination import Contamination, benchmark_digests

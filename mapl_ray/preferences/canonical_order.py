@@ -1,6 +1,6 @@
-"""The order of pairs, which depends on their content alone, and sorting of more values than memory holds.
+"""Canonical order of pairs, which depends only on their content, and an external sort.
 
-Pairs are ordered by `place_of` their id, then by id, content and row.
+Pairs are ordered by `place_of(pair_id)`, then by id, content and row.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any, Literal, Self, TextIO
 
 from mapl_ray.unfinished import unfinished
 
-SORTED_CHARS = 64_000_000  # in memory at once
-_VALUE_CHARS = 100  # what a value takes beside its texts, about
+SORTED_CHARS = 64_000_000  # limit of characters in memory
+_VALUE_CHARS = 100  # approximate overhead of a value, besides its texts
 
 Value = tuple[str | int | float, ...]
 
 
 def place_of(pair_id: str) -> float:
-    """Where a pair stands, in [0, 1): uniform over ids, and nothing but the id decides it."""
+    """Position of a pair in [0, 1): uniform over ids, and determined only by the id."""
     digest = hashlib.sha256(pair_id.encode("utf-8", "surrogatepass")).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 class ExternalSort:
-    """Values go in in any order and come out sorted: tuples of texts and numbers, comparable with one another.
+    """Sort values that may not fit in memory: tuples of texts and numbers that can be compared with each other.
 
-    Beyond `most` characters they are sorted in pieces, which are merged from files below `folder`; the files go when
-    the sort is closed.
+    Above `most` characters, values are sorted in pieces, written to files below `folder` and merged. Leaving the
+    context removes the files.
     """
 
     def __init__(self, folder: Path, most: int = SORTED_CHARS) -> None:
@@ -49,7 +49,7 @@ class ExternalSort:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, value: Value) -> None:
-        """Take in a value."""
+        """Add a value."""
         self._values.append(value)
         self._chars += _VALUE_CHARS + sum(len(one) for one in value if isinstance(one, str))
         if self._chars > self._most:

@@ -1,4 +1,4 @@
-"""Decontamination: pairs whose prompt is one of a benchmark's, or repeats a long run of words of one."""
+"""Decontamination: find pairs whose prompt is a benchmark prompt or shares a long run of words with one."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class _Benchmark:
 
     path: PurePath
     open: Callable[[], BinaryIO]
-    identity: str | None  # of a remote file; a local one is known by its digest
+    identity: str | None  # size and modification time of a remote file; None for a local file, which has a digest
 
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """What must not be trained on: whole prompts and runs of words, each with the place it is from."""
+    """Benchmark prompts and their runs of words, which must not be trained on, each with the place it came from."""
 
     prompts: dict[str, str]
     runs: dict[tuple[str, ...], str]
-    length: int  # words of a run
+    length: int  # words per run
 
     @classmethod
     def load(cls, config: DataConfig) -> Self:
-        """Read `config.benchmarks`, local files or ones behind a URI.
+        """Read `config.benchmarks`: local files or URIs.
 
-        Raises `UserError` for a file that is missing, can't be read, has a row that can't, or holds no prompts: what is
-        passed over here would be trained on.
+        Raises `UserError` for a file that is missing, can't be read, has an unreadable row, or holds no prompts:
+        skipped prompts could be trained on.
         """
         prompts: dict[str, str] = {}
         runs: dict[tuple[str, ...], str] = {}
@@ -55,13 +55,13 @@ class Contamination:
                     runs.setdefault(run, place)
             if not found:
                 raise UserError(
-                    f"data.benchmarks: {file.path} holds no prompts. Expected a .txt with one a line, or a .jsonl, "
-                    f".csv or .parquet file with a column {', '.join(_COLUMNS)}, as text or messages."
+                    f"data.benchmarks: {file.path} holds no prompts. Expected a .txt file with one prompt per line, or "
+                    f"a .jsonl, .csv or .parquet file with a column {', '.join(_COLUMNS)}, as text or messages."
                 )
         return cls(prompts, runs, config.benchmark_ngram)
 
     def found(self, pair: PreferencePair) -> str | None:
-        """Why the pair must not be trained on, naming the benchmark's file and row; None where it may be."""
+        """Reason why the pair must not be trained on, with the benchmark's file and row; None if there is none."""
         if not self.prompts:
             return None
         for message in pair.prompt:
@@ -76,9 +76,9 @@ class Contamination:
 
 
 def benchmark_digests(config: DataConfig) -> list[str]:
-    """What every file of `config.benchmarks` is known by: its sha256, or path, size and time of change of a remote one.
+    """Identity of every file of `config.benchmarks`: its sha256, or path, size and modification time of a remote file.
 
-    Raises `UserError` for one that is missing or can't be read.
+    Raises `UserError` for a file that is missing or can't be read.
     """
     digests = []
     for file in _files(config):
@@ -108,7 +108,7 @@ def _local(name: str) -> _Benchmark:
 def _remote(uri: str) -> _Benchmark:
     file, *others = remote_files(uri, "data.benchmarks")
     if others:
-        raise UserError(f"data.benchmarks: {uri!r} is a folder. Expected one file; name each of its files.")
+        raise UserError(f"data.benchmarks: {uri!r} is a folder. Expected a file: list each file of the folder.")
     return _Benchmark(file.path, file.open, file.identity)
 
 
@@ -119,7 +119,7 @@ def _is_text(path: PurePath) -> bool:
 def _prompts(file: _Benchmark) -> Iterator[tuple[str, str]]:
     """(place, text) of every prompt of a file."""
     if _is_text(file.path):
-        # Lines end where editors end them, not at the other separators that `splitlines` knows.
+        # Iterating splits at line breaks only; `splitlines` would also split at other separators.
         with readable(file.path), file.open() as handle, io.TextIOWrapper(handle, encoding="utf-8-sig") as lines:
             refuse_other_content(file.path, handle, ".txt")
             for number, line in enumerate(lines, start=1):
@@ -144,7 +144,7 @@ def _texts(values: Mapping[str, Any]) -> Iterator[str]:
             yield from (turn["content"] for turn in turns if isinstance(turn.get("content"), str))
     instruction, given = values.get("instruction"), values.get("input")
     if isinstance(instruction, str) and isinstance(given, str):
-        yield f"{instruction}\n\n{given}"  # as such rows are asked (`formats.py`)
+        yield f"{instruction}\n\n{given}"  # `formats.py` builds the prompt of such rows this way
 
 
 def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What a file's first bytes say that it is, where its name says something else."""
+"""Detect files whose first bytes do not match the kind that their name says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mapl_ray.errors import UserError
 
 _HEAD = 512  # bytes
 _UTF_16 = ("UTF-16 text", "Convert it to UTF-8: iconv -f UTF-16 -t UTF-8.")
-# In this order: a UTF-32 mark begins with the one of UTF-16.
+# The order matters: the UTF-32 byte order mark begins with the UTF-16 one.
 _BY_FIRST_BYTES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "gzip", "Give it a name that ends in .gz, or unpack it: gunzip."),
     (b"\x28\xb5\x2f\xfd", "zstd", "Unpack it: zstd -d."),
@@ -30,22 +30,22 @@ _OWN = {".gz": "gzip", ".parquet": "Parquet"}
 
 
 def refuse_other_content(path: PurePath, handle: BinaryIO, kind: str) -> None:
-    """Raise `UserError` where the bytes to come are known not to be of the `kind` (a suffix) that the name says.
+    """Raise `UserError` if the next bytes are known to be of another kind than `kind`, the suffix in the name.
 
-    Nothing of `handle`, which must be buffered, is consumed.
+    `handle` must be buffered; nothing is consumed.
     """
     peek: Any = handle
     found = content_of(bytes(peek.peek(_HEAD))[:_HEAD])
     if found is not None and found[0] != _OWN.get(kind):
-        raise UserError(f"{path}: this is {found[0]}, and its name says {kind}. {found[1]}")
+        raise UserError(f"{path}: this is {found[0]}, but its name says {kind}. {found[1]}")
 
 
 def content_of(head: bytes) -> tuple[str, str] | None:
-    """(what it is, what to do) of a file that begins with `head`; None for text, and for what is not known."""
+    """(what the file is, what to do) for a file that begins with `head`; None for text and unknown content."""
     for first, what, cure in _BY_FIRST_BYTES:
         if head.startswith(first):
             return what, cure
-    # Without a mark, every other byte of UTF-16 is 0 where the text is ASCII, as the syntax of JSON and CSV is.
+    # UTF-16 without a mark: every other byte is 0 where the text is ASCII, and the syntax of JSON and CSV is ASCII.
     if len(head) >= 8 and (not any(head[1:64:2]) or not any(head[:64:2])) and any(head[:64]):
         return _UTF_16
     begins = head.removeprefix(codecs.BOM_UTF8).lstrip()[:20].lower()

@@ -1,12 +1,12 @@
-"""Which pairs stay, of those that share a key with another one: decided in canonical order, by one process.
+"""Decide which of the pairs that share a key with another pair are kept: in canonical order, in one process.
 
-    a second pair of an id that was kept       rejected: one row per id
+    same id as a kept pair                     rejected: one row per id
     a benchmark's prompt                       rejected
-    like a pair that was kept                  rejected, by `data.duplicates`
+    duplicate of a kept pair                   rejected, by `data.duplicates`
     any other                                  kept
 
-Memory: 24 bytes per pair that shares a key, and what `Duplicates` remembers of those that are kept. Pairs that share
-no key are not looked at here: nothing but contamination keeps them out.
+Memory: 24 bytes per pair that shares a key, plus what `Duplicates` stores of the kept pairs. Pairs that share no key
+are not examined here: only contamination can reject them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mapl_ray.preferences.keys import Likeness
 from mapl_ray.preferences.pieces import Piece, Rows, column
 from mapl_ray.progress import progress
 
-# Pairs that are rejected, in canonical order. `tie`: rank among those with the same `place`.
+# Rejected pairs, in canonical order. `tie`: rank among the pairs with the same `place`.
 SCHEMA = pa.schema(
     [
         ("place", pa.float64()),
@@ -39,14 +39,14 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-_AT_ONCE = 20_000  # pairs whose columns are in memory
-_WHOLE_AT_ONCE = 256  # pairs with their texts
+_AT_ONCE = 20_000  # pairs whose columns are in memory at once
+_WHOLE_AT_ONCE = 256  # pairs whose texts are in memory at once
 
-Ranked = tuple[int, float, int]  # a row, its place, its rank among those with the same place
+Ranked = tuple[int, float, int]  # row, its place, its rank among the rows with the same place
 
 
 def write_decisions(path: Path, pieces: Sequence[Piece], rows: Rows, config: DataConfig) -> None:
-    """Decide on `rows`, which are ascending, and write those that are rejected as an Arrow file."""
+    """Decide on `rows`, which must be ascending, and write the rejected ones to an Arrow file."""
 
     def write(aside: Path) -> None:
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as file:
@@ -57,7 +57,7 @@ def write_decisions(path: Path, pieces: Sequence[Piece], rows: Rows, config: Dat
 
 
 def read_decisions(path: Path, low: float, high: float) -> pa.Table:
-    """Those with `low` <= place < `high`."""
+    """Read the decisions with `low` <= place < `high`."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     places = table.column("place").to_numpy()
     start, stop = np.searchsorted(places, [low, high])
@@ -76,7 +76,7 @@ def _rejected(folder: Path, pieces: Sequence[Piece], rows: Rows, config: DataCon
             ):
                 rejected = {"place": place, "tie": tie, "row": row}
                 if pair_id == kept:
-                    reason = f"id {pair_id!r} occurs more than once: expected one row an id; one of them was kept"
+                    reason = f"id {pair_id!r} occurs more than once: expected one row per id; one of them was kept"
                     found.append(rejected | {"stage": "read", "reason": reason})
                 elif contamination is not None:
                     found.append(rejected | {"stage": "contamination", "reason": contamination})
@@ -113,7 +113,7 @@ def _in_order(folder: Path, pieces: Sequence[Piece], rows: Rows) -> Iterator[Ran
 
 
 def _whole(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[str, str, int, int]]:
-    """By what pairs of one place are ordered: id, content, row in the source; and which row it is. `rows` ascend."""
+    """Sort key (id, content, row in the source) of pairs with the same place, followed by the row; `rows` ascend."""
     for start, stop, piece in _by_piece(pieces, rows):
         table = piece.table().select([*PAIR_SCHEMA.names, "row"]).take(_inside(rows[start:stop]))
         for row, values in zip(rows[start:stop], table.to_pylist(), strict=True):
@@ -122,7 +122,7 @@ def _whole(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[str, str, int,
 
 
 def _columns(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[str, str | None, Likeness]]:
-    """Id, contamination and what it is compared by, of every row."""
+    """Id, contamination and likeness of every row, in the order of `rows`."""
     ascending = np.argsort(rows, kind="stable")
     found = list[pa.Table]()
     for start, stop, piece in _by_piece(pieces, rows[ascending]):
@@ -138,7 +138,7 @@ def _columns(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[str, str | N
 
 
 def _by_piece(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[int, int, Piece]]:
-    """Of ascending rows, which of them are in one piece."""
+    """Split ascending rows by piece: (start, stop, piece)."""
     numbers = rows >> np.uint64(32)
     starts = np.flatnonzero(np.diff(numbers, prepend=np.uint64(2**32)))
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
@@ -146,5 +146,5 @@ def _by_piece(pieces: Sequence[Piece], rows: Rows) -> Iterator[tuple[int, int, P
 
 
 def _inside(rows: Rows) -> NDArray[np.int64]:
-    """Places in their pieces."""
+    """Positions of rows within their pieces."""
     return (rows & np.uint64(2**32 - 1)).astype(np.int64)

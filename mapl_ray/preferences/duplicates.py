@@ -1,7 +1,7 @@
-"""Duplicates of pairs: equal texts under other ids, or nearly equal ones.
+"""Duplicate pairs: equal or nearly equal texts under different ids.
 
-Pairs come in canonical order (`canonical_order.py`), so that of several the same one stays, whatever the order of the
-input.
+Pairs come in canonical order (`canonical_order.py`), so which of several duplicates is kept does not depend on the
+order of the input.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mapl_ray.preferences.keys import SCHEME, SEED, Likeness, likeness_of, near_
 
 
 class Duplicates:
-    """Remembers the pairs that it let through.
+    """Detects duplicates of the pairs seen so far.
 
-    Exact ones take about 200 bytes per pair (a digest of 16 bytes, the id, their table entry), so a million pairs
-    about 200 MB. Near ones take about 5 KB a pair at a threshold of 0.9 and about 11 KB at 0.5. Pairs that share no key
-    with another one (`keys.py`) need not be shown.
+    Memory: exact duplicates take about 200 bytes per pair (a digest of 16 bytes, the id, the table entry), so 200 MB
+    for a million pairs. Near duplicates take about 5 KB per pair at a threshold of 0.9 and about 11 KB at 0.5. Pairs
+    that share no key with another pair (`keys.py`) can be skipped.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -30,17 +30,17 @@ class Duplicates:
         self._near = _NearDuplicates(config.near_threshold) if self.mode == "near" else None
 
     def first_like(self, pair: PreferencePair) -> str | None:
-        """The id of an earlier pair that this one duplicates; None where there is none, and it is remembered.
+        """The id of an earlier pair that this one duplicates. If there is none, stores this pair and returns None.
 
-        Exact: prompt, chosen and rejected are the same once they are normalized, and so are tools and their calls.
-        Near: so are `near_threshold` (Jaccard) of the runs of three words of last turn and responses, as MinHash
-        estimates it (Broder 1997): with a standard deviation of sqrt(t (1 - t) / 128), 0.027 at t = 0.9. Repeats by
-        weight are no duplicates.
+        Exact: prompt, chosen and rejected are equal after normalization, and so are tools and tool calls.
+        Near: the Jaccard similarity of the three-word runs of last turn and responses is at least `near_threshold`,
+        as estimated by MinHash (Broder 1997) with a standard deviation of sqrt(t (1 - t) / 128), 0.027 at t = 0.9.
+        Repeats by weight are not duplicates.
         """
         return self.first_with(pair.pair_id, likeness_of(pair, self._config))
 
     def first_with(self, pair_id: str, likeness: Likeness) -> str | None:
-        """As `first_like`, of a pair that is known by these."""
+        """As `first_like`, for a pair given by its id and likeness."""
         if self._exact is None:
             return None
         first = self._exact.get(likeness.digest)
@@ -52,21 +52,21 @@ class Duplicates:
 
 
 class _NearDuplicates:
-    """Sets of shingles by their MinHash sketches, in an index of locality-sensitive hashes."""
+    """An index of locality-sensitive hashes over MinHash sketches of sets of shingles."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold, self._index = threshold, near_index(threshold)
         self._sketches: dict[str, Any] = {}
 
     def first_like(self, pair_id: str, values: bytes) -> str | None:
-        """The id of the remembered set most like this one, if it is like enough; else None, and it is remembered."""
-        from datasketch import LeanMinHash  # here: it loads scipy, and most runs do without
+        """The id of the most similar stored set, if above the threshold; else stores this set and returns None."""
+        from datasketch import LeanMinHash  # imported here: it loads scipy, which most runs do not need
 
         sketch = LeanMinHash(seed=SEED, hashvalues=np.frombuffer(values, np.uint32), scheme=SCHEME)
         likeness: dict[str, float] = {
             other: sketch.jaccard(self._sketches[other]) for other in self._index.query(sketch)
         }
-        # Of several the first by id: a set has an order of its own in every process.
+        # Ties go to the smallest id: the iteration order of a set differs between processes.
         first = min(likeness, key=lambda other: (-likeness[other], other), default=None)
         if first is not None and likeness[first] >= self._threshold:
             return first

@@ -1,4 +1,4 @@
-"""Values of a raw row, field by field: text, numbers, ids, margins and judgements, each checked before it is used."""
+"""Read and check single values of a raw row: text, numbers, ids, margins and judgements."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Any
 
 from mapl_ray.data.records import Judgement
 
-# Characters that are letters or symbols by category and show nothing: Hangul fillers and the blank Braille pattern.
+# Invisible characters with the category of letters or symbols: Hangul fillers and the blank Braille pattern.
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-# What texts may hold unseen: soft hyphen, zero-width characters, marks of direction, byte order mark.
+# Other invisible characters: soft hyphen, zero-width characters, direction marks, byte order mark.
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-_EXACT_FLOATS = 2**53  # from here on, neighboring whole numbers are the same float
+_EXACT_FLOATS = 2**53  # from here on, neighboring integers round to the same float
 
 
 class RowError(Exception):
-    """Why a row cannot be used; becomes the reason of its `Rejection`."""
+    """A row that cannot be used; the message becomes the reason of its `Rejection`."""
 
     def __init__(self, field: str, problem: str, expected: str, value: Any = None) -> None:
-        # repr escapes NUL and lone surrogates, so that the reason itself can always be written.
+        # repr escapes NUL and lone surrogates, so that the reason can always be written to a file.
         self._field, self._shown = field, "" if value is None else f"={_SHORT.repr(value)}"
         self._rest = f": {problem}; expected {expected}"
         super().__init__(self.reason({}))
 
     def reason(self, names: Mapping[str, str]) -> str:
-        """The message, with the field by the name that the row itself has for it."""
+        """The message, with the field under the name that it has in the row."""
         field = self._field
         head = field[: next((i for i, char in enumerate(field) if not (char.isalnum() or char == "_")), len(field))]
         return names.get(head, head) + field[len(head) :] + self._shown + self._rest
 
 
 def text(field: str, value: Any) -> str:
-    """The value, if it is text that shows something. Raises `RowError` otherwise."""
+    """Return the value if it is text with visible characters. Raises `RowError` otherwise."""
     if value is None:
         raise RowError(field, "missing", "text")
     if not isinstance(value, str):
@@ -45,7 +45,7 @@ def text(field: str, value: Any) -> str:
     if not visible(value):
         raise RowError(field, "empty", "text", value)
     if "\0" in value:
-        raise RowError(field, "has a NUL character", "text without", value)
+        raise RowError(field, "has a NUL character", "text without NUL", value)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -54,12 +54,12 @@ def text(field: str, value: Any) -> str:
 
 
 def visible(value: str) -> bool:
-    """Whether a text holds more than white space and characters that show nothing, such as U+200B."""
+    """Whether a text has any visible character: not just white space and invisible ones such as U+200B."""
     return "!" <= value[:1] <= "~" or any(not _shows_nothing(char) for char in value)
 
 
 def same_text(value: str) -> str:
-    """What two texts that look alike have in common: NFC, without invisible characters and white space at the ends."""
+    """Normal form in which texts that look alike are equal: NFC, stripped, without invisible characters."""
     if value.isascii():
         return value.strip()
     composed = value if unicodedata.is_normalized("NFC", value) else unicodedata.normalize("NFC", value)
@@ -67,12 +67,12 @@ def same_text(value: str) -> str:
 
 
 def blank(value: Any) -> bool:
-    """Whether a value counts as none: null, NaN (so tables write a missing text), or text without a character."""
+    """Whether a value counts as missing: null, NaN (tables write missing text so), or empty or white-space text."""
     return value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value)
 
 
 def number(field: str, value: Any) -> float | None:
-    """A finite number; None where there is none. Raises `RowError` for anything else."""
+    """Return the value as a finite float, or None if it is missing. Raises `RowError` for anything else."""
     if blank(value):
         return None
     try:
@@ -85,7 +85,7 @@ def number(field: str, value: Any) -> float | None:
 
 
 def own_id(values: Mapping[str, Any]) -> str:
-    """The row's own id as text, "" where it has none; 1.0 is `1`, as pandas writes integers beside a missing one."""
+    """The row's id as text, or "" if it has none. 1.0 becomes "1": pandas writes integers with missing values so."""
     for name in ("pair_id", "id"):
         value = values.get(name)
         if blank(value):
@@ -101,7 +101,7 @@ def own_id(values: Mapping[str, Any]) -> str:
 
 
 def row_margin(values: Mapping[str, Any]) -> float | None:
-    """The row's `margin`, or `score_chosen` minus `score_rejected`; None where it has neither."""
+    """The row's `margin`, or else `score_chosen` minus `score_rejected`; None if it has neither."""
     found = number("margin", values.get("margin"))
     if found is not None:
         return found
@@ -110,7 +110,7 @@ def row_margin(values: Mapping[str, Any]) -> float | None:
 
 
 def judgements(value: Any) -> tuple[Judgement, ...]:
-    """A judge's answers: a list of {name, chosen, rejected}. Raises `RowError` for what is not one."""
+    """Read a judge's answers: a list of {name, chosen, rejected}. Raises `RowError` for anything else."""
     expected = "a list of {name, chosen, rejected}, p(yes) from 0 to 1"
     if blank(value):
         return ()
@@ -123,7 +123,7 @@ def judgements(value: Any) -> tuple[Judgement, ...]:
             raise RowError(where, f"a {type(item).__name__}", expected, item)
         name = text(f"{where}.name", item.get("name"))
         if name in found:
-            raise RowError(f"{where}.name", "judged already", "one judgement a function", name)
+            raise RowError(f"{where}.name", "judged already", "one judgement per function", name)
         p = {side: number(f"{where}.{side}", item.get(side)) for side in ("chosen", "rejected")}
         chosen, rejected = p["chosen"], p["rejected"]
         if chosen is None or rejected is None or not (0.0 <= chosen <= 1.0 and 0.0 <= rejected <= 1.0):

@@ -1,6 +1,6 @@
-"""Raw rows of one file: JSON lines, JSON, CSV (each also gzipped) and Parquet.
+"""Read the raw rows of one file: JSON lines, JSON, CSV (each also gzipped) and Parquet.
 
-A key or a column twice is refused in all of them: a parser would take one of the two and say nothing.
+Duplicate keys and columns are refused in all of them, because a parser would silently take one of the two.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from mapl_ray.preferences.limits import (
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One input row before it is understood; `values` is None where it could not be parsed, `problem` says why."""
+    """One input row as read; if it could not be parsed, `values` is None and `problem` is the reason."""
 
-    row: int  # 0-based position in its source
+    row: int  # 0-based position in the source
     values: Mapping[str, Any] | None
     problem: str = ""
 
 
 def file_kind(path: PurePath) -> str | None:
-    """The suffix that decides how a file is read (`.gz` aside), or None for a kind that is not read."""
+    """The suffix that decides how a file is read (without `.gz`), or None if files of this kind are not supported."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -60,15 +60,15 @@ def read_file(
     opener: Callable[[], BinaryIO] | None = None,
     groups: range | None = None,
 ) -> Iterator[RawRow]:
-    """Rows of a file in its order, streamed (a `.json` array is read whole); `opener` where it is not a local one.
+    """Stream the rows of a file in order (a `.json` array is read whole); `opener` opens a file that is not local.
 
-    Of a Parquet file only `columns` are read, where it has any of them, and only the row groups `groups`. Raises
-    `UserError` naming the file if it is truncated, damaged, not UTF-8, not what its name says, or holds a column twice
-    or extension types.
+    For a Parquet file, reads only `columns`, if it has any of them, and only the row groups `groups`. Raises
+    `UserError` naming the file if it is truncated, damaged, not UTF-8, not what its name says, or has duplicate
+    columns or extension types.
     """
     kind = file_kind(path)
     if kind is None:
-        raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
+        raise UserError(f"{path}: unsupported kind of file. Expected {FILE_KINDS}.")
     with readable(path), opener() if opener else Path(path).open("rb") as raw:
         if path.suffix.lower() != ".gz":
             refuse_other_content(path, raw, kind)
@@ -82,7 +82,7 @@ def read_file(
 
 @contextmanager
 def readable(path: PurePath) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into a `UserError` that names the file."""
+    """Turn errors of reading a file into a `UserError` that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -90,7 +90,7 @@ def readable(path: PurePath) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason}). Convert it: iconv -t UTF-8.") from None
     except csv.Error as error:
-        raise UserError(f"{path}: not readable as CSV ({error}).") from None
+        raise UserError(f"{path}: not readable as CSV ({error}). Fix the file.") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read, truncated or damaged ({error}). Make or copy it again.") from None
 
@@ -111,7 +111,7 @@ def _json_lines(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator
             yield _checked(row, load_json(text), f"line {number}")
         except DuplicateKeyError as error:
             yield RawRow(row, None, f"line {number}: {error}")
-        except (ValueError, RecursionError) as error:  # also numbers of too many digits, and far too deep nesting
+        except (ValueError, RecursionError) as error:  # includes numbers with too many digits and too deep nesting
             yield RawRow(row, None, f"line {number}={reprlib.repr(text)}: not JSON ({error}); expected a JSON object")
         row += 1
 
@@ -119,7 +119,7 @@ def _json_lines(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator
 def _json(handle: BinaryIO, path: PurePath, columns: Container[str]) -> Iterator[RawRow]:
     data = read_array(handle, path)
     if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"[":
-        yield from _json_lines(io.BytesIO(data), path, columns)  # JSON lines often go by .json
+        yield from _json_lines(io.BytesIO(data), path, columns)  # JSON lines files are often named .json
         return
     text = data.decode("utf-8-sig")
     del data
@@ -141,7 +141,7 @@ def _checked(row: int, value: Any, where: str) -> RawRow:
 
 
 def _csv(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow]:
-    # The library's default of 131072 characters a field is below what a long response may have.
+    # The csv module's default limit of 131072 characters per field is too low for long responses.
     csv.field_size_limit(sys.maxsize)
     records = BoundedRecords(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), path)
     lines = csv.reader(records, strict=True)
@@ -178,11 +178,11 @@ def _csv(handle: BinaryIO, path: PurePath, _: Container[str]) -> Iterator[RawRow
 
 
 def row_groups(path: PurePath, opener: Callable[[], BinaryIO], size: int) -> list[range]:
-    """Consecutive row groups of a Parquet file, of about `size` bytes each; none where the file can't be read."""
+    """Ranges of consecutive row groups of a Parquet file, about `size` bytes each; empty if the file can't be read."""
     try:
         with opener() as handle:
             metadata = pq.ParquetFile(handle).metadata
-    except Exception:  # whoever reads the rows says what is wrong
+    except Exception:  # reading the rows later raises the proper error
         return []
     found, start, bytes_ = list[range](), 0, 0
     for group in range(metadata.num_row_groups):
@@ -197,10 +197,10 @@ def row_groups(path: PurePath, opener: Callable[[], BinaryIO], size: int) -> lis
 def _parquet(
     handle: BinaryIO, path: PurePath, columns: Container[str], groups: range | None = None
 ) -> Iterator[RawRow]:
-    # A handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+    # A handle instead of a path: pyarrow reads `key=value` folders in a path as partitions.
     try:
         file = pq.ParquetFile(handle)
-    except Exception as error:  # made by whoever registered the types that a file names, who may raise anything
+    except Exception as error:  # code of registered extension types runs here and may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from None
     at_once = batch_rows(file.metadata, handle.seek(0, io.SEEK_END), path)
     refuse_extensions(file.schema_arrow, str(path))

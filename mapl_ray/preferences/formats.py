@@ -1,8 +1,9 @@
-"""One raw row -> pairs, or a `Rejection` that names the field, its value and what was expected.
+"""Convert a raw row to pairs, or to a `Rejection` that names the field, its value and what was expected.
 
-Which columns a row has, its shape says (`shapes.py`); here the values become a conversation and two responses. Optional
-columns of every shape: `id` or `pair_id`, `margin`, `system`, `tools` (what the conversation may call), and
-`judgements` for soft instruction functions: a list of {name, chosen, rejected}, the judge's p(yes) of either response.
+The shape of a row (`shapes.py`) determines its columns; this module converts their values to a conversation and two
+responses. Optional columns of every shape: `id` or `pair_id`, `margin`, `system`, `tools` (what the conversation may
+call), and `judgements` for soft instruction functions: a list of {name, chosen, rejected}, the judge's p(yes) for each
+response.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RANKED, SHAPES, RawPair
 from mapl_ray.preferences.tool_turns import with_tools
 
 STAGE = "read"
-# Of a prompt that both responses repeat: they may well begin with the same one or two words by themselves.
+# A repeated prompt is removed from both responses only from this length on: responses often share their first words.
 _MIN_REPEATED_WORDS = 3
-_MIN_REPEATED_CHARS = 15  # in a script without spaces
+_MIN_REPEATED_CHARS = 15  # for scripts without spaces
 _EXPECTED = "; or ".join(
     [*(SHAPES[name].expected for name in ("pairs", "hh", "ultrafeedback")), "another shape that docs/data.md lists"]
 )
 COLUMNS = frozenset(
     {"id", "pair_id", "system", "tools", "margin", "judgements"}.union(*(shape.columns for shape in SHAPES.values()))
-    # Of evaluation sets (evaluation/public_sets.py):
+    # Columns of evaluation sets (evaluation/public_sets.py):
     | {"subset", "domain", "output_1", "output_2", "label", "key", "instruction_id_list", "kwargs", "source"}
     | {"num_correct", "num_incorrect", "num_rejected", "total_completions", "response_A", "response_B"}
     | {"responses", "preference_graph", "instruction_type"}
@@ -38,9 +39,9 @@ COLUMNS = frozenset(
 
 
 def detect_format(config: DataConfig, rows: Iterable[Mapping[str, Any]], where: str) -> PairFormat:
-    """The format of a source from its first rows; a requested one is checked against their columns.
+    """Detect the format of a source from its first rows, or check `config.format` against their columns.
 
-    Raises `UserError` naming the columns found and the ones expected, and for ranked lists without a rule.
+    Raises `UserError` naming the found and the expected columns, and for ranked lists without `data.ranked_pairs`.
     """
     found: dict[str, None] = {}
     names: Iterable[PairFormat] = SHAPES if config.format == "auto" else (config.format,)
@@ -50,8 +51,8 @@ def detect_format(config: DataConfig, rows: Iterable[Mapping[str, Any]], where: 
             if shape.fits(values) or (config.format == name and shape.fits_declared(values)):
                 if name in RANKED and config.ranked_pairs is None:
                     raise UserError(
-                        f"{where}: holds ranked lists of answers ({name}), and data.ranked_pairs is not set. Set it to "
-                        "the pairs to make of a list: best_worst, adjacent or all."
+                        f"{where}: holds ranked lists of answers ({name}), but data.ranked_pairs is not set. Set it to "
+                        "the pairs to make from each list: best_worst, adjacent or all."
                     )
                 return name
         found.update(dict.fromkeys(values))
@@ -66,7 +67,7 @@ def detect_format(config: DataConfig, rows: Iterable[Mapping[str, Any]], where: 
 def parse_row(
     values: Mapping[str, Any], data_format: PairFormat, config: DataConfig, source: str, row: int
 ) -> list[PreferencePair | Rejection]:
-    """The pairs of one row, most often one. Never raises for what the row holds."""
+    """Convert one row to its pairs, usually one. Never raises for the row's content."""
     try:
         found = SHAPES[data_format].pairs(values, config)
     except RowError as error:
@@ -77,7 +78,7 @@ def parse_row(
 def parse_pair(
     raw: RawPair, data_format: PairFormat, config: DataConfig, source: str, row: int
 ) -> PreferencePair | Rejection:
-    """Read one pair. Never raises for what it holds; `pair_id` of a rejection is "" where the row has none."""
+    """Convert one raw pair. Never raises for its content; a rejection's `pair_id` is "" if the row has none."""
     values, pair_id = raw.values, ""
     try:
         pair_id = own_id(values)
@@ -93,7 +94,7 @@ def parse_pair(
 
 
 def content_id(prompt: Turns, chosen: str, rejected: str) -> str:
-    """A stable id from the content alone: the same pair has the same id in every file and on every machine."""
+    """A stable id that depends only on the content: a pair has the same id in every file and on every machine."""
     tools = tool_fields(prompt)
     content = canonical_json([messages_to_rows(prompt), chosen, rejected, *([] if tools is None else [tools])])
     return f"sha256-{hashlib.sha256(content.encode()).hexdigest()[:20]}"
@@ -107,31 +108,31 @@ def _readable_id(values: Mapping[str, Any]) -> str:
 
 
 def _hint(found: Iterable[str]) -> str:
-    """What to do about columns of a known kind that holds no pairs, or that differ from the known ones in case."""
+    """Advice for columns of known data without pairs, or columns that differ from known ones only in case."""
     names = {*found}
     if names >= {"prompt", "response", "helpfulness"}:
-        return "These rows rate one response each: of HelpSteer2, take the files in its folder preference/. "
+        return "These rows rate one response each: for HelpSteer2, use the files in its folder preference/. "
     if names >= {"prompt", "completion", "label"}:
-        return "These rows judge one completion each (as for KTO), and have no second one to prefer it to. "
+        return "These rows judge one completion each (as for KTO), so they hold no pairs. "
     known = {column.casefold(): column for shape in SHAPES.values() for column in shape.columns}
     own = {known[name.casefold()]: name for name in found if name.casefold() in known and name not in known.values()}
     return f"Columns are case-sensitive: data.columns={own} declares these. ".replace("'", "") if own else ""
 
 
 def _conversation(values: Mapping[str, Any], data_format: PairFormat) -> tuple[Turns, str, str]:
-    """The prompt and the two responses. What chosen and rejected share before the last turn is (part of) the prompt."""
+    """The prompt and the two responses. Turns shared by chosen and rejected before the last are part of the prompt."""
     own, dialect = (None, None) if data_format == "hh" else _own_prompt(values)
     chosen, rejected = (_side(values, side, data_format, dialect) for side in ("chosen", "rejected"))
     if own is not None:
         chosen, rejected = _without_repeated_prompt(own, values, chosen, rejected)
     if _compared(chosen[:-1]) != _compared(rejected[:-1]):
         problem = f"chosen has {len(chosen)} turns, rejected {len(rejected)}, and they differ before the last one"
-        raise RowError("chosen, rejected", problem, "the same turns up to the last one, the assistant's")
+        raise RowError("chosen, rejected", problem, "the same turns before the last one, the assistant's")
     shared = chosen[:-1]
     if own is None and not shared:
         raise RowError("prompt", "missing", "text or messages")
     if own is not None and shared:
-        # The conversation repeats the prompt, at times without its system message.
+        # The conversation repeats the prompt, sometimes without its system message.
         asked, held = own, shared
         if not own[0].role == shared[0].role == "system":
             asked, held = _without_system(own), _without_system(shared)
@@ -142,7 +143,7 @@ def _conversation(values: Mapping[str, Any], data_format: PairFormat) -> tuple[T
 
 
 def _side(values: Mapping[str, Any], side: str, data_format: PairFormat, dialect: Dialect | None) -> Turns:
-    """The turns of a response, the last of them the assistant's; `dialect` is the one of a rendered prompt."""
+    """The turns of chosen or rejected, ending with the assistant's; `dialect` is the dialect of a rendered prompt."""
     value = values.get(side)
     if data_format == "hh":
         turns = read_transcript(side, text(side, value))
@@ -160,7 +161,7 @@ def _side(values: Mapping[str, Any], side: str, data_format: PairFormat, dialect
                 response = response.strip()
             turns = (Message("assistant", text(side, response)),)
     if turns[-1].tool_calls is not None:
-        problem = "a tool call as the response, which instructions say nothing of"
+        problem = "a tool call as the response, to which instructions do not apply"
         raise RowError(f"{side}[-1].tool_calls", problem, "text as the last turn", turns[-1].tool_calls)
     if turns[-1].role != "assistant":
         raise RowError(f"{side}[-1].role", "not the assistant's turn", "an assistant turn last", turns[-1].role)
@@ -168,7 +169,7 @@ def _side(values: Mapping[str, Any], side: str, data_format: PairFormat, dialect
 
 
 def _own_prompt(values: Mapping[str, Any]) -> tuple[Turns | None, Dialect | None]:
-    """The prompt of the row's own column, None if the row has no such column; and the dialect it was rendered in."""
+    """The prompt from the row's prompt column, and its dialect if rendered; (None, None) if there is no such column."""
     column = next((name for name in PROMPT_COLUMNS if name in values), None)
     if column is None:
         return None, None
@@ -187,9 +188,9 @@ def _own_prompt(values: Mapping[str, Any]) -> tuple[Turns | None, Dialect | None
 def _without_repeated_prompt(
     own: Turns, values: Mapping[str, Any], chosen: Turns, rejected: Turns
 ) -> tuple[Turns, Turns]:
-    """Responses without the prompt's text, where both are texts that begin with it.
+    """Remove the prompt's text from the responses if both are texts that begin with it.
 
-    It must end a line or a sentence there: two stories may begin with the same words as a prompt that asks for them.
+    The prompt must end a line or a sentence there: two stories may just begin with the words of the prompt.
     """
     sides = (("chosen", chosen), ("rejected", rejected))
     if not all(isinstance(values.get(side), str) and len(turns) == 1 for side, turns in sides):

@@ -1,7 +1,7 @@
-"""What pairs are compared by: their id, their normalized texts, and sketches of their words.
+"""Keys by which pairs are compared: of their ids, their normalized texts, and sketches of their words.
 
-Two pairs can only be duplicates, or have one id, where they share a key of a band. Keys are 64 bits, spread evenly, so
-that ranges of them divide the work; who shares one is then compared exactly (`duplicates.py`).
+Only pairs that share a key of a band can be duplicates or have the same id. Keys are 64 bits and evenly spread, so that
+ranges of keys divide the work. Pairs that share a key are then compared exactly (`duplicates.py`).
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from mapl_ray.preferences.mix import repeat_of
 from mapl_ray.preferences.normal_form import normalise
 
 PERMUTATIONS = 128
-SEED, SCHEME = 1, "affine32"  # of MinHash
+SEED, SCHEME = 1, "affine32"  # MinHash settings
 DIGEST_BYTES = 16
 SKETCH_BYTES = 4 * PERMUTATIONS
 _SHINGLE = 3  # words
-# Sketches decide on what the index proposes, so it may look from 0.9 of the threshold on and weigh a miss above a false
-# proposal. Of sets just like enough it misses one in eight at most; by its defaults two of three (at 0.9).
+# The index only proposes candidates; sketches decide. So it uses 0.9 of the threshold and weights a miss above a false
+# candidate. It misses at most one in eight pairs exactly at the threshold; its defaults would miss two of three (at
+# 0.9).
 _PROPOSED_FROM = 0.9
-_WEIGHTS = (0.2, 0.8)  # of false proposals, of missed ones
+_WEIGHTS = (0.2, 0.8)  # of false candidates, of misses
 
 Keys = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """What a pair is compared by."""
+    """Digest and sketch by which a pair is compared with others."""
 
-    digest: bytes  # of the normalized texts; empty where duplicates are kept
-    sketch: bytes | None = None  # MinHash values, uint32; None where near duplicates are not looked for
+    digest: bytes  # of the normalized texts; empty if duplicates are kept
+    sketch: bytes | None = None  # MinHash values, uint32; None unless near duplicates are searched
 
 
 def likeness_of(pair: PreferencePair, config: DataConfig) -> Likeness:
-    """Digest and sketch of a pair, as far as `config.duplicates` asks for them."""
+    """Compute the digest and sketch of a pair that `config.duplicates` needs."""
     if config.duplicates == "keep":
         return Likeness(b"")
     repeat = repeat_of(pair.pair_id, config.mix)
     turns = [f"{message.role}: {normalise(message.content)}" for message in pair.prompt]
     responses = [normalise(pair.chosen), normalise(pair.rejected)]
-    # Normalized texts hold no \x1f: it counts as white space.
+    # Normalized texts never contain \x1f, which counts as white space.
     whole = "\x1f".join([str(repeat), *turns, *responses, pair.tool_fields or ""])
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()[:DIGEST_BYTES]
     if config.duplicates == "exact":
@@ -58,20 +59,20 @@ def likeness_of(pair: PreferencePair, config: DataConfig) -> Likeness:
 
 def near_index(threshold: float) -> Any:
     """An empty index of locality-sensitive hashes (Indyk and Motwani 1998) for sketches."""
-    from datasketch import MinHashLSH  # here: it loads scipy, and most runs do without
+    from datasketch import MinHashLSH  # imported here: it loads scipy, which most runs do not need
 
     return MinHashLSH(threshold=_PROPOSED_FROM * threshold, num_perm=PERMUTATIONS, weights=_WEIGHTS)
 
 
 def number_of_bands(config: DataConfig) -> int:
-    """How many keys a pair has. The first band is that of ids."""
+    """Number of keys per pair. The first band holds the keys of ids."""
     if config.duplicates == "near":  # equal texts have equal sketches
         return 1 + len(_ranges(config.near_threshold))
     return 1 if config.duplicates == "keep" else 2
 
 
 def band_keys(places: NDArray[np.float64], likenesses: Sequence[Likeness], config: DataConfig) -> list[Keys]:
-    """The keys of pairs, band by band, each of shape (pairs,)."""
+    """The keys of pairs: one array of shape (pairs,) per band."""
     bands = [(places * 2.0**53).astype(np.uint64) << np.uint64(11)]
     if config.duplicates == "exact":
         digests = np.frombuffer(b"".join(one.digest[:8] for one in likenesses), ">u8")
@@ -85,7 +86,7 @@ def band_keys(places: NDArray[np.float64], likenesses: Sequence[Likeness], confi
 
 @lru_cache(maxsize=4)
 def _ranges(threshold: float) -> tuple[tuple[int, int], ...]:
-    """The MinHash values of every band of the index."""
+    """(start, stop) of the MinHash values of every band of the index."""
     return tuple((int(start), int(stop)) for start, stop in near_index(threshold).hashranges)
 
 
@@ -113,9 +114,9 @@ def _empty_sketch() -> Any:
 
 
 def _shingles(repeat: int, texts: list[str]) -> set[str]:
-    """Runs of three words, each marked with the repeat and the text it is from.
+    """Runs of three words, each marked with the repeat and the text that it is from.
 
-    So an exchange of the responses is no duplicate, and two repeats have none in common.
+    So swapped responses are not duplicates, and two repeats of a pair have no shingle in common.
     """
     found: set[str] = set()
     for number, text in enumerate(texts):

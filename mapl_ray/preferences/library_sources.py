@@ -1,4 +1,4 @@
-"""Rows of data sets of the `datasets` library: folders that it saved, and data sets on the hub."""
+"""Read rows with the `datasets` library: `save_to_disk` folders and data sets on the hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN_SIZE = 2**62
 
 
 def saved_source(path: Path, label: str, split: str | None, config: DataConfig) -> Source:
-    """A `save_to_disk` folder; `split` is None for a single data set, which has none."""
+    """A `save_to_disk` folder as a source; `split` is None for a folder without splits."""
     below = path if split is None else path / split
     size = sum(file.stat().st_size for file in below.glob("*.arrow"))
     rows = partial(_saved_rows, path, path.absolute(), split, columns_of(config))
@@ -30,13 +30,13 @@ def saved_source(path: Path, label: str, split: str | None, config: DataConfig) 
 def _saved_slices(
     folder: Path, split: str | None, rows: Callable[..., Iterator[RawRow]], whole: int, size: int
 ) -> list[Slice]:
-    """By their rows: the Arrow files are mapped, so that any row is found at once."""
-    import datasets  # here: it takes most of a second, and most runs read files
+    """Slices by row number: the Arrow files are memory-mapped, so any row is found quickly."""
+    import datasets  # imported here: it takes most of a second, and most runs read files
 
     try:
         data = datasets.load_from_disk(str(folder))
         number = len(data if split is None else data[split])
-    except Exception:  # whoever reads the rows says what is wrong
+    except Exception:  # reading the rows later raises the proper error
         return []
     each = max(1, number * size // whole)
     return [Slice(partial(rows, range(at, min(at + each, number))), size) for at in range(0, number, each)]
@@ -45,8 +45,8 @@ def _saved_slices(
 def _saved_rows(
     path: Path, folder: Path, split: str | None, columns: frozenset[str], taken: range | None = None
 ) -> Iterator[RawRow]:
-    """Rows of a `save_to_disk` folder; `split` is None for a single data set, which has none. `path`: in messages."""
-    import datasets  # here: it takes most of a second, and most runs read files
+    """Rows of a `save_to_disk` folder; `split` is None for a folder without splits. Messages show `path`."""
+    import datasets  # imported here: it takes most of a second, and most runs read files
 
     try:
         data = datasets.load_from_disk(str(folder))
@@ -58,41 +58,41 @@ def _saved_rows(
         refuse_duplicates(data.data.schema, str(path))
         data = data if taken is None else data.select(taken)
         yield from _numbered(data.with_format(None), columns, str(path), taken.start if taken else 0)
-    # A damaged folder shows as any of these, from its JSON files or from Arrow's.
+    # A damaged folder raises any of these, from its JSON files or its Arrow files.
     except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: not a whole save_to_disk folder ({type(error).__name__}: {first_line(error)}). "
+            f"{path}: incomplete or damaged save_to_disk folder ({type(error).__name__}: {first_line(error)}). "
             "Save or copy it again."
         ) from None
 
 
 def hub_source(config: DataConfig) -> Source:
-    """A data set on the hub."""
+    """A data set on the hub as a source."""
     return Source(config.path, config.path, partial(_hub_rows, config), _UNKNOWN_SIZE, partial(_hub_slices, config))
 
 
 def _hub_slices(config: DataConfig, size: int) -> list[Slice]:
-    """By the data set's files."""
+    """One slice per file of the data set."""
     import datasets
 
     try:
         data = datasets.load_dataset(config.path, split=config.split, revision=config.revision, streaming=True)
         number = int(data.num_shards)
-    except Exception:  # whoever reads the rows says what is wrong
+    except Exception:  # reading the rows later raises the proper error
         return []
     return [Slice(partial(_hub_rows, config, (number, index)), size, numbered=False) for index in range(number)]
 
 
 def _hub_rows(config: DataConfig, shard: tuple[int, int] | None = None) -> Iterator[RawRow]:
-    """Rows of a data set on the hub, streamed; `shard`: of one of its files, the number of files and which one.
+    """Stream the rows of a data set on the hub; `shard` is (number of files, index) to read only one of its files.
 
     Loading scripts never run: `trust_remote_code` is not passed.
     """
-    import datasets  # here: it takes most of a second, and most runs read files
+    import datasets  # imported here: it takes most of a second, and most runs read files
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as BUILDERS
 
     if config.path in BUILDERS:
-        # Not a data set: a builder, which would read whatever lies in the folder that the command was started in.
+        # The name of a builder, not of a data set: it would read any files in the current folder.
         raise UserError(f"data.path={config.path!r}: no such file or folder, and not a data set. Expected owner/name.")
     started = False
     try:
@@ -103,7 +103,7 @@ def _hub_rows(config: DataConfig, shard: tuple[int, int] | None = None) -> Itera
             yield raw
     except UserError:
         raise
-    # Whatever HTTP client and file format stand behind it: there is no closed list of what they raise.
+    # HTTP clients and file formats raise many kinds of errors: there is no closed list.
     except Exception as error:
         if started:
             raise RunError(f"hub data set {config.path!r}: reading stopped ({first_line(error)}).") from error
@@ -111,23 +111,23 @@ def _hub_rows(config: DataConfig, shard: tuple[int, int] | None = None) -> Itera
 
 
 def _hub_message(config: DataConfig, error: Exception) -> str:
-    what = f"data.path={config.path!r}: no such file or folder here, so taken for a Hugging Face data set, "
+    what = f"data.path={config.path!r}: no such file or folder here, so read as a Hugging Face data set, "
     if isinstance(error, ConnectionError):
         return (
             f"{what}but the hub cannot be reached ({first_line(error)}). Check the path, the network and "
-            "HF_HUB_OFFLINE; or, where there is a network, run "
+            "HF_HUB_OFFLINE. Or, on a machine with a network, run "
             f"`datasets.load_dataset({config.path!r}, split={config.split!r}).save_to_disk(FOLDER)`, copy FOLDER "
             "here and set data.path to it."
         )
     return (
         f"{what}but split {config.split!r}, revision {config.revision or 'main'!r} cannot be read "
-        f"({first_line(error)}). Check data.path, data.split and data.revision; a gated data set needs "
+        f"({first_line(error)}). Check data.path, data.split and data.revision. A gated data set needs "
         "`hf auth login`."
     )
 
 
 def _numbered(data: Any, columns: frozenset[str], where: str, first: int = 0) -> Iterator[RawRow]:
-    # Only the columns that are used: others may be images that take long to decode.
+    # Select only the used columns: others may be images, which are slow to decode.
     known = [name for name in data.column_names or [] if name in columns]
     refuse_decoding({name: kind for name, kind in (data.features or {}).items() if not known or name in known}, where)
     for row, values in enumerate(data.select_columns(known) if known else data, first):
@@ -135,10 +135,10 @@ def _numbered(data: Any, columns: frozenset[str], where: str, first: int = 0) ->
 
 
 def refuse_decoding(features: Mapping[str, Any], where: str) -> None:
-    """Raise `UserError` if any feature, however nested, is of a kind that decodes its values.
+    """Raise `UserError` if any feature, at any nesting depth, is of a type that decodes its values.
 
-    A value of `Image`, `Audio`, `Video` and the like may be a path or an address, which the `datasets` library opens
-    when the row is read: whoever wrote the data would choose what this machine reads or fetches.
+    A value of `Image`, `Audio`, `Video` and the like may be a path or a URL, which the `datasets` library opens when
+    the row is read. The author of the data could choose what this machine reads or fetches.
     """
     for column, feature in features.items():
         waiting = [feature]
@@ -153,7 +153,7 @@ def refuse_decoding(features: Mapping[str, Any], where: str) -> None:
             elif _decodes(kind):
                 raise UserError(
                     f"{where}: column {column!r} is of the feature type {type(kind).__name__}, whose values the "
-                    "datasets library decodes from paths and addresses in the data. Expected text: write the column "
+                    "datasets library decodes from paths and URLs in the data. Expected text: write the column "
                     "as text, or leave it out (remove_columns)."
                 )
 

@@ -1,12 +1,12 @@
-"""What a data file may cost to read: a small file must not become an endless one, or one row that fills the memory.
+"""Limits on reading a data file, so that a small file cannot expand endlessly and one row cannot fill the memory.
 
-    16 MiB     one row as it is written (a line of JSON, a record of CSV), and one text of a Parquet row
+    16 MiB     size of a row as written (a line of JSON, a record of CSV), and of one text of a Parquet row
     4,096      columns, or keys of a row
-    200 times  what a gzip file may grow to, and a row group of Parquet, from 16 MiB on
-    1 row      per byte of a Parquet file, from 100,000 rows on
-    1 GiB      a .json array, which is read whole
+    200 times  growth of a gzip file or a Parquet row group when unpacked, checked above 16 MiB
+    1 row      per byte of a Parquet file, checked above 100,000 rows
+    1 GiB      size of a .json array, which is read whole
 
-Each is far above what preference data have. What is above ends in a `UserError` or a rejected row that names it.
+All are far above real preference data. Exceeding one raises a `UserError` or rejects the row, and names the limit.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MAX_COLUMNS = 4096
 MAX_ARRAY_BYTES = 2**30
 _GROWTH, _GROWS_FROM = 200, 2**24  # times, bytes
 _ROWS_FROM = 100_000
-_FEWEST_ROWS, _MOST_ROWS, _DECODED = 16, 1024, 2**30  # of a batch: rows, rows, bytes
+_FEWEST_ROWS, _MOST_ROWS, _DECODED = 16, 1024, 2**30  # per batch: rows, rows, bytes
 _CHUNK = 2**22
 
 
 class BoundedGzip(gzip.GzipFile):
-    """A gzip file to read. Raises `UserError` as soon as it has grown to more than the limit."""
+    """A gzip file opened for reading. Raises `UserError` as soon as the unpacked size exceeds the limit."""
 
     def __init__(self, path: PurePath, packed: BinaryIO) -> None:
         super().__init__(fileobj=packed, mode="rb")
@@ -47,31 +47,31 @@ class BoundedGzip(gzip.GzipFile):
         size, of = self.tell(), self._packed.tell()
         if size > max(_GROWS_FROM, _GROWTH * of):
             raise UserError(
-                f"{self._path}: {of:,} bytes of gzip grew to {size:,}; expected at most {_GROWTH} times as many, as of "
-                "text. Unpack it yourself if this is right."
+                f"{self._path}: {of:,} bytes of gzip grew to {size:,}; expected at most {_GROWTH} times as many, "
+                "enough for text. If the file is right, unpack it yourself."
             )
         return piece
 
 
 def bounded_lines(handle: BinaryIO, path: PurePath) -> Iterator[bytes]:
-    """Lines of a file. Raises `UserError` for one that is longer than `MAX_ROW`."""
+    """Lines of a file. Raises `UserError` for a line longer than `MAX_ROW`."""
     number = 0
     while line := handle.readline(MAX_ROW + 1):
         number += 1
         if len(line) > MAX_ROW:
-            raise UserError(f"{path}: line {number} is {_TOO_LONG}. Are there line breaks between the rows?")
+            raise UserError(f"{path}: line {number} is {_TOO_LONG}. Put a line break between the rows.")
         yield line
 
 
 class BoundedRecords:
-    """Lines of a CSV file for `csv.reader`, which puts several together where a quote is open."""
+    """Lines of a CSV file for `csv.reader`, which joins lines while a quote is open; limits the size of a record."""
 
     def __init__(self, text: TextIO, path: PurePath) -> None:
         self._text, self._path = text, path
         self._line = self._first = self._size = 0
 
     def begin(self) -> None:
-        """To be called before each record."""
+        """Start a new record; call this before each one."""
         self._first, self._size = self._line + 1, 0
 
     def __iter__(self) -> BoundedRecords:
@@ -85,14 +85,14 @@ class BoundedRecords:
         self._size += len(line)
         if self._size > MAX_ROW:
             raise UserError(
-                f"{self._path}: the row that starts at line {self._first} is {_TOO_LONG}. Close its quote, if one is "
-                "open; or shorten it."
+                f"{self._path}: the row that starts at line {self._first} is {_TOO_LONG}. Close any open quote, or "
+                "shorten the row."
             )
         return line
 
 
 def read_array(handle: BinaryIO, path: PurePath) -> bytes:
-    """The whole file. Raises `UserError` for one above `MAX_ARRAY_BYTES`."""
+    """Read the whole file. Raises `UserError` if it is larger than `MAX_ARRAY_BYTES`."""
     pieces, size = [], 0
     while piece := handle.read(_CHUNK):
         pieces.append(piece)
@@ -100,19 +100,19 @@ def read_array(handle: BinaryIO, path: PurePath) -> bytes:
         if size > MAX_ARRAY_BYTES:
             raise UserError(
                 f"{path}: more than {MAX_ARRAY_BYTES:,} bytes, and a JSON array is read whole. Write it as JSON lines "
-                "(.jsonl), which are not."
+                "(.jsonl), which are streamed."
             )
     return b"".join(pieces)
 
 
 def check_columns_number(number: int, where: str) -> None:
-    """Raise `UserError` above `MAX_COLUMNS`."""
+    """Raise `UserError` if there are more than `MAX_COLUMNS` columns."""
     if number > MAX_COLUMNS:
-        raise UserError(f"{where}: {number:,} columns; expected at most {MAX_COLUMNS:,}. Keep those that are read.")
+        raise UserError(f"{where}: {number:,} columns; expected at most {MAX_COLUMNS:,}. Remove the unused ones.")
 
 
 def too_large(values: Mapping[str, Any]) -> str:
-    """Why a row can't be used, in words; empty where it is within the limits."""
+    """Reason why a row exceeds the limits; empty if it does not."""
     if len(values) > MAX_COLUMNS:
         return f"{len(values):,} keys; expected at most {MAX_COLUMNS:,}"
     name = next((name for name, value in values.items() if isinstance(value, str) and len(value) > MAX_ROW), None)
@@ -120,14 +120,15 @@ def too_large(values: Mapping[str, Any]) -> str:
 
 
 def batch_rows(metadata: Any, size: int, path: PurePath) -> int:
-    """How many rows of a Parquet file to decode at once: one stored value may stand for every row of a row group.
+    """Number of Parquet rows to decode at once: one stored value may expand to every row of a row group.
 
-    Raises `UserError` for a file that becomes far more than its `size` in bytes when it is read.
+    Raises `UserError` for a file that expands to far more than its `size` in bytes.
     """
     check_columns_number(metadata.num_columns, str(path))
     if metadata.num_rows > max(_ROWS_FROM, size):
         raise UserError(
-            f"{path}: {metadata.num_rows:,} rows in {size:,} bytes; expected fewer rows than bytes: all are the same."
+            f"{path}: {metadata.num_rows:,} rows in {size:,} bytes; expected fewer rows than bytes. "
+            "Remove repeated rows."
         )
     largest = 1
     for group in range(metadata.num_row_groups):
@@ -136,7 +137,7 @@ def batch_rows(metadata: Any, size: int, path: PurePath) -> int:
             if chunk.total_uncompressed_size > max(_GROWS_FROM, _GROWTH * chunk.total_compressed_size):
                 raise UserError(
                     f"{path}: column {chunk.path_in_schema!r}: {chunk.total_compressed_size:,} bytes grow to "
-                    f"{chunk.total_uncompressed_size:,}; expected at most {_GROWTH} times as many, as of text."
+                    f"{chunk.total_uncompressed_size:,}; expected at most {_GROWTH} times as many, enough for text."
                 )
             largest = max(largest, chunk.total_uncompressed_size)
     return max(_FEWEST_ROWS, min(_MOST_ROWS, _DECODED // largest))

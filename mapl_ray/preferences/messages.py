@@ -1,7 +1,7 @@
-"""Conversations in the forms that data sets have them, as turns.
+"""Read conversations in the forms that data sets use.
 
-A list of messages, one message alone, either of them written as text (JSON, or what Python prints), with `role` and
-`content` or with ShareGPT's `from` and `value`; tool calls and their results as in `tool_turns.py`.
+A conversation is a list of messages or a single message, or either written as text (JSON or Python's repr). Messages
+have `role` and `content`, or ShareGPT's `from` and `value`. `tool_turns.py` reads tool calls and results.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _EXPECTED = "a list of messages with role and content"
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a value is a list of messages, one message, or either as text: not the text of a response."""
+    """Whether a value is a list of messages, one message, or either written as text; False for a response's text."""
     return isinstance(value, list | Mapping) or (isinstance(value, str) and _looks_written_out(value))
 
 
 def read_messages(field: str, value: Any) -> Turns:
-    """The turns of a conversation in any of its forms. Raises `RowError` for what is none."""
+    """Read the turns of a conversation in any form. Raises `RowError` for anything else."""
     if value is None:
         raise RowError(field, "missing", _EXPECTED)
     if isinstance(value, str) and _looks_written_out(value):
@@ -52,7 +52,7 @@ def read_messages(field: str, value: Any) -> Turns:
 
 
 def _message(where: str, message: Mapping[str, Any]) -> Message | None:
-    """One turn; None for a system message that says nothing."""
+    """Read one turn; None for an empty system message."""
     share_gpt = "from" in message and "role" not in message
     role_key, content_key = ("from", "value") if share_gpt else ("role", "content")
     given, content = message.get(role_key), message.get(content_key)
@@ -70,7 +70,7 @@ def _message(where: str, message: Mapping[str, Any]) -> Message | None:
 
 
 def _looks_written_out(value: str) -> bool:
-    """Whether a text is a message list as CSV files hold it: it begins like one, whatever comes then."""
+    """Whether a text begins like a written-out message list, as in CSV files; the rest may still be invalid."""
     rest = value[:400].lstrip()
     if not rest.startswith(("[", "{")):
         return False
@@ -82,13 +82,13 @@ def _looks_written_out(value: str) -> bool:
 
 
 def _has_pair(value: str) -> bool:
-    """Both keys of a message: a response may be JSON that has a `value` or a `role` of its own."""
+    """Whether a text has both keys of a message: a response may be JSON with only `value` or `role`."""
     has = {key: f'"{key}"' in value or f"'{key}'" in value for key in _KEYS}
     return (has["role"] and has["content"]) or (has["from"] and has["value"])
 
 
 def _parsed(field: str, value: str) -> Any:
-    """What a text spells, in JSON or as Python prints it. Nothing is run: `ast.literal_eval` takes values alone."""
+    """Parse JSON or Python's repr. No code runs: `ast.literal_eval` accepts only literals."""
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(value.strip())
@@ -97,6 +97,6 @@ def _parsed(field: str, value: str) -> Any:
     raise RowError(
         field,
         "looks like a message list written as text, and can't be parsed",
-        "JSON or a Python list (write it with json.dumps; what pandas writes of a Parquet file's lists is neither)",
+        "JSON or a Python list (write it with json.dumps; pandas' to_csv writes lists of a Parquet file as neither)",
         value,
     )

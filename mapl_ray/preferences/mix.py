@@ -1,4 +1,4 @@
-"""Weights of several sources: which pairs are left out, and which come more than once."""
+"""Mix several sources by weight: leave out some pairs and repeat others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mapl_ray.preferences.canonical_order import place_of
 def apply_weight(
     rows: Iterator[PreferencePair | Rejection], source: MixSource, seed: int
 ) -> Iterator[PreferencePair | Rejection]:
-    """Every pair floor(weight) times, and once more for the fraction of pairs that is left.
+    """Yield every pair floor(weight) times, and a fraction weight - floor(weight) of pairs once more.
 
-    A hash of the seed, the source's path and the pair's id decides, so that order and workers do not matter. Pairs
-    come back as `id~2`, `id~3`, ... (other groups are drawn for them); those left out are rejections of the stage
-    `mix`. So accepted + rejected = rows of the source + extra repeats.
+    A hash of the seed, the source's path and the pair's id decides, so order and workers do not matter. Repeats have
+    the ids `id~2`, `id~3`, ..., so that other groups are drawn for them. Pairs that are left out become rejections of
+    the stage `mix`. So accepted + rejected = rows of the source + extra repeats.
     """
     whole, rest = divmod(source.weight, 1.0)
     for row in rows:
@@ -35,7 +35,7 @@ def apply_weight(
 
 
 def repeat_of(pair_id: str, mix: Sequence[MixSource]) -> int:
-    """n for an id `...~n` that `apply_weight` may have made of `mix`, else 1: ids of your own may hold a `~` too."""
+    """n for an id `...~n` that `apply_weight` may have made from `mix`, else 1: ids in the data may contain `~` too."""
     ending = re.search(r"~([1-9]\d{0,8})\Z", pair_id, re.ASCII)
     number = int(ending[1]) if ending else 1
     return number if number <= max((math.ceil(source.weight) for source in mix), default=1) else 1

@@ -1,8 +1,8 @@
-"""Pieces: pairs between reading and writing, as Arrow files that are mapped and never read whole.
+"""Pieces: intermediate Arrow files of pairs that are memory-mapped and never read whole.
 
-A piece holds pairs of one worker's source rows, of either split, each sorted by `place_of` their ids. Beside the pairs'
-columns it has what decides about them (row, place, contamination, digest, sketch), and for every band of `keys.py` the
-keys in ascending order with the pairs that they belong to.
+A piece holds pairs from one worker's source rows: both splits, each sorted by `place_of` of the ids. Besides the pairs'
+columns it has the columns used to decide on them (row, place, contamination, digest, sketch), and for every band of
+`keys.py` the keys in ascending order with the pairs that they belong to.
 """
 
 from __future__ import annotations
@@ -27,53 +27,58 @@ from mapl_ray.preferences.contamination import Contamination
 from mapl_ray.preferences.keys import DIGEST_BYTES, SKETCH_BYTES, Keys, Likeness, band_keys, likeness_of
 from mapl_ray.preferences.normal_form import eval_split
 
-_TABLE_PAIRS = 1024  # that become columns together: Python's objects take several times as much
-_PAIR_CHARS = 500  # what a pair takes beside its texts, about
-# As the pairs are read: the order of pairs with one id may depend on what float32 rounds off.
+_TABLE_PAIRS = 1024  # pairs converted to columns together: Python objects take several times the memory
+_PAIR_CHARS = 500  # approximate overhead of a pair, besides its texts
+# float64 as read: the order of pairs with the same id may depend on digits that float32 would lose.
 _JUDGEMENTS = pa.list_(pa.struct([("name", pa.string()), ("chosen", pa.float64()), ("rejected", pa.float64())]))
 _PAIRS = PAIR_SCHEMA.set(PAIR_SCHEMA.get_field_index("judgements"), pa.field("judgements", _JUDGEMENTS)).append(
     pa.field("row", pa.int64())
 )
-Rows = NDArray[np.uint64]  # of all pieces: the piece's number << 32 | place in it
+Rows = NDArray[np.uint64]  # rows over all pieces: the piece's number << 32 | position in the piece
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A finished piece; pairs 0 to `train` - 1 are those of the train split."""
+    """A finished piece; pairs 0 to `train` - 1 are the train split."""
 
     path: Path
     train: int
     pairs: int
-    first_row: int = 0  # what its row numbers count from
+    first_row: int = 0  # offset of its row numbers
 
     def of(self, split: str) -> slice:
-        """The pairs of one split."""
+        """Range of the pairs of one split."""
         return slice(0, self.train) if split == "train" else slice(self.train, self.pairs)
 
     def table(self) -> pa.Table:
-        """All columns, mapped: only what is looked at is read. Raises `RunError` for a piece that is not whole."""
+        """All columns, memory-mapped: only accessed data is read. Raises `RunError` for an incomplete piece."""
         await_files(self.path.parent, [self.path.name])
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
         except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{self.path}: cannot be read ({error}). Delete {self.path.parent.parent}.") from None
+            raise RunError(
+                f"{self.path}: cannot be read ({error}). Delete {self.path.parent.parent} and run the command again."
+            ) from None
         if table.num_rows != self.pairs:
-            raise RunError(f"{self.path}: {table.num_rows} of {self.pairs} pairs. Delete {self.path.parent.parent}.")
+            raise RunError(
+                f"{self.path}: found {table.num_rows} pairs; expected {self.pairs}. Delete {self.path.parent.parent} "
+                "and run the command again."
+            )
         return table
 
 
 def column(table: pa.Table, name: str) -> NDArray[Any]:
-    """A column of numbers of a piece, without a copy."""
+    """A numeric column of a piece, without a copy."""
     return np.asarray(table.column(name).chunk(0).to_numpy()) if table.num_rows else np.empty(0)
 
 
 def pairs_in(table: pa.Table) -> pa.Table:
-    """The columns of `PAIR_SCHEMA`, in its types."""
+    """Select the columns of `PAIR_SCHEMA` and cast them to its types."""
     return table.select(PAIR_SCHEMA.names).cast(PAIR_SCHEMA)
 
 
 class PieceWriter:
-    """Pairs in, pieces out: `folder/NAME-000.arrow` and so on, each of about `most` characters."""
+    """Write pairs to pieces of about `most` characters: `folder/NAME-000.arrow` and so on."""
 
     def __init__(
         self, folder: Path, name: str, config: DataConfig, seed: int, contamination: Contamination, most: int
@@ -90,7 +95,7 @@ class PieceWriter:
         self.pieces: list[Piece] = []
 
     def add(self, pair: PreferencePair) -> None:
-        """Take in a pair."""
+        """Add a pair."""
         self._pairs.append(pair)
         self._places.append(place_of(pair.pair_id))
         self._held_out.append(eval_split(pair, self._config.eval_fraction, self._seed))
@@ -103,7 +108,7 @@ class PieceWriter:
             self.finish()
 
     def finish(self) -> None:
-        """Write what is left as the last piece."""
+        """Write the remaining pairs as the last piece."""
         self._to_columns()
         if not self._tables:
             return
@@ -142,14 +147,14 @@ class PieceWriter:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """As one record batch, whose columns are mapped without a copy."""
+    """Write the table as one record batch, so that its columns can be mapped without a copy."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
         for batch in table.combine_chunks().to_batches():
             file.write_batch(batch)
 
 
 def rows_with_shared_keys(pieces: Sequence[Piece], band: int, low: int, high: int) -> Rows:
-    """Rows with a key of the band, from `low` to `high` - 1, that another row has too; ascending.
+    """Rows, ascending, that share a key of the band in the range `low` to `high` - 1 with another row.
 
     Memory: 16 bytes per key of that range, and about as much again to sort them.
     """

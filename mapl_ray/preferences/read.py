@@ -1,6 +1,6 @@
-"""Preference pairs as a stream: every input row gives a pair or a rejection, in source order.
+"""Stream preference pairs: every input row gives a pair or a rejection, in source order.
 
-A row that ranks several answers gives one of them a pair that `data.ranked_pairs` makes of it.
+A row that ranks several answers gives one of these per pair that `data.ranked_pairs` makes from it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mapl_ray.preferences.source import Rows, Source
 from mapl_ray.preferences.sources import check_columns, open_sources
 
 Results = list[PreferencePair | Rejection]
-MARGIN_STAGE = "margin"  # of rejections for a margin of 0 or below
+MARGIN_STAGE = "margin"  # stage of rejections for a margin of 0 or below
 Refused = Callable[[PreferencePair], str | None]
-DETECTION_ROWS = 100  # rows read to detect the format: single dirty rows at the start must not decide it
+DETECTION_ROWS = 100  # rows read to detect the format, so that a few bad rows at the start do not decide it
 
 
 def read_pairs(
     config: DataConfig, seed: int = 0, refused: Refused | None = None
 ) -> Iterator[PreferencePair | Rejection]:
-    """The rows of `config.path`, in source order; `config.limit` takes the first n of them, good or bad.
+    """Read the rows of `config.path` in source order; `config.limit` takes the first n of them, valid or not.
 
-    Of several sources (`config.mix`) one after another, each weighted (`mix.py`, drawn by `seed`): then there may be
-    more pairs than rows. `refused` says why a pair can't be used, or None: its row is rejected with that reason.
-    Raises `UserError` for what concerns a source as a whole, at once (no such file) or while it is read (empty,
-    truncated, not UTF-8, unknown columns). What concerns one row becomes a `Rejection`.
+    Several sources (`config.mix`) are read one after another, each weighted (`mix.py`, drawn by `seed`), so there may
+    be more pairs than rows. `refused` returns the reason to reject a pair, or None. Raises `UserError` for a problem of
+    a whole source: at once (no such file) or while it is read (empty, truncated, not UTF-8, unknown columns). A problem
+    of one row becomes a `Rejection`.
     """
     parts = config.parts()
     for part in parts:
@@ -47,13 +47,13 @@ def read_pairs(
 def read_rows(
     rows: Iterable[Mapping[str, Any]], config: DataConfig | None = None, name: str = "rows"
 ) -> Iterator[PreferencePair | Rejection]:
-    """Rows in memory, such as those of a `datasets.Dataset`, as pairs or rejections, in their order.
+    """Convert rows in memory, such as a `datasets.Dataset`, to pairs or rejections, in order.
 
     Args:
-        config: how rows are read (`format`, `columns`, `ranked_pairs`, `limit`); its `path` is not used.
-        name: the source named in records and messages.
+        config: how to read rows (`format`, `columns`, `ranked_pairs`, `limit`); its `path` is not used.
+        name: name of the source in records and messages.
 
-    Raises `UserError` for columns that are none of the known formats, and where there are no rows.
+    Raises `UserError` if the columns match no known format, or if there are no rows.
     """
     config = DataConfig() if config is None else config
     check_columns(config)
@@ -67,7 +67,7 @@ def read_rows(
 
 
 def _read(sources: list[Source], config: DataConfig, refused: Refused | None) -> Iterator[Results]:
-    """What each row gives, row by row."""
+    """Pairs and rejections of each row of the sources."""
     empty = True
     for source in sources:
         for results in read_slice(source, None, config, refused):
@@ -78,21 +78,21 @@ def _read(sources: list[Source], config: DataConfig, refused: Refused | None) ->
 
 
 def no_rows(config: DataConfig) -> UserError:
-    """The error of a source without a row."""
+    """The error for a source without rows."""
     return UserError(f"data.path={config.path!r}: holds no rows. Expected at least one preference pair.")
 
 
 def read_slice(source: Source, rows: Rows | None, config: DataConfig, refused: Refused | None) -> Iterator[Results]:
-    """What each of these rows of the source gives (None: of all), row by row.
+    """Pairs and rejections of each of `rows` of the source (None: all rows).
 
-    The format is that of the source's own first rows.
+    The format is detected from the first rows of the source.
     """
     for row, results in _read_source(source, config, rows):
         yield [_taken(one, refused, source.label, row) for one in results]
 
 
 def _read_source(source: Source, config: DataConfig, taken: Rows | None = None) -> Iterator[tuple[int, Results]]:
-    """Row by row, with its number: all of them, or those of `taken`."""
+    """(row number, results) of each row of `taken`, or of all rows."""
     rows = source.rows()
     head: list[RawRow] = []
     parsed = []
@@ -107,7 +107,7 @@ def _read_source(source: Source, config: DataConfig, taken: Rows | None = None) 
     if not parsed:
         raise UserError(
             f"{source.name}: none of its {len(head)} rows could be parsed. First: {head[0].problem}. "
-            "Check that it is the kind of file its name says."
+            "Check that the file's content matches its name."
         )
     data_format = detect_format(config, [declared(values, config, source.name) for values in parsed], source.name)
     for raw in chain(head, rows) if taken is None else taken():
@@ -127,7 +127,7 @@ def _taken(
 
 
 def _with_margin(found: PreferencePair | Rejection, config: DataConfig, row: int) -> PreferencePair | Rejection:
-    """A rejection of a pair whose margin is 0 or below, where the config drops those."""
+    """Reject a pair whose margin is 0 or below if the config drops those."""
     if config.nonpositive_margins == "keep" or isinstance(found, Rejection) or found.margin is None or found.margin > 0:
         return found
     reason = f"margin={found.margin:g}: expected above 0 (data.nonpositive_margins=drop)"
@@ -135,16 +135,16 @@ def _with_margin(found: PreferencePair | Rejection, config: DataConfig, row: int
 
 
 def declared(values: Mapping[str, Any], config: DataConfig, where: str) -> Mapping[str, Any]:
-    """A row by the columns that `config.columns` declares; a column that is declared by another name is not read.
+    """Rename a row's columns as `config.columns` declares; original columns with a declared name are dropped.
 
-    Raises `UserError` for a row that has none of the declared names.
+    Raises `UserError` for a row that has none of the declared columns.
     """
     if not config.columns:
         return values
     if not any(own in values for own in config.columns.values()):
         raise UserError(
             f"{where}: none of the columns that data.columns declares ({', '.join(config.columns.values())}) is in "
-            f"{', '.join(map(repr, values))}."
+            f"{', '.join(map(repr, values))}. Fix data.columns."
         )
     kept = {name: value for name, value in values.items() if name not in config.columns}
     return kept | {name: values[own] for name, own in config.columns.items() if own in values}

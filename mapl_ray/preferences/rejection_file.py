@@ -1,4 +1,4 @@
-"""Rejections as JSON lines on disk, where they take no memory."""
+"""Store rejections as JSON lines on disk instead of in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mapl_ray.unfinished import unfinished
 
 
 class RejectionFile:
-    """Rejections are added to a file aside, which gets its name when it is closed without an error."""
+    """Writes rejections to a temporary file, which is renamed to `path` on exit without an error."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,13 +39,13 @@ class RejectionFile:
             self._aside.unlink(missing_ok=True)
 
     def add(self, rejection: Rejection) -> None:
-        """Append one."""
+        """Append a rejection."""
         self._lines.write(canonical_json(rejection.to_row()) + "\n")
         self.count += 1
 
 
 def read_rejections(path: Path) -> Iterator[Rejection]:
-    """Those of a finished file, in order."""
+    """Read the rejections of a finished file, in order."""
     await_files(path.parent, [path.name])
     with path.open(encoding="utf-8", newline="\n") as lines:
         for line in lines:

@@ -1,6 +1,6 @@
-"""Files behind a URI (s3://, gs://, hdfs://, file://) through pyarrow's file systems: listed, and opened as streams.
+"""List files at a URI (s3://, gs://, hdfs://, file://) and open them as streams, with pyarrow's file systems.
 
-Credentials come from where pyarrow looks for them (environment, profile, instance role), never from the URI.
+pyarrow takes credentials from the environment, a profile or the instance role, never from the URI.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a file system that is not this machine's."""
+    """A file of a remote file system."""
 
     path: PurePosixPath
     size: int
     modified: str
     open: Callable[[], BinaryIO]
-    etag: Callable[[], str]  # what the store says its content is known by, "" where it says nothing; asks the server
+    etag: Callable[[], str]  # the store's ETag of the content, or "" if it has none; sends a request
 
     @property
     def identity(self) -> str:
-        """What the file is known by, beside its path: its bytes are not read for that."""
+        """Size and modification time, which identify the file together with its path; reads no content."""
         return f"{self.size} {self.modified}"
 
 
@@ -46,25 +46,25 @@ def is_uri(path: str) -> bool:
 
 
 def check_address(uri: str, key: str) -> None:
-    """Raise `UserError`, naming the config's `key`, for a password in the URI, a malformed one, an unread scheme, a
-    `file://` of another host, or a cloud's metadata service.
+    """Raise `UserError`, naming the config's `key`, for a URI that is malformed or has a password, an unsupported
+    scheme, a `file://` host, or the address of a cloud's metadata service.
 
-    Asks no server. Only an address that holds no password is shown.
+    Sends no request. The message never shows a password.
     """
     scheme = uri.split("://", 1)[0].lower()
     try:
         address = urlsplit(uri)
         secret, _ = address.password is not None, address.port
     except ValueError:
-        # An unescaped "/" of a secret ends the host early, and what is left looks like a port: so nothing is shown.
+        # An unescaped "/" in a secret ends the host early, and the rest looks like a port. So the URI is not shown.
         raise UserError(
-            f"{key}: not a valid {scheme}:// address (host or port). Expected as in s3://bucket/folder/pairs.jsonl, "
+            f"{key}: not a valid {scheme}:// address (host or port). Expected one like s3://bucket/folder/pairs.jsonl, "
             "without credentials: these are taken from the environment."
         ) from None
     if secret:
         raise UserError(
-            f"{key}: a password in a {scheme}:// address ends up in configs and logs. Take it out, and give the "
-            "credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            f"{key}: a password in a {scheme}:// address ends up in configs and logs. Remove it, and set the "
+            "credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
         )
     if scheme not in _SCHEMES:
         raise UserError(
@@ -72,14 +72,14 @@ def check_address(uri: str, key: str) -> None:
             "path, or the name of a Hugging Face data set as owner/name."
         )
     if scheme == "file" and address.netloc:
-        raise UserError(f"{key}={uri!r}: file:// names files of this machine, without a host: file:///folder/a.jsonl.")
+        raise UserError(f"{key}={uri!r}: file:// takes no host. Expected a local file as in file:///folder/a.jsonl.")
     for host in _hosts(address):
         if is_metadata_service(host):
             raise UserError(f"{key}={uri!r}: {host} is an address of a cloud's metadata service, and holds no data.")
 
 
 def _hosts(address: SplitResult) -> Iterator[str]:
-    """Every host that a request may go to: the URI's, and the endpoints of its query."""
+    """Every host that may receive a request: the URI's own, and endpoints and proxies in its query."""
     yield address.hostname or ""
     for name, value in parse_qsl(address.query):
         if "endpoint" in name.lower() or "proxy" in name.lower():
@@ -87,10 +87,10 @@ def _hosts(address: SplitResult) -> Iterator[str]:
 
 
 def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:
-    """The file that a URI names, or those directly in its folder, by name, hidden ones aside.
+    """The file at a URI, or the files directly in that folder, sorted by name, without hidden files.
 
-    Raises `UserError`, naming the config's `key`, as `check_address` does, and for what can't be reached or is not
-    there.
+    Raises `UserError`, naming the config's `key`, as `check_address` does, and if the URI can't be reached or does not
+    exist.
     """
     check_address(uri, key)
     try:
@@ -98,7 +98,7 @@ def remote_files(uri: str, key: str = "data.path") -> list[RemoteFile]:
         info = system.get_file_info(path)
         if info.type == fs.FileType.Directory:
             inside = [i for i in system.get_file_info(fs.FileSelector(path)) if i.type == fs.FileType.File]
-            found = [i for i in inside if not i.base_name.startswith((".", "_"))]  # as in a local folder
+            found = [i for i in inside if not i.base_name.startswith((".", "_"))]  # same rule as for local folders
         else:
             found = [info] if info.type == fs.FileType.File else []
     except (OSError, pa.ArrowException) as error:
@@ -116,7 +116,7 @@ def _file(system: Any, info: Any) -> RemoteFile:
 
 
 def _open(system: Any, path: str) -> BinaryIO:
-    # Read in larger pieces than lines are: every piece is a request.
+    # A large buffer, because every read is a request.
     return cast(BinaryIO, io.BufferedReader(system.open_input_file(path), buffer_size=4 * 2**20))
 
 

@@ -1,9 +1,9 @@
-"""Texts that a chat template has rendered already, read back into turns.
+"""Parse texts that a chat template has already rendered back into turns.
 
-A template would render such a text a second time, marks and all: the instruction of a prompt would end up between
-other marks, or in the assistant's turn. So what is rendered in a known dialect is parsed, and what only looks rendered
-is refused with the mark that was found. A text that mentions plain words such as `Human:` is left alone; the special
-tokens of chat templates (`<|im_start|>`) are never plain text. Every pattern here takes time linear in the text.
+Otherwise a template would render such a text a second time, and a prompt's instruction would end up between the wrong
+marks, or in the assistant's turn. So text rendered in a known dialect is parsed, and text that only looks rendered is
+refused with the mark that was found. Plain words such as `Human:` alone do not count as rendered; special tokens of
+chat templates (`<|im_start|>`) always do. Every pattern here takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ _ROLES = {
     **dict.fromkeys(("system", "System"), "system"),
 }
 _BEGIN = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>")
-_MOST_BEGINS = 2  # a tokenizer that adds one to a text that has one
+_MOST_BEGINS = 2  # a tokenizer may add a second one
 _END = (
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "<|end|>",
     "<|endoftext|>", "<|end_of_turn|>", "</s>",
 )  # fmt: skip
-# What only a chat template writes. Of a dialect that is not known: refused.
+# Marks that only chat templates write. Outside of a known dialect they are refused.
 _TOKEN = re.compile(
     r"<\|[A-Za-z_]{1,40}\|>|<\uff5c[^\uff5c\n]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT)\]"
     r"|<</?SYS>>|<extra_id_[01]>"
 )
 _BRACKET_LITERALS = ("INST]", "SYSTEM_PROMPT]")
 _TOKEN_LITERALS = ("<|", "<\uff5c", "_of_turn>", "SYS>>", "<extra_id_")
-# The last line of a prompt that waits for the assistant's turn.
+# Last line of a prompt that ends where the assistant's turn begins.
 _WAITING = re.compile(
     r"###\s{0,3}(?:Response|Assistant|Answer|Output)\s?:|(?:Assistant|ASSISTANT|AI|Bot)\s?:|.{0,4000}[ .>]ASSISTANT:"
 )
-_EXPECTED = "plain text, or a conversation that is rendered whole in a dialect that docs/data.md lists"
+_EXPECTED = "plain text, or a whole conversation rendered in a dialect that docs/data.md lists"
 _ALPACA_BEGINS = "Below is an instruction that describes a task"
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a family of templates opens its turns. Group 1 of `opener` is the role."""
+    """How a family of chat templates opens its turns. Group 1 of `opener` is the role."""
 
     name: str
     opener: re.Pattern[str]
-    literals: tuple[str, ...]  # a text without any of them has no opener: looked for first, since that is faster
-    is_words: bool = False  # the mark is plain words, which ordinary text may hold
-    begins_with_user: bool = False  # the first turn has no mark: it is the user's
+    literals: tuple[str, ...]  # a text with an opener contains one of these: checked first because it is faster
+    is_words: bool = False  # the mark is plain words, which ordinary text may contain
+    begins_with_user: bool = False  # the first turn is the user's and has no mark
 
 
 DIALECTS = (
@@ -70,17 +70,17 @@ _ALPACA = Dialect("Alpaca", re.compile(r"(?:\A|\n)### (Instruction|Input|Respons
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a rendered text holds, without an empty assistant's turn at its end, which only opens the next."""
+    """Turns and dialect of a rendered text, without an empty assistant turn at its end (a generation prompt)."""
 
     turns: tuple[Message, ...]
     dialect: Dialect
 
 
 def read_rendered(field_: str, value: str, prompt: bool) -> Rendered | None:
-    """The turns of a rendered text; None for a text that no template has rendered.
+    """Parse a rendered text; None for a text that is not rendered.
 
-    `prompt`: whether it is a prompt, which may end where the assistant's turn begins. Raises `RowError`, naming the
-    mark, for a text that looks rendered and can't be parsed.
+    With `prompt`, the text may end where the assistant's turn begins. Raises `RowError`, naming the mark, for a text
+    that looks rendered but can't be parsed.
     """
     if not _may_have_marker(value):
         if prompt:
@@ -103,7 +103,7 @@ def read_rendered(field_: str, value: str, prompt: bool) -> Rendered | None:
 
 
 def read_transcript(field_: str, value: str) -> tuple[Message, ...]:
-    """The turns of an HH transcript. Raises `RowError` for a text that is none."""
+    """Parse the turns of an HH transcript. Raises `RowError` for any other text."""
     given = "\n\n" + value.lstrip("\n")
     first = _HH.opener.search(given)
     if first is None or given[: first.start()].strip():
@@ -112,10 +112,10 @@ def read_transcript(field_: str, value: str) -> tuple[Message, ...]:
 
 
 def without_end(value: str) -> str:
-    """A text without the marks that end a turn (`<|im_end|>`, `</s>`); as it is where it has none."""
+    """Remove the marks that end a turn (`<|im_end|>`, `</s>`) from the end of a text."""
     if not value.rstrip().endswith(">"):
         return value
-    # `<s>...</s>` is also how HTML strikes text out.
+    # `<s>...</s>` is also HTML for struck-out text.
     marks = [mark for mark in _END if mark != "</s>" or "<s>" not in value]
     kept = end = len(value)
     while True:
@@ -128,7 +128,7 @@ def without_end(value: str) -> str:
 
 
 def refuse_marks(field_: str, value: str, prompt: bool, dialect: Dialect | None = None) -> None:
-    """Raise `RowError` for a text with a mark that only a chat template writes, or one of `dialect`."""
+    """Raise `RowError` for a text with a mark of chat templates or of `dialect`."""
     found = _TOKEN.search(value) if _may_have_token(value) else None
     if found is None and dialect is not None:
         found = dialect.opener.search(value)
@@ -149,7 +149,7 @@ def _refuse_waiting(field_: str, value: str) -> None:
 
 
 def _is_transcript(given: str, first: re.Match[str], dialect: Dialect) -> bool:
-    """Of a dialect of plain words: whether the text is more than one that begins with such a word."""
+    """For a dialect of plain words: whether the text is a transcript, not just a text that begins with such a word."""
     return given.startswith("\n\n") or dialect.opener.search(given, first.end()) is not None
 
 
@@ -171,7 +171,11 @@ def _llama_2_turns(field_: str, given: str, prompt: bool) -> tuple[Message, ...]
     parts = _LLAMA_2.opener.split(given)
     for index, (mark, piece) in enumerate(zip(parts[1::2], parts[2::2], strict=True)):
         if mark != ("INST" if index % 2 == 0 else "/INST"):
-            raise RowError(field_, f"rendered (Llama 2, Mistral): the marker '[{mark}]' twice in a row", "them in turn")
+            raise RowError(
+                field_,
+                f"rendered (Llama 2, Mistral): the marker '[{mark}]' twice in a row",
+                "[INST] and [/INST] alternately",
+            )
         if mark == "/INST":
             pieces.append(("assistant", piece.strip().removesuffix("<s>")))
             continue
@@ -184,7 +188,7 @@ def _llama_2_turns(field_: str, given: str, prompt: bool) -> tuple[Message, ...]
 
 
 def _alpaca_sections(given: str, prompt: bool) -> tuple[str, list[tuple[str, str]]] | None:
-    """The text before the first `###` section and the sections by name; None for a text that is not Alpaca's."""
+    """The text before the first `###` section, and the sections by name; None for a text that is not Alpaca."""
     if not _has_any(_ALPACA.literals, given):
         return None
     parts = _ALPACA.opener.split(given)
@@ -197,7 +201,7 @@ def _alpaca_sections(given: str, prompt: bool) -> tuple[str, list[tuple[str, str
         return None if before or prompt else ("", sections)
     waits = prompt and names[-1] == "Response" and not visible(sections[-1][1])
     if before and not before.startswith(_ALPACA_BEGINS) and not waits:
-        return None  # an ordinary text that shows the format, or a response that runs on
+        return None  # ordinary text that quotes the format, or a response that runs on
     return before, sections
 
 
@@ -223,7 +227,7 @@ def _messages(field_: str, pieces: list[tuple[str, str]], dialect: Dialect, prom
         refuse_marks(where, content, prompt=False)
         messages.append(Message(role, text(where, content)))
     if not messages:
-        raise RowError(field_, f"rendered ({dialect.name}) and without a turn", "a conversation")
+        raise RowError(field_, f"rendered ({dialect.name}) without any turn", "a conversation")
     return tuple(messages)
 
 
@@ -232,7 +236,7 @@ def _may_have_marker(value: str) -> bool:
 
 
 def _may_have_token(value: str) -> bool:
-    """Single characters first: they are found fastest, and most texts have neither."""
+    """Whether a text may hold a special token. Single characters first: fastest, and most texts have neither."""
     return ("<" in value and _has_any(_TOKEN_LITERALS, value)) or ("]" in value and _has_any(_BRACKET_LITERALS, value))
 
 
@@ -241,7 +245,7 @@ def _has_any(literals: tuple[str, ...], value: str) -> bool:
 
 
 def _without_begin(value: str) -> str:
-    """Without the tokens that begin a sequence. White space stays: HH's marks begin with it."""
+    """Remove begin-of-sequence tokens. Keeps white space, because HH's marks begin with it."""
     given = value
     for _ in range(_MOST_BEGINS):
         mark = next((mark for mark in _BEGIN if given.lstrip().startswith(mark)), None)

@@ -1,7 +1,7 @@
-"""The shapes of rows that preference data sets have, each with how its rows become pairs.
+"""The row shapes of preference data sets, and how each is converted to pairs.
 
-A shape is found by its columns. Whatever a row has, what is left of it are the columns of a pair: `prompt`, `chosen`,
-`rejected`, and the optional `id`, `margin`, `system`, `tools`, `judgements`.
+A shape is detected by its columns. Every shape is reduced to the columns of a pair: `prompt`, `chosen`, `rejected`, and
+the optional `id`, `margin`, `system`, `tools`, `judgements`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mapl_ray.preferences.rendered import read_rendered
 Row = Mapping[str, Any]
 PROMPT_COLUMNS = ("prompt", "instruction", "question")
 _OPTIONAL = ("id", "pair_id", "system", "tools", "margin", "judgements")
-_STRONGEST = 3  # of HelpSteer's preference, to either side; -100 and the like mark rows without one
+_STRONGEST = 3  # largest absolute HelpSteer preference; values such as -100 mark rows without one
 
 
 @dataclass(frozen=True, slots=True)
 class RawPair:
-    """One pair of a row, by the columns of a pair; `names`: what the row itself calls them, where it differs."""
+    """One pair of a row, by the columns of a pair; `names` maps a column to the row's own name where they differ."""
 
     values: Row
     names: Mapping[str, str] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class RawPair:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One kind of row."""
+    """One shape of rows."""
 
-    expected: str  # in messages
-    columns: frozenset[str]  # those that are read, beside the optional ones of a pair
+    expected: str  # description for messages
+    columns: frozenset[str]  # columns that are read, besides the optional ones of a pair
     fits: Callable[[Row], bool]
-    fits_declared: Callable[[Row], bool] = lambda _: False  # also a row of this kind where `data.format` says so
+    fits_declared: Callable[[Row], bool] = lambda _: False  # rows that also fit if `data.format` names this shape
     pairs: Callable[[Row, DataConfig], Sequence[RawPair]] = lambda values, _: (RawPair(values),)
 
 
@@ -58,7 +58,7 @@ def _is_pairs(values: Row) -> bool:
 
 
 def _is_rendered(sides: Sequence[Any]) -> bool:
-    """Whether a response is a whole conversation that a template has rendered."""
+    """Whether one of the responses is a whole conversation rendered by a chat template."""
     for side in sides:
         try:
             found = read_rendered("", side, prompt=False) if isinstance(side, str) else None
@@ -79,7 +79,7 @@ def _has(*columns: str) -> Callable[[Row], bool]:
 
 
 def _renamed(values: Row, **own: str) -> RawPair:
-    """`own`: the row's name of a column of a pair."""
+    """Rename a row's columns to those of a pair; `own` maps a pair's column to the row's."""
     kept = {name: values[name] for name in _OPTIONAL if name in values}
     return RawPair(kept | {name: values.get(column) for name, column in own.items()}, own)
 
@@ -89,7 +89,7 @@ def _share_gpt(values: Row, _: DataConfig) -> Sequence[RawPair]:
 
 
 def _rejected_response(values: Row, _: DataConfig) -> Sequence[RawPair]:
-    """`messages` with the chosen response last, and the rejected one beside."""
+    """Rows with `messages`, which end with the chosen response, and a column `rejected_response`."""
     turns = read_messages("messages", values.get("messages"))
     if turns[-1].role != "assistant":
         raise RowError("messages[-1].role", "not the assistant's turn", "an assistant turn last", turns[-1].role)
@@ -98,14 +98,14 @@ def _rejected_response(values: Row, _: DataConfig) -> Sequence[RawPair]:
 
 
 def _strength(prompt: str, first: str, second: str, strength: str) -> Callable[[Row, DataConfig], Sequence[RawPair]]:
-    """HelpSteer's pairs: a preference below 0 is for the first response, above 0 for the second."""
+    """HelpSteer rows: a preference below 0 is for the first response, above 0 for the second."""
 
     def pairs(values: Row, _: DataConfig) -> Sequence[RawPair]:
         found = number(strength, values.get(strength))
         if found is None or abs(found) > _STRONGEST:
             raise RowError(strength, "no preference", f"a number from -{_STRONGEST} to {_STRONGEST}", values[strength])
         if found == 0:
-            raise RowError(strength, "prefers neither response", "a number below or above 0", values[strength])
+            raise RowError(strength, "prefers neither response", "a number other than 0", values[strength])
         chosen, rejected = (second, first) if found > 0 else (first, second)
         raw = _renamed(values, prompt=prompt, chosen=chosen, rejected=rejected)
         return (RawPair({"margin": abs(found), **raw.values}, raw.names),)
@@ -114,9 +114,9 @@ def _strength(prompt: str, first: str, second: str, strength: str) -> Callable[[
 
 
 def _ranked(prompt: str, answers: str, answer: str, order: str, sign: int) -> Callable[..., Sequence[RawPair]]:
-    """Pairs of a ranked list by `config.ranked_pairs`; `sign` is -1 where a low value is the better one (a rank).
+    """Make pairs from a ranked list by `config.ranked_pairs`; `sign` is -1 if low values are better (a rank).
 
-    Two answers of the same value are no pair. A pair's id is the row's with the two places in the list.
+    Two answers with the same value make no pair. A pair's id is the row's id with the two positions in the list.
     """
 
     def pairs(values: Row, config: DataConfig) -> Sequence[RawPair]:
@@ -142,13 +142,13 @@ def _ranked(prompt: str, answers: str, answer: str, order: str, sign: int) -> Ca
             raw |= {"margin": better[0] - worse[0]} | ({"id": f"{row_id}:{better[1]}>{worse[1]}"} if row_id else {})
             found.append(RawPair(raw, names | {"prompt": prompt}))
         if not found:
-            raise RowError(answers, f"every {order} is the same", "answers of which one is better", given)
+            raise RowError(answers, f"every {order} is the same", "answers that differ in it", given)
         return found
 
     return pairs
 
 
-# In the order in which `auto` tries them: from the particular to the general.
+# In the order in which `data.format=auto` tries them: the most specific first.
 SHAPES: Mapping[PairFormat, Shape] = {
     "ultrafeedback": Shape(
         "prompt, chosen and rejected message lists, score_chosen, score_rejected",
@@ -169,7 +169,7 @@ SHAPES: Mapping[PairFormat, Shape] = {
         fits_declared=_is_hh,
     ),
     "pairs": Shape(
-        "prompt (or instruction, question), chosen, rejected; or chosen and rejected alone as message lists",
+        "prompt (or instruction, question), chosen, rejected; or only chosen and rejected as message lists",
         frozenset({*PROMPT_COLUMNS, "input", "chosen", "rejected"}),
         _is_pairs,
     ),

@@ -1,4 +1,4 @@
-"""A source of raw rows, and the slices of it that workers read."""
+"""A source of raw rows, and the slices into which it is cut for workers."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ Rows = Callable[[], Iterator[RawRow]]
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some of a source's rows, in its order, which any node can read."""
+    """Some of a source's rows, in order; any node can read them."""
 
-    rows: Rows | None  # None: all of them
-    size: int  # bytes of text, about
-    numbered: bool = True  # by their position in the source; else from 0
+    rows: Rows | None  # None: all rows
+    size: int  # approximate bytes of text
+    numbered: bool = True  # row numbers are positions in the source; else they start at 0 in each slice
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """One stream of raw rows."""
 
-    name: str  # in messages: the path as the user gave it, or the data set's name
-    label: str  # in records: the file's or data set's name, the same on every machine
+    name: str  # for messages: the path as the user gave it, or the data set's name
+    label: str  # for records: name of the file or data set, the same on every machine
     rows: Rows
-    size: int = 0  # bytes of text, about
-    cut: Callable[[int], list[Slice]] | None = None  # into slices of about so many bytes; none where that can't be done
+    size: int = 0  # approximate bytes of text
+    cut: Callable[[int], list[Slice]] | None = None  # cuts the source into slices of about this many bytes, if it can
 
     def slices(self, size: int) -> list[Slice]:
-        """The whole source, in its order, in slices of about `size` bytes; one where it can't be cut."""
+        """The whole source, in order, as slices of about `size` bytes; a single slice if it can't be cut."""
         cut = self.cut(size) if self.cut is not None and self.size > size else []
         return cut if len(cut) > 1 else [Slice(None, self.size)]
 
 
 def columns_of(config: DataConfig) -> frozenset[str]:
-    """The columns that are read of a source, by its own names."""
+    """Names of the columns that are read, both the package's and those in `config.columns`."""
     return COLUMNS.union(config.columns.values())

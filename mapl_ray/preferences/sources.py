@@ -1,4 +1,4 @@
-"""What `data.path` names, opened: files here or behind a URI, a saved data set, a data set on the hub, or the demo."""
+"""Open the sources that `data.path` names: local files, a URI, a saved data set, a data set on the hub, or the demo."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mapl_ray.preferences.source import Slice, Source, columns_of
 
 DEMO = Path(__file__).parent / "demo_pairs.jsonl"
 _PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".lz4", ".br")
-_PACKED_TEXT = 4  # bytes of text per packed byte, about
-_SHARED = "Put the data on storage that all nodes share, and leave them alone while they are read."
+_PACKED_TEXT = 4  # approximate bytes of text per packed byte
+_SHARED = "Put the data on storage that all nodes share, and do not change the files during the run."
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 def open_sources(config: DataConfig) -> list[Source]:
-    """The sources of `config.path` in reading order, at least one.
+    """The sources of `config.path` in reading order; at least one.
 
-    Raises `UserError` if there is no such thing, or it is of a kind that is not read.
+    Raises `UserError` if the path does not exist or is of an unsupported kind.
     """
     if config.path == "demo":
         return [_file_source(DEMO, config)]
@@ -45,10 +45,10 @@ def open_sources(config: DataConfig) -> list[Source]:
         return _folder_sources(path, config)
     if is_file:
         if file_kind(path) is None:
-            raise UserError(f"{path}: not a kind of file that is read. Expected {FILE_KINDS}.")
+            raise UserError(f"{path}: unsupported kind of file. Expected {FILE_KINDS}.")
         return [_file_source(path, config)]
     if exists:
-        raise UserError(f"{path}: neither a regular file nor a folder.")
+        raise UserError(f"{path}: neither a regular file nor a folder. Set data.path to one of these.")
     if not _HUB_NAME.fullmatch(config.path) or file_kind(path) is not None:
         raise UserError(
             f"data.path={config.path!r}: no such file or folder (looked from {Path.cwd()}). Expected a file "
@@ -63,13 +63,13 @@ def _remote_sources(config: DataConfig) -> list[Source]:
     _refuse_packed(uri, [file.path for file in all_files])
     files = [file for file in all_files if file_kind(file.path) is not None]
     if not files:
-        raise UserError(f"data.path={uri!r}: holds no file that is read. Expected {FILE_KINDS}.")
+        raise UserError(f"data.path={uri!r}: has no file of a supported kind. Expected {FILE_KINDS}.")
     return [_of_file(f"{uri} ({f.path.name})", f.path, columns, f.open, f.size) for f in files]
 
 
 def _file_source(path: Path, config: DataConfig) -> Source:
     size = path.stat().st_size
-    # Workers start in other folders, and a node may have its packages elsewhere.
+    # Workers start in other folders, so paths are absolute. The package may be installed elsewhere on other nodes.
     opener = _demo if path == DEMO else partial(_opened, path, path.absolute(), size)
     return _of_file(str(path), path, columns_of(config), opener, size)
 
@@ -91,11 +91,11 @@ def _demo() -> BinaryIO:
 
 
 def _opened(shown: Path, path: Path, size: int) -> BinaryIO:
-    """A local file. Raises `UserError` where this node has none, or another one."""
+    """Open a local file. Raises `UserError` if it is missing on this node or has another size."""
     try:
         handle = path.open("rb")
     except FileNotFoundError:
-        raise UserError(f"{shown}: not there on node {socket.gethostname()}. {_SHARED}") from None
+        raise UserError(f"{shown}: not found on node {socket.gethostname()}. {_SHARED}") from None
     if (found := handle.seek(0, 2)) != size:
         handle.close()
         raise UserError(
@@ -107,11 +107,11 @@ def _opened(shown: Path, path: Path, size: int) -> BinaryIO:
 
 
 def _refuse_packed(where: str, files: Sequence[PurePath]) -> None:
-    """Raise `UserError` for a data file of a folder that would be passed over because of how it is packed."""
+    """Raise `UserError` if `files` has a compressed data file, which would otherwise be skipped silently."""
     for file in files:
         inner = PurePath(file.stem)
         if file_kind(file) is None and file.suffix.lower() in _PACKED and file_kind(inner) is not None:
-            raise UserError(f"{where}: {file.name} is data that is packed and not read. Unpack it, or move it away.")
+            raise UserError(f"{where}: {file.name} is compressed data that is not read. Decompress it or move it.")
 
 
 def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
@@ -126,23 +126,24 @@ def _folder_sources(path: Path, config: DataConfig) -> list[Source]:
     if not read:
         found = ", ".join(f.name for f in files[:5]) or "no files"
         raise UserError(
-            f"{path}: holds no file that is read (found {found}). Expected {FILE_KINDS} files directly in it, or a "
-            "folder made by save_to_disk."
+            f"{path}: has no file of a supported kind (found {found}). Expected {FILE_KINDS} files directly in it, or "
+            "a folder made by save_to_disk."
         )
     return [_file_source(f, config) for f in read]
 
 
 def source_identity(config: DataConfig) -> dict[str, str]:
-    """What every file that `config.path` stands for is known by; empty for a data set on the hub.
+    """Identity of every file of `config.path`, by name; empty for a data set on the hub.
 
-    Local files by their sha256, so that a copy elsewhere is the same; remote ones by size and time of change.
+    Local files are identified by sha256, so that a copy elsewhere counts as the same; remote files by size and
+    modification time.
     """
     if is_uri(config.path):
         return {str(file.path): file.identity for file in remote_files(config.path)}
     folder = Path(config.path).expanduser()
     identity = {}
     for file in _local_files(config):
-        # The splits of a saved data set hold files of the same names.
+        # The splits of a saved data set have files with the same names, so names are relative to the folder.
         name = file.relative_to(folder).as_posix() if folder.is_dir() and config.path != "demo" else file.name
         with file.open("rb") as handle:
             identity[name] = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -159,7 +160,7 @@ def _local_files(config: DataConfig) -> list[Path]:
 
 
 def check_source(config: DataConfig) -> None:
-    """Raise `UserError` if `config` names a source that can't be read; reads nothing itself."""
+    """Raise `UserError` if `config` names a source that can't be opened; reads no rows."""
     for part in config.parts():
         check_columns(part)
         open_sources(part)
@@ -170,6 +171,6 @@ def check_columns(config: DataConfig) -> None:
     for name, own in config.columns.items():
         if name not in COLUMNS or not own.strip():
             raise UserError(
-                f"data.columns={{{name}: {own}}}: expected a column that is read, and its name in the data. Those that "
-                f"are read: {', '.join(sorted(COLUMNS))}."
+                f"data.columns={{{name}: {own}}}: expected a column that is read, and its name in the data. Columns "
+                f"that are read: {', '.join(sorted(COLUMNS))}."
             )

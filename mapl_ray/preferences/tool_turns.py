@@ -1,6 +1,6 @@
-"""Tools, tool calls and tool results of a conversation, as chat templates of transformers take them.
+"""Read tools, tool calls and tool results of a conversation, in the form that chat templates of transformers take.
 
-A column `tools` holds what may be called: [{"type": "function", "function": {"name": ..., "parameters": {}}}]
+A column `tools` lists the tools: [{"type": "function", "function": {"name": ..., "parameters": {}}}]
 
 {"role": "assistant", "content": "" or text, "tool_calls": [{"id": ..., "function": {"name": ..., "arguments": {}}}]}
 {"role": "tool", "content": text, "tool_call_id": ..., "name": ...}
@@ -21,10 +21,10 @@ _CALLS = "a list of {id, type, function: {name, arguments}}"
 
 
 def tool_call_turn(where: str, message: Mapping[str, Any]) -> Message:
-    """An assistant's turn that calls tools, with or without text. Raises `RowError` for calls of another shape."""
+    """Read an assistant turn that calls tools, with or without text. Raises `RowError` for malformed calls."""
     content = message.get("content")
     if content is not None and not isinstance(content, str):
-        raise RowError(f"{where}.content", f"a {type(content).__name__}", "text or nothing beside tool_calls", content)
+        raise RowError(f"{where}.content", f"a {type(content).__name__}", "text or null next to tool_calls", content)
     given = _parsed(message["tool_calls"])
     if not isinstance(given, list):
         raise RowError(f"{where}.tool_calls", f"a {type(given).__name__}", _CALLS, given)
@@ -33,7 +33,7 @@ def tool_call_turn(where: str, message: Mapping[str, Any]) -> Message:
 
 
 def tool_result(where: str, message: Mapping[str, Any]) -> Message:
-    """A tool's answer: text, or any JSON, which becomes text. Raises `RowError` where there is none."""
+    """Read a tool's result: text, or any JSON value, which becomes text. Raises `RowError` if it is missing."""
     content = message.get("content")
     if content is None:
         raise RowError(f"{where}.content", "missing", "the tool's result")
@@ -46,9 +46,9 @@ def tool_result(where: str, message: Mapping[str, Any]) -> Message:
 
 
 def with_tools(prompt: tuple[Message, ...], given: Any) -> tuple[Message, ...]:
-    """The prompt with the row's tools at its last user turn: a list of tools, or JSON text of it or of each of them.
+    """Attach the row's tools to the last user turn of the prompt.
 
-    Raises `RowError` for another shape.
+    `given` is a list of tools; the list or each tool may be JSON text. Raises `RowError` for anything else.
     """
     tools = _parsed(given)
     if tools is None or tools == [] or (isinstance(tools, str) and not visible(tools)):
@@ -58,7 +58,7 @@ def with_tools(prompt: tuple[Message, ...], given: Any) -> tuple[Message, ...]:
     taken = canonical_json([_tool(f"tools[{index}]", _parsed(tool)) for index, tool in enumerate(tools)])
     last = max((index for index, message in enumerate(prompt) if message.role == "user"), default=None)
     if last is None:
-        return prompt  # and no prompt: whoever checks it says so
+        return prompt  # the caller rejects a prompt without a user turn
     return (*prompt[:last], replace(prompt[last], tools=taken), *prompt[last + 1 :])
 
 
@@ -72,7 +72,7 @@ def _tool(where: str, tool: Any) -> Any:
 
 
 def _without_nothing(value: Any) -> Any:
-    """Without the keys that tables fill, because another row's tool has them."""
+    """Remove keys with null values: tables add them to every row if any row has them."""
     if isinstance(value, Mapping):
         return {key: _without_nothing(one) for key, one in value.items() if one is not None}
     return [_without_nothing(one) for one in value] if isinstance(value, list) else value
@@ -82,17 +82,17 @@ def _call(where: str, call: Any) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RowError(where, "not a call", "{id, type, function: {name, arguments}}", call)
-    arguments = _parsed(function.get("arguments") or {})  # OpenAI's are JSON text, which templates would escape
+    arguments = _parsed(function.get("arguments") or {})  # OpenAI's are JSON text, which a template would escape
     if not isinstance(arguments, Mapping):
         raise RowError(f"{where}.arguments", "not an object", "an object, or its JSON text", function.get("arguments"))
-    # Tables fill the keys that other rows have with nothing.
+    # Tables fill keys that only other rows have with null.
     plain = {name: value for name, value in arguments.items() if value is not None}
     made: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": plain}}
     return made if call.get("id") is None else {"id": str(call["id"]), **made}
 
 
 def _parsed(value: Any) -> Any:
-    """JSON text as what it says; anything else as it is."""
+    """Parse JSON text; return any other value unchanged."""
     if not isinstance(value, str):
         return value
     try:

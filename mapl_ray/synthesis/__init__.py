@@ -1,4 +1,4 @@
-"""Synthesis: preference pairs become relation groups."""
+"""Synthesis: convert preference pairs to relation groups."""
 
 from mapl_ray.synthesis.export_files import Exported, write_export
 from mapl_ray.synthesis.export_parts import ExportFolder

@@ -1,11 +1,11 @@
-"""Draw one contrast: instructions of the same functions G1 with two argument sets, for a pair of texts.
+"""Draw one contrast for a pair of texts: instructions of the same functions G1 with two sets of arguments.
 
 `plus` is written for the chosen response, `minus` for the rejected one (docs/method.md, "The two data sets"):
 (all) the winner satisfies every instruction and the loser violates at least one;
 (any) the winner satisfies at least one instruction and the loser violates every one.
 
-The two sides are drawn by one rule with the responses exchanged. A prompt of either side is preferred for one response
-and dispreferred for the other, so neither its words nor its numbers reveal which it is.
+Both sides are drawn by the same rule with the responses swapped. A prompt of either side is preferred for one response
+and dispreferred for the other, so neither its words nor its numbers reveal its side.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mapl_ray.synthesis.tally import Tally
 
 T = TypeVar("T")
 Condition = Literal["all", "any"]
-_TRIES = 3  # draws of one instruction before the function is given up
+_TRIES = 3  # draws of an instruction before giving up on its function
 
 
 class Family(NamedTuple):
-    """Functions of one family that can be drawn."""
+    """The drawable functions of one family."""
 
     weight: float
     members: Sequence[InstructionFunction]
-    weights: Sequence[float]  # of the members
+    weights: Sequence[float]  # one per member
 
 
 Families: TypeAlias = Sequence[Family]
@@ -38,7 +38,7 @@ Families: TypeAlias = Sequence[Family]
 
 @dataclass(frozen=True, slots=True)
 class PairFeatures:
-    """The texts of one pair."""
+    """Features of the texts of one pair, and its judgements."""
 
     chosen: Features
     rejected: Features
@@ -48,7 +48,7 @@ class PairFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Two lists of as many instructions, by the same functions in the same order."""
+    """Two equally long lists of instructions, from the same functions in the same order."""
 
     plus: tuple[Instruction, ...]
     minus: tuple[Instruction, ...]
@@ -56,12 +56,12 @@ class Contrast:
 
 class _Slot(NamedTuple):
     function: InstructionFunction
-    wording: int  # one for both sides: nothing but the arguments differ
-    seen_only: bool  # without the phrasings that are held out
+    wording: int  # the same for both sides, so that only the arguments differ
+    seen_only: bool  # exclude held-out phrasings
 
 
 def weighted_families(functions: Sequence[InstructionFunction], weights: Mapping[str, float]) -> Families:
-    """The functions by family, in an order that depends on names alone; `weights` multiply the families' own."""
+    """Group functions by family, in an order that depends only on names; `weights` multiply the families' weights."""
     families: dict[str, list[InstructionFunction]] = {}
     for function in sorted(functions, key=lambda function: function.name):
         families.setdefault(function.family, []).append(function)
@@ -72,16 +72,16 @@ def weighted_families(functions: Sequence[InstructionFunction], weights: Mapping
 
 
 def draw_functions(families: Families, k: int, rng: random.Random) -> list[InstructionFunction]:
-    """G1: k functions that can stand together, families drawn first so that none dominates.
+    """Draw G1: k functions that can be combined, or fewer if no more fit together.
 
-    Families come in proportion to their weights, without repetition. Fewer than k where no more fit together.
+    Families are drawn first, in proportion to their weights and without replacement, so that no family dominates.
     """
     waiting: Iterable[Iterator[InstructionFunction]] = (
         _in_order(family.members, family.weights, rng)
         for family in _in_order(families, [one.weight for one in families], rng)
     )
     chosen: list[InstructionFunction] = []
-    # One of every family before any family gives a second.
+    # Take one function of every family before a second one of any family.
     while len(chosen) < k and waiting:
         left = []
         for members in waiting:
@@ -96,10 +96,10 @@ def draw_functions(families: Families, k: int, rng: random.Random) -> list[Instr
 
 
 def _in_order(items: Sequence[T], weights: Sequence[float], rng: random.Random) -> Iterator[T]:
-    """The items in the order of weighted draws without replacement, which is that of exponential waiting times.
+    """Items in the order of weighted draws without replacement, which is the order of exponential waiting times.
 
-    The times are drawn when the first item is asked for (`rng.expovariate(weight)`, without a call for each). The next
-    item is searched for each time and nothing is sorted: most items are never asked for.
+    The times (`rng.expovariate(weight)`, inlined) are drawn with the first item. Nothing is sorted, because most items
+    are never requested; each step searches for the minimum.
     """
     uniform, log = rng.random, math.log
     times = [-log(1.0 - uniform()) / weight for weight in weights]
@@ -122,9 +122,9 @@ def draw_contrast(
     tally: Tally,
     seen_phrasings_only: bool = False,
 ) -> Contrast | None:
-    """Both sides for one G1, or None where its functions cannot separate the responses in both directions.
+    """Draw both sides for one G1, or return None if its functions cannot separate the responses in both directions.
 
-    What was asked of each function, and whether it could, is counted in `tally`.
+    `tally` counts the requests to each function and its successes.
     """
     slots = [_Slot(function, rng.getrandbits(32), seen_phrasings_only) for function in functions]
     tally.draws[len(slots)] += 1
@@ -147,7 +147,7 @@ def _draw_side(
     rng: random.Random,
     tally: Tally,
 ) -> tuple[Instruction, ...] | None:
-    """Instructions that the winner satisfies and the loser violates, as the condition says; in the order of slots."""
+    """Instructions, in the order of slots, that the winner satisfies and the loser violates under the condition."""
     drawn: dict[int, Instruction] = {}
     cases: dict[tuple[bool, bool], Case] = {}
     beside = Company()
@@ -174,7 +174,7 @@ def _draw_side(
 
 
 def _random_order(number: int, rng: random.Random) -> list[int]:
-    """`rng.sample(range(number), number)` with the same draws, without the checks that take most of its time."""
+    """Same draws as `rng.sample(range(number), number)`, without the checks that take most of its time."""
     order = [*range(number)]
     drawn = []
     for left in range(number, 0, -1):
@@ -185,7 +185,7 @@ def _random_order(number: int, rng: random.Random) -> list[int]:
 
 
 def _flag_order(condition: Condition, separated: bool, last: bool, rng: random.Random) -> list[tuple[bool, bool]]:
-    """(flag of the winner, flag of the loser), in the order to try: one slot has to separate the two."""
+    """(flag of the winner, flag of the loser) in the order to try; at least one slot must separate the two."""
     separating = (True, False)
     neutral = (True, True) if condition == "all" else (False, False)
     if last and not separated:
@@ -198,7 +198,7 @@ def _flag_order(condition: Condition, separated: bool, last: bool, rng: random.R
 def _satisfiable(
     slot: _Slot, flags: tuple[bool, bool], drawn: dict[int, Instruction], slots: Sequence[_Slot], winner: Features
 ) -> bool:
-    """Whether a response can do it all: the winner does, or no two measures of size pull against each other."""
+    """Whether one response can satisfy all: the winner does, or no two size functions conflict."""
     if not slot.function.size:
         return True
     others = [drawn[index] for index in drawn if slots[index].function.size]

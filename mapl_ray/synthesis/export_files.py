@@ -1,4 +1,4 @@
-"""Plain rows of groups as `.jsonl` and `.parquet` files, which appear whole or not at all."""
+"""Write plain rows of groups to `.jsonl` and `.parquet` files atomically."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mapl_ray.synthesis.left_out import left_out
 from mapl_ray.synthesis.plain_rows import TRAINERS, ExportFormat, Prompts, check_format, export_rows, export_schema
 
 _ROWS_AT_ONCE = 1000
-_NOTE = b"mapl_export"  # key of the Parquet file's metadata
+_NOTE = b"mapl_export"  # key in the Parquet file's metadata
 
 
 @dataclass(slots=True)
 class Exported:
-    """What was written."""
+    """Counts of an export."""
 
     rows: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)  # `left_out` of all groups, of formats for trainers
+    left_out: Counter[str] = field(default_factory=Counter)  # sum of `left_out` over groups, for formats of trainers
 
     def add(self, other: Exported) -> None:
-        """Another file."""
+        """Add the counts of another file."""
         self.rows += other.rows
         self.left_out.update(other.left_out)
 
@@ -42,17 +42,17 @@ def write_export(
     prompts: Prompts = "explicit",
     fingerprint: str | None = None,
 ) -> Exported:
-    """Write all rows to a `.jsonl` or `.parquet` file, a thousand rows in memory at a time.
+    """Write all rows to a `.jsonl` or `.parquet` file, with at most a thousand rows in memory.
 
     Args:
-        fingerprint: of all that decides the content; kept in a Parquet file's metadata for `exported_before`.
+        fingerprint: of everything that determines the content; a Parquet file stores it for `exported_before`.
 
-    Raises `UserError` as `export_rows` does, or for another ending, or a Parquet file of groups with tools.
+    Raises `UserError` as `export_rows` does, for another suffix, and for groups with tools in a Parquet file.
     """
     path = Path(path)
     check_format(format, prompts)
     if path.suffix not in (".jsonl", ".parquet"):
-        raise UserError(f"{path}: the file's name must end with .jsonl or .parquet.")
+        raise UserError(f"{path}: the file name must end with .jsonl or .parquet.")
     if path.suffix == ".parquet":
         groups = map(_without_tools, groups)
     exported, schema = Exported(), export_schema(format, prompts)
@@ -69,7 +69,7 @@ def write_export(
 
 
 def exported_before(path: Path, fingerprint: str) -> Exported | None:
-    """What a Parquet file holds that `write_export` wrote with this fingerprint; None for any other file."""
+    """Counts of a Parquet file that `write_export` wrote with this fingerprint; None for any other file."""
     try:
         found = (pq.read_metadata(path).metadata or {}).get(_NOTE)
         note = json.loads(found) if found is not None else {}
@@ -94,8 +94,8 @@ def _counted(
 def _without_tools(group: RelationGroup) -> RelationGroup:
     if group.tool_fields is not None:
         raise UserError(
-            f"pair {group.pair_id}: its prompt has tools or tool calls, and the columns of a Parquet export hold role "
-            "and content alone. Write a .jsonl file."
+            f"pair {group.pair_id}: its prompt has tools or tool calls, but a Parquet export stores only role and "
+            "content. Write a .jsonl file."
         )
     return group
 
@@ -117,7 +117,7 @@ def _write_parquet(
             if len(batch) == _ROWS_AT_ONCE:
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
                 batch = []
-        if batch:  # an empty row group would be more than some readers take
+        if batch:  # some readers do not accept an empty row group
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
         if fingerprint is not None:
             note = {"fingerprint": fingerprint, "rows": exported.rows, "left_out": exported.left_out}

@@ -1,10 +1,10 @@
-"""Plain rows as a folder of Parquet files, one for each part of the groups' data set.
+"""Export plain rows to a folder of Parquet files, one per part of the groups' data set.
 
     part-00000.parquet     rows of the groups in part 0
 
-Nothing else is in the folder, so that pandas and `datasets` open it as it is. A file is written aside and renamed, and
-its metadata holds a fingerprint of all that decides its content: an export that was killed goes on with the parts that
-are missing, and files of anything else are never overwritten.
+The folder holds nothing else, so that pandas and `datasets` can open it. Each file is written atomically, and its
+metadata has a fingerprint of everything that determines its content. So a killed export continues with the missing
+parts, and other files are never overwritten.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mapl_ray.synthesis.export_files import Exported, exported_before, write_exp
 from mapl_ray.synthesis.plain_rows import ExportFormat, Prompts, check_format
 from mapl_ray.unfinished import becomes
 
-_NAMED = 3  # files, in a message
+_NAMED = 3  # files listed in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class ExportFolder:
 
     @property
     def lease(self) -> Path:
-        """To be held while parts are written."""
+        """Path of the lease to hold while writing parts."""
         return lease_path(self.folder, "export")
 
     def manifest(self) -> Manifest:
-        """The groups' parts; each is compared with its digest when it is read.
+        """Manifest of the groups; each part is checked against its digest when it is read.
 
-        Raises `UserError` where there are no finished groups, for a format or prompts that do not exist, and where the
-        folder holds other files; nothing is written before.
+        Raises `UserError`, before anything is written, if there are no finished groups, the format or prompts are
+        unknown, or the folder holds other files.
         """
         check_format(self.format, self.prompts)
         manifest = read_manifest(self.source, verify=False)
@@ -51,9 +51,9 @@ class ExportFolder:
         return manifest
 
     def missing(self, manifest: Manifest) -> list[Part]:
-        """Parts without a file; removes what killed exports left half-written.
+        """Parts that are not exported yet; removes unfinished files of killed exports.
 
-        Raises `UserError` for a file that has the name of a part and is not of this export.
+        Raises `UserError` for a file that has the name of a part but is not from this export.
         """
         missing = []
         for part in manifest.parts:
@@ -61,7 +61,7 @@ class ExportFolder:
                 missing.append(part)
             elif self._exported(part) is None:
                 raise UserError(
-                    f"{self._file(part)} is of another export (other groups, another format) or of another program. "
+                    f"{self._file(part)} is from another export (other groups or format) or another program. "
                     "Nothing is overwritten: name another folder, or remove the files in this one."
                 )
         for name in self._check_names(manifest):
@@ -69,13 +69,15 @@ class ExportFolder:
         return missing
 
     def write_part(self, part: Part) -> None:
-        """Write the rows of one part; a batch of its groups is in memory at a time. Raises as `write_export` does, and
-        `UserError` for a damaged part."""
+        """Write the rows of one part, with one batch of groups in memory.
+
+        Raises as `write_export` does, and `UserError` for a damaged part.
+        """
         verify_part(self.source, part)
         write_export(self._groups(part), self.format, self._file(part), self.prompts, self._fingerprint(part))
 
     def exported(self, manifest: Manifest) -> Exported:
-        """What all files hold together. Raises `RunError` where one is missing after all have been written."""
+        """Total counts of all files. Raises `RunError` if one is missing after the export."""
         total = awaited(lambda: self._total(manifest), self.folder)
         if total is None:
             names = self.unwritten(manifest.parts)
@@ -86,7 +88,7 @@ class ExportFolder:
         return total
 
     def unwritten(self, parts: Sequence[Part]) -> str:
-        """Names of the first files that are missing."""
+        """Names of the missing files: the first few and the number of others."""
         missing = [part.file for part in parts if not self._file(part).is_file()]
         return ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
 
@@ -113,16 +115,19 @@ class ExportFolder:
         return fingerprint_of([SCHEMA_VERSION, self.format, self.prompts, part.index, part.sha256])
 
     def _check_names(self, manifest: Manifest) -> list[str]:
-        """Names of what is half-written."""
+        """Names of unfinished files. Raises `UserError` for files that are not from this export."""
         if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"--output {self.folder}: a file; --parts and a path that ends with / write a folder.")
+            raise UserError(
+                f"--output {self.folder}: is a file, but --parts and a path that ends with / write a folder. "
+                "Name a folder."
+            )
         ours, half_written = {part.file for part in manifest.parts}, []
         for name in sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else ():
             if becomes(name) in ours:
                 half_written.append(name)
             elif name not in ours and name != self.lease.parent.name:
                 raise UserError(
-                    f"--output {self.folder}: it holds {name}, which is not of this export. Nothing is overwritten or "
-                    "deleted: name a new or an empty folder."
+                    f"--output {self.folder}: it holds {name}, which is not from this export. Nothing is overwritten "
+                    "or deleted: name a new or an empty folder."
                 )
         return half_written

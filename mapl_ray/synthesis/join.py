@@ -9,7 +9,7 @@ from mapl_ray.data.records import Message
 from mapl_ray.errors import UserError
 from mapl_ray.instructions import Instruction
 
-# (before one instruction, before several); an empty one is no line of its own.
+# (lead for one instruction, lead for several); an empty lead is left out.
 _SENTENCE_LEADS = (
     ("", ""),
     ("Please note:", "Please note:"),
@@ -27,15 +27,14 @@ _LIST_LEADS = (
 
 
 def join_prompt(prompt: tuple[Message, ...], instructions: Sequence[Instruction], layout: int) -> tuple[Message, ...]:
-    """The prompt with the instructions after the text of its last user turn, which stays an exact prefix.
+    """Append the instructions to the last user turn of the prompt, whose text stays an exact prefix.
 
-    System, earlier and later turns are kept. `layout` is any whole number >= 0, drawn at random: prose or list, and the
-    words before; all these follow from it and the number of instructions alone. Raises `UserError` where the prompt has
-    no user turn.
+    All other turns are kept. `layout` is a random integer >= 0. It and the number of instructions alone determine the
+    layout: prose or a list, and the words before it. Raises `UserError` if the prompt has no user turn.
     """
     turn = last_user_turn(prompt)
     if turn is None:
-        raise UserError("a prompt without a user turn: there is nothing to join instructions with.")
+        raise UserError("The prompt has no user turn. Expected at least one, to which instructions are appended.")
     texts = [instruction.text for instruction in instructions]
     block = f"\n\n{_block(texts, layout)}" if texts else ""
     joined = replace(prompt[turn], content=prompt[turn].content + block)
@@ -45,14 +44,14 @@ def join_prompt(prompt: tuple[Message, ...], instructions: Sequence[Instruction]
 def rejoin_prompt(
     original: tuple[Message, ...], joined: tuple[Message, ...], old: Sequence[str], new: Sequence[str]
 ) -> tuple[Message, ...]:
-    """`joined`, which `join_prompt` made of `original`, with other instructions in the places of its own, layout kept.
+    """Replace the instructions in `joined`, which `join_prompt` made from `original`, and keep the layout.
 
-    `old` are the texts it has, in their order. Raises `UserError` where it has others.
+    `old` are the present texts in order, `new` their replacements. Raises `UserError` if `joined` has other texts.
     """
     turn = last_user_turn(original)
     if turn is None or not joined[turn].content.startswith(original[turn].content):
         raise UserError(
-            "a prompt that does not begin with its original one: its instructions can't be separated from it."
+            "The prompt does not begin with its original prompt, so its instructions can't be separated from it."
         )
     content = joined[turn].content
     place = len(original[turn].content)
@@ -60,7 +59,7 @@ def rejoin_prompt(
     for text, other in zip(old, new, strict=True):
         found = content.find(text, place)
         if found < 0:
-            raise UserError(f"a prompt without its instruction {text!r} in its place.")
+            raise UserError(f"The prompt does not contain its instruction {text!r} in the expected position.")
         pieces += [content[place:found], other]
         place = found + len(text)
     changed = replace(joined[turn], content="".join([*pieces, content[place:]]))
@@ -68,7 +67,7 @@ def rejoin_prompt(
 
 
 def last_user_turn(prompt: tuple[Message, ...]) -> int | None:
-    """Index of the last message by the user."""
+    """Index of the last user message, or None."""
     return max((index for index, message in enumerate(prompt) if message.role == "user"), default=None)
 
 

@@ -1,11 +1,11 @@
-"""The layouts of a group: which sequences it has, and the relations over them.
+"""The layouts of a group: its sequences and the relations over them.
 
-The grid: three prompts (x, x+, x-) by two responses; six sequences give every relation.
+Grid: three prompts (x, x+, x-) times two responses; these six sequences give every relation.
 
-The independent layout, as in the paper: the intra prompts of each response and the inter prompts are drawn separately.
-Prompts: x; x_w and x_l of the chosen response; x_w and x_l of the rejected response; x+ and x-. Every draw is a
-contrast of the grid's kind. A side written for the chosen response serves as its x_w and, drawn again, as x_l of the
-rejected one, so that preferred and dispreferred prompts have one distribution.
+Independent, as in the paper: the intra prompts of each response and the inter prompts are drawn separately. Prompts: x;
+x_w and x_l of the chosen response; x_w and x_l of the rejected response; x+ and x-. Every draw is a contrast as in the
+grid. A side written for the chosen response serves as its x_w and, drawn again, as x_l of the rejected response. So
+preferred and dispreferred prompts have the same distribution.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GRID_RELATIONS: tuple[Relation, ...] = (
     Relation(Level.INTER_NARROWING, (0, 5), (1, 4)),
 )
 GRID_CONTRASTS = 1
-"""Contrasts that the layout needs: prompts 1 and 2 are its two sides."""
+"""Number of contrasts of the layout: prompts 1 and 2 are the two sides."""
 
 INDEPENDENT_CONTRASTS = 3
-"""Contrasts that the layout needs; contrast i gives prompts 2i+1 (written for chosen) and 2i+2 (for rejected)."""
+"""Number of contrasts of the layout: contrast i gives prompts 2i+1 (written for chosen) and 2i+2 (for rejected)."""
 
 INDEPENDENT_CELLS: tuple[tuple[int, int], ...] = (
     (0, 0),

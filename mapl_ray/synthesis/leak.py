@@ -1,8 +1,8 @@
-"""Does the prompt alone reveal its side of an intra relation? A classifier is trained on it.
+"""Measure whether a prompt by itself reveals its side of an intra relation, with a trained classifier.
 
-A logistic regression over words and pairs of words reads the instructions of some groups and is asked about those of
-others. It would find any word, number or phrasing that goes with one side. It is spared the original prompt, which is
-on both sides and would only be noise to it.
+A logistic regression over words and word bigrams is trained on the instructions of some groups and tested on those of
+others. It would find any word, number or phrasing that correlates with one side. It does not see the original prompt,
+which is the same on both sides and would only add noise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 FEATURES = 3000
-BOUND = 0.55  # the share right from which a prompt is said to give its side away
+BOUND = 0.55  # accuracy from which prompts count as revealing their side
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """How often the classifier is right; 0.5 is guessing."""
+    """Accuracy of the classifier; 0.5 is chance level."""
 
-    single: float  # about single prompts: preferred or dispreferred?
-    paired: float  # about relations: which of the two prompts is preferred? A tie is half right
-    relations: int  # asked about
+    single: float  # on single prompts: preferred or dispreferred?
+    paired: float  # on relations: which of the two prompts is preferred? A tie counts as half
+    relations: int  # number of relations tested
 
 
 def compared(group: RelationGroup) -> list[Compared]:
-    """What was added to the original prompt, on either side of every intra relation."""
+    """The text added to the original prompt on each side of every intra relation."""
     turn = last_user_turn(group.prompts[0])
-    assert turn is not None  # synthesis makes no group without one
+    assert turn is not None  # synthesis rejects pairs without a user turn
     original = len(group.prompts[0][turn].content)
 
     def text(cells: tuple[int, ...]) -> str:
@@ -56,7 +56,7 @@ def compared(group: RelationGroup) -> list[Compared]:
 
 
 def leak(groups: Iterable[RelationGroup]) -> Leak | None:
-    """Learn from two thirds of the prompts, ask about the others; None where there are too few."""
+    """Train on two thirds of the prompts and test on the others; None if there are too few."""
     sides: tuple[list[Compared], list[Compared]] = ([], [])
     for group in groups:
         sides[place_of(prompt_key(group.prompts[0])) < 1 / 3].extend(compared(group))
@@ -67,14 +67,14 @@ def leak(groups: Iterable[RelationGroup]) -> Leak | None:
 
 
 def tokens(text: str) -> set[str]:
-    """Words and pairs of words."""
+    """Words and word bigrams of a text."""
     words = re.findall(r"\w+", text.lower())
     return {*words, *(f"{a} {b}" for a, b in pairwise(words))}
 
 
 def accuracies(train: Sequence[Compared], test: Sequence[Compared]) -> tuple[float, float]:
-    """Of single prompts (which side is it?), and of relations (which of the two is preferred? a tie is half right)."""
-    import torch  # here: the maths is light to import
+    """Test accuracy on single prompts (which side?) and on relations (which prompt is preferred? a tie counts half)."""
+    import torch  # imported here, so that importing this module stays fast
 
     counts = Counter(token for item in train for text in (item.preferred, item.dispreferred) for token in tokens(text))
     columns = {token: index for index, (token, _) in enumerate(counts.most_common(FEATURES))}
@@ -96,7 +96,7 @@ def accuracies(train: Sequence[Compared], test: Sequence[Compared]) -> tuple[flo
 
 
 def fitted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Weights of the logistic regression, to convergence."""
+    """Weights of the logistic regression, fitted to convergence."""
     import torch
 
     weights = torch.zeros(x.shape[1], requires_grad=True)

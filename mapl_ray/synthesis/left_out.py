@@ -1,7 +1,6 @@
-"""What rows for TRL and OpenRLHF can't hold of a relation group, counted.
+"""Count what rows for TRL and OpenRLHF leave out of a relation group.
 
-A row is one prompt with a chosen and a rejected response. `pair_id` leads from a row back to its group, which has it
-all.
+A row is one prompt with a chosen and a rejected response. `pair_id` links a row to its group, which holds everything.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ _TEXTS = {
         "hold the gap under the original prompt"
     ),
     "prompts": "prompts are in no row",
-    "groups": "groups are divided into rows: each row is computed by itself, without the prefixes that a group shares",
-    "kinds": "rows have their level in `kind`, which the trainer does not read: it weights all levels alike",
+    "groups": "groups are split into rows: each row is computed separately, without the prefixes that a group shares",
+    "kinds": "rows have their level in `kind`, which the trainer does not read: it weights all levels equally",
     "margins": "groups have a margin: rows have none",
-    "instructions": "instructions are in the prompts as text alone: without function, arguments and flags",
+    "instructions": "instructions are in the prompts only as text, without function, arguments and flags",
 }
 
 
 def left_out(group: RelationGroup) -> Counter[str]:
-    """Counts of one group, by the keys of `left_out_lines`; keys with 0 are absent.
+    """Counts for one group, by the keys of `left_out_lines`; counts of 0 are left out.
 
     * intra, inter: relations of these levels
-    * prompts: those that no row has
+    * prompts: prompts that are in no row
     * groups: 1 for a group with more than one row
     * kinds: rows
     * margins: 1 for a group with a margin
-    * instructions: of all prompts
+    * instructions: instructions of all prompts
     """
     rows = [relation for relation in group.relations if relation.level is not Level.INTRA]
     counts = Counter(relation.level.family for relation in group.relations)
@@ -49,7 +48,7 @@ def left_out(group: RelationGroup) -> Counter[str]:
 
 
 def left_out_lines(counts: Mapping[str, int]) -> list[str]:
-    """One line per count above 0, as in `"12 prompts are in no row"`."""
+    """One line per count above 0, such as `"12 prompts are in no row"`."""
     return [f"{counts[key]:,} {text}" for key, text in _TEXTS.items() if counts.get(key)]
 
 
@@ -58,5 +57,5 @@ def _prompt_of_row(group: RelationGroup, relation: Relation) -> int:
 
 
 def instructed_prompt(group: RelationGroup, relation: Relation) -> int:
-    """Index of the instructed prompt of an inter relation; the original one is 0."""
+    """Index of the instructed prompt of an inter relation; the original prompt is 0."""
     return max(group.sequences[index].prompt for index in relation.preferred)

@@ -1,4 +1,4 @@
-"""Groups as plain tables: the intra and inter data sets of docs/method.md, and rows that TRL and OpenRLHF take."""
+"""Convert groups to plain rows: the intra and inter data sets of docs/method.md, and rows for TRL and OpenRLHF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS: dict[str, list[str]] = {
     "trl": ["prompt", "chosen", "rejected"],
     "openrlhf": ["prompt", "chosen", "rejected"],
 }
-TRAINERS: tuple[ExportFormat, ...] = ("trl", "openrlhf")  # formats of one prompt with two responses
+TRAINERS: tuple[ExportFormat, ...] = ("trl", "openrlhf")  # formats with one prompt and two responses per row
 
 
 def export_schema(format: ExportFormat, prompts: Prompts = "explicit") -> pa.Schema:
@@ -32,19 +32,19 @@ def export_schema(format: ExportFormat, prompts: Prompts = "explicit") -> pa.Sch
 
 
 def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "explicit") -> Iterator[dict[str, Any]]:
-    """The rows of one group; prompts and responses are lists of `{role, content}`, tool calls and results beside them,
-    and a column `tools` where the conversation has some.
+    """The rows of one group. Prompts and responses are lists of `{role, content}` with any tool calls and results;
+    conversations with tools also have a column `tools`.
 
     * intra: `prompt_preferred`, `prompt_dispreferred`, `response`
     * inter: `prompt`, `prompt_original`, `chosen`, `rejected`, `kind`: under `prompt` the gap between chosen and
       rejected is wider (`inter_widening`) or narrower (`inter_narrowing`) than under `prompt_original`
-    * trl: `prompt`, `chosen`, `rejected`, conversational, as TRL's DPOTrainer and RewardTrainer take: x and x+ with the
-      pair as it is, x- with the pair exchanged
-    * openrlhf: the same rows, as OpenRLHF's reward and DPO data sets take them with `--apply_chat_template` and
-      `--prompt_key prompt` (without that key where prompts are implicit)
+    * trl: `prompt`, `chosen`, `rejected` in the conversational format of TRL's DPOTrainer and RewardTrainer: x and x+
+      with the original pair, x- with chosen and rejected swapped
+    * openrlhf: the same rows, for OpenRLHF's reward and DPO data sets with `--apply_chat_template` and
+      `--prompt_key prompt` (without that key if prompts are implicit)
 
-    `prompts="implicit"`, for the last two: no `prompt` column, `chosen` and `rejected` are whole conversations.
-    Raises `UserError` for an unknown format, or implicit prompts of a format that has none.
+    `prompts="implicit"`, for the last two: no `prompt` column; `chosen` and `rejected` are whole conversations.
+    Raises `UserError` for an unknown format, or implicit prompts in a format that does not support them.
     """
     check_format(format, prompts)
     offered = offered_tools(group.prompts[0])
@@ -56,7 +56,7 @@ def export_rows(group: RelationGroup, format: ExportFormat, prompts: Prompts = "
 
 
 def check_format(format: ExportFormat, prompts: Prompts) -> None:
-    """Raise `UserError` for an unknown format, or implicit prompts of a format that has none."""
+    """Raise `UserError` for an unknown format, or implicit prompts in a format that does not support them."""
     if format not in _COLUMNS:
         raise UserError(f"unknown export format {format!r}. Known: {', '.join(get_args(ExportFormat))}.")
     if prompts not in get_args(Prompts):
@@ -101,7 +101,7 @@ def _pair(group: RelationGroup, prompt: int, exchanged: bool = False) -> dict[st
 
 
 def _messages(prompt: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """With tool calls and results, as chat templates take them."""
+    """Messages with tool calls and results, as chat templates take them."""
     return [message_fields(message) for message in prompt]
 
 

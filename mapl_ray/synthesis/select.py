@@ -1,4 +1,4 @@
-"""Which functions a config allows, and which of them a pair can use."""
+"""Select the instruction functions that a config allows and that a pair can use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mapl_ray.synthesis.draw import Families, weighted_families
 from mapl_ray.synthesis.user_modules import load_modules
 
 _DRAWABLE: dict[tuple[str, frozenset[str], tuple[str, ...]], Families] = {}
-_DIGITS = 4  # of p(yes): what a float32 column keeps
+_DIGITS = 4  # digits of p(yes) that are compared: a float32 column preserves them
 
 
 def select_functions(config: SynthesisConfig) -> list[InstructionFunction]:
-    """The functions that the config allows, the user's own among them.
+    """The functions that the config allows, including the user's own.
 
     Raises `UserError` for unknown names or families, too few functions, or a module that can't be imported.
     """
@@ -25,7 +25,7 @@ def select_functions(config: SynthesisConfig) -> list[InstructionFunction]:
     if config.functions is None and not config.family_weights and not config.held_out_families:
         return list(REGISTRY.values())
     if config.functions is not None and not config.functions:
-        raise UserError("synthesis.functions is empty: name at least one function, or leave it out to take all.")
+        raise UserError("synthesis.functions is empty: name at least one function, or leave it out to use all.")
     named = REGISTRY.values() if config.functions is None else map(lookup, dict.fromkeys(config.functions))
     _check_families(config)
     functions = [function for function in named if config.family_weights.get(function.family, 1.0) > 0]
@@ -33,8 +33,8 @@ def select_functions(config: SynthesisConfig) -> list[InstructionFunction]:
     if quantities < config.least_instructions:
         raise UserError(
             f"synthesis.min_instructions={config.least_instructions}, but only {quantities} of the functions that "
-            "synthesis.functions, family_weights and held_out_families leave can stand in one prompt. Allow more "
-            "functions, or lower it."
+            "synthesis.functions, family_weights and held_out_families allow can be combined in one prompt. Allow more "
+            "functions, or lower min_instructions."
         )
     return functions
 
@@ -50,16 +50,16 @@ def _check_families(config: SynthesisConfig) -> None:
 def confident_judgements(
     judgements: Sequence[Judgement], chosen: Features, rejected: Features, confidence: float
 ) -> dict[str, dict[str, float]]:
-    """Digest of a response -> soft function -> p(yes), for the functions that are sure about both responses.
+    """Digest of a response -> soft function -> p(yes), for functions judged with enough confidence on both responses.
 
-    Raises `UserError` for a judgement of something that is no soft function.
+    Raises `UserError` for a judgement of anything but a soft function.
     """
     found: dict[str, dict[str, float]] = {chosen.digest: {}, rejected.digest: {}}
     for judgement in judgements:
         function = REGISTRY.get(judgement.name)
         if function is None or function.sides != "soft":
             soft = ", ".join(sorted(name for name, known in REGISTRY.items() if known.sides == "soft"))
-            raise UserError(f"judgements: {judgement.name!r} is no soft instruction function. Known: {soft}.")
+            raise UserError(f"judgements: {judgement.name!r} is not a soft instruction function. Known: {soft}.")
         p = [(chosen, round(judgement.chosen, _DIGITS)), (rejected, round(judgement.rejected, _DIGITS))]
         if all(max(yes, round(1.0 - yes, _DIGITS)) >= confidence for _, yes in p):
             for text, yes in p:
@@ -68,9 +68,9 @@ def confident_judgements(
 
 
 def drawable_families(config: SynthesisConfig, judgements: Mapping[str, Mapping[str, float]]) -> Families:
-    """What a pair's instructions are drawn from; empty where the config leaves soft functions alone and none is usable.
+    """Families to draw a pair's instructions from; empty if only soft functions are allowed and none is usable.
 
-    Sorted once per config, and not once per pair. Raises as `select_functions` does.
+    Cached per config and set of judged functions. Raises as `select_functions` does.
     """
     judged = frozenset(name for of_text in judgements.values() for name in of_text)
     key = (config.digest, judged, tuple(REGISTRY))
@@ -78,7 +78,7 @@ def drawable_families(config: SynthesisConfig, judgements: Mapping[str, Mapping[
         if len(_DRAWABLE) > 256:
             _DRAWABLE.clear()
         usable = usable_functions(select_functions(config), judgements)
-        key = (config.digest, judged, tuple(REGISTRY))  # a module of the user's own may have come in
+        key = (config.digest, judged, tuple(REGISTRY))  # `select_functions` may have imported user modules
         _DRAWABLE[key] = weighted_families(usable, config.family_weights)
     return _DRAWABLE[key]
 
@@ -86,6 +86,6 @@ def drawable_families(config: SynthesisConfig, judgements: Mapping[str, Mapping[
 def usable_functions(
     functions: Sequence[InstructionFunction], judgements: Mapping[str, Mapping[str, float]]
 ) -> list[InstructionFunction]:
-    """Without the soft ones that no judge was sure about: drawing them would only cost attempts."""
+    """The functions without soft ones that have no confident judgement: drawing those would only waste attempts."""
     judged = {name for of_text in judgements.values() for name in of_text}
     return [function for function in functions if function.sides != "soft" or function.name in judged]

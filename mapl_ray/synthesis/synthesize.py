@@ -1,4 +1,4 @@
-"""One preference pair -> one relation group, or the reason why not."""
+"""Convert one preference pair to a relation group, or to a rejection with the reason."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ _LAYOUTS: dict[str, tuple[int, Cells, tuple[Relation, ...]]] = {
 def synthesize_all(
     pair: PreferencePair, config: SynthesisConfig, seed: int, tally: Tally | None = None
 ) -> list[RelationGroup | Rejection]:
-    """`groups_per_pair` results: the pair's group, and further ones with other instructions under ids of their own.
+    """Convert one pair to `groups_per_pair` groups or rejections, each with other instructions and its own id.
 
-    The first is `synthesize(pair, ...)`; the others are `pair_id#2`, `pair_id#3`, ... Counts and raises as
+    The first is `synthesize(pair, ...)`; the others have the ids `pair_id#2`, `pair_id#3`, ... Counts and raises as
     `synthesize` does.
     """
     if config.groups_per_pair > 1 and re.search(r"#\d+\Z", pair.pair_id):
         reason = (
-            f"pair_id={pair.pair_id!r}: ends as the ids of further groups do; expected another with groups_per_pair"
+            f"pair_id={pair.pair_id!r}: ends like the ids of further groups; expected no #NUMBER with groups_per_pair"
         )
         return [_rejection(pair, reason)] * config.groups_per_pair
     results: list[RelationGroup | Rejection] = []
     prompts: set[tuple[tuple[Message, ...], ...]] = set()
     for number in range(1, config.groups_per_pair + 1):
-        # The id is part of the seed: another id, other draws.
+        # The id is part of the seed, so another id gives other draws.
         named = pair if number == 1 else replace(pair, pair_id=f"{pair.pair_id}#{number}")
         result = synthesize(named, config, seed, tally)
         if isinstance(result, RelationGroup):
@@ -70,15 +70,15 @@ def synthesize_all(
 def synthesize(
     pair: PreferencePair, config: SynthesisConfig, seed: int, tally: Tally | None = None
 ) -> RelationGroup | Rejection:
-    """The relation group of a pair. Pure: depends on (pair, config, seed) alone; what was tried is added to `tally`.
+    """Make the relation group of a pair. Pure: depends only on (pair, config, seed); attempts are counted in `tally`.
 
-    Every flag and condition of the group is checked again from its records before it is handed out. Families and
-    phrasings that the config holds out are used: the train split's config is `config.for_training()`. Raises
-    `UserError` for a config that names unknown functions, families or modules, or leaves too few functions.
+    Every flag and condition of the group is verified from its records before it is returned. Held-out families and
+    phrasings are used too: for the train split, pass `config.for_training()`. Raises `UserError` for a config that
+    names unknown functions, families or modules, or leaves too few functions.
     """
     turn = last_user_turn(pair.prompt)
     if turn is None:
-        return _rejection(pair, "prompt: no user turn; instructions are joined with the last one")
+        return _rejection(pair, "prompt: no user turn; instructions are appended to the last one")
     if pair.chosen == pair.rejected:
         return _rejection(pair, "chosen and rejected are the same text: no instruction separates them")
     try:
@@ -134,7 +134,7 @@ def _draw(
 ) -> Contrast | None:
     for _ in range(config.attempts):
         drawn = draw_functions(families, k, rng)
-        # Functions of the config's own choice may not fit together k at a time: then as many as do.
+        # With the functions that the config allows, fewer than k may fit together: then use as many as do.
         if len(drawn) < config.least_instructions:
             continue
         contrast = draw_contrast(texts, drawn, config.condition, rng, tally, config.seen_phrasings_only)
@@ -154,7 +154,7 @@ def _assemble(
     prompts = [pair.prompt]
     instructions: list[tuple[Instruction, ...]] = [()]
     for contrast in contrasts:
-        layout = rng.getrandbits(64)  # one for both sides: nothing but the arguments differ
+        layout = rng.getrandbits(64)  # the same for both sides, so that only the arguments differ
         for side in (contrast.plus, contrast.minus):
             prompts.append(join_prompt(pair.prompt, side, layout))
             instructions.append(side)

@@ -1,4 +1,4 @@
-"""What synthesis asked for and what it got: acceptance by function and by k."""
+"""Acceptance counts of synthesis, by function and by k."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run or a part; they add up."""
+    """Counts of a run or a part."""
 
-    asked: Counter[str] = field(default_factory=Counter)  # function: instructions requested, one per side of a contrast
-    written: Counter[str] = field(default_factory=Counter)  # those it could write
-    draws: Counter[int] = field(default_factory=Counter)  # k: drawn G1 of so many functions
-    separating: Counter[int] = field(default_factory=Counter)  # those that separated the responses in both directions
-    pairs: Counter[int] = field(default_factory=Counter)  # k: pairs for which so many instructions were wanted
-    groups: Counter[int] = field(default_factory=Counter)  # those that gave a group
+    asked: Counter[str] = field(default_factory=Counter)  # by function: instructions requested, one per contrast's side
+    written: Counter[str] = field(default_factory=Counter)  # by function: instructions that it could write
+    draws: Counter[int] = field(default_factory=Counter)  # by k: drawn G1 with k functions
+    separating: Counter[int] = field(default_factory=Counter)  # by k: of these, G1 that separated in both directions
+    pairs: Counter[int] = field(default_factory=Counter)  # by k: pairs for which k instructions were drawn
+    groups: Counter[int] = field(default_factory=Counter)  # by k: of these, pairs that gave a group
 
     def add(self, other: Tally) -> None:
-        """Take in the counts of another part."""
+        """Add the counts of another part."""
         for name in self.__slots__:
             getattr(self, name).update(getattr(other, name))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries in the order of their keys."""
+        """Plain dictionaries, sorted by key."""
         return {name: {str(k): n for k, n in sorted(getattr(self, name).items())} for name in self.__slots__}
 
     @classmethod

@@ -1,8 +1,8 @@
-"""Modules with instruction functions of the user's own, imported wherever a config that names them is used.
+"""Import user modules with instruction functions, on every process that uses a config that names them.
 
-A module is named as Python imports it (`my_package.functions`), or by the path of its `.py` file. Nothing is copied:
-on a cluster the module must be installed on every node, or the file lie on storage that all nodes share. What is
-named is executed, so name only code that you trust.
+A module is named by its import path (`my_package.functions`) or the path of its `.py` file. Nothing is copied: on a
+cluster the module must be installed on every node, or the file must be on storage that all nodes share. Modules are
+executed, so name only code that you trust.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from mapl_ray.errors import UserError
 from mapl_ray.instructions.types import all_or_none
 
 _CURE = (
-    "Give a module that Python can import, or the path of a .py file; on a cluster it must be installed on every node, "
-    "or lie on storage that all nodes share."
+    "Name a module that Python can import, or the path of a .py file; on a cluster it must be installed on every node, "
+    "or be on storage that all nodes share."
 )
-_IMPORTED: dict[str, tuple[Path, str]] = {}  # as named in a config -> source file, its sha256 when it was imported
+_IMPORTED: dict[str, tuple[Path, str]] = {}  # name in the config -> source file, its sha256 when it was imported
 
 
 def load_modules(modules: Sequence[str]) -> None:
-    """Import the modules, so that their functions are registered; again does nothing.
+    """Import the modules, which registers their functions. Modules that were imported before are skipped.
 
-    Raises `UserError` naming module, line and error; functions that such a module had registered are taken back.
+    Raises `UserError` naming module, line and error, and removes functions that the failed module had registered.
     """
     for name in modules:
         if name not in _IMPORTED:
@@ -42,7 +42,7 @@ def load_modules(modules: Sequence[str]) -> None:
 
 
 def module_digests(modules: Sequence[str]) -> list[str]:
-    """sha256 of every module's source, imported if it was not yet; of the file named alone, not of what it imports.
+    """sha256 of every module's source file, without the files that it imports. Imports modules if needed.
 
     Raises `UserError` as `load_modules` does, and for a file that has changed since this process imported it.
     """
@@ -57,13 +57,13 @@ def module_digests(modules: Sequence[str]) -> list[str]:
 
 
 def with_absolute_paths(config: SynthesisConfig) -> SynthesisConfig:
-    """The same config for workers, which start in other folders than the driver."""
+    """Copy of the config with absolute module paths, for workers, which do not start in the driver's folder."""
     modules = (str(Path(name).expanduser().resolve()) if is_path(name) else name for name in config.modules)
     return config.model_copy(update={"modules": tuple(modules)})
 
 
 def is_path(module: str) -> bool:
-    """Whether a module is named by its file."""
+    """Whether a module is named by the path of its file."""
     return module.endswith(".py") or "/" in module or "\\" in module
 
 
@@ -72,20 +72,20 @@ def _origin(name: str) -> Path:
     if is_path(name):
         path = Path(name).expanduser().resolve()
         if "://" in name or path.suffix != ".py" or not path.is_file():
-            raise UserError(f"synthesis.modules: {name!r} is no .py file on this machine ({path}). {_CURE}")
+            raise UserError(f"synthesis.modules: {name!r} is not a .py file on this machine ({path}). {_CURE}")
         return path
     try:
         spec = importlib.util.find_spec(name)
         why = ""
-    except Exception as error:  # a parent package is imported here, and may do anything
+    except Exception as error:  # this imports the parent packages, which may raise anything
         spec, why = None, f" ({type(error).__name__}: {error})"
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise UserError(f"synthesis.modules: there is no module {name!r} with a source file here{why}. {_CURE}")
+        raise UserError(f"synthesis.modules: no module {name!r} with a source file on this machine{why}. {_CURE}")
     return Path(spec.origin).resolve()
 
 
 def _is_there(origin: Path) -> bool:
-    """Whether the file was imported already, under whatever name."""
+    """Whether the file has already been imported, under any name."""
     files = (getattr(module, "__file__", None) for module in [*sys.modules.values()])
     return any(file is not None and Path(file).name == origin.name and Path(file).resolve() == origin for file in files)
 
@@ -110,7 +110,7 @@ def _execute(origin: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{origin} can't be loaded")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # as `import` does: dataclasses look their module up there
+    sys.modules[name] = module  # as `import` does, because dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -120,7 +120,7 @@ def _execute(origin: Path) -> ModuleType:
 
 
 def _place(error: BaseException, origin: Path) -> tuple[str, int | None]:
-    """Where it broke: in the module itself, as near as can be."""
+    """(file, line) of an error, in the module itself if possible."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == origin]

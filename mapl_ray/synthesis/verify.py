@@ -1,4 +1,4 @@
-"""Check a group from its stored records alone: every flag, every condition of every relation."""
+"""Verify a group from its stored records: every flag, and the condition of every relation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mapl_ray.synthesis.join import last_user_turn
 
 
 def verify_group(group: RelationGroup, condition: Condition | None = None) -> list[str]:
-    """What is wrong with the group; empty where all is as docs/method.md says.
+    """Return the problems of a group; empty if it is as docs/method.md defines.
 
-    `condition` is `all` or `any`; None takes either, one for the whole group.
+    `condition` is `all` or `any`; None accepts either, but the same for the whole group.
     """
     problems = _structure(group) or [*_prompts(group), *_flags(group)]
     if problems:
@@ -31,7 +31,7 @@ def _structure(group: RelationGroup) -> list[str]:
     if len(group.responses) != 2:
         problems.append(f"responses: expected chosen and rejected, got {len(group.responses)}")
     if not group.relations:
-        problems.append("relations: there is none")
+        problems.append("relations: expected at least one, got none")
     for index, cell in enumerate(group.sequences):
         if not (0 <= cell.prompt < len(group.prompts) and 0 <= cell.response < len(group.responses)):
             problems.append(f"sequence {index}: no prompt {cell.prompt} or no response {cell.response}")
@@ -66,7 +66,7 @@ def _flags(group: RelationGroup) -> list[str]:
     responses = [features_of(response) for response in group.responses]
     try:
         instructions = [[Instruction.from_record(record) for record in records] for records in group.instructions]
-        # A soft instruction raises, too, for a response that no judge has seen.
+        # A soft instruction also raises for a response that was never judged.
         verdicts = [tuple(i.verdict(responses[c.response]) for i in instructions[c.prompt]) for c in group.sequences]
     except UserError as error:
         return [str(error)]
@@ -114,7 +114,7 @@ def _intra(preferred: Sequence[Cell], dispreferred: Sequence[Cell], condition: C
 
 
 def _separates(winner: Cell, loser: Cell, condition: Condition) -> bool:
-    """(all) the winner satisfies every one, the loser not; (any) the winner at least one, the loser none."""
+    """(all) the winner satisfies every instruction, the loser not; (any) the winner at least one, the loser none."""
     if condition == "all":
         return all(winner.satisfied) and not all(loser.satisfied)
     return any(winner.satisfied) and not any(loser.satisfied)

@@ -174,7 +174,7 @@ def reference(config: RunConfig, folder: Path, fingerprint: str) -> dict[str, Ma
     contamination, duplicates, kept = Contamination.load(config.data), Duplicates(config.data), list[PreferencePair]()
     for pair in pairs:
         if kept and pair.pair_id == kept[-1].pair_id:
-            why = "read", f"id {pair.pair_id!r} occurs more than once: expected one row an id; one of them was kept"
+            why = "read", f"id {pair.pair_id!r} occurs more than once: expected one row per id; one of them was kept"
         elif (found := contamination.found(pair)) is not None:
             why = "contamination", found
         elif (first := duplicates.first_like(pair)) is not None:
@@ -378,6 +378,6 @@ def test_a_node_with_other_files_makes_nothing(tmp_path: Path, without_ray: None
     with pytest.raises(UserError, match=r"pairs.jsonl: [\d,]+ bytes on node \S+; expected [\d,]+, as when the run"):
         read_item(item, 0, context=context)
     (tmp_path / "run" / "pairs.jsonl").unlink()
-    with pytest.raises(UserError, match=r"pairs.jsonl: not there on node"):
+    with pytest.raises(UserError, match=r"pairs.jsonl: not found on node"):
         read_item(item, 0, context=context)
     assert list((tmp_path / "work").iterdir()) == []

@@ -60,7 +60,7 @@ def test_rows_that_do_not_come_back_end_preparation(
 def test_a_damaged_piece_ends_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = pieces._write
     monkeypatch.setattr(pieces, "_write", lambda table, path: write(table.slice(1), path))
-    with pytest.raises(RunError, match=rf"00000-000.arrow: {ROWS - 1} of {ROWS} pairs. Delete "):
+    with pytest.raises(RunError, match=rf"00000-000.arrow: found {ROWS - 1} pairs; expected {ROWS}. Delete "):
         prepared(tmp_path)
 
 

@@ -83,7 +83,7 @@ def test_a_text_that_was_not_judged() -> None:
     ],
 )
 def test_arguments_that_are_not_ours(args: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=r"formal_tone.*not this function's"):
+    with pytest.raises(UserError, match=r"formal_tone.*not valid for this function"):
         Instruction.from_record(InstructionRecord("formal_tone", "x", args))
 
 

@@ -69,9 +69,9 @@ def test_other_content_under_a_name_is_said_and_what_to_do(tmp_path: Path, kind:
 def test_a_gz_name_on_a_plain_file(tmp_path: Path) -> None:
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(parquet_bytes()))
     (tmp_path / "a.jsonl.gz").write_bytes(parquet_bytes())
-    with pytest.raises(UserError, match=r"a\.jsonl\.gz: this is Parquet, and its name says \.gz"):
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz: this is Parquet, but its name says \.gz"):
         read(tmp_path / "a.jsonl.gz")
-    with pytest.raises(UserError, match=r"a\.parquet\.gz is data that is packed and not read\. Unpack it"):
+    with pytest.raises(UserError, match=r"a\.parquet\.gz is compressed data that is not read\. Decompress it"):
         check_source(DataConfig(path=str(tmp_path)))
 
 

@@ -125,7 +125,7 @@ def bad_source(folder: Path, name: str, content: bytes) -> Path:
         ("a.jsonl.gz", gzip.compress(LINES.encode() * 50)[:-20], "truncated or damaged gzip"),
         ("a.jsonl.gz", LINES.encode(), "truncated or damaged gzip"),
         ("a.parquet", b"PAR1 and no end", "truncated or damaged"),
-        ("a.xlsx", b"PK", "not a kind of file that is read.*jsonl"),
+        ("a.xlsx", b"PK", "unsupported kind of file.*jsonl"),
     ],
 )
 def test_a_broken_source_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -196,10 +196,10 @@ def test_saved_data_sets(tmp_path: Path) -> None:
         read(tmp_path / "two", split="dev")
     (arrow,) = (tmp_path / "one").glob("*.arrow")
     arrow.write_bytes(arrow.read_bytes()[:200])
-    with pytest.raises(UserError, match="one: not a whole save_to_disk folder"):
+    with pytest.raises(UserError, match="one: incomplete or damaged save_to_disk folder"):
         read(tmp_path / "one")
     arrow.unlink()
-    with pytest.raises(UserError, match="one: not a whole save_to_disk folder"):
+    with pytest.raises(UserError, match="one: incomplete or damaged save_to_disk folder"):
         read(tmp_path / "one")
 
 

@@ -178,7 +178,7 @@ def test_ranked_lists_give_the_pairs_of_the_declared_rule(rule: str, expected: l
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"prompt": ASK, "response": GOOD, "helpfulness": 4}, "rate one response each: of HelpSteer2, take the files"),
+        ({"prompt": ASK, "response": GOOD, "helpfulness": 4}, "rate one response each: for HelpSteer2, use the files"),
         ({"prompt": ASK, "completion": GOOD, "label": True}, "judge one completion each"),
     ],
 )

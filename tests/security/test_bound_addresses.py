@@ -35,10 +35,10 @@ LINK_LOCAL = [
         ("data://text/a.jsonl", "data:// is not read"),
         ("zip://a.jsonl::file:///a.zip", "not a valid zip:// address"),
         ("simplecache://x/a.jsonl", "simplecache:// is not read"),
-        ("FILE://host/etc/passwd", "without a host"),
-        ("file://localhost/etc/passwd", "without a host"),
-        ("file://169.254.169.254/share/a.jsonl", "without a host"),
-        ("file://..//a.jsonl", "without a host"),
+        ("FILE://host/etc/passwd", "takes no host"),
+        ("file://localhost/etc/passwd", "takes no host"),
+        ("file://169.254.169.254/share/a.jsonl", "takes no host"),
+        ("file://..//a.jsonl", "takes no host"),
     ],
 )
 def test_addresses_that_are_not_read(uri: str, message: str) -> None:
@@ -53,7 +53,7 @@ def test_addresses_that_are_not_read(uri: str, message: str) -> None:
     "path", ["file:/etc/passwd", "http:x", "//169.254.169.254/share/a.jsonl", "\\\\host\\share\\a.jsonl", "hf:x/y"]
 )
 def test_addresses_in_disguise_are_no_files(path: str) -> None:
-    with pytest.raises(UserError, match=r"no such file or folder|not a kind of file"):
+    with pytest.raises(UserError, match=r"no such file or folder|unsupported kind of file"):
         check_source(DataConfig(path=path))
 
 

@@ -160,7 +160,7 @@ def test_files_of_another_export_are_not_overwritten(
     assert main(words("out/")) == 0
     before = contents(tmp_path / "out")
     assert main(words("out/", format="openrlhf")) == 2
-    assert "is of another export" in capsys.readouterr().err
+    assert "is from another export" in capsys.readouterr().err
     assert main(words("out/", "--prompts", "implicit")) == 2
     assert contents(tmp_path / "out") == before
     # Other groups under the same names, and a file of pandas' in the place of a part.

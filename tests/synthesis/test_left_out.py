@@ -126,10 +126,10 @@ def test_the_command_prints_the_counts(output: str, tmp_path: Path, capsys: pyte
         "  3 intra relations (one response under two prompts) have no row",
         "  3 inter relations (two sequences on each side) are one row each",
         "  2 prompts are in no row",
-        "  2 groups are divided into rows",
+        "  2 groups are split into rows",
         "  6 rows have their level in `kind`",
         "  1 groups have a margin",
-        "  6 instructions are in the prompts as text alone",
+        "  6 instructions are in the prompts only as text",
     ):
         assert line in printed
     assert main(["export", "--output", f"{tmp_path}/intra.jsonl", *words[3:], "--format", "intra"]) == 0

@@ -166,5 +166,5 @@ def test_a_judgement_of_something_else_is_a_reason() -> None:
     for name in ("formal_tonne", "word_count"):
         outcome = synthesize(judged(0.9, 0.1, name), SynthesisConfig(), 0)
         assert isinstance(outcome, Rejection)
-        assert f"'{name}' is no soft instruction function" in outcome.reason
+        assert f"'{name}' is not a soft instruction function" in outcome.reason
         assert "formal_tone" in outcome.reason

@@ -76,7 +76,7 @@ def test_a_fresh_process_knows_the_functions_by_the_config_alone(tmp_path: Path)
         ("x = 1\ndef broken(:\n", 2, "SyntaxError"),
         ("import no_such_module_at_all\n", 1, "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("import sys\nsys.exit(3)\n", 2, "SystemExit: 3"),
-        (SOURCE.replace("NAME", "word_count"), 4, "word_count' is registered already"),
+        (SOURCE.replace("NAME", "word_count"), 4, "word_count' is already registered"),
     ],
 )
 def test_what_breaks_is_named(text: str, line: int, error: str, tmp_path: Path) -> None:

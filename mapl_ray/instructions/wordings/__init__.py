@@ -1,1 +1,1 @@
-"""How instructions are worded: templates, by what they speak of."""
+"""Wordings of instructions: templates, by topic."""

@@ -31,7 +31,7 @@ def _whole(unit: str, units: str, long: str = " long", note: str = "") -> CountW
 
 
 def _part(part: str, adjective: str, verb: str) -> CountWords:
-    """Words of the first or last sentence or paragraph."""
+    """Wordings of the number of words of the first or last sentence or paragraph."""
     return CountWords(
         at_least=(
             f"The {part} should have at least {{n}} {{things}}.",

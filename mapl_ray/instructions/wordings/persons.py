@@ -1,4 +1,4 @@
-"""Wordings of person, letter case, script, and of formats that ordinary text does not have."""
+"""Wordings of grammatical person, letter case, script, and formats that ordinary text does not have."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first_person(words: tuple[str, ...]) -> UseWords:
 
 
 def second_person(words: tuple[str, ...]) -> UseWords:
-    """Wordings of speaking to the reader."""
+    """Wordings of addressing the reader."""
     return _pronouns("Address the reader directly", "Do not address the reader directly", words)
 
 
@@ -45,7 +45,7 @@ def first_person_plural(words: tuple[str, ...]) -> UseWords:
 
 
 def third_person(words: tuple[str, ...]) -> UseWords:
-    """Wordings of speaking of him or her."""
+    """Wordings of referring to someone as he or she."""
     return _pronouns("Refer to someone as he or she", "Do not refer to anyone as he or she", words)
 
 

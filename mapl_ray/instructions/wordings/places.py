@@ -1,4 +1,4 @@
-"""Wordings of what stands where: first and last words, endings, sentences."""
+"""Wordings of positions: first and last words, endings, sentences."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ENDING_PHRASE = (
     "Your response must end with the words {phrase}.",
     "Close your reply with the words {phrase}.",
 )
-# The phrase may end with a mark of its own, so it never ends the sentence.
+# The phrase may end with a mark, so it is never at the end of the sentence.
 EXACT_ENDING = (
     "End with the exact phrase {phrase} and nothing after it.",
     "Your response should end with the exact words {phrase} with nothing following them.",
@@ -102,7 +102,7 @@ LAST_PARAGRAPH_START = (
 
 
 def sentence_word(part: str) -> UseWords:
-    """Wordings of a word in a certain sentence: "first", "last", "second"."""
+    """Wordings of a word in a given sentence, such as "first" or "last"."""
     return UseWords(
         use=tuple(
             template.replace("{part}", part)

@@ -1,7 +1,7 @@
-"""Sets of templates: how an instruction is worded in either direction, with as many wordings in each.
+"""Sets of templates: the wordings of an instruction in both directions, with the same number in each.
 
-A wording is picked by its index alone. Both directions of a function have as many templates, so an index says nothing
-about the direction, the numbers or whether a response complies.
+A wording is selected only by its index. Because both directions have the same number of templates, an index reveals
+nothing about the direction, the numbers or whether a response complies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MIN_WORDINGS = 6
 class CountWords:
     """Wordings of "at least n things", "at most n things" and, for at most 0 or exactly 0, "no things".
 
-    Fields: `{n}` (1 is spelled out), `{things}` (the noun in its number), `{many}` (always the plural).
+    Fields: `{n}` (1 is spelled out), `{things}` (the noun, singular or plural as `n` needs), `{many}` (the plural).
     """
 
     at_least: Templates
@@ -32,7 +32,7 @@ class CountWords:
         _check(self.at_least, self.at_most, self.none)
 
     def of(self, args: Mapping[str, Any], **values: object) -> Wordings:
-        """All wordings of the bound in `direction` and `n`; `values` fill in the other fields."""
+        """All wordings of the bound given by `direction` and `n`; `values` fill in the other fields."""
         if args["direction"] == "at least":
             # Nobody writes "no fewer than one comma".
             templates = self.at_least
@@ -45,7 +45,7 @@ class CountWords:
 
 @dataclass(frozen=True, slots=True)
 class ExactWords:
-    """Wordings of "exactly n things" and "no things"; fields as in `CountWords`. `one`: other wordings for 1."""
+    """Wordings of "exactly n things" and "no things"; fields as in `CountWords`. `one` replaces `exactly` for n = 1."""
 
     exactly: Templates
     none: Templates
@@ -72,12 +72,12 @@ class UseWords:
         _check(self.use, self.avoid)
 
     def of(self, args: Mapping[str, Any], **values: object) -> Wordings:
-        """All wordings of the side `use`, which is true where it is not given."""
+        """All wordings of the side given by `use`, which is true by default."""
         return fill(self.use if args.get("use", True) else self.avoid, **values)
 
 
 def count_words(singular: str, plural: str) -> CountWords:
-    """Wordings for a thing that a response has a number of: commas, bullet points, headings."""
+    """Wordings for a countable thing: commas, bullet points, headings."""
     return CountWords(
         at_least=(
             "Use at least {n} {things}.",
@@ -128,7 +128,7 @@ def exact_words(singular: str, plural: str) -> ExactWords:
 
 
 def use_words(singular: str, plural: str) -> UseWords:
-    """Wordings for a thing that a response has or has not. `singular` comes with its article: "a comma"."""
+    """Wordings for a thing to use or avoid. `singular` has an article: "a comma"."""
     article, _, one = singular.partition(" ")
     return UseWords(
         use=tuple(
@@ -154,4 +154,4 @@ def _number(n: int, nouns: tuple[str, str]) -> dict[str, object]:
 
 def _check(*sides: Templates) -> None:
     if len({len(side) for side in sides}) != 1 or len(sides[0]) < MIN_WORDINGS:
-        raise ValueError(f"expected as many wordings in each direction, at least {MIN_WORDINGS}; got {sides}")
+        raise ValueError(f"expected equally many wordings in each direction, at least {MIN_WORDINGS}; got {sides}")

@@ -87,7 +87,7 @@ ALL_OF_WORDS = UseWords(
     ),
 )
 
-# The same of two words.
+# The same wordings for two words.
 BOTH_WORDS = UseWords(
     use=(
         "Include both of these words: {words}.",
