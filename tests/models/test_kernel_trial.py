@@ -215,7 +215,7 @@ def children() -> list[psutil.Process]:
 
 def test_a_trial_that_takes_too_long_is_ended(cache: Path) -> None:
     trial = tried_in_process("cpu", FLEX, seconds=0.5)
-    assert trial.error == "not done after 0.5 s, in this step: start Python"
+    assert trial.error == "not finished after 0.5 s, in this step: start Python"
     assert "nvidia-smi" in trial.cure
     assert children() == []
     assert left_over(cache) == []

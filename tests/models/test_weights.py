@@ -218,5 +218,5 @@ def test_large_weights_are_known_by_their_content(
 
 def test_another_models_tokenizer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     other = changed(tiny_model, tmp_path / "other", vocab_size=2)
-    with pytest.raises(UserError, match=r"eos_token '</s>' has id 2, and config.json has vocab_size=2"):
+    with pytest.raises(UserError, match=r"eos_token '</s>' has id 2, but config.json has vocab_size=2"):
         verify_model(other, "policy")
