@@ -169,7 +169,7 @@ def test_a_commit_takes_what_the_ranks_report_and_nothing_else(tmp_path: Path) -
         commit(empty, [])
     first = begin_checkpoint(tmp_path, 2)
     (first / "a").touch()
-    with pytest.raises(RunError, match=r"not saved: b is gone. Does another run work in"):
+    with pytest.raises(RunError, match=r"not saved: b is gone. Does another run use"):
         commit(first, ["a", "b"])
     (first / "c").touch()
     with pytest.raises(RunError, match="not saved: c was not written by this run"):
