@@ -1,4 +1,4 @@
-"""Unit rates that a plan is made of, each with where it is from: measured here, a data sheet, or assumed."""
+"""Unit rates of a plan, each with its source: measured, a data sheet, or assumed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Kind = Literal["measured", "data sheet", "assumed"]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One number of a plan."""
+    """A unit rate."""
 
     value: float
     unit: str
     kind: Kind
-    source: str  # the command and date of a measurement, or why it is assumed to be so
+    source: str  # command and date of the measurement, or the reason for an assumption
 
 
 Rates = Mapping[str, Rate]
@@ -37,10 +37,10 @@ _TABLES = f"benchmarks/README.md, 2026-11-30: python benchmarks/training_tables.
 _UNMEASURED = "nobody measured it on a GPU here"
 
 _RATES = {
-    # 1341 pairs/s of 3159 characters of responses through Ray Data with one worker, before the present label code.
+    # 1341 pairs/s with 3159 characters of responses each, through Ray Data with one worker, with an older label code.
     "synthesis": Rate(0.71 * 1341 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
-    # A million pairs took 899 s with two workers that made 1825 a second then: the rest was reading and sorting, in one
-    # process.
+    # A million pairs took 899 s with two workers that synthesized 1825 pairs/s then. The rest was reading and sorting,
+    # in one process.
     "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s a core", "measured", f"{_RUN}, less its synthesis"),
     "training_utilisation": Rate(0.35, "of the GPU's peak", "assumed", _UNMEASURED),
     "scoring_utilisation": Rate(0.40, "of the GPU's peak", "assumed", _UNMEASURED),
@@ -59,9 +59,9 @@ _RATES = {
 
 
 def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib: float | None = None) -> Rates:
-    """The rates above, with the card's peak (`gpu_peak`), and overridden by those of a JSON file.
+    """Return the default rates and the GPU's peak (`gpu_peak`), overridden by those in a JSON file.
 
-    The file maps names to `{"value": ..., "source": ..., "kind": "measured"}`. Raises `UserError` for an unknown card,
+    The file maps names to `{"value": ..., "source": ..., "kind": "measured"}`. Raises `UserError` for an unknown GPU,
     name or kind, and for values that are not finite and above 0.
     """
     peak = peak_of(gpu)
