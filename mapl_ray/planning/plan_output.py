@@ -36,7 +36,7 @@ def plan_text(plan: RunPlan) -> str:
         ),
     ]  # fmt: skip
     assumed = sum(rate.kind == "assumed" for rate in plan.rates.values())
-    lines += ["", f"{assumed} of {len(plan.rates)} rates are assumed, not measured: take times on GPUs as such."]
+    lines += ["", f"{assumed} of {len(plan.rates)} rates are assumed, not measured: so are times on GPUs."]
     return "\n".join(lines)
 
 
