@@ -1,4 +1,4 @@
-"""Relation groups as tensors: tokenization, prefix trees, collation."""
+"""Tokenization, prefix trees and collation: from relation groups to tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Encoded groups -> one batch of tensors, as prefix trees or as padded sequences.
+"""Collate encoded groups into one batch of tensors, as prefix trees or as padded sequences.
 
-Dimensions: B rows, T tokens of a row, S sequences, R relations, E edges (a response token to predict, from the
-token before it), M memberships of an edge in a sequence. Flat indices run over B*T.
+Dimensions: B rows, T tokens per row, S sequences, R relations, E edges (a response token to predict from the token
+before it), M memberships of an edge in a sequence. Flat indices run over B*T.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from mapl_ray.batches.tree import IntArray, build_tree
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Everything one forward pass and its loss need; all indices int64."""
+    """All inputs of one forward pass and its loss. Indices are int64."""
 
     input_ids: torch.Tensor  # [B, T]
-    position_ids: torch.Tensor  # [B, T], from 0 in every sequence
+    position_ids: torch.Tensor  # [B, T], start at 0 in every sequence
     subtree_end: torch.Tensor | None  # [B, T], trees: token q sees token k iff k <= q < subtree_end[k]
     attention_mask: torch.Tensor | None  # [B, T], padded sequences: 1 for tokens, 0 for padding
     source_E: torch.Tensor  # flat index of the token that predicts
-    target_E: torch.Tensor  # id of the token predicted
+    target_E: torch.Tensor  # id of the predicted token
     edge_M: torch.Tensor
-    lengths_S: torch.Tensor  # response tokens, EOS included; memberships stand sequence by sequence
+    lengths_S: torch.Tensor  # response tokens, including EOS; memberships are ordered by sequence
     last_S: torch.Tensor  # flat index of the last response token (EOS)
     relations: RelationBatch
     ref_logps_S: torch.Tensor | None  # float32
-    num_tokens: int  # computed, without padding
+    num_tokens: int  # computed tokens, without padding
     pair_ids: tuple[str, ...]
-    part: SequencePart | None = None  # of the rank that computes it, under sequence parallelism; else it computes all
+    part: SequencePart | None = None  # this rank's part under sequence parallelism; None: the rank computes the whole
 
     @property
     def num_sequences(self) -> int:
-        """S, over all groups."""
+        """S, summed over all groups."""
         return self.last_S.numel()
 
     def response_lengths(self) -> torch.Tensor:
-        """Response tokens of every sequence, EOS included, float32 [S]."""
+        """Number of response tokens of every sequence, including EOS, float32 [S]."""
         return self.lengths_S.float()
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on another device; from pinned memory the copy runs beside what the host does next."""
+        """Copy the batch to a device. From pinned memory the copy is asynchronous."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
-        """The same in page-locked memory, from where a GPU copies without the host."""
+        """Copy the batch to page-locked memory, for asynchronous copies to a GPU."""
         return self._each(torch.Tensor.pin_memory)
 
     def with_part(self, rank: int, ranks: int) -> Batch:
-        """The same with the part of rank `rank` of `ranks`. Raises `ValueError` where `ranks` does not divide T."""
+        """Add the part of rank `rank` of `ranks`. Raises `ValueError` if T is not divisible by `ranks`."""
         part = SequencePart.of(self.input_ids, self.position_ids, self.source_E, self.last_S, rank, ranks)
         return replace(self, part=part)
 
@@ -71,13 +71,13 @@ class Batch:
 
 
 class _Piece(NamedTuple):
-    """What is laid into rows whole: a group's tree or one sequence; `paths` gives its sequences' positions in it."""
+    """A unit that is never split between rows: a group's tree, or one sequence. `paths` locates its sequences in it."""
 
     token_ids: IntArray
     positions: IntArray
     subtree_end: IntArray
     paths: Sequence[IntArray]
-    starts: Sequence[int]  # where in a path the response begins
+    starts: Sequence[int]  # index in each path where the response begins
 
 
 def collate(
@@ -87,14 +87,14 @@ def collate(
     pad_to_multiple_of: int = 1,
     row_tokens: int | None = None,
 ) -> Batch:
-    """Put groups into one batch: as trees, several per row (`tree`), or one row per sequence (`padded`, on the right).
+    """Collate groups into one batch: several trees per row (`tree`), or one right-padded row per sequence (`padded`).
 
-    Both give the same sequences in the same order, groups one after another, whatever shares a row.
+    Both give the same sequences in the same order: group by group, independent of how rows are packed.
 
     Args:
-        row_tokens: token budget of a row of trees; a tree above it has a row of its own. None: the longest tree's.
+        row_tokens: token budget of a row of trees. A longer tree gets its own row. None: length of the longest tree.
 
-    Raises `ValueError` without groups.
+    Raises `ValueError` if there are no groups.
     """
     if not groups:
         raise ValueError("collate needs at least one group")
@@ -161,9 +161,9 @@ def _places(rows: Sequence[Sequence[int]], lengths: Sequence[int], width: int) -
 
 
 def _edges(pieces: Sequence[_Piece], places: Sequence[int]) -> list[torch.Tensor]:
-    """Every predicted token once, even where several sequences share it, and who it belongs to.
+    """List every predicted token once, even if several sequences share it, with the sequences it belongs to.
 
-    Returns source, target, edge, lengths and last as `Batch` names them.
+    Returns source, target, edge, lengths and last, as named in `Batch`.
     """
     parts: tuple[list[IntArray], ...] = ([], [], [])
     lengths: list[int] = []
@@ -194,18 +194,19 @@ def _laid(shape: tuple[int, int], fill: int, places: Sequence[int], values: Sequ
 
 
 def _subtree_ends(shape: tuple[int, int], places: Sequence[int], pieces: Sequence[_Piece]) -> torch.Tensor:
-    """In indices of the row. Padding is one more tree, a chain to the row's end: softmax never meets an empty row."""
+    """Subtree ends as row indices. Padding is one more tree, a chain to the end of the row, so softmax never gets an
+    empty row."""
     width = shape[1]
     ends = [place % width + piece.subtree_end for place, piece in zip(places, pieces, strict=True)]
     return _laid(shape, width, places, ends)
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of `lengths` a row, so that no row is longer than `budget`, in tokens.
+    """Pack items into rows of at most `budget` tokens. Returns the indices of `lengths` in each row.
 
-    Longest first, each into the first row that holds it (first-fit decreasing: at most 11/9 of the fewest rows, plus
-    one; Dósa 2007). What is longer than the budget gets a row of its own. Depends on the arguments alone; indices
-    ascend within a row, and rows are ordered by their first index.
+    First-fit decreasing: at most 11/9 of the minimal number of rows, plus one (Dósa 2007). An item longer than the
+    budget gets its own row. The result depends only on the arguments. Indices ascend within a row, and rows are
+    ordered by their first index.
     """
     rows: list[list[int]] = []
     room: list[int] = []

@@ -1,4 +1,4 @@
-"""A relation group as token ids, the same for scoring, training and evaluation."""
+"""Tokenization of relation groups, shared by scoring, training and evaluation."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from mapl_ray.batches.render import CURE, RenderError, render, render_answers
 from mapl_ray.batches.truncate import truncate_left
 from mapl_ray.data.records import Message, Rejection, Relation, RelationGroup, Sequence
 
-# Computed once per tokenizer: a call builds it from the whole list of added tokens.
+# Special token ids per tokenizer, cached because each computation goes through all added tokens.
 _SPECIAL: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
 TruncatePrompt = Literal["refuse", "left"]
-RENDER = "render"  # stage of a rejection that is the chat template's
-_END = 4  # tokens within which a template ends a turn
-ENCODING = 2  # of the rules below; scores and token ids of other ones are not these
+RENDER = "render"  # `stage` of rejections caused by the chat template
+_END = 4  # a template's end-of-turn marker is within this many last tokens
+ENCODING = 2  # version of the rules below; scores and token ids of another version can't be reused
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedGroup:
-    """Token ids of a group's prompts and responses; a sequence is `prompt_ids + response_ids`."""
+    """Token ids of a group's prompts and responses. A sequence is `prompt_ids + response_ids`."""
 
     pair_id: str
-    prompt_ids: tuple[tuple[int, ...], ...]  # one tuple per prompt, chat template applied, ready for the answer
-    response_ids: tuple[tuple[int, ...], ...]  # one tuple per response, to the end of the assistant's turn
+    prompt_ids: tuple[tuple[int, ...], ...]  # one tuple per prompt, with chat template and generation prompt
+    response_ids: tuple[tuple[int, ...], ...]  # one tuple per response, up to the end of the assistant turn
     sequences: tuple[Sequence, ...]
     relations: tuple[Relation, ...]
     ref_logps: tuple[float, ...] | None = None
-    margin: float | None = None  # of the data, for its pref relations
-    truncated: bool = False  # the prompts lost something on their left
+    margin: float | None = None  # margin from the data, for pref relations
+    truncated: bool = False  # whether the prompts were truncated on the left
 
     def token_ids(self, sequence: int) -> tuple[int, ...]:
-        """Ids of one whole sequence."""
+        """Token ids of one sequence: prompt and response."""
         cell = self.sequences[sequence]
         return self.prompt_ids[cell.prompt] + self.response_ids[cell.response]
 
     def prompt_length(self, sequence: int) -> int:
-        """Number of prompt tokens of one sequence: the response starts there."""
+        """Number of prompt tokens of one sequence, which is the index of the first response token."""
         return len(self.prompt_ids[self.sequences[sequence].prompt])
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """All that a tokenizer does for a group; nothing is cut."""
+    """Token ids of all prompts and responses of a group, without truncation."""
 
     prompt_ids: tuple[tuple[int, ...], ...]
     response_ids: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, group: RelationGroup, tokenizer: Any) -> TokenIds:
-        """The prompts with the chat template, and apart from them the responses as it ends an assistant's turn.
+        """Render and tokenize the prompts, and separately the responses up to the end of the assistant turn.
 
-        Raises `RenderError` where the template does not take the conversation, drops text of it, or makes the same of
-        two different prompts.
+        Raises `RenderError` if the template rejects the conversation, drops text, or renders two different prompts
+        identically.
         """
         texts = [render(prompt, tokenizer, generation=True) for prompt in group.prompts]
         cut, answers = render_answers(group.prompts[0], texts[0], group.responses, tokenizer)
         prompts = tuple(_ids(text[: len(text) - cut], tokenizer) for text in texts)
         for index, (prompt, ids) in enumerate(zip(group.prompts, prompts, strict=True)):
             if (first := prompts.index(ids)) != index and group.prompts[first] != prompt:
-                raise RenderError(f"prompts {first} and {index} differ, and to the model they are the same")
+                raise RenderError(f"prompts {first} and {index} differ, but have the same token ids")
         head = _head(group.prompts[0], texts[0][: len(texts[0]) - cut])
         return cls(prompts, tuple(_answer_ids(answer, head, tokenizer) for answer in answers))
 
     def to_row(self, pair_id: str) -> dict[str, Any]:
-        """A row of `TOKEN_SCHEMA`."""
+        """Convert to a row of `TOKEN_SCHEMA`."""
         return {
             "pair_id": pair_id,
             "prompt_ids": [list(ids) for ids in self.prompt_ids],
@@ -76,7 +76,7 @@ class TokenIds:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> TokenIds:
-        """The inverse of `to_row`."""
+        """Inverse of `to_row`."""
         return cls(tuple(map(tuple, row["prompt_ids"])), tuple(map(tuple, row["response_ids"])))
 
 
@@ -87,14 +87,15 @@ def encode_group(
     truncate_prompt: TruncatePrompt = "refuse",
     ids: TokenIds | None = None,
 ) -> EncodedGroup | Rejection:
-    """Render the conversations with the chat template; a sequence has the ids of the whole one.
+    """Render the conversations with the chat template and tokenize them.
 
-    A response has the same ids under every prompt, and the boundary never moves; where a tokenizer would merge the
-    beginning of a response (a line break, say) with what the template writes before it, they stay apart. `ids` are
-    those of this group by this tokenizer, where they were made before.
-    Returns a `Rejection` for a group that the template does not take (`stage` is `render`), and for a sequence longer
-    than `max_sequence_tokens`; with `truncate_prompt="left"` only where
-    `truncate_left` can't help. A truncated group has no `ref_logps`: the group's are of the whole prompts.
+    A response has the same token ids under every prompt. Tokens never span the boundary between prompt and response,
+    even if the tokenizer would merge the beginning of a response (such as a line break) with the template's text
+    before it. `ids`: token ids of this group and tokenizer, if they were computed before.
+
+    Returns a `Rejection` if the template rejects the conversation (`stage` is `render`), or if a sequence is longer
+    than `max_sequence_tokens` (with `truncate_prompt="left"`: and `truncate_left` can't shorten it enough). A
+    truncated group has no `ref_logps`, as those were computed with the full prompts.
     """
     try:
         return _encode_group(group, tokenizer, max_sequence_tokens, truncate_prompt, ids)
@@ -143,17 +144,17 @@ def _encode_group(
 
 
 def without_relations(group: EncodedGroup) -> EncodedGroup:
-    """The group as a filler: it takes part in the computation and adds nothing to loss or counts.
+    """Turn a group into a filler, which is computed but adds nothing to loss or counts.
 
-    ZeRO's collectives need every rank to run the same number of micro-batches, also where the data ran out.
+    ZeRO's collectives need the same number of micro-batches on every rank, even on ranks that ran out of data.
     """
     return replace(group, relations=())
 
 
 def of_levels(group: EncodedGroup, families: Collection[str]) -> EncodedGroup:
-    """The group with the relations of some level families alone, and without the sequences that none of them needs.
+    """Keep only the relations of the given level families, and the sequences that these need.
 
-    The plain baseline computes two sequences of a grid's six.
+    For example, the pref-only baseline computes two of the six sequences of a full group.
     """
     relations = [relation for relation in group.relations if relation.level.family in families]
     if len(relations) == len(group.relations):
@@ -174,9 +175,9 @@ def of_levels(group: EncodedGroup, families: Collection[str]) -> EncodedGroup:
 
 
 def encode_prompt(prompt: Seq[Message], tokenizer: Any, opened: int = 0) -> tuple[int, ...]:
-    """Ids of the rendered prompt, ready for generation, or without the last `opened` characters, for an answer.
+    """Token ids of the rendered prompt with generation prompt, without its last `opened` characters.
 
-    Raises `RenderError` where the template does not take it.
+    Raises `RenderError` if the template rejects the prompt.
     """
     text = render(prompt, tokenizer, generation=True)
     return _ids(text[: len(text) - opened], tokenizer)
@@ -188,7 +189,7 @@ def _opening(group: RelationGroup, tokenizer: Any) -> int:
 
 
 def end_of_turn(tokenizer: Any) -> int:
-    """The token that ends an assistant's turn: the first special one after an answer, EOS where there is none."""
+    """Id of the token that ends an assistant turn: the first special token after a response, EOS if there is none."""
     prompt = (Message("user", "?"),)
     text = render(prompt, tokenizer, generation=True)
     _, (answer,) = render_answers(prompt, text, ["!"], tokenizer)
@@ -197,9 +198,9 @@ def end_of_turn(tokenizer: Any) -> int:
 
 
 def read_at(ids: Seq[int], pad_token_id: int | None) -> Seq[int]:
-    """The ids up to the token that a reward model is read at: the last one that is not padding to its config.
+    """Token ids up to the one at which a reward model's score is read: the last that is not its config's pad token.
 
-    A model whose padding is EOS, as is common, was trained by transformers' rule at the token before.
+    This is transformers' rule. With EOS as pad token, which is common, it means the token before EOS.
     """
     last = len(ids)
     while last > 1 and ids[last - 1] == pad_token_id:
@@ -208,21 +209,21 @@ def read_at(ids: Seq[int], pad_token_id: int | None) -> Seq[int]:
 
 
 def _ids(text: str, tokenizer: Any) -> tuple[int, ...]:
-    # The template writes BOS itself where the model wants one.
+    # The template adds BOS if the model needs it.
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
 def _head(prompt: Seq[Message], rendered: str) -> str:
-    """What the template writes between the prompt's last text and an answer."""
+    """Text that the template adds between the prompt's last message and a response."""
     said = prompt[-1].content.strip()
     at = rendered.rfind(said) if said else -1
     return rendered[at + len(said) :] if at >= 0 else rendered
 
 
 def _answer_ids(answer: str, head: str, tokenizer: Any) -> tuple[int, ...]:
-    """Ids of an answer in its place: alone, its first word would be cut as that of a text.
+    """Token ids of a response in context. Tokenized alone, its first word could get the ids of a text's first word.
 
-    An answer that nothing ends is ended with EOS, or the model would never learn to stop.
+    Appends EOS if the template adds no end-of-turn token, as the model would not learn to stop.
     """
     before = _ids(head, tokenizer)
     joined = _ids(head + answer, tokenizer)

@@ -16,10 +16,10 @@ class RelationBatch:
 
     signs_RS: torch.Tensor  # float32: +1 preferred, -1 dispreferred, 0 not part of the relation
     level_R: torch.Tensor  # int64: index into records.LEVEL_FAMILIES
-    margin_R: torch.Tensor | None = None  # float32: margins of the data, 0 where there is none; None: none at all
+    margin_R: torch.Tensor | None = None  # float32: margins from the data, 0 if missing; None: no relation has one
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RelationBatch:
-        """The same with every tensor changed: moved to a device, say."""
+        """Apply `change` to every tensor, for example a move to a device."""
         margin_R = None if self.margin_R is None else change(self.margin_R)
         return RelationBatch(change(self.signs_RS), change(self.level_R), margin_R)
 
@@ -29,7 +29,8 @@ class RelationBatch:
 
 
 def relation_batch(relations: Sequence[tuple[int, Relation, float | None]], num_sequences: int) -> RelationBatch:
-    """Relations with the offset of their group's first sequence in the batch, and their group's margin."""
+    """Build the tensors from tuples: the index of the group's first sequence in the batch, the relation, the group's
+    margin."""
     signs_RS = torch.zeros(len(relations), num_sequences)
     levels, margins = [], []
     for row, (offset, relation, margin) in enumerate(relations):
@@ -38,6 +39,6 @@ def relation_batch(relations: Sequence[tuple[int, Relation, float | None]], num_
         for sequence in relation.dispreferred:
             signs_RS[row, offset + sequence] -= 1.0
         levels.append(LEVEL_FAMILIES.index(relation.level.family))
-        # How much better chosen is than rejected: it says nothing about relations between prompts.
+        # A margin compares chosen with rejected under one prompt, so it does not apply to intra and inter relations.
         margins.append(margin or 0.0 if relation.level is Level.PREF else 0.0)
     return RelationBatch(signs_RS, torch.tensor(levels, dtype=torch.int64), torch.tensor(margins))

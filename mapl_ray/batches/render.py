@@ -1,7 +1,7 @@
-"""Conversations as text, by the chat template of a tokenizer. Nothing else here calls a template.
+"""Rendering of conversations with a tokenizer's chat template. Only this module calls chat templates.
 
-A template may raise (no system role, turns that do not alternate, tools), and it may drop text (content as parts). Both
-end as `RenderError`, which says what of which conversation the template does not take.
+A template may raise (no system role, turns that do not alternate, tools), or drop text (content as parts). Both become
+a `RenderError` that names the part of the conversation that the template does not support.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from mapl_ray.data.records import Message, message_fields, offered_tools
 from mapl_ray.errors import first_line
 
 CURE = (
-    "Use a model whose chat template takes such conversations, edit the template (chat_template.jinja), or leave these "
-    "rows out"
+    "Use a model whose chat template supports such conversations, edit the template (chat_template.jinja), or remove "
+    "these rows"
 )
-_MOST_TIMES, _MOST_MORE = 20, 200_000  # characters of a rendered conversation: times its own, and besides
-_PROBE = "\u2058\u2059"  # an answer that begins as no template's own text does
-_MARKS = ("</think>",)  # what stands before it in an answer is reasoning, which templates lay out their own way
+_MOST_TIMES, _MOST_MORE = 20, 200_000  # longest rendered text in characters: factor times the content, plus constant
+_PROBE = "\u2058\u2059"  # a response that shares no first characters with the text of any template
+_MARKS = ("</think>",)  # text before this mark in a response is reasoning, which templates reformat
 
 
 class RenderError(Exception):
-    """Why a conversation can't be rendered: the template's own words, or the text that it leaves out."""
+    """A conversation can't be rendered. The message has the template's error, or the text that it drops."""
 
 
 def render(messages: Sequence[Message], tokenizer: Any, generation: bool) -> str:
-    """The text of a conversation, with `generation` up to where the assistant's answer begins.
+    """Render a conversation as text. `generation` adds the generation prompt.
 
-    Without a template: `role: content` by paragraphs. Raises `RenderError` for whatever the template raises, and for
-    text of a system or user turn, a tool or a tool call that is not in what it made.
+    Without a chat template: one paragraph `role: content` per message. Raises `RenderError` if the template raises, or
+    if the text of a system or user turn, a tool, or a tool call is missing in the result.
     """
     if tokenizer.chat_template is None:
         return _plain(messages, tokenizer, generation)
@@ -55,12 +55,12 @@ def _templated(
             )
     except RenderLimitError as error:
         raise RenderError(f"the chat template {error} for {_shape(messages)}") from None
-    except Exception as error:  # a template is a program: what it raises is its own
+    except Exception as error:  # a template is a program and can raise any exception
         raise RenderError(f"the chat template refuses {_shape(messages)}: {first_line(error)}") from None
     given = sum(len(str(value)) for message in fields for value in message.values()) + len(str(tools or ""))
     if len(text) > _MOST_TIMES * given + _MOST_MORE:
         raise RenderError(
-            f"the chat template makes {len(text):,} characters of {given:,}; expected at most {_MOST_TIMES} times as "
+            f"the chat template makes {len(text):,} characters from {given:,}; expected at most {_MOST_TIMES} times as "
             f"many and {_MOST_MORE:,} more"
         )
     return text
@@ -69,11 +69,11 @@ def _templated(
 def render_answers(
     prompt: Sequence[Message], rendered: str, answers: Sequence[str], tokenizer: Any
 ) -> tuple[int, list[str]]:
-    """How each answer is written after the prompt, to the end of the assistant's turn as the template ends it, and how
-    many characters at the end of `rendered`, the prompt's text, do not stand before an answer.
+    """Render each answer after the prompt, up to the end of the assistant turn.
 
-    They are text that only generation starts with, as `<think>` of some templates. Raises `RenderError` as `render`
-    does, and for a template that drops an answer.
+    Returns a number of characters and the rendered answers. The number is how much of the end of `rendered` (the
+    prompt's text) appears only in generation prompts, not before an answer, such as `<think>` in some templates.
+    Raises `RenderError` as `render` does, and if the template drops an answer.
     """
     if tokenizer.chat_template is None:
         return 0, [answer + tokenizer.eos_token for answer in answers]
@@ -86,7 +86,7 @@ def render_answers(
     written = []
     for answer, whole in zip(answers, wholes, strict=True):
         if whole[:start] != rendered[:start]:
-            raise RenderError("the chat template writes a conversation with its answer otherwise than its beginning")
+            raise RenderError("the chat template renders the prompt differently when an answer follows")
         if _said(answer) not in whole[start:]:
             raise RenderError(f"the chat template leaves out the response {answer[:60]!r}")
         written.append(whole[start:])
@@ -94,20 +94,21 @@ def render_answers(
 
 
 def _shared(one: str, other: str) -> int:
-    """Length of what both begin with."""
+    """Length of the common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _plain(messages: Sequence[Message], tokenizer: Any, generation: bool) -> str:
     if any(message.role == "tool" or message.tool_calls or message.tools for message in messages):
-        raise RenderError("the tokenizer has no chat template, and tools can't be written without one")
+        raise RenderError("the tokenizer has no chat template, which tools and tool calls need")
     text = "".join(f"{message.role}: {message.content}\n\n" for message in messages)
     return (tokenizer.bos_token or "") + text + ("assistant: " if generation else "")
 
 
 def _check_tools_kept(text: str, tools: list[dict[str, Any]], without: str) -> None:
-    """A tool's name may stand in a turn as well, so the text must also differ from the one `without` tools."""
+    """Check that all tools are rendered. A tool's name can also occur in a turn, so the text must also differ from the
+    one rendered `without` tools."""
     names = [tool["function"]["name"] for tool in tools]
     left_out = names if text == without else [name for name in names if name not in text]
     if left_out:
@@ -115,9 +116,9 @@ def _check_tools_kept(text: str, tools: list[dict[str, Any]], without: str) -> N
 
 
 def _check_kept(text: str, index: int, message: Message) -> None:
-    """Templates trim content, and lay out reasoning and tool results their own way; the rest is there word by word."""
+    """Check that a message's text was kept. Templates may trim it, and may reformat reasoning and tool results."""
     said = _said(message.content) if message.role == "assistant" else message.content.strip()
-    if message.role == "tool":  # written as it is, or as JSON text
+    if message.role == "tool":  # rendered as is, or as a JSON string
         said = max(re.findall(r"\w+", message.content), key=len, default="")
     if said not in text:
         raise RenderError(f"the chat template leaves out the text of message {index} ({message.role}: {said[:60]!r})")
@@ -134,7 +135,7 @@ def _said(answer: str) -> str:
 
 
 def _shape(messages: Sequence[Message]) -> str:
-    """The turns, as what a template refuses is most often their order."""
+    """Describe the order of turns, which is the most common reason for a template's error."""
     tools = "tools, " if offered_tools(messages) is not None else ""
     return (
         tools

@@ -1,7 +1,7 @@
-"""Limits of a chat template's run: it is a program of whoever made the model, and may loop or multiply text forever.
+"""CPU and memory limits for chat templates, which are untrusted programs that may loop or multiply text forever.
 
-A thread of this process looks at the renderings that go on and raises `RenderLimitError` in the thread of one that has
-taken too much CPU time or memory. Ordinary templates take about a millisecond.
+A thread of this process watches all current renderings, and raises `RenderLimitError` in the thread of a rendering that
+used too much CPU time or memory. Ordinary templates take about a millisecond.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-CPU_SECONDS = 10.0  # of one conversation
-MEMORY_BYTES = 2**31  # by which the process may grow meanwhile
+CPU_SECONDS = 10.0  # per conversation
+MEMORY_BYTES = 2**31  # how much the process may grow during a rendering
 _LOOK_SECONDS = 0.1
-_LATE_SECONDS = 1.0  # at most, from asking Python to raise an exception in a thread to the exception
+_LATE_SECONDS = 1.0  # longest delay until an asynchronous exception is raised in its thread
 
 
 class RenderLimitError(Exception):
-    """A template took more than it may."""
+    """A template exceeded its CPU or memory limit."""
 
 
 @dataclass(slots=True)
 class _Work:
     thread: int
-    clock: int  # of the thread's CPU time
+    clock: int  # id of the thread's CPU-time clock
     began: float
-    memory: int | None = None  # of the process, when the work was first looked at
+    memory: int | None = None  # of the process, at the first check, in bytes
     stopped: str = ""
 
     def excess(self) -> str:
-        """What is too much, in words; empty for nothing."""
+        """The exceeded limit as text, or an empty string."""
         if time.clock_gettime(self.clock) - self.began > CPU_SECONDS:
             return f"takes more than {CPU_SECONDS:g} s of CPU time"
         now = _memory()
@@ -46,7 +46,7 @@ class _Work:
 class _Watch:
     lock: threading.Lock = field(default_factory=threading.Lock)
     works: dict[int, _Work] = field(default_factory=dict)
-    process: int = 0  # in which the thread runs: a fork has none of its own
+    process: int = 0  # id of the process in which the thread runs: a forked process needs its own thread
 
     def begin(self, work: _Work) -> None:
         with self.lock:
@@ -74,7 +74,7 @@ _watch = _Watch()
 
 
 class RenderLimits:
-    """Raises `RenderLimitError`, with what is exceeded, out of the block that it is entered for."""
+    """Context manager that raises `RenderLimitError`, with the exceeded limit, if its block uses too much."""
 
     def __enter__(self) -> None:
         thread = threading.get_ident()
@@ -86,14 +86,14 @@ class RenderLimits:
         _watch.end(self._work)
         if not self._work.stopped:
             return
-        if not isinstance(error, RenderLimitError):  # it was asked for, and must not come later and elsewhere
+        if not isinstance(error, RenderLimitError):  # still pending: wait, so that it is not raised in later code
             with suppress(RenderLimitError):
                 time.sleep(_LATE_SECONDS)
         raise RenderLimitError(self._work.stopped) from None
 
 
 def _memory() -> int:
-    """Bytes of main memory that this process has; 0 where the kernel does not say."""
+    """Resident memory of this process in bytes; 0 if the kernel does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

@@ -1,6 +1,6 @@
 """One rank's part of a batch under sequence parallelism: its columns of every row.
 
-Dimensions: as in `batch.py`; N ranks share a batch, and a part has T / N columns.
+Dimensions: as in `batch.py`. N ranks share a batch, and a part has T / N columns.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SequencePart:
-    """Tokens of the part, and which edges and sequences of the batch are computed from them; all indices int64.
+    """Tokens of the part, and the edges and sequences that are computed from them. Indices are int64.
 
-    Every edge belongs to the rank that has its source, every sequence to the rank that has its last token.
+    An edge belongs to the rank that has its source, a sequence to the rank that has its last token.
     """
 
     input_ids: torch.Tensor  # [B, T / N]
     position_ids: torch.Tensor  # [B, T / N]
-    edges: torch.Tensor  # of the batch's E, those of this part
-    sources: torch.Tensor  # their sources: flat index over B * T / N
-    sequences: torch.Tensor  # of the batch's S, those of this part
-    lasts: torch.Tensor  # their last tokens: flat index over B * T / N
+    edges: torch.Tensor  # indices in E of this part's edges
+    sources: torch.Tensor  # source of each edge: flat index over B * T / N
+    sequences: torch.Tensor  # indices in S of this part's sequences
+    lasts: torch.Tensor  # last token of each sequence: flat index over B * T / N
 
     @classmethod
     def of(
@@ -36,9 +36,9 @@ class SequencePart:
         rank: int,
         ranks: int,
     ) -> Self:
-        """The part of rank `rank` of `ranks`, of a batch's tensors on the host.
+        """Take the part of rank `rank` of `ranks` from a batch's tensors on the CPU.
 
-        Raises `ValueError` where `ranks` does not divide T.
+        Raises `ValueError` if T is not divisible by `ranks`.
         """
         width = input_ids.shape[1]
         if width % ranks:
@@ -63,6 +63,6 @@ class SequencePart:
         )
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> SequencePart:
-        """The same with every tensor changed: moved to a device, say."""
+        """Apply `change` to every tensor, for example a move to a device."""
         values: dict[str, Any] = {field.name: change(getattr(self, field.name)) for field in fields(self)}
         return SequencePart(**values)

@@ -1,7 +1,7 @@
 """The prefix tree of a group: every token of a shared prefix appears once.
 
-Nodes stand in depth-first order, so the descendants of node k are exactly the nodes k+1 .. subtree_end[k]-1 and the
-whole attention rule is one comparison: token q sees token k iff k <= q < subtree_end[k].
+Nodes are in depth-first order, so the descendants of node k are the nodes k+1 .. subtree_end[k]-1, and the attention
+rule is one comparison: token q sees token k iff k <= q < subtree_end[k].
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixTree:
-    """A trie over token ids. All arrays of nodes have length N and depth-first order."""
+    """A trie over token ids. Arrays over nodes have length N and are in depth-first order."""
 
     token_ids: IntArray
-    depths: IntArray  # position of the token in every sequence through it
+    depths: IntArray  # position of the token in its sequences
     subtree_end: IntArray  # index after the last descendant
-    paths: tuple[IntArray, ...]  # one per sequence, in the caller's order: its nodes from the root on
+    paths: tuple[IntArray, ...]  # nodes of each sequence from the root on, in the order of the input sequences
 
 
 def build_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
-    """Merge token sequences into a prefix tree. Several roots are fine (sequences without a common first token).
+    """Merge token sequences into a prefix tree. It has several roots if the first tokens differ.
 
     Raises `ValueError` for an empty sequence.
     """
     if any(len(sequence) == 0 for sequence in sequences):
-        raise ValueError("a sequence without tokens has no place in a prefix tree")
+        raise ValueError("a prefix tree can't contain a sequence without tokens")
     arrays = [np.array(sequence, dtype=np.int64) for sequence in sequences]
     subtree_end = np.zeros(sum(map(len, arrays)), dtype=np.int64)
     paths = [np.zeros(0, dtype=np.int64)] * len(arrays)
     new_ids, new_depths, size = [], [], 0
     path = previous = np.zeros(0, dtype=np.int64)
-    # In sorted order the longest prefix shared with any earlier sequence is the one shared with the last.
+    # In sorted order, the longest prefix shared with any earlier sequence is shared with the previous one.
     for index in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         sequence = arrays[index]
         shared = _common_prefix(previous, sequence)

@@ -1,6 +1,6 @@
-"""Prompts that are too long, shortened alike in a whole group: oldest turns first, then the oldest words of x.
+"""Truncation of long prompts, the same for all prompts of a group: first the oldest turns, then the first words of x.
 
-What is never cut: the system message, the instructions added to x, the template's own tokens, and the responses.
+The system message, the instructions added to x, the template's tokens and the responses are never cut.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ Fits = Callable[[Prompts], bool]
 
 
 class Cut(NamedTuple):
-    """A group with shorter prompts, and what they lost."""
+    """A group with truncated prompts, and how much was removed."""
 
     group: RelationGroup
     turns: int
-    characters: int  # of the last user turn of x, on its left
+    characters: int  # removed from the beginning of the last user turn of x
 
 
 def truncate_left(group: RelationGroup, fits: Fits) -> Cut | None:
-    """The group with as little as possible taken from the left of its prompts so that they fit.
+    """Remove as little as possible from the left of the group's prompts so that they fit.
 
-    Every prompt loses the same turns and the same characters of x, whose text is the beginning of every instructed
-    prompt's last user turn. The cut moves on to the next word. None where that isn't so, or nothing left is enough.
+    Every prompt loses the same turns and the same characters of x. The last user turn of every prompt must begin with
+    the text of x. The cut is moved to the beginning of the next word. Returns None if a prompt's last user turn does
+    not begin with x, or if the prompts don't fit even with all of x removed.
     """
     last = max((i for i, m in enumerate(group.prompts[0]) if m.role == "user"), default=None)
     if last is None or any(not _extends(prompt, group.prompts[0], last) for prompt in group.prompts):
         return None
     starts = [i for i, m in enumerate(group.prompts[0][: last + 1]) if m.role == "user"]
-    for start in starts[1:]:  # a conversation begins with a user's turn, so turns go in exchanges
+    for start in starts[1:]:  # a conversation must begin with a user turn, so whole exchanges are removed
         prompts = _without_turns(group.prompts, start)
         if fits(prompts):
             return Cut(replace(group, prompts=prompts), _turns(group.prompts) - _turns(prompts), 0)
@@ -51,13 +52,13 @@ def truncate_left(group: RelationGroup, fits: Fits) -> Cut | None:
             low = middle
     for cut in (_next_word(text, high), high):
         prompts = _without_characters(shorter, at, cut)
-        if fits(prompts):  # a tokenizer may make more of fewer characters
+        if fits(prompts):  # checked again: fewer characters can give more tokens
             return Cut(replace(group, prompts=prompts), _turns(group.prompts) - _turns(prompts), cut)
     return None
 
 
 def _extends(prompt: tuple[Message, ...], original: tuple[Message, ...], last: int) -> bool:
-    """The same turns, and a last user turn that begins with the original's text."""
+    """Whether a prompt has the original's turns and a last user turn that begins with the original's text."""
     return (
         len(prompt) == len(original)
         and prompt[:last] == original[:last]
@@ -68,7 +69,7 @@ def _extends(prompt: tuple[Message, ...], original: tuple[Message, ...], last: i
 
 
 def _without_turns(prompts: Prompts, start: int) -> Prompts:
-    """Turns before `start` left out, but for the system's."""
+    """Remove the turns before `start`, except the system message."""
     return tuple((*(m for m in prompt[:start] if m.role == "system"), *prompt[start:]) for prompt in prompts)
 
 
@@ -80,7 +81,7 @@ def _without_characters(prompts: Prompts, at: int, number: int) -> Prompts:
 
 
 def _next_word(text: str, start: int) -> int:
-    """Where the first word that begins at or after `start` begins; `start` where there is none."""
+    """Index of the first word that begins at or after `start`; `start` if there is none."""
     if start == 0 or text[start - 1].isspace():
         return start
     for index in range(start, len(text) - 1):

@@ -1,4 +1,4 @@
-"""Policies and reward models: loading, tree attention, and one forward pass a method."""
+"""Policies and reward models: loading, tree attention, and the forward pass of each method."""
 
 from __future__ import annotations
 

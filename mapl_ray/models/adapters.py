@@ -1,4 +1,4 @@
-"""PEFT adapters over a model, compared with it name by name: peft itself only warns of a weight that is missing."""
+"""Loading of PEFT adapters, with a check of all weight names and shapes. PEFT only warns about missing weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mapl_ray.models.quiet import quiet_peft, quiet_transformers
 from mapl_ray.models.weight_names import refuse
 
 _FILE = "adapter_model.safetensors"
-_CURE = "Save the adapter again with save_pretrained, or name the adapter of this model."
+_CURE = "Save the adapter again with save_pretrained, or give an adapter of this model."
 
 
 def with_saved_adapter(base: Any, adapter: Path) -> Any:
-    """The model in peft's wrapper with the weights of a saved adapter. Raises as `verify_adapter` does."""
+    """Wrap the model with PEFT and load a saved adapter into it. Raises as `verify_adapter` does."""
     wrapped = _wrapped(base, adapter)
     with quiet_transformers():
         wrapped.load_adapter(str(adapter), "default")
@@ -24,19 +24,19 @@ def with_saved_adapter(base: Any, adapter: Path) -> Any:
 
 
 def verify_adapter(adapter: Path, base: str, revision: str | None = None) -> None:
-    """Compare an adapter's weights with the policy that it is applied to, reading neither.
+    """Check that an adapter's weights fit the policy, by names and shapes, without reading weights.
 
-    Raises `UserError` for an adapter without safetensors or whose weights are missing, extra, misnamed, or of another
-    shape.
+    Raises `UserError` for an adapter without safetensors, or with weights that are missing, extra, misnamed, or of
+    another shape.
     """
-    from mapl_ray.models.load import load_policy_shapes  # torch takes seconds
+    from mapl_ray.models.load import load_policy_shapes  # importing torch takes seconds
 
     _wrapped(load_policy_shapes(base, revision), adapter)
 
 
 def _wrapped(base: Any, adapter: Path) -> Any:
     quiet_peft()
-    import peft  # takes seconds of every process that imports it
+    import peft  # the import takes seconds
 
     try:
         settings = peft.PeftConfig.from_pretrained(str(adapter))

@@ -1,9 +1,9 @@
-"""Tree attention by FlexAttention: one kernel a layer, compiled once for all widths, that skips blocks nobody sees.
+"""Tree attention with FlexAttention: one kernel per layer, compiled once for all widths, which skips unseen blocks.
 
-transformers has a FlexAttention of its own. It falls back to unfused attention, with scores of T by T, after eight
-compiled variants, and does not know that T is a multiple of the block. This one raises instead of falling back,
-compiles for any width at once, and says that no block is cut off. Rows are laid end to end before the call, so one row
-or several are the same variant. Dimensions: B rows, T tokens of a row, N blocks of all rows.
+transformers has its own FlexAttention integration. After eight compiled variants it falls back to unfused attention
+with T by T scores, and it does not use that T is a multiple of the block size. This one raises instead of falling back,
+compiles once for all widths, and needs no bounds checks. Rows are concatenated before the call, so that the number of
+rows does not lead to new variants. Dimensions: B rows, T tokens per row, N blocks of all rows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from transformers.masking_utils import sdpa_mask
 from mapl_ray.errors import RunError
 
 FLEX = "tree_flex"
-FLEX_BLOCK = 128  # FlexAttention's own block
+FLEX_BLOCK = 128  # FlexAttention's default block size
 BACKEND = "inductor"
-VARIANTS = 32  # compiled ones, over gradient or none, windows, soft caps and head sizes: a model has four or fewer
-_FEWEST_BLOCKS = 2  # torch compiles a size of 1 apart from all others
+VARIANTS = 32  # limit of compiled variants (gradient or none, windows, soft caps, head sizes); a model needs up to 4
+_FEWEST_BLOCKS = 2  # torch compiles a separate variant for a size of 1
 Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _tree_flex(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scale: float, soft_cap: float | None
 ) -> torch.Tensor:
-    # What the compiler can't see of a width that is not fixed: no kernel needs a bounds check.
+    # The compiler can't infer this for a dynamic width. With it, kernels need no bounds checks.
     check: Callable[[bool], None] = torch._check
     check(query.shape[2] % FLEX_BLOCK == 0)
 
@@ -48,7 +48,7 @@ def _tree_flex(
         block_mask=mask,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
-        kernel_options={"ROWS_GUARANTEED_SAFE": True},  # padding is a tree too: every token sees one at least
+        kernel_options={"ROWS_GUARANTEED_SAFE": True},  # every token sees at least itself, as padding is a tree too
     )
     assert isinstance(outputs, torch.Tensor)  # without `return_aux`
     return outputs
@@ -56,8 +56,8 @@ def _tree_flex(
 
 @lru_cache
 def _compiled(backend: str) -> Callable[..., torch.Tensor]:
-    """For every width at once; where that is not possible it raises, and never runs unfused. Made when it is first
-    used: the compiler takes seconds to import."""
+    """Compile for all widths. Raises if that is not possible; never falls back to unfused attention. Called on first
+    use, as importing the compiler takes seconds."""
     return torch.compile(_tree_flex, backend=backend, dynamic=True, fullgraph=True)
 
 
@@ -73,27 +73,27 @@ def tree_flex_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: [B, heads, T, size] each -> [B, T, heads, size].
 
-    Other masks than `block_mask` makes (those of padded rows) go to `sdpa`.
-    Raises `ValueError` for dropout or attention sinks, which FlexAttention does not have, and `RunError` where a
-    model needs more than `VARIANTS` compiled variants.
+    Masks that are not from `block_mask` (those of padded rows) are passed to `sdpa`.
+    Raises `ValueError` for dropout or attention sinks, which FlexAttention does not support, and `RunError` if a model
+    needs more than `VARIANTS` compiled variants.
     """
     if not isinstance(attention_mask, BlockMask):
         if softcap is not None:
-            raise ValueError("sdpa has no soft cap: padded rows of this model need attention `eager`")
+            raise ValueError("sdpa does not support a soft cap: padded rows of this model need attention `eager`")
         outputs: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return outputs
     if options.get("dropout", 0.0) > 0.0 or options.get("s_aux") is not None:
-        raise ValueError("FlexAttention has neither attention dropout nor attention sinks")
+        raise ValueError("FlexAttention supports neither attention dropout nor attention sinks")
     rows, _, width, size = query.shape
     missing = attention_mask.shape[-1] - rows * width
     query, key, value = (pad(_one_row(x), (0, 0, 0, missing)) if missing else _one_row(x) for x in (query, key, value))
     for x in (query, key, value):
-        torch._dynamo.mark_static(x, [0, 1, 3])  # else a number of blocks that equals one of heads is a variant
+        torch._dynamo.mark_static(x, [0, 1, 3])  # else equal numbers of blocks and heads would add a variant
     scale = size**-0.5 if scaling is None else scaling
     try:
-        # Scale and soft cap are constants of a kernel, not inputs.
+        # Scale and soft cap are compiled into the kernel as constants.
         with torch._dynamo.config.patch(recompile_limit=VARIANTS, specialize_float=True):
             out = _compiled(BACKEND)(query, key, value, attention_mask, scale, softcap)
     except torch._dynamo.exc.FailOnRecompileLimitHit as error:
@@ -110,11 +110,11 @@ def _one_row(x: torch.Tensor) -> torch.Tensor:
 
 
 def block_mask(subtree_end: torch.Tensor, position_ids: torch.Tensor, window: int | None = None) -> BlockMask:
-    """Who sees whom, for FlexAttention, of rows [B, T] laid end to end; T must be a multiple of `FLEX_BLOCK`.
+    """FlexAttention mask of concatenated rows [B, T]. T must be a multiple of `FLEX_BLOCK`.
 
-    Which blocks are needed, and which need no look at their tokens, follows from the least and the greatest subtree
-    end of a block of keys, so no T by T mask is ever made: a block of queries sees one of earlier keys iff the
-    greatest end is behind its first query, and wholly iff the least end is behind its last.
+    The minimal and maximal subtree ends of each key block determine which blocks are needed and which are fully
+    visible, so no T by T mask is built. A query block sees a block of earlier keys iff the maximal end is greater than
+    the index of its first query, and sees all of it iff the minimal end is greater than the index of its last query.
     """
     end, positions = _end_to_end(subtree_end, position_ids)
     device, blocks = end.device, len(end) // FLEX_BLOCK
@@ -134,10 +134,11 @@ def block_mask(subtree_end: torch.Tensor, position_ids: torch.Tensor, window: in
 
 
 def _end_to_end(subtree_end: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ends and positions of all rows as one row, with a block of padding, a tree of its own, where there is but one."""
+    """Concatenate subtree ends and positions of all rows. A single block gets a second one of padding, as its own
+    tree."""
     rows, width = subtree_end.shape
     offsets = torch.arange(rows, device=subtree_end.device)[:, None] * width
-    # Copies: the compiler distinguishes views of tensors of other shapes.
+    # Copies, because the compiler would add variants for views of tensors with other shapes.
     end, positions = (subtree_end + offsets).flatten().clone(), position_ids.flatten().clone()
     if (missing := _FEWEST_BLOCKS * FLEX_BLOCK - len(end)) > 0:
         end, positions = pad(end, (0, missing), value=len(end) + missing), pad(positions, (0, missing))
@@ -150,7 +151,7 @@ def _rule(end: torch.Tensor, positions: torch.Tensor, window: int | None) -> Rul
 
     if window is None:
         return sees
-    near = torch.full((), window, device=end.device)  # a tensor: another number is not another variant
+    near = torch.full((), window, device=end.device)  # a tensor, so that the window's size does not add a variant
 
     def sees_near(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         return (k <= q) & (q < end[k]) & (positions[q] - positions[k] < near)
@@ -159,7 +160,7 @@ def _rule(end: torch.Tensor, positions: torch.Tensor, window: int | None) -> Rul
 
 
 def _listed(blocks_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers and indices of the set blocks a row of blocks, as FlexAttention wants them: int32, [1, 1, N(, N)]."""
+    """Count and indices of the True blocks in each row of blocks, in FlexAttention's format: int32, [1, 1, N(, N)]."""
     order = torch.argsort(blocks_NN.int(), dim=1, descending=True, stable=True)
     return blocks_NN.sum(1, dtype=torch.int32)[None, None].contiguous(), order.int()[None, None].contiguous()
 

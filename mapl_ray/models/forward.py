@@ -1,7 +1,9 @@
-"""One forward pass a method. Dimensions: B rows, T tokens, H hidden, E edges, M memberships, S sequences, V vocabulary.
+"""The forward pass of each method.
 
-They are modules, not functions, because DeepSpeed wraps a module: its ZeRO-3 hooks gather the weights of every
-submodule as it is called, so everything that touches weights happens inside `forward`, through submodules.
+Dimensions: B rows, T tokens, H hidden, E edges, M memberships, S sequences, V vocabulary.
+
+The forward passes are modules, because DeepSpeed wraps modules. ZeRO-3 hooks gather the weights of every submodule when
+it is called, so weights may be used only inside `forward` and through submodules.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from mapl_ray.models.tree_attention import attention_mask_of
 
 
 class PolicyLogps(nn.Module):
-    """log pi(y|x) of every sequence; `ranks` share the tokens of every batch (`share_sequences`)."""
+    """Computes log pi(y|x) of every sequence. `ranks`: the ranks that share each batch's tokens (`share_sequences`)."""
 
     def __init__(self, model: Any, ranks: SequenceGroup | None = None) -> None:
         super().__init__()
@@ -27,20 +29,20 @@ class PolicyLogps(nn.Module):
         self._in_pieces = replace_linear(model.get_output_embeddings(), PiecewiseHead)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Sums over response tokens, float32 [S], in nats; equal for trees and padded rows."""
+        """Log-probabilities summed over response tokens, float32 [S], in nats; the same for trees and padded rows."""
         hidden, part = _hidden(self.model, batch).flatten(0, 1), batch.part
         if part is None:
             logps_E = self._logps(hidden[batch.source_E], batch.target_E)
         else:
             own = self._logps(hidden[part.sources], batch.target_E[part.edges])
             logps_E = own.new_zeros(len(batch.target_E)).index_copy(0, part.edges, own)
-        # In the order of the data; `index_add` adds in any order on a GPU. The lengths are those of the data, so the
-        # check that they add up, which a GPU would wait for, is left out.
+        # `index_add` is not deterministic on a GPU; this is. `unsafe` skips a check that the lengths add up, which
+        # would synchronize with the GPU: `collate` made the lengths.
         sums: torch.Tensor = torch.segment_reduce(logps_E[batch.edge_M], "sum", lengths=batch.lengths_S, unsafe=True)
         return _of_all_ranks(sums, batch, self._ranks)
 
     def _logps(self, hidden_EH: torch.Tensor, target_E: torch.Tensor) -> torch.Tensor:
-        """Float32 [E]. Logits of response tokens alone: V is the widest dimension there is."""
+        """Log-probability of each predicted token, float32 [E]. Logits are computed only for response tokens."""
         head, scaled = self.model.get_output_embeddings(), partial(_scaled, config=self.model.config.get_text_config())
         if self._in_pieces:
             logps: torch.Tensor = head(hidden_EH, target_E, scaled)
@@ -49,14 +51,14 @@ class PolicyLogps(nn.Module):
 
 
 class RewardScores(nn.Module):
-    """r(x, y) of every sequence: the scalar head at the last token of the response; `ranks` as in `PolicyLogps`."""
+    """Computes r(x, y) of every sequence: the scalar head at the last response token. `ranks` as in `PolicyLogps`."""
 
     def __init__(self, model: Any, ranks: SequenceGroup | None = None) -> None:
         super().__init__()
         self.model, self._ranks = model, ranks
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Rewards, float32 [S]; equal for trees and padded rows."""
+        """Rewards, float32 [S]; the same for trees and padded rows."""
         rewards: torch.Tensor = self.model.score(last_hidden(self.model, batch))[:, 0].float()
         if batch.part is not None:
             rewards = rewards.new_zeros(batch.num_sequences).index_copy(0, batch.part.sequences, rewards)
@@ -64,11 +66,11 @@ class RewardScores(nn.Module):
 
 
 def frozen(module: nn.Module, device: torch.device, *, bf16: bool, float32_head: bool = False) -> nn.Module:
-    """The module on the device, in evaluation mode, without gradients.
+    """Move a module to the device, in evaluation mode and without gradients.
 
-    With `bf16` its parameters are cast, as DeepSpeed casts those of a module that it trains. Buffers stay in float32:
-    rotary frequencies of 8 bits would turn a token at position 1,000 by radians. With `float32_head` the output layer
-    keeps float32 weights of its own, also where it shares them with the input embeddings.
+    With `bf16`, parameters are cast to bfloat16, as DeepSpeed does for trained modules. Buffers stay in float32: rotary
+    frequencies with 8 bits would rotate a token at position 1,000 wrongly by radians. With `float32_head`, the output
+    layer keeps separate float32 weights, even if it is tied to the input embeddings.
     """
     module.requires_grad_(False).eval()
     kept = _own_head(module) if bf16 and float32_head else None
@@ -79,7 +81,7 @@ def frozen(module: nn.Module, device: torch.device, *, bf16: bool, float32_head:
 
 
 def _own_head(module: nn.Module) -> nn.Parameter | None:
-    """The weight of the output layer, no longer tied to the embeddings; None for a layer of another class than ours."""
+    """Untie the output layer and return its float32 weight; None if the layer was not replaced by one of `heads.py`."""
     model: Any = module.model
     head = model.score if isinstance(module, RewardScores) else model.get_output_embeddings()
     if not isinstance(head, PiecewiseHead | Float32Head):
@@ -89,14 +91,14 @@ def _own_head(module: nn.Module) -> nn.Parameter | None:
 
 
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the last token of every sequence [S, H]; if the batch has a part, of its sequences."""
+    """Last hidden states at the last token of every sequence, or of every sequence of the batch's part, [S, H]."""
     return _hidden(model, batch).flatten(0, 1)[batch.last_S if batch.part is None else batch.part.lasts]
 
 
 def _hidden(model: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states [B, T, H], or [B, T / N, H] of the batch's part."""
+    """Last hidden states [B, T, H], or [B, T / N, H] for the batch's part."""
     tokens = batch if batch.part is None else batch.part
-    # Padded on the right, positions are the model's own, also where it takes none (recurrent layers, ALiBi).
+    # Right-padded rows have default positions. Some models take no position_ids (recurrent layers, ALiBi).
     positions = {} if batch.subtree_end is None else {"position_ids": tokens.position_ids}
     hidden: torch.Tensor = model.base_model(
         input_ids=tokens.input_ids, attention_mask=attention_mask_of(batch, model), use_cache=False, **positions
@@ -105,16 +107,16 @@ def _hidden(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def _of_all_ranks(values_S: torch.Tensor, batch: Batch, ranks: SequenceGroup | None) -> torch.Tensor:
-    """Sums over the ranks that share the batch. Raises `ValueError` for a part without ranks that have the rest."""
+    """Sum over the ranks that share the batch. Raises `ValueError` if the batch has a part and `ranks` is None."""
     if batch.part is None:
         return values_S
     if ranks is None:
-        raise ValueError("a part of a batch needs the ranks that compute the rest of it")
+        raise ValueError("a batch with a part needs the group of ranks that compute the other parts")
     return ranks.total(values_S)
 
 
 def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """What some families do to logits after the output layer: Cohere, Granite, Gemma 2."""
+    """Apply the logit scaling or soft cap that some model families have (Cohere, Granite, Gemma 2)."""
     if (scale := getattr(config, "logit_scale", None)) is not None:
         logits = logits * scale
     if (scaling := getattr(config, "logits_scaling", None)) is not None:

@@ -1,7 +1,7 @@
-"""Output layers that keep memory and digits: log-probabilities in pieces, a reward in float32.
+"""Output layers that save memory (log-probabilities computed in pieces) or keep precision (rewards in float32).
 
-Each is `nn.Linear` with another `forward`, which replaces a model's own layer. Weights, their names and hooks
-stay, so checkpoints and exports do not change. Dimensions: E predicted tokens, H hidden, V vocabulary.
+Each is an `nn.Linear` with another `forward`, and replaces a model's output layer. Weights, names and hooks stay the
+same, so checkpoints and exports do not change. Dimensions: E predicted tokens, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
-PIECE = 1024  # predicted tokens whose logits are in memory at once, 12 bytes each: 1.9 GB with 152,000 words
+PIECE = 1024  # predicted tokens whose logits are in memory at once; 12 bytes per logit: 1.9 GB for V = 152,000
 Scale = Callable[[torch.Tensor], torch.Tensor]
 
 
 class PiecewiseHead(nn.Linear):
-    """The output layer of a policy."""
+    """Output layer of a policy, which can compute log-probabilities piece by piece."""
 
     def forward(
         self, hidden: torch.Tensor, target_E: torch.Tensor | None = None, scaled: Scale | None = None
     ) -> torch.Tensor:
-        """Logits, as `nn.Linear` gives them; with targets log p(target), float32 [E], in nats, of hidden states [E, H].
+        """Without targets: logits, as `nn.Linear`. With targets: log p(target) of hidden states [E, H], float32 [E], in
+        nats.
 
-        Above `PIECE` tokens the logits of one piece at a time are made, and made again for the backward pass; values
-        are those of the whole. Pieces multiply by the weight and call no module: ZeRO-3 gathers the weights of a module
-        when it is called, once here, so ranks may have different numbers of pieces. `scaled` is what the model does to
-        its logits.
+        Above `PIECE` tokens, logits are computed piece by piece, and again in the backward pass, with the same values.
+        ZeRO-3 gathers weights when a module is called. Pieces use the weight without calling a module, so ranks may
+        have different numbers of pieces. `scaled` is the model's scaling of its logits.
         """
         if target_E is None:
             return super().forward(hidden)
@@ -45,9 +45,9 @@ class PiecewiseHead(nn.Linear):
 
 
 class Float32Head(nn.Linear):
-    """The scalar head of a reward model: multiplies in float32 whatever the weights are.
+    """Scalar head of a reward model, computed in float32 for any weight dtype.
 
-    bfloat16 has 8 bits: of rewards of about 1 that differ by 0.02, one pair in nine would come out equal.
+    bfloat16 has 8 bits of precision: of rewards of about 1 that differ by 0.02, one pair in nine would be equal.
     """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -61,8 +61,8 @@ def token_logps(logits_EV: torch.Tensor, target_E: torch.Tensor) -> torch.Tensor
 
 
 def replace_linear(layer: Any, by: type[nn.Linear]) -> bool:
-    """Give a plain `nn.Linear` the `forward` of `by`; False, and nothing done, where it is another class (an adapter's,
-    a quantized one)."""
+    """Give a plain `nn.Linear` the `forward` of `by`. Returns False and changes nothing for another class (an adapter's
+    or a quantized layer)."""
     if isinstance(layer, by):
         return True
     if type(layer) is not nn.Linear:

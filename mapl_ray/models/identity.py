@@ -1,4 +1,4 @@
-"""What a base model is, in one short text: stages compare it to know whether their work still stands."""
+"""Identity of a base model as a short string. Stages compare it to know whether their results are still valid."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mapl_ray.hub_models import HubUnreachableError, hub_commit, is_hub_name
 from mapl_ray.model_copies import remote_model
 from mapl_ray.preferences import is_uri
 
-_READ_WHOLE = 2**30  # bytes; of larger files samples are read
+_READ_WHOLE = 2**30  # bytes; larger files are sampled
 _SAMPLE = 2**12  # bytes
-_LONGEST_HEADER = 10**8  # bytes, as in the safetensors library
-_SAMPLES = 1024  # of a file that is not safetensors
+_LONGEST_HEADER = 10**8  # bytes; the limit of the safetensors library
+_SAMPLES = 1024  # number of samples of a file that is not safetensors
 
 
 def model_identity(path: str | Path, revision: str | None = None) -> str:
-    """A digest of a directory's files (behind a URI: of their names, sizes and ETags), or a hub's `name@commit`.
+    """Digest of a directory's files (for a URI: of their names, sizes and ETags), or `name@commit` for a hub name.
 
-    Model cards and hidden files don't count. Of a file above 1 GiB the digest covers the header and, of every tensor,
-    its first, middle and last 4 KiB: copies are the same model, and training changes all of these. Where the hub can't
-    be asked from here, its revision stands instead of the commit.
+    Model cards and hidden files are ignored. For a file above 1 GiB the digest covers the header and the first, middle
+    and last 4 KiB of every tensor, all of which training changes. If the hub can't be reached, the revision is used in
+    place of the commit.
     """
     if is_uri(str(path)):
         return remote_model(str(path)).identity
@@ -49,16 +49,16 @@ def model_identity(path: str | Path, revision: str | None = None) -> str:
 
 
 def check_same_model(path: str | Path, identity: str) -> None:
-    """Raise `RunError` where a directory on this machine is not the model that the driver saw at the same path."""
+    """Raise `RunError` if the model directory on this machine differs from the one that the driver saw at this path."""
     if Path(path).is_dir() and model_identity(path) != identity:
         raise RunError(
-            f"{path}: on {platform.node()} this is another model than on the machine that started the run, or it was "
-            "changed meanwhile. Put the same files on every node, or on storage that all of them have mounted."
+            f"{path}: on {platform.node()} the model differs from the one on the machine that started the run, or was "
+            "changed since. Put the same files on every node, or on storage that all nodes have mounted."
         )
 
 
 def _samples(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The header of a safetensors file and pieces of every tensor; pieces of any other file."""
+    """Yield the header of a safetensors file and samples of every tensor; for another file, samples of its bytes."""
     length = int.from_bytes(file.read(8), "little")
     header = file.read(length) if length <= min(_LONGEST_HEADER, size) else b""
     yield header

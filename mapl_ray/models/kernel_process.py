@@ -1,4 +1,4 @@
-"""`kernel_trial` in a process of its own: with a time limit, an empty compiler's cache, and the words of compilers."""
+"""Runs `kernel_trial` in a separate process, with a time limit, an empty compiler cache, and the compilers' output."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from pathlib import Path
 from mapl_ray.models.kernel_faults import fault_of
 from mapl_ray.unfinished import scratch_folder
 
-# Many times what two kernels take: a network file system may need minutes to read torch.
+# Far more than two kernels take, as importing torch from a network file system may take minutes.
 LIMIT_SECONDS = 300.0
-STEP, RESULT = "step: ", "result: "  # how lines that `kernel_trial` prints begin
+STEP, RESULT = "step: ", "result: "  # prefixes of the lines that `kernel_trial` prints
 _LATE = (
-    "run it again; if it is late again, look for processes that keep the GPU or the CPUs busy (nvidia-smi, top), and "
+    "run it again; if it times out again, look for processes that keep the GPU or the CPUs busy (nvidia-smi, top), and "
     "set TORCHINDUCTOR_CACHE_DIR to a local disk"
 )
-_DIED = "look at the node's log (dmesg): Linux's out-of-memory killer, or a fault of the GPU or its driver (Xid)"
+_DIED = "check the node's log (dmesg) for Linux's out-of-memory killer or a fault of the GPU or its driver (Xid)"
 
 
 @dataclass(frozen=True, slots=True)
 class KernelNeeds:
-    """What is to be tried."""
+    """What to test."""
 
-    bf16: bool  # in bfloat16; else in float32
-    flex: bool  # FlexAttention too
+    bf16: bool  # dtype: bfloat16 if True, else float32
+    flex: bool  # whether to test FlexAttention too
 
 
 @dataclass(frozen=True, slots=True)
 class KernelTrial:
-    """How it went on one device."""
+    """Result of a kernel test on one device."""
 
     host: str
-    device: str  # as in "GPU 3 (NVIDIA H100 80GB HBM3)"
+    device: str  # such as "GPU 3 (NVIDIA H100 80GB HBM3)"
     seconds: float = 0.0
-    error: str = ""  # one line; "" where all is well
+    error: str = ""  # one line; "" if all kernels passed
     cure: str = ""
     tried: bool = True
 
 
 def tried_in_process(device: str, needs: KernelNeeds, seconds: float = LIMIT_SECONDS) -> KernelTrial:
-    """Try the kernels on the first device of that type ("cuda", "cpu") that this process may use.
+    """Test the kernels on the first device of type `device` ("cuda", "cpu") that is visible to this process.
 
-    Nothing is taken from a compiler's cache, and nothing is left: the caches are empty folders inside those that
-    training would use. Raises nothing: what fails is in the result.
+    Compiler caches are empty temporary folders inside the cache folders that training would use. Never raises: failures
+    are in the result.
     """
     trial = KernelTrial(socket.gethostname(), _label(device))
-    program = [sys.executable, "-P", "-m", "mapl_ray.models.kernel_trial"]  # -P: nothing from the current folder
+    program = [sys.executable, "-P", "-m", "mapl_ray.models.kernel_trial"]  # -P: no imports from the current folder
     command = [*program, device, "bfloat16" if needs.bf16 else "float32", *(["flex"] if needs.flex else [])]
     began = time.monotonic()
     try:
@@ -76,11 +76,11 @@ def _label(device: str) -> str:
 
 @contextmanager
 def _empty_caches(needs: KernelNeeds) -> Iterator[dict[str, str]]:
-    """Variables that name new folders, inside the cache folders of this environment. Raises `OSError`."""
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # torch takes seconds
+    """Yield environment variables for empty cache folders, inside the current cache folders. Raises `OSError`."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # importing torch takes seconds
 
     named = {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir()}
-    if triton := os.environ.get("TRITON_CACHE_DIR"):  # else it is inside the other
+    if triton := os.environ.get("TRITON_CACHE_DIR"):  # the default is inside the other folder
         named["TRITON_CACHE_DIR"] = triton
     with ExitStack() as stack:
         folders = {}
@@ -92,8 +92,9 @@ def _empty_caches(needs: KernelNeeds) -> Iterator[dict[str, str]]:
 
 
 def _run(command: list[str], variables: dict[str, str], folder: Path, seconds: float) -> int | None:
-    """The exit code; None where it was not done in time, and was killed. What it prints goes to `out` and `err`."""
-    # One thread: the pool of compiling processes takes seconds to start, for two kernels.
+    """Run the command and return its exit code; None if it timed out and was killed. Its output goes to the files `out`
+    and `err`."""
+    # One compile thread, as inductor's pool of compile processes takes seconds to start.
     environment = {**os.environ, **variables, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
@@ -105,18 +106,18 @@ def _run(command: list[str], variables: dict[str, str], folder: Path, seconds: f
         except subprocess.TimeoutExpired:
             return None
         finally:
-            if child.returncode is None:  # compilers that it started have its session
+            if child.returncode is None:  # kill the whole session, which includes compilers
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
 
 
 def _read(trial: KernelTrial, code: int | None, out: str, log: str, seconds: float) -> KernelTrial:
-    """The trial with what the process printed."""
+    """Complete the trial from the output of the process."""
     lines = out.splitlines()
     step = next((line.removeprefix(STEP) for line in reversed(lines) if line.startswith(STEP)), "start Python")
     result = next((line.removeprefix(RESULT) for line in lines if line.startswith(RESULT)), None)
     if code is None:
-        return replace(trial, error=f"not done after {seconds:g} s, in this step: {step}", cure=_LATE)
+        return replace(trial, error=f"not finished after {seconds:g} s, in this step: {step}", cure=_LATE)
     if result is None:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         said = [line.strip() for line in log.splitlines() if line.strip()]

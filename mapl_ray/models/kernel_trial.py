@@ -1,10 +1,10 @@
-"""Tiny kernels on one device, compared with a CPU's float32: what training on prefix trees needs, before it starts.
+"""Tests the kernels that training on prefix trees needs: tiny inputs on one device, compared with float32 on a CPU.
 
-A program of its own (`kernel_process` runs it), because a compiler may hang or end the process:
+`kernel_process` runs it as a separate program, because a compiler may hang or end the process:
 
     python -m mapl_ray.models.kernel_trial cuda bfloat16 flex
 
-It prints each step as it begins and, last, a line of JSON: the device's name and the error's text, "" if all is well.
+Prints each step when it begins, and finally one line of JSON: the device's name and the error, "" if there is none.
 Dimensions: T tokens.
 """
 
@@ -28,10 +28,11 @@ _HEADS, _KEY_HEADS, _HEAD_SIZE = 4, 2, 64
 
 
 def try_kernels(device: str, dtype: torch.dtype, *, flex: bool, backward: bool, begin: Callable[[str], None]) -> None:
-    """A matrix product; with `flex` also FlexAttention on a row of two small trees, with `backward` its gradients.
+    """Test a matrix product; with `flex` also FlexAttention on a row of two small trees, and with `backward` its
+    gradients.
 
-    `begin` is called with the name of each step. Raises `RunError` where the device lacks the type or computes wrong
-    values, and whatever torch, Triton and compilers raise.
+    `begin` is called with the name of each step. Raises `RunError` if the device does not support the dtype or computes
+    wrong values, and any exception of torch, Triton and compilers.
     """
     begin("open the device")
     torch.zeros(1, device=device)
@@ -51,13 +52,13 @@ def _matrix_product(device: str, dtype: torch.dtype) -> None:
 
 
 def small_trees() -> tuple[torch.Tensor, torch.Tensor]:
-    """Ends of subtrees and positions, [1, T] each, of two trees in three of FlexAttention's blocks.
+    """Subtree ends and positions, [1, T] each, of two trees that fill three FlexAttention blocks.
 
-    A prompt that fills a block, with a branch that fills another and a shorter one; then a row of tokens. So there are
-    blocks that are seen wholly, in part, and not at all.
+    The first tree has a prompt of one block, a branch of one block and a branch of half a block. The second is a chain
+    of tokens. So some blocks are fully visible, some partly, and some not at all.
     """
     block, short = FLEX_BLOCK, FLEX_BLOCK // 2
-    # First token, number of tokens, end of their subtree, first position. A token of a branch ends with the branch.
+    # First token, number of tokens, subtree end, first position. Tokens of a branch have the end of the branch.
     spans = [
         (0, block, 2 * block + short, 0),  # the prompt
         (block, block, 2 * block, block),
@@ -77,7 +78,7 @@ def _flex_attention(device: str, dtype: torch.dtype, backward: bool, begin: Call
         for heads in (_HEADS, _KEY_HEADS, _KEY_HEADS)
     ]
     inputs = [x.to(device).requires_grad_(backward) for x in given]
-    # On the CPU, by another kernel: attention of torch with a mask of T by T.
+    # Expected values: torch's attention with a T by T mask, on the CPU.
     plain = [x.float().requires_grad_(backward) for x in given]
     begin("FlexAttention's forward pass (compiles)")
     query, key, value = inputs
@@ -97,8 +98,8 @@ def _flex_attention(device: str, dtype: torch.dtype, backward: bool, begin: Call
 
 def _check(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
     off = float((found.detach().cpu().double() - expected.detach().double()).norm() / expected.detach().double().norm())
-    if not off < value_tolerance(found.device.type, found.dtype):  # NaN is refused too
-        raise RunError(f"{what} is off by {off:.1%} from the values of a CPU")
+    if not off < value_tolerance(found.device.type, found.dtype):  # also true for NaN
+        raise RunError(f"{what} is off by {off:.1%} from the CPU's values")
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -110,7 +111,7 @@ def _say(line: str) -> None:
 
 
 def main(words: list[str]) -> None:
-    """`DEVICE DTYPE [flex]`. torch's FlexAttention has no backward pass on a CPU."""
+    """Run with arguments `DEVICE DTYPE [flex]`. No backward pass on a CPU, as FlexAttention has none there."""
     device, dtype, *more = words
     error = ""
     try:
@@ -121,7 +122,7 @@ def main(words: list[str]) -> None:
             backward=device != "cpu",
             begin=lambda step: _say(STEP + step),
         )
-    except Exception as failure:  # of whatever kind: it is what is looked for
+    except Exception as failure:  # any failure is a result of the test
         kind = "" if isinstance(failure, RunError) else f"{type(failure).__name__}: "
         error = f"{kind}{failure}"
     _say(RESULT + json.dumps({"name": _device_name(device), "error": error}))

@@ -1,4 +1,4 @@
-"""What a model is, from its config.json alone: a reward model, a policy, or something to begin training with."""
+"""Checks of a model by its config.json only: reward model or policy, and use with sequence parallelism."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ROPE_BY_LENGTH = {"dynamic", "longrope"}
 
 
 def read_config(path: str | Path, revision: str | None = None) -> Any:
-    """The transformers config of a directory, a URI (its small files are copied) or a hub name.
+    """Load the transformers config of a directory, a URI (its small files are copied) or a hub name.
 
-    Raises `UserError` where it can't be read.
+    Raises `UserError` if it can't be read.
     """
     try:
         with quiet_transformers():
@@ -34,11 +34,11 @@ def read_config(path: str | Path, revision: str | None = None) -> Any:
 
 
 def kind_of(path: str | Path, revision: str | None = None, what: str = "") -> Kind:
-    """Reward model or policy, by the architecture that config.json names; `what` is where the model is named, as in
-    `scoring.reward_model=`.
+    """Return "reward model" or "policy", by the architecture in config.json. `what`: the setting that names the model,
+    such as `scoring.reward_model=`.
 
-    Raises `UserError` for another architecture, for none, and for a classifier whose number of labels is not 1: which
-    logit would be the reward is not known.
+    Raises `UserError` for another or no architecture, and for a classifier with a number of labels other than 1, as it
+    is not known which logit would be the reward.
     """
     config = read_config(path, revision)
     architectures = config.architectures or []
@@ -49,33 +49,33 @@ def kind_of(path: str | Path, revision: str | None = None, what: str = "") -> Ki
                     labels = ", ".join(f"{number}: {label}" for number, label in sorted(config.id2label.items())[:4])
                     raise UserError(
                         f"{what}{path}: config.json: num_labels={config.num_labels} ({labels}): a classifier, not a "
-                        "reward model; expected num_labels=1. Name a reward model with one label."
+                        "reward model; expected num_labels=1. Use a reward model with one label."
                     )
                 return kind
     raise UserError(
-        f"{what}{path}: neither a reward model (...ForSequenceClassification) nor a policy (...ForCausalLM), but "
-        f"{', '.join(architectures) or 'of no architecture that its config.json names'}."
+        f"{what}{path}: expected a reward model (...ForSequenceClassification) or a policy (...ForCausalLM), but found "
+        f"{', '.join(architectures) or 'no architectures in config.json'}."
     )
 
 
 def check_kind(path: str | Path, wanted: Kind, revision: str | None = None, what: str = "") -> None:
-    """Raise `UserError` where the model is not of the kind wanted, naming its architecture, and as `kind_of` does."""
+    """Raise `UserError` if the model is not of kind `wanted`, or if `kind_of` raises."""
     if kind_of(path, revision, what) == wanted:
         return
     found = ", ".join(read_config(path, revision).architectures or [])
     expected = {
-        "reward model": "...ForSequenceClassification with num_labels=1. Train one (mapl train rm), or name another",
-        "policy": "...ForCausalLM. Name a causal language model",
+        "reward model": "...ForSequenceClassification with num_labels=1. Train one (mapl train rm), or use another",
+        "policy": "...ForCausalLM. Use a causal language model",
     }[wanted]
     raise UserError(f"{what}{path}: not a {wanted}: config.json: architectures={found}; expected {expected}.")
 
 
 def check_shareable(config: Any, size: int, name: str | Path) -> None:
-    """Raise `UserError` where `size` ranks can't share the tokens of a row (`train.sequence_parallel_size`).
+    """Raise `UserError` if `size` ranks can't share the tokens of a row (`train.sequence_parallel_size`).
 
     Args:
-        config: of the model, the text part; heads that it does not name are not checked.
-        name: of the model, for the message.
+        config: the model's text config. Numbers of heads that it does not have are not checked.
+        name: the model's name, for the message.
     """
     if size == 1:
         return
@@ -83,7 +83,7 @@ def check_shareable(config: Any, size: int, name: str | Path) -> None:
         heads = getattr(config, field, None)
         if isinstance(heads, int) and heads % size:
             raise UserError(
-                f"train.sequence_parallel_size={size}: {name} has {field}={heads}, which it does not divide. "
+                f"train.sequence_parallel_size={size}: {name} has {field}={heads}, which is not divisible by it. "
                 "Choose a size that divides both numbers of heads."
             )
     rope = getattr(config, "rope_parameters", None) or {}
@@ -91,5 +91,5 @@ def check_shareable(config: Any, size: int, name: str | Path) -> None:
     if found := kinds & _ROPE_BY_LENGTH:
         raise UserError(
             f"train.sequence_parallel_size={size}: {name} has rotary frequencies of type {', '.join(sorted(found))}, "
-            "which depend on the longest position of a batch, and a rank has a part of the positions. Set it to 1."
+            "which depend on the longest position of a batch, but a rank has only part of the positions. Set it to 1."
         )

@@ -1,4 +1,4 @@
-"""Loading models from a local directory, a URI or a hub: safetensors only, no remote code."""
+"""Loading of models from a local directory, a URI or a hub: only safetensors, no remote code."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Dtype = Literal["float32", "bfloat16"]
 def load_policy(
     path: str | Path, dtype: Dtype, revision: str | None = None, device: str = "cpu", four_bit: bool = False
 ) -> Any:
-    """A causal language model for DPO. Raises `UserError` where it can't be loaded as it is, weight by weight."""
+    """Load a causal language model. Raises `UserError` if it can't be loaded or a weight does not match its config."""
     model, info = _load("AutoModelForCausalLM", path, dtype, revision, device, four_bit)
     check_loaded(path, info)
     return model
 
 
 def load_policy_shapes(path: str | Path, revision: str | None = None) -> Any:
-    """The policy on the meta device: every name and shape, no values. Raises as `load_policy` does."""
+    """Load the policy on the meta device: names and shapes without values. Raises as `load_policy` does."""
     return load_policy(path, "float32", revision, "meta")
 
 
@@ -43,11 +43,11 @@ def load_reward_model(
     seed: int | None = None,
     four_bit: bool = False,
 ) -> Any:
-    """A model with a scalar head (`num_labels=1`).
+    """Load a model with a scalar head (`num_labels=1`).
 
-    `seed`: where the checkpoint has no head, as training begins, draw one from it; `model.fresh_head` says whether that
-    was done. Without a seed such a checkpoint is refused. Raises `UserError` where the model can't be loaded as it is,
-    weight by weight, and for a classifier of several labels.
+    `seed`: initializes the head if the checkpoint has none (a base model before training); `model.fresh_head` is True
+    then. Without a seed, such a checkpoint is refused. Raises `UserError` if the model can't be loaded or a weight does
+    not match its config, and for a classifier with several labels.
     """
     labels = read_config(path, revision)
     if any(name.endswith("ForSequenceClassification") for name in labels.architectures or []):
@@ -57,7 +57,7 @@ def load_reward_model(
         model, info = _load("AutoModelForSequenceClassification", path, dtype, revision, device, four_bit, num_labels=1)
     if not isinstance(getattr(model, "score", None), torch.nn.Module):
         raise UserError(
-            f"{path}: {type(model).__name__} has no head `score`. Use a decoder family (Llama, Qwen, Mistral)."
+            f"{path}: {type(model).__name__} has no head `score`. Use a decoder model (Llama, Qwen, Mistral)."
         )
     model.fresh_head = check_loaded(path, info, fresh_head=seed is not None)
     replace_linear(model.score, Float32Head)
@@ -65,7 +65,7 @@ def load_reward_model(
 
 
 def check_weights_fit(path: str | Path, kind: Kind, revision: str | None = None, fresh_head: bool = False) -> None:
-    """Compare the weights with the model as loading does, without reading any: names and shapes alone.
+    """Check names and shapes of the weights as loading does, without reading values.
 
     Raises `UserError` as the loaders do.
     """
@@ -78,7 +78,7 @@ def check_weights_fit(path: str | Path, kind: Kind, revision: str | None = None,
 def _load(
     auto: str, path: str | Path, dtype: Dtype, revision: str | None, device: str, four_bit: bool, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """The model and transformers' loading info."""
+    """Load a model; returns it and transformers' loading info."""
     check_model_directory(path, revision)
     folder = local_directory(path, weights=True, revision=revision)
     check_weights(Path(folder))
@@ -109,7 +109,7 @@ def _from_pretrained(
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # else an error that names none of them; `check_loaded` does
+            ignore_mismatched_sizes=True,  # `check_loaded` raises instead, with the names of the weights
             **({"device_map": "meta"} if device == "meta" else {}),
             **({"quantization_config": _four_bit(dtype)} if four_bit else {}),
         )
@@ -120,7 +120,7 @@ def _from_pretrained(
     except ValueError as error:
         if "does not support an attention implementation" not in str(error):
             raise
-        model, info = load("eager")  # of families with code of their own: padded batches alone
+        model, info = load("eager")  # families with their own attention code, for padded batches only
     if device != "meta":
         _computed_buffers_in_float32(model)
     return _differentiable(model) if four_bit else model, info
@@ -128,10 +128,10 @@ def _from_pretrained(
 
 @torch.no_grad()
 def _computed_buffers_in_float32(model: Any) -> None:
-    """Compute again what a model computes from its config and does not save, where it was made in bfloat16.
+    """Recompute in float32 the non-persistent buffers that were created in bfloat16 or float16.
 
-    DeepSpeed makes every tensor in the type of the weights while it partitions a model (ZeRO-3). Rotary frequencies of
-    8 bits are off by up to 0.4 %, which turns tokens at position 1,000 by up to a radian.
+    DeepSpeed creates all tensors in the dtype of the weights while it partitions a model (ZeRO-3). Rotary frequencies
+    with 8 bits are off by up to 0.4 %, which rotates tokens at position 1,000 by up to a radian.
     """
     for module in model.modules():
         rounded = [
@@ -146,7 +146,7 @@ def _computed_buffers_in_float32(model: Any) -> None:
 
 
 def _four_bit(dtype: Dtype) -> Any:
-    """NF4 with double quantization (Dettmers et al. 2023, section 3), computed in the model's own type."""
+    """Config of NF4 with double quantization (Dettmers et al. 2023, section 3); computes in the model's dtype."""
     return transformers_class("BitsAndBytesConfig")(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -157,11 +157,11 @@ def _four_bit(dtype: Dtype) -> Any:
 
 
 def _differentiable(model: Any) -> Any:
-    """The model with bitsandbytes' AVX512-bf16 kernel switched off in every 4-bit layer.
+    """Disable bitsandbytes' AVX512-bf16 kernel in every 4-bit layer, and return the model.
 
-    On processors that have it, the first forward pass in eval mode repacks a layer's weights for that kernel, for
-    good. It has no backward pass, so training steps after an evaluation would lose the gradient through the layer
-    without an error, and it multiplies in bfloat16 whatever the compute dtype is.
+    On CPUs with AVX512-bf16, the first forward pass in eval mode permanently repacks a layer's weights for that kernel.
+    It has no backward pass, so training steps after an evaluation would lose the gradient through the layer without an
+    error. It also always multiplies in bfloat16.
     """
     for layer in model.modules():
         if getattr(layer, "support_avx512bf16_for_cpu", False):

@@ -1,10 +1,9 @@
-"""Tree attention a part of a tree at a time: exact, on any device, with the kernels of `sdpa`.
+"""Tree attention by parts of trees: exact, on any device, with `sdpa` kernels.
 
-Every layer but attention runs over a row of trees as it is. Attention runs once for every part of the row
-(`mapl_ray.models.tree_parts`): `tree_parts` cuts a row by cost, which is fastest on a CPU, and `tree_branches` at every
-branching, which computes the fewest scores. Both are attention implementations of transformers. In place of a mask
-they take two numbers per token, not one per pair of tokens: int64 [B, 1, 2, T], the end of the token's subtree and
-the window. Any other mask goes to `sdpa` as it is.
+Attention runs once for every part of a row (`mapl_ray.models.tree_parts`); all other layers run on the whole row.
+`tree_parts` splits a row by cost, which is fastest on a CPU. `tree_branches` splits at every branching, which computes
+the fewest scores. Both are attention implementations of transformers. Their mask has two numbers per token, not one per
+pair of tokens: int64 [B, 1, 2, T], the token's subtree end and the window. Any other mask is passed to `sdpa`.
 Dimensions: B rows, T tokens, L tokens of a part, K keys of a part.
 """
 
@@ -28,14 +27,14 @@ _NO_WINDOW = 2**62
 
 
 class Call(NamedTuple):
-    """One attention call: a part, and its mask (added to the scores, [1, 1, L, K]) or None for the causal kernel."""
+    """One attention call: a part, and its additive mask [1, 1, L, K] or None for the causal kernel."""
 
     part: TreePart
     mask: torch.Tensor | None
 
 
 def subtree_mask(subtree_end: torch.Tensor, window: int | None) -> torch.Tensor:
-    """What these implementations take for a mask: int64 [B, 1, 2, T]."""
+    """Build the mask of these implementations: int64 [B, 1, 2, T]."""
     windows = torch.full_like(subtree_end, _NO_WINDOW if window is None else window)
     return torch.stack([subtree_end, windows], dim=1)[:, None]
 
@@ -64,8 +63,8 @@ def part_attention(
 
 
 def subtree_ends_of(mask: torch.Tensor) -> list[tuple[IntArray, int | None]]:
-    """What `subtree_mask` was made from, a pair a row: the ends of subtrees [T] and the window. One host copy a mask,
-    which all layers of a forward pass share."""
+    """Inverse of `subtree_mask`: subtree ends [T] and window of each row. A mask is copied to the CPU once, for all
+    layers of a forward pass."""
     return [_unpacked(numbers) for numbers in _on_host(mask)]
 
 
@@ -84,7 +83,7 @@ def _unpacked(numbers: bytes) -> tuple[IntArray, int | None]:
     return subtree_end, None if windows[0] == _NO_WINDOW else int(windows[0])
 
 
-@lru_cache(maxsize=16)  # the rows of a micro-batch, once for every kind of layer
+@lru_cache(maxsize=16)  # rows of a micro-batch times kinds of layers
 def _calls(numbers: bytes, dtype: torch.dtype, device: torch.device, call_cost: int) -> list[Call]:
     subtree_end, window = _unpacked(numbers)
     calls = []
@@ -107,7 +106,7 @@ def _row(
     options: dict[str, Any],
 ) -> torch.Tensor:
     lengths = [part.length for part, _ in calls]
-    # Split once: the backward pass of a split is one copy, that of many slices a row-sized sum each.
+    # Split once: the backward pass of a split is one copy, but that of a slice is a sum of the row's size per slice.
     queries, keys, values = (torch.split(x, lengths, dim=2) for x in (query, key, value))
     outputs = []
     for number, (part, mask) in enumerate(calls):

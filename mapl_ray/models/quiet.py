@@ -1,6 +1,6 @@
-"""transformers without its bars and notes, which would break up a run's own progress, and imported late.
+"""Late imports of transformers, without its progress bars and warnings, which would mix with a run's own progress.
 
-torch and transformers take five to eight seconds of CPU time to import, in every process of a cluster.
+Importing torch and transformers takes five to eight seconds of CPU time in every process of a cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Errors only, no bars, for as long as the block runs; then as it was."""
+    """Context manager that limits transformers' output to errors, without progress bars."""
     from transformers.utils import logging
 
     if "torch" in sys.modules:
@@ -34,10 +34,10 @@ def quiet_transformers() -> Iterator[None]:
 
 @cache
 def transformers_class(name: str) -> Any:
-    """A class of transformers, such as `AutoModelForCausalLM`.
+    """Import a class of transformers, such as `AutoModelForCausalLM`.
 
-    scikit-learn, where it is installed, is hidden from transformers: it would be imported, which takes two seconds, for
-    one option of assisted generation that nothing here needs.
+    scikit-learn is hidden from transformers, which would import it (two seconds) for an option of assisted generation
+    that is not used here.
     """
     import transformers
     from transformers.utils import is_sklearn_available
@@ -53,8 +53,8 @@ def transformers_class(name: str) -> Any:
 
 
 def choose_accelerator() -> None:
-    """DeepSpeed, which transformers loads with a model where it is installed, would look for a GPU, warn about it, and
-    fail. To be called before either is imported."""
+    """Set DeepSpeed's accelerator to the CPU if there is no GPU. Otherwise DeepSpeed, which transformers imports with a
+    model, would warn and fail. Call it before importing either."""
     import torch
 
     if not torch.cuda.is_available():
@@ -62,7 +62,7 @@ def choose_accelerator() -> None:
 
 
 def quiet_peft() -> None:
-    """Drop one warning: bitsandbytes, which peft imports, looks for a faster CPU kernel that no model here needs."""
+    """Suppress a warning of bitsandbytes, which PEFT imports, about a faster CPU kernel that is not used here."""
     python_logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_no_kernel_hint)
 
 

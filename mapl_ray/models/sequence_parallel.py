@@ -1,10 +1,11 @@
-"""Sequence parallelism by DeepSpeed Ulysses (Jacobs et al. 2023): ranks share the tokens of a row.
+"""Sequence parallelism with DeepSpeed Ulysses (Jacobs et al. 2023): ranks share the tokens of a row.
 
-Every layer runs on a rank's own T / N tokens of each row, but attention: there two all-to-alls give every rank all T
-tokens of heads / N heads, and back. So the tree's mask, which needs the whole row, is that of one rank. What a rank's
-tokens give (log-probabilities, rewards) is summed over the ranks at the end, and the loss is the same on all of them.
+All layers except attention run on a rank's T / N tokens of each row. For attention, an all-to-all gives every rank all
+T tokens of heads / N heads, and a second one restores the layout. So the tree mask, which needs the whole row, is the
+same as on a single rank. The outputs (log-probabilities, rewards) are summed over ranks, so all ranks have the same
+loss.
 
-Dimensions: B rows, T tokens of a row, N ranks that share it.
+Dimensions: B rows, T tokens per row, N ranks that share it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mapl_ray.models.kinds import check_shareable
 
 _SUFFIX = "_over_ranks"
 Local = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-# Attention of [B, T / N, heads, size] each, by a local one of [B, T, heads / N, size] each; same shapes come back.
+# Computes attention of [B, T / N, heads, size] each with a local one of [B, T, heads / N, size] each. Keeps the shape.
 Exchange = Callable[[Local, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -38,18 +39,18 @@ class SequenceGroup:
 
     @property
     def size(self) -> int:
-        """N."""
+        """Number of ranks, N."""
         return dist.get_world_size(self.group)
 
     @property
     def rank(self) -> int:
-        """This process's place among them."""
+        """This process's rank in the group."""
         return dist.get_rank(self.group)
 
     def total(self, part: torch.Tensor) -> torch.Tensor:
-        """The sum over ranks, the same to the bit on all of them.
+        """Sum over ranks, bitwise equal on all of them.
 
-        Gradients go to the rank's own part: the loss that follows is one loss, which every rank has, not one per rank.
+        Gradients flow only to the rank's own part, because all ranks compute the same loss from the sum.
         """
         parts = [torch.empty_like(part) for _ in range(self.size)]
         dist.all_gather(parts, part.detach().contiguous(), group=self.group)
@@ -58,9 +59,10 @@ class SequenceGroup:
 
 
 def share_sequences(model: Any, group: SequenceGroup) -> None:
-    """Give a model that is ready for trees (`prepare_for_trees`) attention over the group's tokens.
+    """Make the attention of a model (after `prepare_for_trees`) span the tokens of all ranks in the group.
 
-    Raises `UserError` for a model whose heads can't be divided, or that must see whole rows elsewhere.
+    Raises `UserError` if the numbers of heads are not divisible by the number of ranks, or if the model needs whole
+    rows outside of attention.
     """
     config, inner = model.config.get_text_config(), model.config._attn_implementation
     check_shareable(config, group.size, config.model_type)
@@ -77,7 +79,7 @@ def share_sequences(model: Any, group: SequenceGroup) -> None:
 
 
 def local_attention(model: Any) -> str:
-    """The attention that a rank computes: the model's own, also where its tokens come from several ranks."""
+    """Name of the attention implementation that each rank runs, with or without sequence parallelism."""
     name: str = model.config._attn_implementation
     return name.removesuffix(_SUFFIX)
 
@@ -93,7 +95,7 @@ def _shared_attention(
     exchange: Exchange,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: [B, heads, T / N, size] each -> [B, T / N, heads, size]; the mask is of T."""
+    """transformers' attention interface: [B, heads, T / N, size] each -> [B, T / N, heads, size]. The mask is for T."""
 
     def local(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         heads_first = (x.transpose(1, 2) for x in (query, key, value))

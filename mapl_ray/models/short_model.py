@@ -1,4 +1,4 @@
-"""A small model of random weights that computes as a large one of the same config does: same classes, fewer layers."""
+"""A small random model with the classes and attention of a large one, but few layers, to test its computation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 _VOCABULARY = 128
-_WIDEST = 256  # of what stands between two matrices of an MLP: it has no part in attention
+_WIDEST = 256  # intermediate size of MLPs, which attention does not depend on
 _MLP_WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
 
 
 def short_model(model: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
-    """As few layers as have every kind of layer of the model, at least two, in evaluation mode.
+    """Build a model with the fewest layers (at least two) that include every kind of layer of `model`, in eval mode.
 
-    The weights of the model are not read, so they may be partitioned (ZeRO-3), quantized, or on another device. Heads
-    keep their number and size. Matrices are drawn so large that attention matters.
+    The weights of `model` are not read, so they may be partitioned (ZeRO-3), quantized, or on another device. Number
+    and size of heads are kept. Random weights are large enough that attention affects the outputs.
     """
     config = copy.deepcopy(model.config)
     text = config.get_text_config()
@@ -52,7 +52,7 @@ def _by_layer(config: Any) -> dict[str, list[Any]]:
 
 
 def _shortest(config: Any) -> int:
-    """The number of first layers that differ in every way in which layers of the model differ, at least two."""
+    """The smallest number of first layers (at least two) that include every kind of layer of the model."""
     settings = _by_layer(config)
     number: int = config.num_hidden_layers
     kinds = [tuple(str(values[layer]) for values in settings.values()) for layer in range(number)]

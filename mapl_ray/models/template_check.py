@@ -1,4 +1,4 @@
-"""Whether a model's chat template takes the conversations of the data: tried before anything is trained or scored."""
+"""Check, before training or scoring, that a model's chat template supports the conversations in the data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mapl_ray.data.records import Level, PreferencePair, Rejection, Relation, Re
 from mapl_ray.errors import UserError
 from mapl_ray.models.tokenizer import load_tokenizer
 
-GROUPS_TRIED = 64  # templates refuse by the order of turns, which the first groups show
-_INSTRUCTION = "Write at least 7 words."  # stands for what synthesis adds
+GROUPS_TRIED = 64  # templates refuse certain orders of turns, which usually appear in the first groups
+_INSTRUCTION = "Write at least 7 words."  # represents the instructions that synthesis adds
 _NO_LIMIT = 2**62
 
 
 class TemplateCheck:
-    """Why the chat template does not take a pair; a kind of conversation that it has taken is not tried again.
+    """Finds pairs that the chat template refuses. Each kind of conversation that passed is tested only once.
 
-    A kind is the order of turns, with tools and calls: that is what templates refuse. What they make of a single text,
-    whoever tokenizes the group looks at.
+    A kind is the order of turns, tools and tool calls, as templates refuse conversations by these. How a template
+    handles each pair's texts is checked when the group is tokenized.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -30,7 +30,7 @@ class TemplateCheck:
         self._taken: set[tuple[tuple[str, bool, bool], ...]] = set()
 
     def __call__(self, pair: PreferencePair) -> str | None:
-        """The reason, with the cure; None where x, x with an instruction and both answers are rendered whole."""
+        """The reason for refusal, with a remedy; None if x, x with an instruction and both responses are rendered."""
         kind = tuple((one.role, one.tool_calls is not None, one.tools is not None) for one in pair.prompt)
         if kind in self._taken:
             return None
@@ -44,9 +44,9 @@ class TemplateCheck:
 def check_rendering(
     groups: Iterable[RelationGroup], path: str | Path, revision: str | None = None, what: str = ""
 ) -> None:
-    """Try the first groups. Raises `UserError`, with the template's words and the cure, where none of them is taken.
+    """Render the first groups. Raises `UserError`, with the template's error and a remedy, if all of them fail.
 
-    `what` is where the model is named, as in `scoring.reward_model=`.
+    `what`: the setting that names the model, such as `scoring.reward_model=`.
     """
     tokenizer, tried = load_tokenizer(path, revision), 0
     refused: Rejection | None = None

@@ -1,4 +1,4 @@
-"""A small Llama and its tokenizer, made on the spot: the demo and the tests need no hub."""
+"""A small random Llama with a tokenizer, so that the demo and the tests need no hub."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TEMPLATE = (
 
 
 def build_tiny(directory: Path, texts: Iterable[str], config: TinyModelConfig, seed: int) -> Path:
-    """Train a byte-level BPE tokenizer on `texts`, draw the weights from `seed`, save both; returns `directory`.
+    """Train a byte-level BPE tokenizer on `texts`, initialize the weights from `seed`, save both; returns `directory`.
 
-    The directory appears at once and whole; one that is there stays as it is.
+    The directory is created atomically. An existing one is not changed.
     """
     if directory.is_dir():
         return directory
@@ -60,8 +60,8 @@ def _tokenizer(texts: Iterable[str], config: TinyModelConfig) -> PreTrainedToken
 
 
 def chat_tokenizer(tokenizer: Tokenizer, max_length: int, **special: str) -> PreTrainedTokenizerFast:
-    """A tokenizer that has `<pad>`, `<s>`, `</s>` and ROLES among its tokens, as transformers takes it, with a chat
-    template; `special` names further tokens, as in `unk_token="<unk>"`."""
+    """Wrap a tokenizer that has the tokens `<pad>`, `<s>`, `</s>` and ROLES for transformers, with a chat template.
+    `special`: further special tokens, such as `unk_token="<unk>"`."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -76,7 +76,7 @@ def chat_tokenizer(tokenizer: Tokenizer, max_length: int, **special: str) -> Pre
 
 
 def draw_llama(tokenizer: PreTrainedTokenizerFast, seed: int, **config: int | float | bool) -> LlamaForCausalLM:
-    """A Llama of the tokenizer's vocabulary, weights drawn from `seed`; `config` are fields of `LlamaConfig`."""
+    """Create a Llama for the tokenizer, with weights initialized from `seed`. `config`: fields of `LlamaConfig`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(

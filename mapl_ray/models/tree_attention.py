@@ -1,16 +1,16 @@
-"""Tree attention through transformers' own interface: a ready mask goes in where a padding mask would.
+"""Tree attention through transformers' attention interface, with custom masks in place of the padding mask.
 
-transformers hands a four-dimensional mask on as it is, so each way of attention takes its own form of one rule: token
-q sees token k iff k <= q < subtree_end[k], and, in a layer with a window, position q - position k < window: what a
-window means along a sequence, wherever its tokens stand in the row.
+transformers passes a four-dimensional mask on unchanged, so each implementation has its own form of the same rule:
+token q sees token k iff k <= q < subtree_end[k] and, in a layer with a sliding window, position q - position k <
+window. So a window counts along a sequence, independent of where its tokens are in the row.
 
 | `train.attention` | implementation | for |
 |---|---|---|
 | `flex` | `tree_flex`: FlexAttention, skips blocks that no branch needs | CUDA; `auto` there |
-| `varlen` | `tree_varlen`: FlashAttention, branches against their paths | CUDA, bfloat16, no soft cap |
-| `dense` | `sdpa` (`eager` with a soft cap): a mask of T by T | short rows, any device |
-| `branches` | `tree_branches`: a call of `sdpa` a branch | any device, no soft cap |
-| | `tree_parts`: as few calls of `sdpa` as are cheapest | CPUs; `auto` there |
+| `varlen` | `tree_varlen`: FlashAttention, each branch with its path as keys | CUDA, bfloat16, no soft cap |
+| `dense` | `sdpa` (`eager` with a soft cap): a T by T mask | short rows, any device |
+| `branches` | `tree_branches`: one `sdpa` call per branch | any device, no soft cap |
+| | `tree_parts`: `sdpa` calls per part, split for lowest cost | CPUs; `auto` there |
 
 Dimensions: B rows, T tokens.
 """
@@ -35,29 +35,29 @@ Mask = torch.Tensor | BlockMask
 
 
 def plain_attention(config: Any) -> str:
-    """What to load models with, for padded rows: `sdpa` drops Gemma 2's soft cap."""
+    """Attention implementation for padded rows: `sdpa`, or `eager` for models with a soft cap (Gemma 2)."""
     return "eager" if _soft_cap(config) is not None else "sdpa"
 
 
 def tree_attention(attention: Attention, device_type: str, config: Any) -> str:
-    """The implementation that `train.attention` names, for a device ("cpu", "cuda").
+    """Attention implementation for a value of `train.attention` on a device ("cpu", "cuda").
 
-    Raises `UserError` where the device or the model can't have it.
+    Raises `UserError` if the device or the model does not support it.
     """
     if attention == "dense" or (attention == "auto" and device_type != "cuda" and _soft_cap(config) is not None):
         return plain_attention(config)
     if attention == "auto":
         return FLEX if device_type == "cuda" else PARTS
     if attention in ("flex", "varlen") and device_type != "cuda":
-        raise UserError(f"train.attention={attention} needs a CUDA GPU, and training runs on {device_type}. Use auto.")
+        raise UserError(f"train.attention={attention} needs a CUDA GPU, but training runs on {device_type}. Use auto.")
     if attention != "flex" and _soft_cap(config) is not None:
         kind = config.get_text_config().model_type
-        raise UserError(f"train.attention={attention}: it has no soft cap, which {kind} needs. Use auto or dense.")
+        raise UserError(f"train.attention={attention}: no support for the soft cap of {kind}. Use auto or dense.")
     return {"flex": FLEX, "varlen": VARLEN, "branches": BRANCHES}[attention]
 
 
 def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None:
-    """The mask for a model: [B, T] for padded rows; four-dimensional for trees, one per kind of layer if needed."""
+    """Build the model's mask: [B, T] for padded rows; four-dimensional for trees, one per kind of layer if needed."""
     if batch.subtree_end is None:
         return batch.attention_mask
     end, position_ids, implementation = batch.subtree_end, batch.position_ids, local_attention(model)
@@ -83,17 +83,17 @@ def attention_mask_of(batch: Batch, model: Any) -> Mask | dict[str, Mask] | None
 
 
 def row_budget(model: Any) -> int | None:
-    """What `collate` takes for `row_tokens` by default: one row, without padding, unless the mask is a dense one."""
+    """Default of `row_tokens` in `collate`: unlimited (one row without padding), or None for dense masks."""
     return None if local_attention(model) in ("sdpa", "eager") else sys.maxsize
 
 
 def row_multiple(model: Any) -> int:
-    """What `collate` takes for `pad_to_multiple_of`."""
+    """Value of `pad_to_multiple_of` in `collate`."""
     return FLEX_BLOCK if local_attention(model) == FLEX else 1
 
 
 def layer_kinds(config: Any) -> set[str]:
-    """`full_attention`, `sliding_attention`, or whatever else transformers names."""
+    """Kinds of attention layers: `full_attention`, `sliding_attention`, or other kinds that transformers defines."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
         return set(kinds)
@@ -101,13 +101,13 @@ def layer_kinds(config: Any) -> set[str]:
 
 
 def window_of(config: Any) -> int | None:
-    """Tokens that a layer with a window sees, itself included; None where no layer has one."""
+    """Number of tokens in the sliding window, including the token itself; None if no layer has a window."""
     window: int | None = getattr(config, "sliding_window", None)
     return window if "sliding_attention" in layer_kinds(config) else None
 
 
 def dense_mask(subtree_end: torch.Tensor, position_ids: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """Boolean [B, 1, T, T]: who sees whom."""
+    """Build a dense mask, bool [B, 1, T, T]: True where query q (dimension 2) sees key k (dimension 3)."""
     places_T = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     query, key = places_T[:, None], places_T[None, :]
     seen = (key <= query) & (query < subtree_end[:, None, :])

@@ -1,8 +1,8 @@
-"""Cuts a row of prefix trees into parts that attention computes in one call each. Plain arithmetic over numpy arrays.
+"""Splits a row of prefix trees into parts, each computed with one attention call. Uses only numpy.
 
-A row falls into branches: runs of tokens each of which is the only child of the one before. A part is a branch, or a
-whole subtree of branches; all its tokens see the parts above it. Many small parts compute the fewest scores, few large
-ones take the fewest calls. Dimensions: T tokens of a row, L tokens of a part, K keys of a part.
+A row consists of branches: runs of tokens in which each token is the only child of the one before. A part is a branch
+or a whole subtree. All tokens of a part see the parts above it. Many small parts need the fewest scores, few large
+parts the fewest calls. Dimensions: T tokens per row, L tokens of a part, K keys of a part.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
-# What one attention call costs beside its scores, in scores of one head. An estimate, not a measurement:
-# `python benchmarks/tree_attention.py` compares values. Any value gives the same results.
+# Overhead of one attention call, in scores of one head. An estimate, not a measurement:
+# `python benchmarks/tree_attention.py` compares values. The value affects only speed, not results.
 CALL_COST = 50_000
 
 
@@ -24,31 +24,31 @@ class TreePart(NamedTuple):
 
     start: int
     end: int
-    above: tuple[int, ...]  # numbers of the parts that all its tokens see, from the root on
-    before: int  # tokens in those
-    single: bool  # one branch: a token sees every token of the part before it
+    above: tuple[int, ...]  # indices of the parts that all its tokens see, from the root on
+    before: int  # number of tokens in those parts
+    single: bool  # whether it is one branch: a token sees all earlier tokens of the part
 
     @property
     def length(self) -> int:
-        """L."""
+        """Number of tokens, L."""
         return self.end - self.start
 
     @property
     def causal(self) -> bool:
-        """Whether the causal kernel over the whole path, K * K / 2 scores, is cheaper than a mask of L * K."""
+        """Whether the causal kernel over the whole path (K * K / 2 scores) is cheaper than a mask (L * K scores)."""
         return self.single and self.before < self.length
 
     @property
     def scores(self) -> int:
-        """Scores of one head that its call computes."""
+        """Number of scores per head that its call computes."""
         keys = self.before + self.length
         return keys * (keys + 1) // 2 if self.causal else self.length * keys
 
 
 def branches_of(subtree_end: IntArray) -> list[TreePart]:
-    """Every branch of one row [T] as a part of its own, in the row's order.
+    """Split one row [T] into its branches, one part each, in the row's order.
 
-    A token's subtree ends where that of the token before ends if and only if it is the only child of that token.
+    A token has the same subtree end as the token before it if and only if it is the only child of that token.
     """
     starts = [0, *(np.flatnonzero(np.diff(subtree_end)) + 1).tolist(), len(subtree_end)]
     branches: list[TreePart] = []
@@ -63,16 +63,16 @@ def branches_of(subtree_end: IntArray) -> list[TreePart]:
 
 
 def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[TreePart]:
-    """The cheapest cut of one row [T] into parts, in the row's order; `call_cost=0` gives every branch its own.
+    """Split one row [T] into parts with the lowest cost, in the row's order. `call_cost=0`: every branch is a part.
 
-    A subtree is one part where the calls of its branches cost more than the scores between those of its tokens that
-    do not see each other.
+    A subtree becomes one part if separate calls for its branches would cost more than the unneeded scores between its
+    branches.
     """
     branches = branches_of(subtree_end)
     whole = [branch._replace(end=int(subtree_end[branch.start]), single=False) for branch in branches]
-    cost = [call_cost + branch.scores for branch in branches]  # then: of the subtree, cut in the cheapest way
+    cost = [call_cost + branch.scores for branch in branches]  # after the loop: lowest cost of each subtree
     joined = [False] * len(branches)
-    for number in reversed(range(len(branches))):  # children stand behind their parents
+    for number in reversed(range(len(branches))):  # children come after their parents
         together = call_cost + whole[number].scores
         if whole[number].end > branches[number].end and together <= cost[number]:
             joined[number], cost[number] = True, together
@@ -82,7 +82,7 @@ def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[TreePart
     number_of: dict[int, int] = {}  # branch -> part
     for number, branch in enumerate(branches):
         if parts and branch.start < parts[-1].end:
-            continue  # inside of a subtree that is one part
+            continue  # inside a subtree that is one part
         number_of[number] = len(parts)
         part = whole[number] if joined[number] else branch
         parts.append(part._replace(above=tuple(number_of[i] for i in branch.above)))
@@ -90,7 +90,7 @@ def parts_of(subtree_end: IntArray, call_cost: int = CALL_COST) -> list[TreePart
 
 
 def seen_within(part: TreePart, subtree_end: IntArray, window: int | None) -> npt.NDArray[np.bool_]:
-    """Who sees whom: boolean [L, K]; keys are the tokens of the parts above and then the part's own.
+    """Build a part's mask, bool [L, K]. Keys are the tokens of the parts above, followed by the part's tokens.
 
     A window counts along the path: a token sees itself and the `window - 1` tokens before it.
     """

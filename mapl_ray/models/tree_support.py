@@ -1,4 +1,4 @@
-"""Whether a model computes a row of prefix trees as it computes the sequences one by one: asked first, then tried."""
+"""Check that a model computes the same values for prefix trees as for separate sequences, by its config and a test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mapl_ray.models.short_model import short_model
 from mapl_ray.models.tree_attention import layer_kinds, plain_attention, row_multiple, tree_attention
 from mapl_ray.models.varlen_attention import VARLEN
 
-# Of the values' norm; a wrong model is off by a tenth and more. GPUs may multiply in TF32.
+# Relative to the norm of the values. A model that does not support trees is off by 0.1 or more. GPUs may use TF32.
 _TOLERANCES = {("cpu", torch.float32): 1e-4, ("cuda", torch.float32): 1e-2}
 _BFLOAT16_TOLERANCE = 0.05
 
@@ -27,27 +27,27 @@ _BFLOAT16_TOLERANCE = 0.05
 def prepare_for_trees(
     model: Any, attention: Attention = "auto", device_type: str = "cpu", bf16: bool | None = None
 ) -> None:
-    """Make a model ready for tree batches: their attention, and a refusal where trees would be wrong.
+    """Set a model's attention implementation for tree batches, after checking that trees give correct values.
 
-    Trees are right where a token's place enters through `position_ids` and what it sees through the mask alone; not
-    for recurrent layers, biases by distance (ALiBi), or positions counted along the row. The config shows most of it.
-    The rest is tried: two small trees in one row against their sequences one by one, by a short model of the same
-    config (`short_model`), on the device and with the attention that trains. The model itself is not run, so it may
-    be of any size and partitioned.
+    Trees are correct if a token's position is used only through `position_ids` and its visible tokens only through the
+    mask. This excludes recurrent layers, biases by distance (ALiBi), and positions counted along the row. The config
+    shows most of these. In addition, a test compares two small trees in one row with their separate sequences, using a
+    short model with the same config (`short_model`), on the device and with the attention of the training. The model
+    itself is not run, so it may have any size and be partitioned.
 
     Args:
         attention: `train.attention`.
-        device_type: where training will run ("cpu", "cuda").
-        bf16: whether it runs in bfloat16; None: as the weights are.
+        device_type: device of the training ("cpu", "cuda").
+        bf16: whether training runs in bfloat16; None: the dtype of the weights.
 
-    Raises `UserError` with the cure.
+    Raises `UserError`, with a remedy, if trees are not supported.
     """
     _ask(model)
     dtype = model.dtype if bf16 is None else (torch.bfloat16 if bf16 else torch.float32)
     wanted = tree_attention(attention, device_type, model.config)
     if wanted == VARLEN and dtype != torch.bfloat16:
         raise UserError("train.attention=varlen needs bfloat16. Set train.bf16=true, or train.attention=auto.")
-    # A CPU multiplies bfloat16 no faster, and float32 shows the smallest difference.
+    # On a CPU, bfloat16 is no faster, and float32 shows smaller differences.
     tried = dtype if device_type == "cuda" else torch.float32
     try:
         difference = _tried(short_model(model, device_type, tried), wanted)
@@ -57,18 +57,18 @@ def prepare_for_trees(
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _refusal(model, f"its attention doesn't take a tree's mask ({why})") from error
     if not difference < value_tolerance(device_type, tried):
-        raise _refusal(model, f"a tree gives other values than its sequences (off by {difference:.1%})")
+        raise _refusal(model, f"values for a tree differ from those for its sequences (off by {difference:.1%})")
     model.set_attn_implementation(wanted)
 
 
 def value_tolerance(device_type: str, dtype: torch.dtype) -> float:
-    """How far the norm of a difference may be off where a device ("cpu", "cuda") computes attention in this type,
-    over the norm of the right values."""
+    """Largest accepted norm of the error, divided by the norm of the correct values, for attention on a device ("cpu",
+    "cuda") in this dtype."""
     return _TOLERANCES.get((device_type, dtype), _BFLOAT16_TOLERANCE)
 
 
 def _not_compiled(error: Exception) -> UserError:
-    """The machine's fault, not the model's."""
+    """Build the error for a compiler failure, which is a problem of the machine and not of the model."""
     line, cure = fault_of(str(error))
     return UserError(
         f"train.attention=flex: {socket.gethostname()} can't compile FlexAttention: {line}. Remedy: {cure}."
@@ -80,7 +80,7 @@ def _ask(model: Any) -> None:
     if getattr(model, "_is_stateful", False):
         raise _refusal(model, "recurrent layers carry state along a row, so it can't hold a tree")
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
-        raise _refusal(model, "ALiBi takes distances along the row, which are not those along a branch")
+        raise _refusal(model, "ALiBi uses distances along the row, which differ from those along a branch")
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         raise _refusal(model, "it takes no position_ids: positions would be counted along the row")
     if not getattr(model, "_supports_sdpa", False):
@@ -91,7 +91,7 @@ def _ask(model: Any) -> None:
 
 @torch.no_grad()
 def _tried(model: Any, implementation: str) -> float:
-    """How far last tokens' hidden states are off, trees against sequences: norm of the difference over the norm."""
+    """Relative error of the last tokens' hidden states of trees, compared with separate sequences."""
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (64,), generator=torch.Generator().manual_seed(0)).tolist()
     prompts = (tuple(ids[:7]), tuple(ids[:12]))

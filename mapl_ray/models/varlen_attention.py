@@ -1,9 +1,9 @@
-"""Tree attention by FlashAttention's kernel for rows of unequal length: one call a layer, without a compiler.
+"""Tree attention with FlashAttention's variable-length kernel: one call per layer, without a compiler.
 
-Queries are the branches of a row, each a sequence of its own; its keys are those of its whole path. The causal mask of
-queries that are fewer than their keys is aligned at the last of both, which is what a branch sees. Keys and values are
-gathered by one index, so they take two to three times their memory. For CUDA, bfloat16, without a soft cap; takes the
-mask of `part_attention.subtree_mask`. Dimensions: B rows, T tokens, K keys of all paths.
+Each branch of a row is a sequence of queries, and its keys are the tokens of its whole path. With fewer queries than
+keys, the kernel aligns its causal mask at the last query and the last key, which is what a branch needs. Keys and
+values are gathered by one index, so they take two to three times their memory. For CUDA and bfloat16, without a soft
+cap. Uses the mask of `part_attention.subtree_mask`. Dimensions: B rows, T tokens, K keys of all paths.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ VARLEN = "tree_varlen"
 
 
 class VarlenIndex(NamedTuple):
-    """What the kernel takes beside queries, keys and values, for all rows laid end to end."""
+    """Index arguments of the kernel, for the concatenation of all rows."""
 
-    key_K: IntArray  # flat index of the token of every key
+    key_K: IntArray  # flat index of each key's token
     query_starts: IntArray  # [branches + 1], cumulative
     key_starts: IntArray  # [branches + 1], cumulative
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Most queries and most keys of a branch."""
+        """Largest number of queries and of keys of a branch."""
         return int(np.diff(self.query_starts).max()), int(np.diff(self.key_starts).max())
 
 
 def varlen_index(subtree_ends: list[IntArray]) -> VarlenIndex:
-    """The index of rows of trees, an array [T] each."""
+    """Build the index from the subtree ends of each row, [T] each."""
     keys, query_lengths, key_lengths, offset = [], [0], [0], 0
     for subtree_end in subtree_ends:
         branches = branches_of(subtree_end)
@@ -65,7 +65,7 @@ def varlen_attention(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return outputs
-    from torch.nn.attention.varlen import varlen_attn  # loads the compiler, which CPUs have no use for
+    from torch.nn.attention.varlen import varlen_attn  # imports the compiler, which is not needed on CPUs
 
     key_K, query_starts, key_starts, longest, window = _on_device(attention_mask)
     flat = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]  # [B * T, heads, size]
@@ -92,7 +92,7 @@ class _OnDevice(NamedTuple):
     window: int | None
 
 
-_MADE = WeakTensorKeyDictionary()  # by mask: all layers of a forward pass share one
+_MADE = WeakTensorKeyDictionary()  # cache by mask, which all layers of a forward pass share
 
 
 def _on_device(mask: torch.Tensor) -> _OnDevice:

@@ -1,6 +1,6 @@
-"""Names and shapes of the weights of a checkpoint against those of the model: nothing is missing, extra or misnamed.
+"""Check that the names and shapes of a checkpoint's weights are those of the model.
 
-`from_pretrained` draws a missing weight at random and leaves an unexpected one out; both only appear in a log line.
+`from_pretrained` initializes a missing weight at random and ignores an unexpected one, and only logs a warning.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from mapl_ray.errors import UserError
 
 _SHOWN = 5  # names in a message
 HEAD = "score."  # the scalar head of a reward model
-_OUTPUT = "lm_head."  # the output layer of a policy, which a reward model has no use for
+_OUTPUT = "lm_head."  # the output layer of a policy, which a reward model does not have
 
 
 def check_loaded(path: str | Path, info: Mapping[str, Any], *, fresh_head: bool = False) -> bool:
-    """Whether the reward head is to be drawn, from the loading info that `from_pretrained` returned.
+    """Check the loading info of `from_pretrained`; returns whether the reward head must be initialized.
 
-    `fresh_head`: a checkpoint without the head, and with the output layer of a policy, is fine: training begins so.
-    Raises `UserError`, naming them, for any other weight that is missing, unexpected or of another shape.
+    `fresh_head`: accept a checkpoint without the reward head, and with a policy's output layer, as at the start of
+    training. Raises `UserError` with the names of all other weights that are missing, unexpected or of another shape.
     """
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     headless = fresh_head and any(name.startswith(HEAD) for name in missing)
@@ -38,9 +38,9 @@ def refuse(
     unexpected: Iterable[str],
     shapes: Iterable[str] = (),
     errors: Iterable[str] = (),
-    cure: str = "Save the whole model again with save_pretrained, or name another one.",
+    cure: str = "Save the whole model again with save_pretrained, or use another one.",
 ) -> None:
-    """Raise `UserError` if there is anything to name."""
+    """Raise `UserError` that lists the given weights, unless there are none."""
     parts = {
         "missing": [*missing],
         "not part of the model": [*unexpected],
@@ -49,7 +49,7 @@ def refuse(
     }
     found = "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
     if found:
-        raise UserError(f"{path}: its weights are not those of the model that config.json describes ({found}). {cure}")
+        raise UserError(f"{path}: the weights do not match the model that config.json describes ({found}). {cure}")
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Rewards -> loss and metrics: torch only, no data, no model."""
+"""Loss and metrics from rewards or logps. Needs only torch: no data sets and no models."""
 
 from mapl_ray.objective.objective import (
     LossOutput,

@@ -1,6 +1,6 @@
-"""The objective: rewards -> terms -> loss, with a method's options, and metrics as sums (docs/method.md).
+"""The objective: loss and metrics of a batch from rewards, with the options of a method (docs/method.md).
 
-One loss for every level and both methods. Metrics are sums that add up over micro-batches and ranks.
+The loss is the same for all levels and both methods. Metrics are sums that add up over micro-batches and ranks.
 Dimensions: S sequences, R relations, L level families, M measures.
 """
 
@@ -28,11 +28,11 @@ def dpo_rewards(
 ) -> torch.Tensor:
     """r(x, y) = beta * log(pi(y|x) / pi_ref(y|x)), [S] (Rafailov et al. 2023, equation 5, without beta * log Z(x)).
 
-    Both inputs are summed over response tokens, in nats. Z(x) depends on the prompt alone: it cancels exactly in
-    pref relations and in each gap of inter relations. In intra relations the prompts differ and it does not; it is
-    dropped there, as Rc-DPO does (Cai et al. 2025).
+    Both inputs are summed over response tokens, in nats. Z(x) depends only on the prompt, so it cancels exactly in pref
+    relations and in each gap of inter relations. In intra relations the prompts differ and it does not cancel; it is
+    dropped there, as in Rc-DPO (Cai et al. 2025).
 
-    With `lengths_S` (response tokens, [S]) it is divided by them: the rewards of length-normalised DPO (Lambert et al.
+    With `lengths_S` (response tokens, [S]) rewards are divided by the lengths: length-normalized DPO (Lambert et al.
     2024, Tulu 3, which trains with beta = 5). Z(x) does not cancel then.
     """
     rewards_S = beta * (logps_S - ref_logps_S)
@@ -42,15 +42,15 @@ def dpo_rewards(
 def relation_terms(
     margins_R: torch.Tensor, relations: RelationBatch, options: ObjectiveConfig, beta: float
 ) -> torch.Tensor:
-    """The loss of every relation, [R], from its signed sum of rewards m.
+    """Loss of every relation, [R], from its margin m (signed sum of rewards).
 
     * logistic: -log sigma(m) (Bradley-Terry; DPO: Rafailov et al. 2023, equation 7).
-    * with a margin d of the data, pref relations: -log sigma(m - d) (Llama 2, Touvron et al. 2023, equation 2; for DPO
-      it is the offset of Amini et al. 2024, ODPO). d is `margin_scale` times the column.
-    * with label smoothing e: -(1 - e) log sigma(m - d) - e log sigma(d - m), the cross-entropy against labels of which
-      a share e is wrong (Mitchell 2023, conservative DPO).
-    * ipo: (m / beta - 1 / (2 beta))^2 (Azar et al. 2023, equation 17, with tau = beta; m / beta is its h, free of
-      beta). Its derivation is for pref relations; intra and inter ones are drawn to the same distance.
+    * pref relations with a margin d in the data: -log sigma(m - d) (Llama 2, Touvron et al. 2023, equation 2; for DPO,
+      d is the offset of ODPO, Amini et al. 2024). d is `margin_scale` times the column `margin`.
+    * label smoothing e: -(1 - e) log sigma(m - d) - e log sigma(d - m), the cross-entropy if a fraction e of labels is
+      wrong (Mitchell 2023, conservative DPO).
+    * ipo: (m / beta - 1 / (2 beta))^2 (Azar et al. 2023, equation 17, with tau = beta; m / beta is the paper's h, which
+      does not depend on beta). Derived for pref relations; intra and inter relations use the same target.
     """
     if options.loss == "ipo":
         return ((margins_R - 0.5) / beta) ** 2
@@ -65,7 +65,7 @@ def relation_terms(
 
 
 def chosen_and_rejected(values_S: torch.Tensor, relations: RelationBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values of the preferred and of the dispreferred sequences of every pref relation, [R] each; 0 at other levels."""
+    """Values of the chosen and the rejected sequence of every pref relation, [R] each; 0 at other levels."""
     signs_RS = torch.where((relations.level_R == PREF)[:, None], relations.signs_RS, 0.0).to(values_S)
     return signs_RS.clamp(min=0.0) @ values_S, (-signs_RS).clamp(min=0.0) @ values_S
 
@@ -73,7 +73,7 @@ def chosen_and_rejected(values_S: torch.Tensor, relations: RelationBatch) -> tup
 def centering_terms(rewards_S: torch.Tensor, relations: RelationBatch) -> torch.Tensor:
     """(r(x, y_w) + r(x, y_l))^2 of every pref relation, [R], 0 at other levels (Eisenstein et al. 2023).
 
-    Bradley-Terry leaves a constant a prompt open; this draws it to 0.
+    Bradley-Terry determines rewards only up to a constant per prompt; this term pulls the constant to 0.
     """
     chosen_R, rejected_R = chosen_and_rejected(rewards_S, relations)
     return (chosen_R + rejected_R) ** 2
@@ -82,17 +82,17 @@ def centering_terms(rewards_S: torch.Tensor, relations: RelationBatch) -> torch.
 def nll_terms(mean_logps_S: torch.Tensor, relations: RelationBatch) -> torch.Tensor:
     """-log pi(y_w|x) / |y_w| of every pref relation, [R], 0 at other levels (Pang et al. 2024, the term L_NLL).
 
-    x is the original prompt: pref relations are between its two responses. `mean_logps_S` in nats per token.
+    x is the original prompt, as pref relations compare its two responses. `mean_logps_S` are in nats per token.
     """
     return -chosen_and_rejected(mean_logps_S, relations)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossOutput:
-    """The loss, and the signed sums it is made from."""
+    """The loss and the margins it is computed from."""
 
     loss: torch.Tensor  # scalar
-    margins_R: torch.Tensor  # sum of r over preferred minus sum over dispreferred
+    margins_R: torch.Tensor  # sum of r over preferred minus sum over dispreferred sequences
 
 
 def relation_loss(
@@ -104,31 +104,31 @@ def relation_loss(
     beta: float = 1.0,
     mean_logps_S: torch.Tensor | None = None,
 ) -> LossOutput:
-    """sum over levels of weight * sum(-log sigma(margin)) / count (docs/method.md), or a variant of it.
+    """Sum over levels of weight * sum(-log sigma(margin)) / count (docs/method.md), or a variant of it.
 
-    L_pref is Bradley-Terry (or DPO's loss, Rafailov et al. 2023, equation 7), L_intra is Rc-BT's (Cai et al. 2025),
-    L_inter the gap of gaps. The variants are in `relation_terms`; the terms beside the relations' own (NLL, centering)
-    are means over the pref relations.
+    L_pref is the Bradley-Terry loss (or DPO's, Rafailov et al. 2023, equation 7), L_intra the Rc-BT loss (Cai et al.
+    2025), L_inter the gap of gaps. `relation_terms` has the variants. The additional terms (NLL, centering) are means
+    over pref relations.
 
     Args:
-        rewards_S: r(x, y) of every sequence, any float dtype; computed on in float32.
+        rewards_S: r(x, y) of every sequence, any float dtype; converted to float32.
         counts_L: relations per level family in the whole optimizer step, over all ranks and micro-batches, so that
-            the sum of all ranks' losses does not depend on how the step was cut. None: this batch is the step.
-        beta: of DPO, for `loss=ipo`.
+            the sum of all ranks' losses does not depend on how the step was split. None: the step is this batch.
+        beta: beta of DPO, for `loss=ipo`.
         mean_logps_S: log-probabilities per token of every response, in nats, for `nll_weight`.
 
-    Raises `ValueError` where `nll_weight` is set and there are no log-probabilities.
+    Raises `ValueError` if `nll_weight` is set and `mean_logps_S` is None.
     """
     rewards_S = rewards_S.float()
     margins_R = relations.signs_RS.to(rewards_S) @ rewards_S
-    # Without `non_blocking` a copy to a GPU waits for all that the GPU has to do before it.
+    # Without `non_blocking`, the copy would wait for all work that is queued on the GPU.
     device = rewards_S.device
     weights_L = torch.tensor([weights.of(level) for level in LEVEL_FAMILIES]).to(device, non_blocking=True)
     counts_L = (relations.counts() if counts_L is None else counts_L).to(device, weights_L.dtype, non_blocking=True)
-    # A level that does not occur in the step has weight 0, not 0/0.
+    # Avoid 0/0 for levels that do not occur in the step.
     scale_L = torch.where(counts_L > 0, weights_L / counts_L.clamp(min=1.0), 0.0)
     losses_R = relation_terms(margins_R, relations, options, beta)
-    # Without relations the product keeps the graph: ZeRO's backward hooks must run on every rank.
+    # The zero product keeps the graph if there are no relations: ZeRO's backward hooks must run on every rank.
     loss = (losses_R * scale_L[relations.level_R]).sum() + 0.0 * rewards_S.sum()
     if options.center_rewards_coefficient:
         loss = loss + options.center_rewards_coefficient * scale_L[PREF] * centering_terms(rewards_S, relations).sum()
@@ -147,12 +147,13 @@ def level_sums(
     losses_R = relation_terms(margins_R, relations, options, beta)
     measures_RM = torch.stack([losses_R, (margins_R > 0).double(), margins_R, torch.ones_like(margins_R)], dim=1)
     of_level_RL = relations.level_R[:, None] == torch.arange(len(LEVEL_FAMILIES), device=margins_R.device)
-    # `index_add` sums in any order on a GPU; a product would spread what is not finite over all levels.
+    # `index_add` is not deterministic on a GPU, and a matrix product would spread NaN and infinity to all levels.
     return torch.where(of_level_RL[:, :, None], measures_RM[:, None, :], 0.0).sum(0)
 
 
 def metrics_of(sums_LM: torch.Tensor, weights: LevelWeights) -> dict[str, float]:
-    """`loss`, and `loss/LEVEL`, `rewards/accuracies/LEVEL`, `rewards/margins/LEVEL` of every level that occurs."""
+    """Compute `loss`, and for every level that occurs `loss/LEVEL`, `rewards/accuracies/LEVEL` and
+    `rewards/margins/LEVEL`."""
     metrics = {"loss": 0.0}
     for level, sums_M in zip(LEVEL_FAMILIES, sums_LM.tolist(), strict=True):
         *sums, count = sums_M
@@ -166,16 +167,16 @@ def metrics_of(sums_LM: torch.Tensor, weights: LevelWeights) -> dict[str, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """The loss of a batch, and what its metrics are made from."""
+    """The loss of a batch, its margins, and the sums that its metrics are computed from."""
 
     loss: torch.Tensor  # scalar
     margins_R: torch.Tensor  # signed sums of rewards
-    sums: torch.Tensor  # float64 [num_sums]; they add up over micro-batches and ranks
+    sums: torch.Tensor  # float64 [num_sums]; additive over micro-batches and ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is minimised: `relation_loss` over the rewards of one method."""
+    """The training objective of one method: `relation_loss` of its rewards."""
 
     method: Method
     weights: LevelWeights
@@ -184,16 +185,16 @@ class Objective:
 
     @classmethod
     def of(cls, config: TrainConfig, method: Method) -> Self:
-        """Raises `UserError` for options of the other method."""
+        """Build the objective from a config. Raises `UserError` for options that the method does not support."""
         if (reason := config.objective.refusal(method)) is not None:
             raise UserError(f"train.objective: {reason}.")
         return cls(method, config.weights, config.beta, config.objective)
 
     def __call__(self, outputs_S: torch.Tensor, batch: Batch, counts_L: torch.Tensor | None = None) -> Result:
-        """Loss and sums of a batch; `counts_L` as in `relation_loss`.
+        """Compute loss and metric sums of a batch; `counts_L` as in `relation_loss`.
 
         Args:
-            outputs_S: for `rm` rewards, for `dpo` log-probabilities summed over response tokens, in nats.
+            outputs_S: rewards for `rm`; log-probabilities summed over response tokens, in nats, for `dpo`.
 
         Raises `ValueError` for DPO without `ref_logps_S`.
         """
@@ -217,19 +218,20 @@ class Objective:
         return _LEVEL_SUMS + len(self._pref_measures)
 
     def by_level(self, sums: torch.Tensor) -> torch.Tensor:
-        """What `sums` holds of every level family, [L, 5]: as `level_sums`, and the sum of pref's other measures."""
+        """Group `sums` by level family, [L, 5]: `level_sums`, and for pref the total of its other measures."""
         levels_LM = sums[:_LEVEL_SUMS].view(len(LEVEL_FAMILIES), -1)
         others_L = sums.new_zeros(len(LEVEL_FAMILIES))
         others_L[PREF] = sums[_LEVEL_SUMS:].sum()
         return torch.cat([levels_LM, others_L[:, None]], dim=1)
 
     def not_finite(self, sums: torch.Tensor) -> list[str]:
-        """The level families at which any of `sums` is not finite."""
+        """Level families for which any of `sums` is NaN or infinite."""
         finite_L = torch.isfinite(self.by_level(sums)).all(dim=1)
         return [level for level, finite in zip(LEVEL_FAMILIES, finite_L.tolist(), strict=True) if not finite]
 
     def metrics(self, sums: torch.Tensor) -> dict[str, float]:
-        """Means by level (`metrics_of`) and, over pref relations, rewards and logps of either side and other terms."""
+        """Compute metrics from sums: means by level (`metrics_of`), and over pref relations the means of rewards and
+        logps of chosen and rejected and of the additional terms."""
         levels_LM = sums[:_LEVEL_SUMS].view(len(LEVEL_FAMILIES), -1)
         metrics, count = metrics_of(levels_LM, self.weights), levels_LM[PREF, -1].item()
         if count:

@@ -1,4 +1,4 @@
-"""`mapl plan`: time, GPU hours, memory and storage of a run, worked out from its config and measured unit rates."""
+"""`mapl plan`: estimates of time, GPU hours, memory and storage of a run, from its config and measured unit rates."""
 
 from mapl_ray.planning.plan_output import plan_text, to_json
 from mapl_ray.planning.rates import load_rates

@@ -1,6 +1,6 @@
-"""What a pair becomes, in tokens and bytes: of the config's own data where that can be read here, else of AlpacaEval.
+"""Mean sizes of pairs and groups: of the config's data if it can be read here, else of AlpacaEval.
 
-Lengths are in characters as they are counted and become tokens by `characters_per_token`.
+Lengths are in characters, and are converted to tokens with `characters_per_token`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ SAMPLE_ROWS = 400
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Characters of a group's sequences; quadratic ones (`seen_...`) in characters squared. Means over groups."""
+    """Characters of a group's sequences, means over groups. `seen_...` are in characters squared."""
 
-    tree: float  # each shared prefix once
-    padded: float  # every sequence whole
-    responses: float  # of every sequence
-    seen_tree: float  # characters that each character sees, summed: attention's work
+    tree: float  # each shared prefix counted once
+    padded: float  # every sequence in full
+    responses: float  # responses of all sequences
+    seen_tree: float  # number of characters that each character sees, summed: the cost of attention
     seen_padded: float
 
     @classmethod
     def of(cls, prompts: Sequence[int], sequences: Sequence[tuple[int, int]]) -> Self:
-        """Of lengths of prompts, the first being how the others begin, and (prompt, response) of sequences."""
+        """Compute from lengths of prompts, where the first is a prefix of the others, and of (prompt, response)
+        sequences."""
         first = prompts[0] if sequences else 0
         added = [prompt - first for prompt in prompts[1:]]
         whole = [prompt + response for prompt, response in sequences]
@@ -49,32 +50,33 @@ class Cells:
 
 
 def _seen(before: int, length: int) -> float:
-    """Of `length` characters in a row behind `before`: the first sees before + 1, the last before + length."""
+    """Sum of characters seen by `length` characters after `before` others: the first sees before + 1, the last before +
+    length."""
     return length * before + length * (length + 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """Means over the pairs of a sample."""
+    """Mean sizes over a sample of pairs."""
 
     source: str
     groups_per_pair: float  # after rejections
     response_characters: float  # of both responses of a pair
-    all: Cells  # every sequence
-    pref: Cells  # those of the original pair alone: the plain baseline
-    largest_tree: float  # characters, of the sample's largest group
+    all: Cells  # all sequences
+    pref: Cells  # only those of the original pair: the pref-only baseline
+    largest_tree: float  # characters of the sample's largest group
     pair_bytes: float  # as Parquet
     group_bytes: float
-    group_bytes_in_memory: float  # as Arrow, which every training worker holds
-    tokenized_characters: float  # of every prompt and response once: what token ids are kept of
+    group_bytes_in_memory: float  # as Arrow, in every training worker
+    tokenized_characters: float  # every prompt and response once, of which token ids are kept
 
     @property
     def sequences(self) -> float:
-        """Of a group: about."""
+        """Approximate number of sequences per group."""
         return self.all.responses / max(1.0, self.response_characters) * 2
 
 
-# The key `groups` of that command's output: the first 400 rows, defaults of synthesis.
+# From the key `groups` in the output of the command below: the first 400 rows, with default synthesis settings.
 ALPACA_EVAL = GroupSize(
     source=(
         "376 AlpacaEval pairs, because the config's own data can't be read from here; measured 2026-11-30: mapl plan "
@@ -93,7 +95,7 @@ ALPACA_EVAL = GroupSize(
 
 
 def group_size(config: RunConfig) -> GroupSize:
-    """Of the first rows of local data, made into groups as a run would; nothing is downloaded."""
+    """Measure the first rows of local data after synthesis, or return the sizes of AlpacaEval. Downloads nothing."""
     parts = config.data.parts()
     if any(is_uri(part.path) or not (part.path == "demo" or Path(part.path).expanduser().exists()) for part in parts):
         return ALPACA_EVAL

@@ -1,8 +1,8 @@
-"""What a training worker holds at its peak: states by ZeRO stage, activations, logits, buffers.
+"""Peak memory of a training worker: model states by ZeRO stage, activations, logits, buffers.
 
-States are Rajbhandari et al. 2020, section 3 (`model_states.py`). Activations are counted as what a Llama layer keeps
-for its backward pass, in the manner of Korthikanti et al. 2022, section 4, for a gated MLP and attention that keeps no
-matrix of scores. tests/planning/test_memory.py compares the sum with real processes: within a factor of 1.5.
+States follow Rajbhandari et al. 2020, section 3 (`model_states.py`). Activations are what a Llama layer keeps for its
+backward pass, as in Korthikanti et al. 2022, section 4, with a gated MLP and attention that does not keep its scores.
+tests/planning/test_memory.py compares the sum with real processes: within a factor of 1.5.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mapl_ray.planning.shape import ModelShape
 from mapl_ray.planning.traffic import hpz_group
 
 _BUCKET = 5e7  # elements; `training/engine_config.py`
-PIECE = 1024  # predicted tokens whose logits exist at once; `models/heads.py`, which loads torch
+PIECE = 1024  # predicted tokens whose logits are in memory at once; as in `models/heads.py`, which imports torch
 # Bytes of a 4-bit weight, with its doubly quantized scales (Dettmers et al. 2023, section 3).
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 _LIVE = 1e9  # elements; DeepSpeed's stage3_max_live_parameters
@@ -23,18 +23,18 @@ _LIVE = 1e9  # elements; DeepSpeed's stage3_max_live_parameters
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one worker."""
+    """Memory of one worker in bytes."""
 
     states: float
     activations: float
     logits: float
     buffers: float
-    second_copy: float  # of weights, under ZeRO-3 with `train.zero_hpz_partition_size`
-    host: float  # of states and second copies that are offloaded to main memory
+    second_copy: float  # second copy of weights, under ZeRO-3 with `train.zero_hpz_partition_size`
+    host: float  # states and second copies that are offloaded to main memory
 
     @property
     def total(self) -> float:
-        """On the device."""
+        """Total on the device."""
         return self.states + self.activations + self.logits + self.buffers + self.second_copy
 
 
@@ -48,7 +48,7 @@ def training_memory(
     edges: float,
     zero_stage: int,
 ) -> Memory:
-    """At the peak of a step whose micro-batch has that many tokens and predicted tokens."""
+    """Estimate the peak of a step. `tokens`, `edges`: tokens and predicted tokens of a micro-batch."""
     size, stage = (2.0 if config.in_bf16 else 4.0), zero_stage
     trained = shape.trained(config.lora)
     share = workers if stage >= 3 else 1
@@ -62,13 +62,13 @@ def training_memory(
     if config.lora is not None:
         frozen, base = shape.parameters, shape.parameters * size
         if config.lora.quantize is not None:
-            # Embeddings and the head stay as they are.
+            # Embeddings and the head are not quantized.
             base -= (shape.parameters - shape.embeddings * (1 if shape.tied else 2)) * (size - _NF4)
     if method == "dpo" and config.reference == "frozen":
         frozen, base = frozen + shape.parameters, base + shape.parameters * size
     group = hpz_group(config, workers) if stage >= 3 else 1
     copy = second_copy_bytes(trained + frozen, group, bf16=config.in_bf16)
-    on_host = copy if config.offload == "optimizer+parameters" else 0.0  # beside the first
+    on_host = copy if config.offload == "optimizer+parameters" else 0.0  # where the first copy is
     return Memory(
         states=states - host + base / share,
         activations=_activations(shape, config, size) * tokens,
@@ -80,8 +80,9 @@ def training_memory(
 
 
 def _activations(shape: ModelShape, config: TrainConfig, size: float) -> float:
-    """Bytes a token. Kept of a layer: inputs of both norms and what they were scaled by (float32), of the projections,
-    of attention (queries, keys, values, result), and the MLP's gate, its activation, up projection and product."""
+    """Activation bytes per token. A layer keeps the inputs of both norms and their scaled values (float32), the inputs
+    of projections and attention (queries, keys, values, result), and the MLP's gate, activation, up projection and
+    product."""
     norms = 2 * (4.0 + size) * shape.hidden + 2 * size * shape.hidden
     attention = size * (2 * shape.attention + 2 * shape.key_value) * 1.5  # rotated copies of queries and keys
     layer = norms + attention + size * 4 * shape.mlp
@@ -91,10 +92,10 @@ def _activations(shape: ModelShape, config: TrainConfig, size: float) -> float:
 
 
 def _buffers(shape: ModelShape, config: TrainConfig, trained: float, frozen: float, stage: int, workers: int) -> float:
-    """What DeepSpeed keeps beside the states: flat buckets of collectives, and under ZeRO-3 whole weights, which stay
-    gathered while they are fewer than a billion.
+    """DeepSpeed's buffers in addition to the states: flat buckets of collectives, and under ZeRO-3 gathered weights, up
+    to a billion elements.
 
-    `train.overlap_comm` fills a second bucket while the first is reduced, at ZeRO 1 and 2; ZeRO-3 has one in any case.
+    With `train.overlap_comm`, ZeRO 1 and 2 fill a second bucket while the first is reduced. ZeRO-3 always has one.
     """
     if workers == 1 or stage == 0:
         return 0.0

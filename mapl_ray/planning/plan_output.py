@@ -1,4 +1,4 @@
-"""A plan on the terminal, and as JSON."""
+"""Output of a plan, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mapl_ray.planning.run_plan import MemoryRow, RunPlan, RunSize
 
 
 def plan_text(plan: RunPlan) -> str:
-    """Sizes, memory, and the rates with their sources."""
+    """Format a plan as text: times, memory, and rates with their sources."""
     shape, group = plan.shape, plan.group
     lines = [
         f"plan of `mapl pipeline`, run {plan.config.name}",
@@ -36,12 +36,12 @@ def plan_text(plan: RunPlan) -> str:
         ),
     ]  # fmt: skip
     assumed = sum(rate.kind == "assumed" for rate in plan.rates.values())
-    lines += ["", f"{assumed} of {len(plan.rates)} rates are assumed, not measured: take times on GPUs as such."]
+    lines += ["", f"{assumed} of {len(plan.rates)} rates are assumed, not measured: so are times on GPUs."]
     return "\n".join(lines)
 
 
 def to_json(plan: RunPlan) -> str:
-    """The same for machines; times in seconds, sizes in bytes."""
+    """Format a plan as JSON; times in seconds, sizes in bytes."""
     return json.dumps(
         {
             "run": plan.config.name,
@@ -106,7 +106,7 @@ def _size_row(size: RunSize) -> list[str]:
 
 
 def _stages(plan: RunPlan) -> Iterator[str]:
-    """Every stage of the largest number of pairs, on each number of GPUs."""
+    """Format the time of every stage for the largest number of pairs, on each number of GPUs."""
     largest = max(size.pairs for size in plan.sizes)
     sizes = [size for size in plan.sizes if size.pairs == largest]
     yield f"{_round(largest)} pairs by stage: time, and what most of it is spent on; x marks the longest stage"

@@ -1,4 +1,4 @@
-"""Unit rates that a plan is made of, each with where it is from: measured here, a data sheet, or assumed."""
+"""Unit rates of a plan, each with its source: measured, a data sheet, or assumed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Kind = Literal["measured", "data sheet", "assumed"]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One number of a plan."""
+    """A unit rate."""
 
     value: float
     unit: str
     kind: Kind
-    source: str  # the command and date of a measurement, or why it is assumed to be so
+    source: str  # command and date of the measurement, or the reason for an assumption
 
 
 Rates = Mapping[str, Rate]
@@ -34,21 +34,21 @@ _SYNTHESIS = (
 )
 _RUN = f"benchmarks/README.md, 2026-11-24, 2 CPU cores: python benchmarks/memory.py {_DATA} --pairs 1000000"
 _TABLES = f"benchmarks/README.md, 2026-11-30: python benchmarks/training_tables.py {_DATA}, SmolLM2's tokenizer"
-_UNMEASURED = "nobody measured it on a GPU here"
+_UNMEASURED = "not measured on a GPU"
 
 _RATES = {
-    # 1341 pairs/s of 3159 characters of responses through Ray Data with one worker, before the present label code.
-    "synthesis": Rate(0.71 * 1341 * 3159.0, "characters of responses/s a core", "measured", _SYNTHESIS),
-    # A million pairs took 899 s with two workers that made 1825 a second then: the rest was reading and sorting, in one
-    # process.
-    "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s a core", "measured", f"{_RUN}, less its synthesis"),
+    # 1341 pairs/s with 3159 characters of responses each, through Ray Data with one worker, with an older label code.
+    "synthesis": Rate(0.71 * 1341 * 3159.0, "characters of responses/s per core", "measured", _SYNTHESIS),
+    # A million pairs took 899 s with two workers that synthesized 1825 pairs/s then. The rest was reading and sorting,
+    # in one process.
+    "prepare": Rate(1e6 / (899 - 1e6 / 1825), "pairs/s per core", "measured", f"{_RUN}, less its synthesis"),
     "training_utilisation": Rate(0.35, "of the GPU's peak", "assumed", _UNMEASURED),
     "scoring_utilisation": Rate(0.40, "of the GPU's peak", "assumed", _UNMEASURED),
     "evaluation_utilisation": Rate(0.25, "of the GPU's peak", "assumed", _UNMEASURED),
-    "link_in_node": Rate(200e9, "bytes/s a GPU", "assumed", "NVLink in a node of 8; its data sheet has 450e9"),
-    "link_between_nodes": Rate(25e9, "bytes/s a GPU", "assumed", "half of one 400 Gbit/s adapter per node"),
+    "link_in_node": Rate(200e9, "bytes/s per GPU", "assumed", "NVLink in a node of 8; its data sheet has 450e9"),
+    "link_between_nodes": Rate(25e9, "bytes/s per GPU", "assumed", "half of one 400 Gbit/s adapter per node"),
     "shared_storage": Rate(2e9, "bytes/s, all writers together", "assumed", "a small parallel file system"),
-    "start": Rate(60.0, "s a stage", "assumed", "engines took 11 to 30 s to start on a CPU; models are larger"),
+    "start": Rate(60.0, "s per stage", "assumed", "engines took 11 to 30 s to start on a CPU; models are larger"),
     "characters_per_token": Rate(4.0, "characters", "assumed", "English with a vocabulary of 32,000 or more"),
     "token_id": Rate(1.59, "bytes of Parquet per kept token id", "measured", _TABLES),
     "cpus_per_gpu": Rate(8.0, "cores", "assumed", "what clouds sell with a GPU, or more"),
@@ -59,14 +59,14 @@ _RATES = {
 
 
 def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib: float | None = None) -> Rates:
-    """The rates above, with the card's peak (`gpu_peak`), and overridden by those of a JSON file.
+    """Return the default rates and the GPU's peak (`gpu_peak`), overridden by those in a JSON file.
 
-    The file maps names to `{"value": ..., "source": ..., "kind": "measured"}`. Raises `UserError` for an unknown card,
+    The file maps names to `{"value": ..., "source": ..., "kind": "measured"}`. Raises `UserError` for an unknown GPU,
     name or kind, and for values that are not finite and above 0.
     """
     peak = peak_of(gpu)
     if peak is None:
-        raise UserError(f"--gpu {gpu!r}: not in the table of training/throughput.py. Expected as H100, A100, L40S.")
+        raise UserError(f"--gpu {gpu!r}: not in the table of training/throughput.py. Use one listed there (H100).")
     rates = {"gpu_peak": Rate(peak, "FLOP/s, dense bfloat16", "data sheet", f"{gpu}, training/throughput.py"), **_RATES}
     if gpu_memory_gib is not None:
         rates["gpu_memory"] = Rate(gpu_memory_gib * 2.0**30, "bytes per GPU", "data sheet", "--gpu-memory-gib")
@@ -78,6 +78,6 @@ def load_rates(path: str | Path | None = None, gpu: str = "H100", gpu_memory_gib
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
             raise UserError(f"{path}: {name}.value={value!r}: expected a number above 0, in {rates[name].unit}.")
         if kind not in get_args(Kind) or not isinstance(source, str) or not source:
-            raise UserError(f"{path}: {name}: expected kind ({', '.join(get_args(Kind))}) and source, as a text.")
+            raise UserError(f"{path}: {name}: expected kind ({', '.join(get_args(Kind))}) and source, a string.")
         rates[name] = replace(rates[name], value=float(value), kind=kind, source=source)
     return rates

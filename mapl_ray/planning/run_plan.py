@@ -26,21 +26,21 @@ from mapl_ray.training.group_table import MAPPED_FROM
 PAIRS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
 GPUS = (1, 8, 64, 1024)
 STAGES_OF_ZERO = (0, 1, 2, 3)
-# Of a group that is mapped: its size and its place in the orders of two epochs, and a token id in memory.
+# Bytes per mapped group (its size, and its index in the orders of two epochs), and per token id in memory.
 _BYTES_OF_PLAN, _BYTES_OF_ID = 3 * 4.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunSize:
-    """What one run takes."""
+    """Estimates for one number of pairs and of GPUs."""
 
     pairs: int
     gpus: int
     stages: tuple[StageTime, ...]
-    storage: dict[str, float]  # bytes, by what they are of
-    host_memory: float  # bytes per node, of groups and token ids: few are held by every training worker
-    node_disk: float  # bytes per node: the files of many, which workers map
-    fits: bool  # the device's and the node's memory, for both methods at the config's ZeRO stage
+    storage: dict[str, float]  # bytes, by kind of data
+    host_memory: float  # bytes per node of groups and token ids, if these are small enough for a copy per worker
+    node_disk: float  # bytes per node of groups and token ids, if these are large and memory-mapped
+    fits: bool  # whether it fits in device and node memory, for both methods at the config's ZeRO stage
 
     @property
     def seconds(self) -> float:
@@ -48,12 +48,12 @@ class RunSize:
 
     @property
     def gpu_hours(self) -> float:
-        """Of all GPUs for the whole time: what is paid for."""
+        """Hours of all GPUs for the whole run, which must be paid for."""
         return self.seconds * self.gpus / 3600
 
     @property
     def busy_gpu_hours(self) -> float:
-        """Of GPUs that a stage holds."""
+        """Hours of GPUs that a stage uses."""
         return sum(stage.seconds * stage.gpus for stage in self.stages) / 3600
 
     @property
@@ -63,13 +63,13 @@ class RunSize:
 
     @property
     def bottleneck(self) -> str:
-        """The stage that takes longest and what it waits for."""
+        """The stage that takes longest, and what most of its time is spent on."""
         return f"{self.longest.name}: {self.longest.bound}"
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One method on so many GPUs at one ZeRO stage."""
+    """Memory and traffic of one method, number of GPUs and ZeRO stage."""
 
     method: Method
     gpus: int
@@ -78,7 +78,7 @@ class MemoryRow:
     sent: float  # bytes that a worker sends in a step
     sent_between_nodes: float  # of these, in collectives of more workers than a node has
     fits: bool
-    chosen: bool  # the stage that the config asks for
+    chosen: bool  # whether the config has this ZeRO stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class RunPlan:
 
 
 def make_plan(config: RunConfig, rates: Rates, pairs: Sequence[int] = PAIRS, gpus: Sequence[int] = GPUS) -> RunPlan:
-    """For every number of pairs and of GPUs. Starts nothing and downloads nothing.
+    """Make a plan for every number of pairs and of GPUs. Starts nothing and downloads nothing.
 
     Raises `UserError` for numbers outside 10 thousand to 1 billion and 1 to 1024, and for a model of unknown size.
     """
@@ -120,7 +120,7 @@ def _memory(
     for count in gpus:
         for method in METHODS:
             train = config.training(method)
-            # One group as large as the sample's largest that is not left out, among average ones.
+            # A micro-batch of average groups and one as large as the largest in the sample that is not left out.
             largest = min(group.largest_tree / each, 6.0 * train.max_sequence_tokens)
             groups = train.micro_batch_size - 1 + largest * each / group.all.tree
             tokens = groups * (group.all.tree if train.batching == "tree" else group.all.padded) / each
@@ -154,14 +154,14 @@ def _size(work: StageWork, fits: bool) -> RunSize:
 
 
 def _weight_bytes(work: StageWork, train: TrainConfig) -> float:
-    """Of an exported model."""
+    """Bytes of an exported model's weights."""
     bf16 = train.in_bf16 or work.config.model.dtype == "bfloat16"
     return work.shape.parameters * (2.0 if bf16 else 4.0)
 
 
 def _storage(work: StageWork) -> dict[str, float]:
-    """Bytes below `output_dir` when everything is done, and those that are gone by then: one checkpoint more than are
-    kept while one is written, and what is kept of the best step."""
+    """Bytes below `output_dir` after the run, plus temporary ones: one checkpoint more than are kept, and the kept
+    bests."""
     config, group = work.config, work.group
     runs = [config.training(method) for method in METHODS] * (2 if config.evaluation.baseline else 1)
     columns = int(config.scoring.ref_logps) + int(config.scoring.reward_model is not None)

@@ -1,4 +1,4 @@
-"""A model's sizes, from its config.json, from `model.tiny`, or guessed from the number in a hub's name."""
+"""A model's sizes, from its config.json, from `model.tiny`, or estimated from the number in a hub name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mapl_ray.training.throughput import FlopCounter
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A decoder with a gated MLP."""
+    """Sizes of a decoder with a gated MLP."""
 
     source: str
     parameters: float
@@ -24,21 +24,21 @@ class ModelShape:
     attention: int  # heads * head size
     key_value: int  # key-value heads * head size
     vocabulary: int
-    tied: bool = False  # one matrix for both ends of the model
+    tied: bool = False  # whether embeddings and output layer share their weights
 
     @property
     def embeddings(self) -> float:
         return float(self.vocabulary * self.hidden)
 
     def trained(self, lora: LoraConfig | None) -> float:
-        """Parameters that are trained: all, or adapters of rank r, which take r * (in + out) a matrix."""
+        """Number of trained parameters: all, or those of adapters of rank r, r * (in + out) per matrix."""
         if lora is None:
             return self.parameters
         query, both = self.hidden + self.attention, self.hidden + self.key_value
         return float(self.layers * lora.r * (2 * query + 2 * both + 3 * (self.hidden + self.mlp)))
 
     def flops(self, method: Method, lora: LoraConfig | None) -> FlopCounter:
-        """What a token costs."""
+        """FLOPs per token."""
         weights = max(1.0, self.parameters - self.embeddings * (1 if self.tied else 2))
         return FlopCounter(
             weights=round(weights),
@@ -49,12 +49,12 @@ class ModelShape:
 
 
 def model_shape(config: RunConfig) -> ModelShape:
-    """Of `model.name_or_path`. Raises `UserError` where neither a file nor the name gives a size."""
+    """Sizes of `model.name_or_path`. Raises `UserError` if neither config.json nor the name has a size."""
     counted = parameter_count(config)
     if counted is None:
         raise UserError(
-            f"model.name_or_path={config.model.name_or_path!r}: its size is unknown. Name a local directory with "
-            "config.json, or a name that contains it (Llama-3.1-8B)."
+            f"model.name_or_path={config.model.name_or_path!r}: its size is unknown. Use a local directory with "
+            "config.json, or a name that contains its size (Llama-3.1-8B)."
         )
     parameters, source = counted
     if config.model.name_or_path == "tiny":
@@ -70,10 +70,10 @@ def model_shape(config: RunConfig) -> ModelShape:
         layers, mlp, vocabulary = (int(values[key]) for key in ("num_hidden_layers", "intermediate_size", "vocab_size"))
         tied = bool(values.get("tie_word_embeddings"))
         return ModelShape(source, parameters, layers, hidden, mlp, heads * head, key_value, vocabulary, tied)
-    # 12 h^2 a layer, layers of about h / 128, a vocabulary of 128,000, grouped queries in fours.
+    # Assumes 12 h^2 parameters per layer, h / 128 layers, a vocabulary of 128,000, 4 query heads per key-value head.
     hidden = round((parameters * 128 / 12) ** (1 / 3) / 128) * 128 or 128
     layers = max(1, round(parameters / (12 * hidden**2)))
-    source += "; sizes guessed from it"
+    source += "; sizes estimated from it"
     return ModelShape(
         source, parameters, layers, hidden, 3 * hidden, hidden, hidden // 4, 128_000, tied=parameters < 3e9
     )

@@ -1,4 +1,4 @@
-"""Seconds of every stage of `mapl pipeline` on so many GPUs, and what holds each of them up."""
+"""Estimated time of every stage of `mapl pipeline`, and what most of it is spent on."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mapl_ray.training.plan import total_steps
 from mapl_ray.training.throughput import FlopCounter
 
 METHODS: tuple[Method, ...] = ("rm", "dpo")
-_QUESTION = 120  # characters of a judge's question with what stands around it
+_QUESTION = 120  # characters of a judge's question with its prompt template
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """One stage: seconds by what they are spent on, and the GPUs it holds."""
+    """Time of one stage in seconds, by what it is spent on, and the number of GPUs it uses."""
 
     name: str
     parts: dict[str, float]
     gpus: int
-    assumed: tuple[str, ...] = ()  # names of the rates behind it that nobody measured
+    assumed: tuple[str, ...] = ()  # names of the assumed rates that it depends on
 
     @property
     def seconds(self) -> float:
@@ -41,7 +41,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class StageWork:
-    """Everything that the seconds follow from."""
+    """Inputs of the time estimates."""
 
     config: RunConfig
     shape: ModelShape
@@ -55,12 +55,12 @@ class StageWork:
 
     @property
     def groups(self) -> float:
-        """Of both splits."""
+        """Number of groups in both splits."""
         return self.pairs * self.group.groups_per_pair
 
     @property
     def token_ids(self) -> float:
-        """That are kept of all groups."""
+        """Number of kept token ids of all groups."""
         kept = any(self.config.training(method).keep_token_ids for method in METHODS)
         return self.groups * self.group.tokenized_characters / self.value("characters_per_token") if kept else 0.0
 
@@ -69,7 +69,7 @@ class StageWork:
         return self.groups * self.config.data.eval_fraction
 
     def counts(self, cells: Cells, *, padded: bool) -> tuple[float, float, float]:
-        """Tokens, predicted tokens, tokens seen of one group."""
+        """Tokens, predicted tokens, and tokens seen (summed over tokens) of one group."""
         each = self.value("characters_per_token")
         tokens, seen = (cells.padded, cells.seen_padded) if padded else (cells.tree, cells.seen_tree)
         return tokens / each, cells.responses / each, seen / each**2
@@ -94,14 +94,14 @@ class _AskedRates(dict[str, Rate]):
         return super().__getitem__(name)
 
     def assumed(self) -> tuple[str, ...]:
-        """Those used that are assumed, sorted."""
+        """Names of the used rates that are assumed, sorted."""
         return tuple(
             sorted(name for name in self.asked if super(_AskedRates, self).__getitem__(name).kind == "assumed")
         )
 
 
 def stages(work: StageWork) -> Iterator[StageTime]:
-    """In the order of the pipeline."""
+    """Yield the time of each stage, in the order of the pipeline."""
     for timed in _timed(work.config):
         rates = _AskedRates(work.rates)
         stage = timed(replace(work, rates=rates))
@@ -136,17 +136,17 @@ def _cores(work: StageWork) -> float:
 
 
 def _engines(work: StageWork) -> int:
-    """GPUs that engines use: those of whole engines."""
+    """Number of GPUs used by whole engines."""
     each = max(1, work.config.scoring.gpus_per_engine)
     return max(1, work.gpus // each) * min(each, work.gpus)
 
 
 def _score(work: StageWork) -> StageTime:
     config, scoring, flops, gpus = work.config, work.config.scoring, 0.0, _engines(work)
-    if scoring.ref_logps:  # vLLM computes every sequence whole: its cache gives no log-probabilities
+    if scoring.ref_logps:  # vLLM computes every sequence in full, as its prefix cache has no log-probabilities
         trees = scoring.ref_logps_by == "trainer" and config.training("dpo").batching == "tree"
         flops += work.shape.flops("dpo", None).forward(*work.counts(work.group.all, padded=not trees))
-    if scoring.reward_model is not None:  # taken to be as large as the policy
+    if scoring.reward_model is not None:  # assumed to be as large as the policy
         counts = work.counts(work.group.all, padded=not scoring.prefix_caching)
         flops += work.shape.flops("rm", None).forward(*counts)
     return StageTime(
@@ -155,12 +155,12 @@ def _score(work: StageWork) -> StageTime:
 
 
 def _score_pairs(work: StageWork) -> StageTime:
-    """Other models than the policy are taken to be as large as it is."""
+    """Estimate the scoring of pairs. Judge and reward model are assumed to be as large as the policy."""
     scoring, gpus, flops = work.config.scoring, _engines(work), 0.0
     counter = work.shape.flops("rm", None)
     if scoring.judge.model is not None:
         asked = len(judge_questions(work.config.synthesis, scoring.judge.functions)) * len(ORDERS) * _QUESTION
-        characters = work.group.response_characters + 2 * asked  # the response of either side once: it is cached
+        characters = work.group.response_characters + 2 * asked  # each response once, as it is cached
         flops += counter.forward(characters / work.value("characters_per_token"), 0.0, 0.0)
     if scoring.pair_reward_model is not None:
         flops += counter.forward(*work.counts(work.group.pref, padded=False))
@@ -205,15 +205,15 @@ def _link(work: StageWork, span: int) -> float:
 
 
 def checkpoint_bytes(shape: ModelShape, train: TrainConfig) -> float:
-    """Weights and Adam's states; of adapters alone where these are trained."""
+    """Bytes of a checkpoint: weights and Adam's states; with LoRA, those of adapters only."""
     return shape.trained(train.lora) * (14.0 if train.in_bf16 else 12.0)
 
 
 def best_bytes(shape: ModelShape, train: TrainConfig) -> float:
-    """Kept of the best step until it is exported, while old checkpoints go: at most, as it shares files with those.
+    """Bytes of the kept best until its export. An upper limit, as it shares files with checkpoints.
 
-    At stages 1 and 2 weights alone, else they are in one file with Adam's states. Twice where a step that is evaluated
-    may have no checkpoint: the best before stays until there is one.
+    ZeRO stages 1 and 2 keep only weights; at other stages, Adam's states are in the same files. Doubled if a step may
+    be evaluated without a checkpoint, as the previous best is kept until the next checkpoint.
     """
     if train.best_by is None:
         return 0.0
@@ -256,7 +256,7 @@ def _tune(work: StageWork) -> StageTime:
 
 
 def _evaluate(work: StageWork) -> StageTime:
-    """A pool of actors of one GPU each, which take the parts of all models."""
+    """Estimate the evaluation: a pool of actors with one GPU each computes the parts of all models."""
     evaluation = work.config.evaluation
     models = len(METHODS) * (2 if evaluation.baseline else 1)
     gpus = min(evaluation.actors(models)[1], work.gpus)

@@ -1,7 +1,7 @@
-"""Bytes that a training worker sends in a step, by how many workers its collectives span.
+"""Bytes that a training worker sends in a step, by the number of workers that its collectives span.
 
-As DeepSpeed 0.19.8 does it: tests/training/test_traffic.py counts them on gloo ranks at every stage. Of n bytes on N
-ranks a ring's all-reduce sends 2 n (N - 1) / N from each, any other collective half of that.
+For DeepSpeed 0.19.8: tests/training/test_traffic.py counts the bytes on gloo ranks at every stage. For n bytes on N
+ranks, each rank sends 2 n (N - 1) / N in a ring all-reduce, and half of that in any other collective.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Spans = dict[int, float]  # workers that take part in a collective -> bytes that
 def step_traffic(
     shape: ModelShape, train: TrainConfig, method: Method, workers: int, zero_stage: int, tokens: float
 ) -> Spans:
-    """All that a worker sends in a step; `tokens`: of a group."""
+    """All bytes that a worker sends in a step. `tokens`: per group."""
     spans, ranks = sent_bytes(shape, train, method, workers, zero_stage), shared_by(train, workers)
     if ranks > 1:
         spans[ranks] = spans.get(ranks, 0.0) + exchanged_bytes(shape, train, workers, tokens)
@@ -27,13 +27,13 @@ def step_traffic(
 def sent_bytes(shape: ModelShape, train: TrainConfig, method: Method, workers: int, zero_stage: int) -> Spans:
     """Bytes for gradients and weights (Rajbhandari et al. 2020, section 7).
 
-    Gradients are reduced in float32 (`communication_data_type`): all-reduced once a step at stages 0 and 1, to the rank
-    that keeps them after every micro-batch at stages 2 and 3. From stage 1 on the weights are gathered: once a step, at
-    stage 3 in every pass: forward and backward of each micro-batch, the reference's forward pass too. Weights that stay
-    gathered at stage 3 (below `stage3_param_persistence_threshold`) are counted as the others.
+    Gradients are reduced in float32 (`communication_data_type`): at stages 0 and 1 all-reduced once per step, at stages
+    2 and 3 reduced to the rank that keeps them after every micro-batch. Weights are gathered once per step at stages 1
+    and 2, and in every pass at stage 3: forward and backward of each micro-batch, and the reference's forward pass.
+    Weights that stay gathered at stage 3 (below `stage3_param_persistence_threshold`) are counted like the others.
 
-    With a second copy of the weights (`train.zero_hpz_partition_size`) only a step's first gather of a trained weight
-    spans all workers. The others span the group that holds the copy; a frozen weight's copy stays for good.
+    With a second copy of the weights (`train.zero_hpz_partition_size`), only a step's first gather of a trained weight
+    spans all workers. Other gathers span the group that holds the copy. Copies of frozen weights are kept.
     """
     if workers == 1:
         return {}
@@ -54,23 +54,23 @@ def sent_bytes(shape: ModelShape, train: TrainConfig, method: Method, workers: i
 
 
 def hpz_group(train: TrainConfig, workers: int) -> int:
-    """Workers that hold a second copy of the weights together; 1: none does.
+    """Number of workers that together hold a second copy of the weights; 1: there is none.
 
-    A plan's number of workers may be another than the config's, which it divides.
+    A plan may have another number of workers than the config, so the size is reduced to a divisor of it.
     """
     return math.gcd(train.zero_hpz_partition_size, workers)
 
 
 def shared_by(train: TrainConfig, workers: int) -> int:
-    """Workers that share the tokens of a row."""
+    """Number of workers that share the tokens of a row."""
     return min(train.sequence_parallel_size, workers)
 
 
 def exchanged_bytes(shape: ModelShape, train: TrainConfig, workers: int, tokens: float) -> float:
     """Bytes for attention over shared rows (`train.sequence_parallel_size`).
 
-    All-to-alls of queries, keys, values and outputs of its own tokens, forward and backward, and forward once more with
-    gradient checkpointing; of each, all but the worker's own share goes to others. `tokens`: of a group.
+    All-to-alls of queries, keys, values and outputs of a worker's tokens, forward and backward, and forward once more
+    with gradient checkpointing. All but the worker's own share is sent to others. `tokens`: per group.
     """
     size, ranks = (2.0 if train.in_bf16 else 4.0), shared_by(train, workers)
     own = tokens * train.micro_batch_size * train.gradient_accumulation_steps / ranks

@@ -1,4 +1,4 @@
-"""Training of reward models and DPO policies, without Ray. Import what you need from its modules.
+"""Training of reward models and DPO policies, without Ray. Import names from the modules.
 
-`loop.train` loads DeepSpeed; `hf_trainer.MaplTrainer` trains with transformers and Accelerate; the rest loads neither.
+`loop.train` uses DeepSpeed, `hf_trainer.MaplTrainer` transformers and Accelerate. Other modules load none of these.
 """

@@ -1,13 +1,13 @@
-"""The best evaluation so far: weights of its step are kept beside the checkpoints, and exported when training ends.
+"""The best evaluation so far: the weights of its step are kept next to the checkpoints, and exported after training.
 
     checkpoints/best/step-00000050/
-        state/...            what holds weights: hard links to the files of that step's checkpoint, where there is one
-        best.json            the mark: score and metrics
-        manifest.json        as of any checkpoint
+        state/...            files with weights: hard links to those of that step's checkpoint, if there is one
+        best.json            score and metrics
+        manifest.json        as in a checkpoint
 
-A run that is killed goes on with the best evaluation up to the step that it resumes from. So the folder of a best step
-gets its name before the checkpoint of that step does, and the one before it is removed once a checkpoint makes sure
-that no resume goes back behind the new one.
+A resumed run continues with the best evaluation up to the step from which it resumes. So the folder of a best step is
+committed before the checkpoint of that step. The previous best is removed only after a later checkpoint, so that no
+resume goes back to a step before the new best.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _MARK = "best.json"
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best evaluation so far: the mark in its folder, and contents of `best.json` beside an exported `best/`."""
+    """The best evaluation so far: content of `best.json` in its checkpoint folder, and next to an exported `best/`."""
 
     by: By
-    score: tuple[float, ...]  # compared from left to right, more is better
+    score: tuple[float, ...]  # compared lexicographically, larger is better
     step: int
-    run: str  # digest of the settings
+    run: str  # digest of the run's settings
     metrics: dict[str, float] = field(default_factory=dict)  # of that evaluation
-    weights: dict[str, WeightFile] = field(default_factory=dict)  # of `best/`, once it is exported
+    weights: dict[str, WeightFile] = field(default_factory=dict)  # weight files of `best/`, after its export
 
     @classmethod
     def of(cls, by: By, metrics: dict[str, float], step: int, settings: dict[str, Any]) -> Best | None:
-        """None where the evaluation gave no such number. Ties are broken by the held-out loss."""
+        """Build from an evaluation's metrics; None if they lack the metric `by`. Held-out loss breaks ties."""
         loss, accuracy = metrics.get("eval/loss"), metrics.get("eval/rewards/accuracies/pref")
         if loss is None or (by == "pref_accuracy" and accuracy is None):
             return None
@@ -50,24 +50,24 @@ class Best:
         return cls(by, score, step, fingerprint_of(settings), dict(metrics))
 
     def write(self, output_dir: Path) -> Best:
-        """To be called after `best/` was written; returns what the file says, with size and digest of its weights."""
+        """Write `best.json` for an exported `best/`. Returns its content, with sizes and digests of the weights."""
         best = replace(self, weights=vouched_for(output_dir / "best"))
         write_json(output_dir / _MARK, asdict(best))
         return best
 
     def mark(self, folder: Path) -> Path:
-        """Write the mark into a folder that is not committed yet."""
+        """Write `best.json` to a folder that is not committed yet."""
         path = folder / _MARK
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         return path
 
     def is_of(self, by: By, settings: Mapping[str, Any]) -> bool:
-        """Whether scores of that run can be compared with this one."""
+        """Whether this is from a run with the same `by` and settings, so that scores are comparable."""
         return self.by == by and self.run == fingerprint_of(settings)
 
 
 def read_best(output_dir: Path, by: By, settings: dict[str, Any], resumed: int) -> Best | None:
-    """The exported best of this run, if it is whole and of a step up to the one that the run goes on from."""
+    """Read the exported best of this run; None if it is damaged or later than step `resumed`."""
     best = _read(output_dir / _MARK)
     if best is None or not best.is_of(by, settings) or best.step > resumed:
         return None
@@ -76,7 +76,7 @@ def read_best(output_dir: Path, by: By, settings: dict[str, Any], resumed: int) 
 
 @dataclass(frozen=True, slots=True)
 class KeptBest:
-    """A folder with the weights of the best step, of this run; not verified yet."""
+    """A folder with the weights of this run's best step, not verified yet."""
 
     path: str
     best: Best
@@ -85,12 +85,12 @@ class KeptBest:
 
 
 def find_best(checkpoints: Path, by: By, settings: dict[str, Any], resumed: int) -> KeptBest | None:
-    """The newest up to step `resumed`. One rank calls it.
+    """Find the newest kept best up to step `resumed`. Call it on one rank.
 
-    Later ones are removed; those that can't be used (damaged, by another `best_by`, of other settings) with a message.
+    Removes later ones, and with a message unusable ones (damaged, another `best_by`, other settings).
     """
     for path in reversed(committed(best_directory(checkpoints))):
-        if step_of(path) > resumed:  # evaluated again
+        if step_of(path) > resumed:  # will be evaluated again
             remove_folder(path)
             continue
         manifest, reason = read_checkpoint_manifest(path)
@@ -98,19 +98,19 @@ def find_best(checkpoints: Path, by: By, settings: dict[str, Any], resumed: int)
         if manifest is not None and best is not None and best.is_of(by, settings):
             return KeptBest(str(path), best, manifest.world_size, manifest.files)
         if manifest is not None:
-            reason = "its mark can't be read" if best is None else f"it is the best by {best.by} or of other settings"
+            reason = "its best.json is damaged" if best is None else f"it is the best by {best.by} or of other settings"
         drop_best(path, reason)
     return None
 
 
 def drop_best(path: Path, reason: str) -> None:
-    """Remove one that can't be used, with a message: a later evaluation takes its place."""
+    """Remove a kept best that can't be used, with a message. A later evaluation can replace it."""
     print(f"  best model of step {step_of(path)} dropped: {reason}", flush=True)
     remove_folder(path)
 
 
 def remove_other_bests(checkpoints: Path, reached: int, step: int | None = None) -> None:
-    """Remove all but the one of `step`, and the newest up to step `reached`, from which a killed run would go on."""
+    """Remove all but the best of `step`, and the newest up to step `reached`, which a resumed run would need."""
     kept = committed(best_directory(checkpoints))
     newest = [path for path in kept if step_of(path) <= reached][-1:]
     for path in kept:
@@ -119,7 +119,7 @@ def remove_other_bests(checkpoints: Path, reached: int, step: int | None = None)
 
 
 def remove_bests(checkpoints: Path) -> None:
-    """Remove them all: `best/` is exported, or there is none to be. What a killed run left of a removal goes too."""
+    """Remove all kept bests, after the export of `best/` or if none is wanted, and remains of interrupted removals."""
     folder = best_directory(checkpoints)
     for leftover in leftovers(folder):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -128,10 +128,10 @@ def remove_bests(checkpoints: Path) -> None:
 
 
 def keep_files(source: Path, target: Path, files: Mapping[str, str]) -> bool:
-    """Have files of one folder (path below it -> sha256), which are on the disk, in another one too.
+    """Add synced files of one folder (path below it -> sha256) to another folder.
 
-    They are hard links; where the file system has none, copies, compared by digest. Returns whether any was copied.
-    Raises `RunError` where a copy has other bytes.
+    Makes hard links or, if the file system does not support them, copies with a check of the digest. Returns whether
+    any file was copied. Raises `RunError` if a copy differs.
     """
     copied = False
     for name, digest in sorted(files.items()):
@@ -142,7 +142,7 @@ def keep_files(source: Path, target: Path, files: Mapping[str, str]) -> bool:
         copied = True
         sync_file(path)
         if file_sha256(path) != digest:
-            raise RunError(f"{path}: not the bytes that were copied from {source / name}. Look at the storage.")
+            raise RunError(f"{path}: the copy differs from {source / name}. Check the storage.")
     return copied
 
 

@@ -1,14 +1,14 @@
-"""Checkpoints that are whole or not there: written aside, committed by a manifest with digests, then renamed.
+"""Atomic checkpoints: written to a temporary folder, completed with a manifest of digests, then renamed.
 
-    .step-00000050.HOST-4f1c.tmp/   being written; a killed run leaves it behind, nobody reads it
+    .step-00000050.HOST-4f1c.tmp/   temporary folder; never read, may be left over by a killed run
     step-00000050/
         state/...            DeepSpeed's shards
         rng-00000.pt         random states, one file per rank
-        manifest.json        what it is, sha256 of every file, and of itself
+        manifest.json        step, settings, sha256 of every file, and sha256 of the manifest itself
     best/step-00000050/      the weights of the best step so far, in the same form (`best.py`)
 
-A checkpoint is trusted by its manifest alone. DeepSpeed's files are pickles, so they are never loaded before their
-digests agree.
+Only the manifest makes a folder a checkpoint. DeepSpeed's files are pickles, so they are loaded only after their
+digests were verified.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _MANIFEST = "manifest.json"
 _BEST = "best"
 _STEP = re.compile(r"step-\d{8}")
 _RANK = re.compile(r"(?:zero_pp_rank_(\d+)_mp_rank_\d+_\w+|(?:^|/)rng-(\d{5}))\.pt$")  # DeepSpeed's names and ours
-_READERS = 8  # files digested at once; hashlib lets other threads run
+_READERS = 8  # threads that compute digests; hashlib releases the GIL
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointManifest:
-    """What a checkpoint is."""
+    """Content of a checkpoint's `manifest.json`."""
 
-    step: int  # steps done; the place in the data follows from it (`StepPlan`)
+    step: int  # steps done, which also determines the position in the data (`StepPlan`)
     world_size: int
     zero_stage: int
-    settings: dict[str, Any]  # of the run it belongs to (`run_settings`)
+    settings: dict[str, Any]  # settings of its run (`run_settings`)
     files: dict[str, str]  # path below the checkpoint -> sha256
 
 
@@ -52,19 +52,19 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """The inverse of `checkpoint_path`."""
+    """Inverse of `checkpoint_path`."""
     return int(path.name.rsplit("-", 1)[-1])
 
 
 def best_directory(directory: Path) -> Path:
-    """Folder beside the checkpoints, in which old ones are not removed with theirs."""
+    """Folder of the kept bests, which are not removed together with old checkpoints."""
     return directory / _BEST
 
 
 def begin_checkpoint(directory: Path, step: int) -> Path:
-    """The folder to write into, empty, and this run's alone; what interrupted attempts left is removed.
+    """Create an empty temporary folder for a checkpoint, and remove those of interrupted attempts.
 
-    One rank calls it, before all.
+    Call it on one rank, before all ranks write.
     """
     drop_unfinished(directory)
     path = unfinished(checkpoint_path(directory, step))
@@ -73,15 +73,15 @@ def begin_checkpoint(directory: Path, step: int) -> Path:
 
 
 def drop_unfinished(directory: Path) -> None:
-    """Remove what killed or failed runs began to write or to remove, of the best step too."""
+    """Remove temporary folders of killed or failed runs, including those of bests."""
     for folder in (directory, best_directory(directory)):
         for leftover in folder.iterdir() if folder.is_dir() else ():
             if _STEP.fullmatch(becomes(leftover.name) or ""):
-                shutil.rmtree(leftover, ignore_errors=True)  # another rank may be at it too
+                shutil.rmtree(leftover, ignore_errors=True)  # another rank may remove it at the same time
 
 
 def written_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """Path below `folder` -> sha256 of files that this rank has written there, each of them on the disk."""
+    """Sync files that this rank has written to `folder`. Returns path below it -> sha256."""
     return _digests(folder, sorted(files), sync=True)
 
 
@@ -94,12 +94,12 @@ def commit_checkpoint(
     zero_stage: int,
     settings: dict[str, Any],
 ) -> Path:
-    """Make a folder of `begin_checkpoint` a checkpoint; one rank calls it, after a barrier.
+    """Turn a folder of `begin_checkpoint` into a checkpoint. Call it on one rank, after a barrier.
 
     Args:
-        files: what each rank says that it has written there (`written_files`).
+        files: the files that each rank has written there (`written_files`).
 
-    Raises `RunError` unless exactly these files are there: another run would be at work in the same place.
+    Raises `RunError` unless the folder has exactly these files; otherwise another run uses the same folder.
     """
     path = checkpoint_path(written.parent, step)
     reported = {name: digest for of_rank in files for name, digest in of_rank.items()}
@@ -109,28 +109,28 @@ def commit_checkpoint(
     found = {str(file.relative_to(written)) for file in _files(written)}
     if wrong := sorted(found ^ {*reported}):
         what = "is gone" if wrong[0] in reported else "was not written by this run"
-        raise RunError(f"{path}: not saved: {wrong[0]} {what}. Does another run work in {written.parent}?")
+        raise RunError(f"{path}: not saved: {wrong[0]} {what}. Does another run use {written.parent}?")
     with (written / _MANIFEST).open("x", encoding="utf-8") as file:
         file.write(_render(CheckpointManifest(step, world_size, zero_stage, settings, reported)))
         file.flush()
         os.fsync(file.fileno())
     for folder in (written, *(path for path in written.rglob("*") if path.is_dir())):
-        sync_folder(folder)  # the names of files that ranks have synced
-    if path.exists():  # of a longer run that went back to an earlier checkpoint
+        sync_folder(folder)  # ranks have synced the files, this syncs their names
+    if path.exists():  # from before a resume from an earlier checkpoint
         remove_folder(path)
     written.rename(path)
-    for folder in (path.parent, path.parent.parent):  # whose own name may be new
+    for folder in (path.parent, path.parent.parent):  # the parent folder may be new too
         sync_folder(folder)
     return path
 
 
 def committed(directory: Path) -> list[Path]:
-    """Folders of the checkpoints, oldest first; not yet verified."""
+    """Folders of the checkpoints, oldest first, not verified yet."""
     return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name))
 
 
 def read_checkpoint_manifest(path: Path) -> tuple[CheckpointManifest | None, str]:
-    """The manifest of a checkpoint, verified against its own digest; or None and the reason."""
+    """Read a checkpoint's manifest and verify its digest. Returns (manifest, ""), or None and the reason."""
     try:
         text = (path / _MANIFEST).read_text(encoding="utf-8")
         values = json.loads(text)
@@ -144,7 +144,7 @@ def read_checkpoint_manifest(path: Path) -> tuple[CheckpointManifest | None, str
 
 
 def damage(path: Path, manifest: CheckpointManifest) -> str:
-    """What is wrong with the files of a checkpoint; empty where nothing is. Reads every byte, unpickles nothing."""
+    """Verify all files of a checkpoint by digest, without unpickling. Returns the first problem, or an empty string."""
     return difference(path, manifest.files)
 
 
@@ -154,20 +154,22 @@ def file_digests(path: Path) -> dict[str, str]:
 
 
 def difference(path: Path, files: Mapping[str, str]) -> str:
-    """The first difference between the files of a folder and those expected (`file_digests`); empty for none."""
+    """First difference between a folder's files and the expected ones (`file_digests`), or an empty string."""
     await_files(path, sorted(files))
     return _difference(file_digests(path), files)
 
 
 def damage_for_rank(path: Path, files: Mapping[str, str], rank: int) -> str:
-    """What is wrong with those of `files` (path below the checkpoint -> sha256) that `rank` loads, as its node sees
-    them; empty where nothing is. Shards of other ranks are not read."""
+    """Verify those of `files` (path below the checkpoint -> sha256) that `rank` loads, as read on this node.
+
+    Returns the first problem, or an empty string. Does not read shards of other ranks.
+    """
     return damage_of(path, {name: digest for name, digest in files.items() if _rank_of(name) in (None, rank)})
 
 
 def damage_of(path: Path, files: Mapping[str, str]) -> str:
-    """What is wrong with some files of a checkpoint (path below it -> sha256); empty where nothing is. Others are not
-    read."""
+    """Verify some files of a checkpoint (path below it -> sha256). Returns the first problem, or an empty string. Does
+    not read other files."""
     await_files(path, sorted(files))
     return _difference(_digests(path, [path / name for name in files if (path / name).is_file()]), files)
 
@@ -196,13 +198,13 @@ def remove_old(directory: Path, keep: int) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder; a reader finds all of it or nothing."""
+    """Delete a folder atomically: readers find all of it or nothing."""
     doomed = path.rename(unfinished(path))  # first, so that half a deletion is no checkpoint
     shutil.rmtree(doomed)
 
 
 def _render(manifest: CheckpointManifest) -> str:
-    """Text that changes with every byte of its content: the digest covers all other fields."""
+    """The manifest as JSON, with a digest of all other fields."""
     values = asdict(manifest)
     return json.dumps({**values, "sha256": fingerprint_of(values)}, indent=1, sort_keys=True) + "\n"
 

@@ -1,4 +1,4 @@
-"""A thin layer over DeepSpeed's engine; beside it only `sequence_ranks` and `weight_groups` import deepspeed."""
+"""A thin wrapper of DeepSpeed's engine. Only this module, `sequence_ranks` and `weight_groups` import deepspeed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT, LONG_WAIT, engin
 from mapl_ray.training.schedule import lr_schedule
 from mapl_ray.unfinished import unfinished
 
-# DeepSpeed would otherwise look for a GPU on its import and fail without one.
+# Without this, importing DeepSpeed fails on machines without a GPU.
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -38,23 +38,23 @@ import deepspeed
 from deepspeed.checkpoint import ds_to_universal
 
 T = TypeVar("T")
-_TAG = "state"  # DeepSpeed's name of the only checkpoint in a folder of ours
-_WHOLE_WEIGHTS = "mp_rank_00_model_states.pt"  # below ZeRO-3, with the module's weights: rank 0 writes it
-_BESIDE = ("latest", "zero_to_fp32.py", "zero_to_torch.py")  # what DeepSpeed writes beside the shards, on rank 0
+_TAG = "state"  # DeepSpeed's tag of the only checkpoint in one of our folders
+_WHOLE_WEIGHTS = "mp_rank_00_model_states.pt"  # file with the module's weights at ZeRO stages 0 to 2, from rank 0
+_BESIDE = ("latest", "zero_to_fp32.py", "zero_to_torch.py")  # further files that DeepSpeed writes on rank 0
 
 
 class NonFiniteGradientError(Exception):
-    """Raised on every rank, before the weights change."""
+    """The gradient has NaN or infinity. Raised on every rank, before the weights change."""
 
 
 class Engine:
-    """ZeRO over one module. Loss and gradients do not depend on the number of ranks or micro-batches."""
+    """Trains a module with DeepSpeed ZeRO. Loss and gradients do not depend on the number of ranks or micro-batches."""
 
     def __init__(self, module: nn.Module, config: TrainConfig, total_steps: int) -> None:
         ensure_process_group()
         self.world_size, self.rank = world_size(), dist.get_rank()
         self.replica, place = divmod(self.rank, config.sequence_parallel_size)
-        self.leads = place == 0  # of the ranks that share their groups, the one that counts in sums over ranks
+        self.leads = place == 0  # whether this rank, of those that share its groups, adds to sums over ranks
         self._patient = dist.new_group(backend="gloo", timeout=LONG_WAIT)
         self._accumulation = config.gradient_accumulation_steps
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
@@ -73,27 +73,27 @@ class Engine:
             config=engine_config(config, self.world_size),
             dist_init_required=False,
         )
-        optimizer.register_step_pre_hook(self._check_norm)  # now: DeepSpeed takes a step of its own when it starts
+        optimizer.register_step_pre_hook(self._check_norm)  # only here, as `initialize` runs an optimizer step
 
     @property
     def device(self) -> torch.device:
-        """Where batches belong."""
+        """Device for batches."""
         return torch.device(self._engine.device)
 
     @property
     def module(self) -> nn.Module:
-        """The module given, its weights partitioned under ZeRO-3."""
+        """The trained module. Its weights are partitioned under ZeRO-3."""
         module: nn.Module = self._engine.module
         return module
 
     @property
     def learning_rate(self) -> float:
-        """Of the step to come."""
+        """Learning rate of the next step."""
         return float(self._engine.get_lr()[0])
 
     @property
     def grad_norm(self) -> float:
-        """Before clipping, of the last step."""
+        """Gradient norm of the last step, before clipping."""
         return self._norm
 
     def __call__(self, batch: Batch) -> torch.Tensor:
@@ -101,21 +101,21 @@ class Engine:
         return outputs
 
     def train_mode(self, on: bool) -> None:
-        """Training (True) or evaluation."""
+        """Switch to training (True) or evaluation mode."""
         self._engine.train(on)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate gradients of a loss that is a part of the step's sum.
+        """Accumulate gradients of a loss that is one summand of the step's loss.
 
-        DeepSpeed divides by the number of micro-batches and averages over ranks; the loss is already divided by the
-        global counts, so both are undone.
+        DeepSpeed divides by the number of micro-batches and averages over ranks. The loss is already divided by the
+        global counts, so both are reversed here.
         """
         self._engine.backward(loss * (self._accumulation * self.world_size))
 
     def step(self) -> None:
-        """To be called after every micro-batch; the last one of a step updates the weights.
+        """Call it after every micro-batch. After the last one of a step, it updates the weights.
 
-        Raises `NonFiniteGradientError` where the norm of the gradient, reduced over ranks, is not finite.
+        Raises `NonFiniteGradientError` if the norm of the gradient, reduced over ranks, is not finite.
         """
         self._micro_batches += 1
         last = self._micro_batches % self._accumulation == 0
@@ -130,13 +130,13 @@ class Engine:
             if not self._norm_known:
                 norm = self._engine.get_global_grad_norm()
                 self._norm = float("nan") if norm is None else float(norm)
-            if not self._engine.was_step_applied():  # it looked by itself and left the weights as they were
+            if not self._engine.was_step_applied():  # DeepSpeed found an overflow and skipped the step
                 raise NonFiniteGradientError
 
     def _check_norm(self, *_: Any) -> None:
-        """ZeRO knows the norm over all ranks before it lets the optimizer step, and some stages step in any case.
+        """Raise, before the optimizer steps, if the norm over all ranks is not finite. Some ZeRO stages would step.
 
-        Read from the device once a step: ZeRO-3 steps its optimizer once for every part of the weights.
+        The norm is read from the device once per step, as ZeRO-3 steps its optimizer once per part of the weights.
         """
         if self._engine.optimizer is not self._engine.basic_optimizer and not self._norm_known:
             norm = getattr(self._engine.optimizer, "_global_grad_norm", None)
@@ -145,31 +145,31 @@ class Engine:
             raise NonFiniteGradientError
 
     def forget_module_order(self) -> None:
-        """Under ZeRO-3: have the pass that comes next recorded as the order in which weights are fetched ahead."""
+        """Under ZeRO-3, record the module order of the next pass again, which is used to prefetch weights."""
         coordinator = self._engine.optimizer.parameter_offload.get_param_coordinator()
         if not coordinator.is_invalid_trace():
             coordinator._invalidate_trace()
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
-        """All-reduced copy of a small tensor."""
+        """Return the sum of a small tensor over ranks (all-reduce)."""
         total = values.to(self.device, copy=True)
         dist.all_reduce(total)
         return total
 
     def max_over_ranks(self, value: int) -> int:
-        """The largest of all ranks' values."""
+        """Return the maximum of a value over ranks (all-reduce)."""
         largest = torch.tensor(value, device=self.device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return int(largest.item())
 
     def barrier(self) -> None:
-        """Wait for every rank, for hours where it must be: rank 0 may be writing a model."""
+        """Wait for all ranks, for hours if needed, as rank 0 may be writing a model."""
         dist.all_reduce(torch.zeros(1), group=self._patient)
 
     def from_rank_0(self, make: Callable[[], T]) -> T:
-        """What `make` gives on rank 0 (small, plain), on every rank; it is not called on the others.
+        """Call `make` on rank 0 and return its result (small, picklable) on every rank.
 
-        Its `UserError` or `RunError` is raised on every rank too: one that raised alone would leave the others waiting.
+        Its `UserError` or `RunError` is raised on every rank, so that the other ranks do not wait forever.
         """
         box: list[Any] = [None, None]
         if self.rank == 0:
@@ -184,13 +184,13 @@ class Engine:
         return value
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value (small, plain) on every rank, in order of rank."""
+        """Return the values of all ranks (small, picklable) on every rank, in order of rank."""
         values = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._patient)
         return values
 
     def save(self, directory: Path) -> list[Path]:
-        """Trained weights, optimizer and schedule; every rank writes its share, and returns the files of it."""
+        """Save trained weights, optimizer and schedule. Every rank writes its shard and returns its files."""
         writer, files = self._engine.checkpoint_engine, []
         save = writer.save
 
@@ -208,13 +208,13 @@ class Engine:
         return files
 
     def files_of_weights(self, saved: Sequence[Path]) -> list[Path]:
-        """Those of `save`'s files that `load_weights` needs. ZeRO-3 has weights and moments in one file per rank."""
+        """The files of `save` that `load_weights` needs. ZeRO-3 has weights and Adam moments in one file per rank."""
         if self._engine.zero_optimization_stage() == 3:
             return [path for path in saved if path.parent.name == _TAG]
         return [path for path in saved if path.name == _WHOLE_WEIGHTS]
 
     def save_weights(self, directory: Path) -> list[Path]:
-        """What `load_weights` needs, and below ZeRO-3 no more: one file, by rank 0. Returns this rank's files."""
+        """Save what `load_weights` needs: at ZeRO stages 0 to 2 one file, by rank 0. Returns this rank's files."""
         if self._engine.zero_optimization_stage() == 3:
             return self.save(directory)
         if self.rank != 0:
@@ -225,28 +225,29 @@ class Engine:
         return [path]
 
     def load_weights(self, directory: Path, world_size: int) -> None:
-        """Trained weights alone, for `full_state_dict`: training can't go on. The caller has verified the files.
+        """Load only trained weights, for `full_state_dict`; training can't continue after it. A collective.
 
-        A collective. Files are of `world_size` ranks; below ZeRO-3 rank 0 reads one, for any number of ranks.
+        The caller must have verified the files, which `world_size` ranks have written. At ZeRO stages 0 to 2, rank 0
+        reads one file, for any number of ranks.
         """
         if self._engine.zero_optimization_stage() == 3:
             self.load(directory, world_size)
         elif self.rank == 0:
-            # DeepSpeed's file: a pickle of more than tensors.
+            # `weights_only=False`, as DeepSpeed's file is a pickle with more than tensors.
             whole = torch.load(directory / _TAG / _WHOLE_WEIGHTS, map_location="cpu", mmap=True, weights_only=False)
             self.module.load_state_dict(whole["module"], strict=not self._frozen)
 
     def reads_all(self, world_size: int) -> bool:
-        """Whether `load_weights` of what `world_size` ranks have written reads it on rank 0 alone, for all ranks."""
+        """Whether in `load_weights` only rank 0 reads the files, if `world_size` ranks have written them."""
         return world_size != self.world_size or self._engine.zero_optimization_stage() < 3
 
     def load(self, directory: Path, world_size: int) -> None:
-        """The inverse of `save`, by `world_size` ranks. The caller has verified the files: DeepSpeed unpickles them.
+        """Load what `save` wrote with `world_size` ranks. DeepSpeed unpickles the files, so verify them before.
 
-        Shards of another number of ranks are first merged into a universal checkpoint, which every rank reads.
+        With another number of ranks, rank 0 first merges the shards into a universal checkpoint, which all ranks read.
         """
         stage = self._engine.zero_optimization_stage()
-        if world_size == self.world_size or stage == 0:  # without ZeRO every rank holds everything
+        if world_size == self.world_size or stage == 0:  # without ZeRO, every rank has the whole state
             self._load(directory)
             return
         merged = self.from_rank_0(lambda: unfinished(directory))
@@ -260,8 +261,8 @@ class Engine:
         self._engine._config.load_universal_checkpoint = True
         try:
             self._load(merged)
-            # ZeRO-3 loads the first group's settings into every group (ours differ in decay alone), and the same tensor
-            # as every sub-group's count of steps, which each of them would raise.
+            # ZeRO-3 loads the first group's settings into every group (ours differ only in weight decay), and shares
+            # one step-count tensor between all sub-groups, each of which would increment it.
             for group, own in zip(optimizer.param_groups, decay, strict=True):
                 group["weight_decay"] = own
             for state in optimizer.state.values():
@@ -278,13 +279,13 @@ class Engine:
         if path is None:  # DeepSpeed only warns.
             raise RunError(f"{directory}: DeepSpeed found no checkpoint there.")
         schedule = self._engine.lr_scheduler
-        if set(schedule.base_lrs) != {self._peak_rate}:  # taken over from a run with another rate (`adopt_checkpoint`)
+        if set(schedule.base_lrs) != {self._peak_rate}:  # from a run with another learning rate (`adopt_checkpoint`)
             schedule.base_lrs = [self._peak_rate] * len(schedule.base_lrs)
             for group, share in zip(schedule.optimizer.param_groups, schedule.lr_lambdas, strict=True):
                 group["initial_lr"], group["lr"] = self._peak_rate, self._peak_rate * share(schedule.last_epoch)
 
     def full_state_dict(self) -> dict[str, torch.Tensor] | None:
-        """Whole weights of the module, those trained at least, on rank 0, None elsewhere; every rank must call it."""
+        """Gather weights of the module (all, or only trained ones) on rank 0; None elsewhere. Call it on every rank."""
         if self._engine.zero_optimization_stage() == 3:
             gathered: dict[str, torch.Tensor] = self._engine._zero3_consolidated_16bit_state_dict(
                 exclude_frozen_parameters=self._frozen
@@ -294,8 +295,8 @@ class Engine:
 
 
 def frozen_forward(module: nn.Module, config: TrainConfig, device: torch.device) -> Callable[[Batch], torch.Tensor]:
-    """A module that is not trained, on the engine's device; under ZeRO-3 its weights are partitioned too."""
-    if config.zero_stage < 3:  # the stages below partition what a frozen model does not have
+    """Prepare the forward pass of a frozen module on the engine's device. Under ZeRO-3 its weights are partitioned."""
+    if config.zero_stage < 3:  # other stages only partition gradients and optimizer states
         return frozen(module, device, bf16=config.in_bf16)
     module.requires_grad_(False)
     settings = engine_config(config, world_size())
@@ -310,7 +311,7 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     groups = parameter_groups(module, config.weight_decay)
     options: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.9, 0.95)}
     if config.offload != "none" and torch.cuda.is_available():
-        from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled when it is first used
+        from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled on first use
 
         of: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
         return of
@@ -318,12 +319,12 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _to_universal(shards: Path, target: Path) -> dict[str, str]:
-    """Merge ZeRO's shards, whatever their number, into one file per parameter and state; returns their digests."""
+    """Merge any number of ZeRO shards into one file per parameter and state; returns the files' digests."""
     shutil.rmtree(target.parent, ignore_errors=True)
     options = Namespace(
         input_folder=str(shards),
         output_folder=str(target),
-        num_extract_workers=1,  # in this process: a fork of one that holds a GPU is not safe
+        num_extract_workers=1,  # in this process, as forking a process that uses a GPU is not safe
         num_merge_workers=1,
         keep_temp_folder=False,
         strict=True,
@@ -335,17 +336,17 @@ def _to_universal(shards: Path, target: Path) -> dict[str, str]:
 
 
 def ensure_process_group() -> None:
-    """Ranks come from the launcher (Ray Train, torchrun); without one, a group of this process alone."""
+    """Start the process group with the launcher's ranks (Ray Train, torchrun), or with this process as only rank."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that torch is about to rename: one line per call, thousands per run.
+    # DeepSpeed uses deprecated names of collectives: one warning per call, thousands per run.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even where there is one rank
-    # Serves inference on CPUs alone, takes a compiler, and a run that is killed while it compiles leaves a lock on
-    # which every later one waits forever.
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed needs it even with one rank
+    # This op is only for inference on CPUs and needs a compiler. A run that is killed during compilation leaves a lock,
+    # and all later runs would wait for it forever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         _start_process_group()
-    # DeepSpeed takes itself for one rank until it knows of the group, and a model is partitioned before its engine.
+    # A model may be partitioned before its engine is created. Without this, DeepSpeed would assume a single rank.
     deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
 
 
@@ -355,7 +356,7 @@ def _start_process_group() -> None:
             dist.init_process_group("nccl", timeout=COLLECTIVE_TIMEOUT)
         else:
             dist.init_process_group("gloo")
-    else:  # Met through a file of its own: no port, and runs side by side do not meet each other.
+    else:  # Rendezvous by a private file: needs no port, and concurrent runs do not interfere.
         folder = unfinished(Path(tempfile.gettempdir()) / "mapl-ranks")
         folder.mkdir(mode=0o700)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

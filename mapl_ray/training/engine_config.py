@@ -1,4 +1,4 @@
-"""DeepSpeed's own configuration: made from ours, and overridden by a user's file where the two agree."""
+"""DeepSpeed's config: made from ours, and merged with the user's DeepSpeed config, which must not contradict it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mapl_ray.versions import require
 if TYPE_CHECKING:
     from torch import nn
 
-# On GPUs, for the collectives of a step: where ranks wait longer, one of them hangs.
+# For collectives of a step on GPUs. A longer wait means that a rank hangs.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-# For what one rank does while the others wait: verifying and converting a checkpoint, writing a model.
+# For waiting on work of a single rank, such as verifying or converting a checkpoint or writing a model.
 LONG_WAIT = timedelta(hours=12)
 
-# What the loop relies on: a file may repeat these values, or say `auto`, and change none of them.
+# Keys that the loop depends on: the user's file may repeat our values or have `auto`, but not change them.
 _OURS = {
     "train_batch_size": "workers * train.micro_batch_size * train.gradient_accumulation_steps",
     "train_micro_batch_size_per_gpu": "train.micro_batch_size",
@@ -41,7 +41,7 @@ _SECTIONS = {
 
 
 def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
-    """What `deepspeed.initialize` takes. Raises `UserError` where `train.deepspeed_config` contradicts the rest."""
+    """Build the config for `deepspeed.initialize`. Raises `UserError` if `train.deepspeed_config` contradicts it."""
     micro, accumulation = config.micro_batch_size, config.gradient_accumulation_steps
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
@@ -52,10 +52,10 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
         "zero_optimization": {
             "stage": config.zero_stage,
             "stage3_gather_16bit_weights_on_model_save": True,
-            # A trailing allgather into a flat buffer of this size: tiny models must not pay gigabytes for it.
+            # Size of flat buffers. DeepSpeed's default would take gigabytes even for tiny models.
             "allgather_bucket_size": 5e7,
             "reduce_bucket_size": 5e7,
-            # Under ZeRO-2 a gradient goes to the rank that keeps it; by DeepSpeed's default to all, twice the bytes.
+            # Under ZeRO-2, reduce a gradient only to the rank that keeps it. DeepSpeed's default sends twice the bytes.
             "use_multi_rank_bucket_allreduce": False,
             "overlap_comm": config.overlaps(config.zero_stage),
             "zero_hpz_partition_size": config.zero_hpz_partition_size,
@@ -63,20 +63,19 @@ def engine_config(config: TrainConfig, world_size: int) -> dict[str, Any]:
         },
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # without a GPU torch's Adam serves as well, and needs no compiler
+        "zero_force_ds_cpu_optimizer": False,  # without a GPU, torch's Adam is as good and needs no compiler
     }
     if config.in_bf16:
-        # Sums of bfloat16 lose what the micro-batches and ranks add: 8 bits of mantissa.
+        # bfloat16 (8 bits of precision) is too coarse for sums over micro-batches and ranks.
         ours["communication_data_type"] = "fp32"
-        if config.zero_stage > 0:  # without ZeRO DeepSpeed accumulates in the type of the weights alone
+        if config.zero_stage > 0:  # without ZeRO, DeepSpeed can only accumulate in the dtype of the weights
             ours["data_types"] = {"grad_accum_dtype": "fp32"}
     fixed = _OURS if config.overlap_comm is None else {**_OURS, "zero_optimization.overlap_comm": "train.overlap_comm"}
     return merged(ours, read_deepspeed_config(config.deepspeed_config), "train.deepspeed_config", fixed)
 
 
 def check_sizes(config: TrainConfig) -> None:
-    """Raises `UserError` where an elastic run would come to a number of workers that it can't have: a DeepSpeed file
-    that fixes what follows from that number."""
+    """Raise `UserError` if `train.deepspeed_config` rules out a number of workers that an elastic run may have."""
     for workers in range(config.fewest_workers, config.num_workers + 1 if config.min_workers is not None else 0):
         try:
             engine_config(at_size(config, workers), workers)
@@ -85,42 +84,44 @@ def check_sizes(config: TrainConfig) -> None:
 
 
 def check_quantize(config: TrainConfig) -> None:
-    """Raises `UserError` where 4-bit weights can't be had: without bitsandbytes."""
+    """Raise `UserError` if the config needs 4-bit weights and bitsandbytes is not installed."""
     if config.lora is not None and config.lora.quantize is not None:
         require(f"train.lora.quantize={config.lora.quantize}", ["bitsandbytes"], "set it to null")
 
 
 def read_deepspeed_config(source: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The user's DeepSpeed settings: a JSON file, or a mapping as it is. Raises `UserError` for what is neither."""
+    """Read the user's DeepSpeed settings from a JSON file or a mapping. Raises `UserError` for invalid ones."""
     if source is None or isinstance(source, Mapping):
         return dict(source or {})
     return read_json_object(source, f"train.deepspeed_config={source}")
 
 
 def inlined(config: TrainConfig) -> TrainConfig:
-    """The same with the file's content in place of its path: workers may not see it, and a run is what it says."""
+    """Replace the path in `deepspeed_config` by the file's content, as workers may not see the file, and the content
+    is part of the run's identity."""
     if not isinstance(config.deepspeed_config, str):
         return config
     return config.model_copy(update={"deepspeed_config": read_deepspeed_config(config.deepspeed_config)})
 
 
 def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str, fixed: Mapping[str, str]) -> dict[str, Any]:
-    """`theirs` over `ours`; `auto` stands for our value. `fixed`: paths whose values must agree, and what sets them.
+    """Override `ours` with `theirs`, where `auto` means our value. `fixed`: paths whose values must be equal, and the
+    setting that determines each.
 
-    Raises `UserError` naming every contradiction.
+    Raises `UserError` that lists every contradiction.
     """
     wrong = [f"{name} is made from {cure}" for name, cure in _SECTIONS.items() if theirs.get(name) not in (None, {})]
     for path, cure in fixed.items():
         there, here = _at(theirs, path), _at(ours, path)
         if there not in (None, "auto") and not _same(there, here):
-            wrong.append(f"{path}={there!r}, and {'nothing' if here is None else repr(here)} follows from {cure}")
+            wrong.append(f"{path}={there!r}, but {'nothing' if here is None else repr(here)} follows from {cure}")
     if wrong:
-        raise UserError(f"{where}: {'; '.join(wrong)}. Take these keys out of it, or change the others.")
+        raise UserError(f"{where}: {'; '.join(wrong)}. Remove these keys, or change the other settings.")
     return _over(ours, theirs)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters for an optimizer: matrices decay; biases and norms, which are vectors, do not."""
+    """Optimizer groups of trained parameters: weight decay for matrices, none for vectors (biases and norms)."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if weight_decay == 0.0:
         return [{"params": trained, "weight_decay": 0.0}]
@@ -132,7 +133,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def _ndim(parameter: nn.Parameter) -> int:
-    """Of a parameter that ZeRO-3 has partitioned too: what it leaves has one dimension, and the shape is beside it."""
+    """Number of dimensions. A parameter partitioned by ZeRO-3 is flat, and has its original shape in `ds_shape`."""
     return len(getattr(parameter, "ds_shape", parameter.shape))
 
 

@@ -1,4 +1,4 @@
-"""The trained model as a Hugging Face directory that transformers, peft and vLLM load as it is, with a model card."""
+"""Export of the trained model as a Hugging Face directory with a model card, for transformers, PEFT and vLLM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WRAPPER = "model."  # RewardScores and PolicyLogps hold the model under this na
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """Writes the weights of the moment."""
+    """Writes the current weights."""
 
     engine: Engine
     trained: TrainingModule
@@ -36,9 +36,9 @@ class Exporter:
     facts: CardFacts
 
     def write(self, directory: Path, adapter: Path, step: int, metrics: dict[str, float]) -> None:
-        """The whole model into `directory`; where adapters were trained, they alone into `adapter`, and merged there.
+        """Write the whole model (with LoRA: the merged one) to `directory`, and with LoRA the adapter to `adapter`.
 
-        Every rank must call it; each directory appears at once.
+        Every rank must call it. Directories are written atomically.
         """
         state_dict = self.engine.full_state_dict()
         if state_dict is not None:
@@ -65,7 +65,7 @@ def export_model(
     model: Any, tokenizer: Any, weights: dict[str, torch.Tensor] | None, directory: Path, card: str
 ) -> None:
     """Write weights (safetensors; None: the model's own), config, tokenizer, chat template and card."""
-    model.config.pad_token_id = tokenizer.pad_token_id  # transformers finds the last token by it
+    model.config.pad_token_id = tokenizer.pad_token_id  # transformers needs it to find the last token
     if weights is not None:
         weights = {name: tensor.detach().cpu() for name, tensor in weights.items()}
     with _at_once(directory) as aside:
@@ -76,15 +76,15 @@ def export_model(
 
 
 def copy_export(source: Path, directory: Path) -> None:
-    """Write an exported folder a second time. A copy: people may edit one and keep the other."""
+    """Copy an exported folder, without hard links, as users may edit one of the two."""
     with _at_once(directory) as aside:
         shutil.copytree(source, aside, dirs_exist_ok=True)
 
 
 @contextmanager
 def _at_once(directory: Path) -> Iterator[Path]:
-    """A folder to fill, which then takes the place of `directory`, all of it on the disk."""
-    for leftover in leftovers(directory):  # of killed runs
+    """Yield a temporary folder, then sync it and replace `directory` with it."""
+    for leftover in leftovers(directory):  # from killed runs
         shutil.rmtree(leftover, ignore_errors=True)
     aside = unfinished(directory)
     aside.mkdir(parents=True)
@@ -97,12 +97,12 @@ def _at_once(directory: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What does not change in a run."""
+    """Contents of a model card that are constant in a run."""
 
     method: Method
-    base_model: str  # a hub's name, a directory or a URI
+    base_model: str  # a hub name, a directory or a URI
     revision: str | None
-    data: str  # the groups, as in run/scored/train
+    data: str  # the groups, such as run/scored/train
     data_hash: str
     groups: int
     total_steps: int
@@ -111,21 +111,21 @@ class CardFacts:
 
     @property
     def base_name(self) -> str:
-        """What a hub takes: a name, never a path of this machine or the address of a store."""
+        """Name of the base model for a hub, without local paths or storage addresses."""
         if is_uri(self.base_model):
             return PurePosixPath(urlsplit(self.base_model).path).name
         return Path(self.base_model).name if Path(self.base_model).is_dir() else self.base_model
 
 
 _WHAT = {
-    "rm": "A reward model: `num_labels=1`, the reward of a response is the one logit of prompt and response.",
-    "dpo": "A policy trained with direct preference optimisation (DPO).",
+    "rm": "A reward model: `num_labels=1`, the reward of a response is the single logit for prompt and response.",
+    "dpo": "A policy trained with direct preference optimization (DPO).",
 }
 _AUTO = {"rm": "AutoModelForSequenceClassification", "dpo": "AutoModelForCausalLM"}
 
 
 def model_card(facts: CardFacts, step: int, metrics: dict[str, float], adapter: bool = False) -> str:
-    """Markdown with a metadata header, as model hubs read it. `metrics` are of the held-out groups after `step`."""
+    """Model card as Markdown with a metadata header for hubs. `metrics`: of the held-out groups after `step`."""
     return f"---\n{yaml.safe_dump(_header(facts, adapter), sort_keys=False)}---\n\n" + "\n".join(
         [
             f"# {'Adapter' if adapter else 'Model'} after step {step} of {facts.total_steps}",

@@ -1,4 +1,4 @@
-"""Groups of a table as micro-batches on the host, made in a background thread ahead of their use."""
+"""Micro-batches from a table of groups, in CPU memory, prefetched by a background thread."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mapl_ray.training.plan import StepPlan, shares
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What one rank computes at once, and what was left out of it."""
+    """One rank's micro-batch, and counts of the groups that were left out of it."""
 
     batch: Batch
-    groups: int  # without fillers
-    counts: Counter[str]  # groups left out or cut, by reason (`group_table.REASONS`)
+    groups: int  # number of groups, without fillers
+    counts: Counter[str]  # groups left out or truncated, by reason (`group_table.REASONS`)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Micro-batches of one rank and step."""
+    """Micro-batches of one rank in one step."""
 
     batches: list[Batch]
     groups: int
@@ -38,7 +38,7 @@ class Work:
 
     @classmethod
     def of(cls, parts: list[MicroBatch]) -> Work:
-        """All of a step together."""
+        """Combine the micro-batches of a step."""
         counts = sum((part.counts for part in parts), Counter[str]())
         return cls([part.batch for part in parts], sum(part.groups for part in parts), counts)
 
@@ -48,16 +48,16 @@ class Feed:
     """One replica's share of a table, encoded and collated."""
 
     table: GroupTable
-    tokenizer: Any  # its own copy: a tokenizer is not thread-safe
+    tokenizer: Any  # a private copy, as tokenizers are not thread-safe
     config: TrainConfig
-    replica: int  # which share: that of a rank, or of the ranks that share their groups
+    replica: int  # index of the share: of one rank, or of the ranks that share their groups
     replicas: int
-    takes_ref_logps: bool  # those of the data
+    takes_ref_logps: bool  # whether the data's ref_logps are used
     pad_to_multiple_of: int
     row_tokens: int | None
-    ahead: int  # micro-batches that a thread makes before they are asked for; 0: no thread
-    pins: bool = False  # whether they are made in page-locked memory
-    part: tuple[int, int] | None = None  # of several ranks that share the tokens of a batch: which, of how many
+    ahead: int  # number of micro-batches that a thread prefetches; 0: no thread
+    pins: bool = False  # whether batches are in page-locked memory
+    part: tuple[int, int] | None = None  # under sequence parallelism: rank and number of ranks that share a batch
 
     @classmethod
     def of(
@@ -74,8 +74,8 @@ class Feed:
         on_gpu: bool,
         part: tuple[int, int] | None = None,
     ) -> Feed:
-        """With a copy of the tokenizer; `train.prefetch` as it is, or what serves the device."""
-        # Without a GPU the thread would take its time from the model's.
+        """Create a feed with a copy of the tokenizer. The default of `train.prefetch` depends on the device."""
+        # Without a GPU, the thread would compete with the model for CPU time.
         ahead = config.gradient_accumulation_steps if on_gpu else 0
         return cls(
             table,
@@ -92,14 +92,14 @@ class Feed:
         )
 
     def of_table(self, table: GroupTable) -> Feed:
-        """The same for another table, at the same time."""
+        """Copy the feed for another table, so that both can be used at the same time."""
         return replace(self, table=table, tokenizer=copy.deepcopy(self.tokenizer))
 
     def steps(self, plan: StepPlan, first: int, last: int) -> Generator[Work, None, None]:
-        """The work of steps `first` to `last - 1`; to be closed if it is left before the end.
+        """Yield the work of steps `first` to `last - 1`. Close the generator if it is not used up.
 
-        Of a group are computed the relations whose weight is not 0, and the sequences that they use. An empty
-        micro-batch takes a filler group, without its relations.
+        Groups have only the relations with a weight other than 0, and the sequences that these use. An empty
+        micro-batch gets a filler group without relations.
         """
 
         def parts() -> Iterator[MicroBatch]:
@@ -113,7 +113,7 @@ class Feed:
                 yield Work.of(list(islice(made, plan.micro_batches // self.replicas)))
 
     def held_out(self) -> Generator[Batch, None, None]:
-        """This rank's share of the whole table, with every relation; to be closed if it is left before the end."""
+        """Yield this rank's share of the whole table, with all relations. Close the generator if it is not used up."""
         config = self.config
         sizes = self.table.sizes(config, learn=False).tolist()
         turns = -(-len(sizes) // (self.replicas * config.micro_batch_size))
@@ -141,7 +141,7 @@ class Feed:
                 return without_relations(encoded.groups[0])
         limit = self.config.max_sequence_tokens
         first = encode_group(self.table[index], self.tokenizer, limit, self.config.truncate_prompt)
-        why = first.reason if isinstance(first, Rejection) else "its ref_logps are of whole prompts, and it is cut"
+        why = first.reason if isinstance(first, Rejection) else "it is truncated, but has ref_logps of the full prompts"
         group = self.table[index]
         where = f"pair {group.pair_id!r} of {group.source}"
         raise RunError(f"{self.table.directory}: no group can be trained on. {where}: {why}.")
@@ -151,15 +151,15 @@ T = TypeVar("T")
 
 
 def prefetched(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
-    """The same items in the same order, at most `ahead` of them made before they are asked for; 0: no thread.
+    """Yield the same items in the same order, while a thread prefetches up to `ahead` of them; 0: no thread.
 
-    An exception of `items` is raised where its item would have come. The thread ends with the items, or when the
-    generator is closed (`contextlib.closing`): then the item that is being made is still finished.
+    An exception in `items` is raised in place of its item. The thread ends with the items, or when the generator is
+    closed (`contextlib.closing`), after the item that it is computing.
     """
     if ahead == 0:
         yield from items
         return
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")  # one thread: futures end in the order they were made
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")  # one thread: futures finish in order
     waiting: deque[Future[list[T]]] = deque(pool.submit(_next, items) for _ in range(ahead))
     try:
         while found := waiting.popleft().result():
@@ -170,5 +170,5 @@ def prefetched(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
 
 
 def _next(items: Iterator[T]) -> list[T]:
-    """The next item alone in a list, which is empty where there is none: a future can't hold a StopIteration."""
+    """Return a list with the next item, empty at the end, as a future can't hold a StopIteration."""
     return list(islice(items, 1))

@@ -1,5 +1,5 @@
-"""Random access to the groups of a finished data set, held as Arrow columns: in memory, or mapped into it from files
-that all ranks of a machine share (`mapped_files`): the groups, their token ids, and their sizes.
+"""Random access to the groups of a finished data set, with their token ids and sizes, as Arrow columns: in memory, or
+memory-mapped from files that all ranks of a machine share (`mapped_files`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mapl_ray.errors import UserError
 from mapl_ray.training.mapped_files import UintArray, mapped_or_own, mapped_table, shared_array
 from mapl_ray.training.plan import fill_sizes
 
-# Bytes of Parquet, four or five times as many in memory: below that a copy per rank costs less than a file per machine.
+# Bytes of Parquet (four to five times as many in memory). For less data, a copy per rank is cheaper than a shared file.
 MAPPED_FROM = 2**26
 
 
 class GroupTable:
-    """Groups by index; objects are made on access, the rest stays in Arrow's compact form."""
+    """Groups by index, kept as Arrow columns; objects are created on access."""
 
     def __init__(
         self,
@@ -37,15 +37,20 @@ class GroupTable:
         tokens: KeptTokens | None = None,
         mapped_from: int = MAPPED_FROM,
     ) -> None:
-        """With token ids made before, where `tokens` names their data set: nothing is tokenized then. Ids that are not
-        there, damaged, or of other groups are not used, with a message.
+        """Open a data set of groups.
 
-        Parts of `mapped_from` bytes in all, or more, are mapped; a message where there is no room for it.
-        Raises `UserError` for an unfinished, damaged or empty data set, and for one without a single margin where
-        `needs_margin`.
+        Args:
+            directory: folder of the data set.
+            needs_margin: whether at least one group must have a margin.
+            tokens: data set of kept token ids, so that nothing is tokenized. If it is missing, damaged, or of other
+                groups, prints a message and does not use it.
+            mapped_from: total bytes of parts from which on they are memory-mapped. Prints a message and reads them into
+                memory if they can't be.
+
+        Raises `UserError` for an unfinished, damaged or empty data set, and for missing margins.
         """
         self.directory = directory
-        # Parts are compared with their digests by the rank that reads them.
+        # Each rank verifies the parts that it reads.
         self.manifest: Manifest = read_manifest(directory, verify=False)
         self._mapped_from = mapped_from
         self._table = self._read("groups", directory, self.manifest, GROUP_SCHEMA)
@@ -83,22 +88,22 @@ class GroupTable:
                 raise UserError(f"{tokens.folder}: not of the groups in {self.directory} and this model")
             return self._read("token ids", tokens.folder, manifest, TOKEN_SCHEMA)
         except UserError as error:
-            print(f"  kept token ids are not used, groups are tokenized as they come: {error}", flush=True)
+            print(f"  kept token ids are not used, groups are tokenized during training: {error}", flush=True)
             return None
 
     @property
     def has_ref_logps(self) -> bool:
-        """Whether every group was scored."""
+        """Whether every group has ref_logps."""
         return bool(self._table["ref_logps"].null_count == 0)
 
     @property
     def is_large(self) -> bool:
-        """Whether ranks of a machine are to share what is as long as the data set."""
+        """Whether the ranks of a machine should share arrays with one value per group."""
         return self._is_large(self.directory, self.manifest)
 
     def sizes(self, config: TrainConfig, learn: bool = True) -> UintArray:
-        """[G] uint32, how much there is to compute in every group (`fill_sizes`), worked out once; without `learn`,
-        levels of weight 0 too."""
+        """Size of every group, which estimates its cost (`fill_sizes`), uint32 [G]; cached. `learn=False` includes
+        levels of weight 0."""
         families = frozenset(config.weights.families if learn else LEVEL_FAMILIES)
         kind = (families, config.batching)
         if kind not in self._sizes:
@@ -118,37 +123,38 @@ class GroupTable:
         return RelationGroup.from_row(self._table.slice(index, 1).to_pylist()[0])
 
     def token_ids(self, index: int) -> TokenIds | None:
-        """Of a group, where they were made before."""
+        """Kept token ids of a group; None if there are none."""
         return None if self._tokens is None else TokenIds.from_row(self._tokens.slice(index, 1).to_pylist()[0])
 
 
 def _parts(directory: Path, manifest: Manifest, schema: pa.Schema) -> Iterator[pa.Table]:
     for part in manifest.parts:
         verify_part(directory, part)
-        # A file handle, not a path: pyarrow would read `key=value` folders above it as partitions.
+        # A file handle, not a path: pyarrow would interpret `key=value` folders in the path as partitions.
         with (directory / part.file).open("rb") as handle:
             yield pq.read_table(handle, schema=schema)
 
 
-# The last one is cut, not left out.
+# Groups of the last kind are truncated, the others are left out.
 REASONS = ("too_long", "refused_by_template", "ref_logps_of_whole_prompt", "prompt_truncated")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Groups ready to collate, and how many were left out or cut, by reason."""
+    """Groups ready to collate, and the number of groups that were left out or truncated, by reason."""
 
     groups: list[EncodedGroup]
-    counts: Counter[str]  # of REASONS
+    counts: Counter[str]  # by REASONS
 
 
 def encode_all(
     table: GroupTable, indices: list[int], tokenizer: Any, config: TrainConfig, takes_ref_logps: bool = False
 ) -> Encoded:
-    """Encode some groups of the table; what is too long is left out or cut, as `train.truncate_prompt` says, and what
-    the chat template does not take is left out.
+    """Encode some groups of the table.
 
-    A cut group is left out where the data's `ref_logps` are taken: they are of the whole prompts.
+    Groups that are too long are left out or truncated, according to `train.truncate_prompt`. Groups that the chat
+    template refuses are left out. If the data's `ref_logps` are used, truncated groups are left out too, as their
+    `ref_logps` are of the full prompts.
     """
     groups: list[EncodedGroup] = []
     counts: Counter[str] = Counter()

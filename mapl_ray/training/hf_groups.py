@@ -1,4 +1,4 @@
-"""Relation groups as `datasets.Dataset`s: raw, encoded, and collated for `transformers.Trainer`."""
+"""Relation groups as `datasets.Dataset`, raw and encoded, and their data collator for `transformers.Trainer`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mapl_ray.errors import UserError
 _INDICES = pa.list_(pa.int32())
 _IDS = pa.list_(_INDICES)
 _NEEDED = ("pair_id", "prompts", "instructions", "responses", "sequences", "relations", "source")
-# An `EncodedGroup` by columns; `rejected` is empty where the group can be used.
+# Columns of an `EncodedGroup`. `rejected` is empty if the group can be used, else the reason.
 _ENCODED_SCHEMA = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -36,7 +36,7 @@ _ENCODED_SCHEMA = pa.schema(
 
 
 def groups_dataset(groups: Iterable[RelationGroup]) -> Any:
-    """Groups in memory as a `datasets.Dataset` with the columns of `GROUP_SCHEMA`, as synthesis writes them."""
+    """Convert groups to a `datasets.Dataset` with the columns of `GROUP_SCHEMA`, as synthesis writes them."""
     import datasets
 
     return datasets.Dataset(pa.Table.from_pylist([group.to_row() for group in groups], schema=GROUP_SCHEMA))
@@ -51,15 +51,15 @@ def encoded_dataset(
     scored: bool,
     where: str,
 ) -> Any:
-    """Tokenize groups once, with `datasets`' cache and progress bar, and leave out those that can't be used.
+    """Tokenize groups once, with the cache and progress bar of `datasets`, and drop those that can't be used.
 
     Args:
         families: level families whose relations are kept, with the sequences that they use.
-        scored: keep the column `ref_logps`; a group whose prompt was truncated is then left out, because its
-            ref_logps are those of the whole prompt.
+        scored: keep the column `ref_logps`, and drop groups with truncated prompts, as their ref_logps are of the full
+            prompts.
         where: the data set's name in messages.
 
-    Raises `UserError` for columns that are not those of groups, and where no group can be used.
+    Raises `UserError` for missing columns, and if no group can be used.
     """
     import datasets
 
@@ -78,7 +78,7 @@ def encoded_dataset(
             "truncate_prompt": truncate_prompt,
             "families": sorted(families),
             "scored": scored,
-            "encoding": ENCODING,  # part of the cache's key
+            "encoding": ENCODING,  # part of the cache key
         },
         remove_columns=dataset.column_names,
         features=datasets.Features.from_arrow_schema(_ENCODED_SCHEMA),
@@ -107,7 +107,7 @@ def _encoded_row(
 ) -> dict[str, Any]:
     group = encode_group(RelationGroup.from_row(row), tokenizer, max_sequence_tokens, truncate_prompt)
     if isinstance(group, EncodedGroup) and group.truncated and scored:
-        group = Rejection("", -1, group.pair_id, "tokenize", "its prompt is truncated, its ref_logps are of all of it")
+        group = Rejection("", -1, group.pair_id, "tokenize", "it is truncated, but has ref_logps of the full prompts")
     if isinstance(group, Rejection):
         empty: dict[str, Any] = {name: [] for name in ("prompt_ids", "response_ids", "sequences", "relations")}
         return {"pair_id": group.pair_id, **empty, "ref_logps": None, "margin": None, "rejected": group.reason}
@@ -115,7 +115,7 @@ def _encoded_row(
 
 
 def to_row(group: EncodedGroup, scored: bool) -> dict[str, Any]:
-    """A row of an encoded data set."""
+    """Convert an encoded group to a row of an encoded data set."""
     return {
         "pair_id": group.pair_id,
         "prompt_ids": [list(ids) for ids in group.prompt_ids],
@@ -129,7 +129,7 @@ def to_row(group: EncodedGroup, scored: bool) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> EncodedGroup:
-    """The inverse of `to_row`; flags of instructions, which training does not read, are left out."""
+    """Inverse of `to_row`, without the instructions' `satisfied` flags, which training does not use."""
     ref_logps = row["ref_logps"]
     return EncodedGroup(
         row["pair_id"],
@@ -143,23 +143,23 @@ def from_row(row: Mapping[str, Any]) -> EncodedGroup:
 
 
 def has_ref_logps(dataset: Any) -> bool:
-    """Whether every group of a data set was scored."""
+    """Whether every group of a data set has ref_logps."""
     if "ref_logps" not in dataset.column_names:
         return False
-    # Not `dataset.data`, the table below a selection of its rows.
+    # Not `dataset.data`, which ignores a selection of rows.
     return bool(dataset.select_columns("ref_logps").with_format("arrow")[:]["ref_logps"].null_count == 0)
 
 
 def with_ref_logps(dataset: Any, ref_logps: Sequence[Sequence[float]]) -> Any:
-    """The encoded data set with these `ref_logps`, one list per group."""
+    """Replace the `ref_logps` of an encoded data set, one list per group."""
     feature = dataset.features["ref_logps"]
     return dataset.remove_columns("ref_logps").add_column("ref_logps", list(ref_logps), feature=feature)
 
 
 def padded_to(dataset: Any, multiple: int) -> Any:
-    """The encoded data set with fillers, which have no relations, up to a multiple of rows.
+    """Pad an encoded data set with fillers (groups without relations) to a multiple of rows.
 
-    Accelerate would fill the last batch of an evaluation with groups that were counted already.
+    Otherwise Accelerate would fill the last evaluation batch with groups that were already counted.
     """
     import datasets
 
@@ -172,7 +172,7 @@ def padded_to(dataset: Any, multiple: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class GroupCollator:
-    """Rows of an encoded data set -> `{"batch": Batch}`, what the trainer hands to the model."""
+    """Data collator: rows of an encoded data set -> `{"batch": Batch}`, the model's input."""
 
     pad_token_id: int
     batching: Literal["tree", "padded"]
@@ -180,6 +180,6 @@ class GroupCollator:
     row_tokens: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Batch]:
-        """As `collate`."""
+        """Collate rows as `collate` does."""
         groups = [from_row(row) for row in rows]
         return {"batch": collate(groups, self.batching, self.pad_token_id, self.pad_to_multiple_of, self.row_tokens)}

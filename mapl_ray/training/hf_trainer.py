@@ -1,6 +1,6 @@
-"""MAPL's loss in `transformers.Trainer`: Accelerate, FSDP, the logger integrations and hub upload come with it.
+"""`MaplTrainer`: the MAPL loss in `transformers.Trainer`, with Accelerate, FSDP, logger integrations and hub upload.
 
-The maths is that of `training/`: the same batches, forward pass and objective. Imports neither Ray nor DeepSpeed.
+Batches, forward pass and objective are the same as in the DeepSpeed trainer. Imports neither Ray nor DeepSpeed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from mapl_ray.training.hf_groups import GroupCollator, encoded_dataset, has_ref_
 class MaplTrainer(Trainer):
     """`transformers.Trainer` for reward models and DPO policies on relation groups.
 
-    `per_device_train_batch_size` counts groups. The loss of an optimizer step does not depend on how the step is
-    divided into micro-batches and processes: each level's sum is divided by its number of relations in the whole step.
-    Logs `rewards/accuracies/LEVEL`, `rewards/margins/LEVEL` and `loss/LEVEL` for the levels pref, intra and inter, and
-    the same with `eval_` before them.
+    `per_device_train_batch_size` counts groups. The loss of an optimizer step does not depend on how the step is split
+    into micro-batches and processes: each level's sum is divided by its number of relations in the whole step. Logs
+    `rewards/accuracies/LEVEL`, `rewards/margins/LEVEL` and `loss/LEVEL` for the levels pref, intra and inter, and for
+    evaluations the same with prefix `eval_`.
     """
 
     def __init__(
@@ -56,22 +56,23 @@ class MaplTrainer(Trainer):
         attention: Attention = "auto",
         **trainer_options: Any,
     ) -> None:
-        """Encode the groups and, for DPO without `ref_logps`, compute them before training with the model as it is.
+        """Encode the groups and, for DPO without `ref_logps`, compute `ref_logps` with the initial model.
 
         Args:
-            model: a model, with or without peft, or its directory or hub name; `args.seed` draws a missing reward head.
+            model: a model, with or without a PEFT adapter, or its directory or hub name. `args.seed` initializes a
+                missing reward head.
             objective: `Objective.of(TrainConfig(beta=..., weights=...), "rm")` or `"dpo"`.
             train_dataset: relation groups as a `datasets.Dataset` (`groups_dataset`, or the Parquet files of `mapl
-                synthesize`); the column `ref_logps` is used where every group has it.
-            eval_dataset: likewise, or a dict of them.
-            processing_class: the tokenizer; by default that of `model`, which is then a directory or hub name.
+                synthesize`). The column `ref_logps` is used if every group has it.
+            eval_dataset: the same for evaluation, or a dict of data sets.
+            processing_class: the tokenizer. Default: that of `model`, if it is a directory or hub name.
             max_sequence_tokens: as in the `train` section of a run config (docs/config.md).
-            truncate_prompt: likewise.
-            batching: likewise.
-            attention: likewise.
+            truncate_prompt: as in the `train` section.
+            batching: as in the `train` section.
+            attention: as in the `train` section.
             trainer_options: further arguments of `transformers.Trainer` (callbacks, optimizers, ...).
 
-        Raises `UserError` for groups that can't be used and models that can't be trained on them.
+        Raises `UserError` for groups that can't be used, and for models that can't be trained on them.
         """
         if args.n_gpu > 1:
             raise UserError(
@@ -105,9 +106,10 @@ class MaplTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """This batch's part of the step's loss, times the number of processes, over which gradients are averaged.
+        """Compute this batch's part of the step's loss, times the number of processes, as gradients are averaged over
+        processes.
 
-        `num_items_in_batch`: relations of each level in the whole step, [L]; None: this batch is the step.
+        `num_items_in_batch`: relations of each level in the whole step, [L]; None: the step is this batch.
         """
         result = self._result(model, inputs, num_items_in_batch)
         self._train_sums += result.sums
@@ -117,13 +119,13 @@ class MaplTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[None, None, None]:
-        """Adds a batch to the sums from which `evaluation_loop` makes the metrics."""
+        """Add a batch to the sums from which `evaluation_loop` computes metrics."""
         with torch.no_grad(), self.compute_loss_context_manager():
             self._eval_sums += self._result(model, inputs, None).sums
         return None, None, None
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
-        """As `Trainer.evaluation_loop`, with the loss and the metrics of every level."""
+        """Run `Trainer.evaluation_loop`, and add the loss and the metrics of every level."""
         self._eval_sums = self._no_sums()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **options)
         metrics = self.objective.metrics(self.accelerator.reduce(self._eval_sums, "sum"))
@@ -131,7 +133,7 @@ class MaplTrainer(Trainer):
         return output
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Batches of every process, without a group twice."""
+        """Build the evaluation dataloader, so that no group is counted twice over processes."""
         dataset = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         dataset = self.eval_dataset if dataset is None else dataset
         if dataset is None:
@@ -140,7 +142,7 @@ class MaplTrainer(Trainer):
             dataset = self._encoded(dataset, "eval_dataset")
             if self.objective.method == "dpo" and not has_ref_logps(dataset):
                 raise UserError(
-                    "eval_dataset: no ref_logps, and the policy may have changed. Give it to MaplTrainer(...) instead."
+                    "eval_dataset: no ref_logps, and the policy may have changed. Pass it to MaplTrainer(...) instead."
                 )
         world = self.accelerator.num_processes
         return super().get_eval_dataloader(
@@ -148,11 +150,11 @@ class MaplTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics of every level, over the steps since the last log."""
+        """Log with the metrics of every level, over the steps since the last log."""
         if "loss" in logs:
             metrics = self.objective.metrics(self.accelerator.reduce(self._train_sums, "sum"))
             self._train_sums = self._no_sums()
-            logs = metrics | logs  # Trainer's loss, a mean over steps, in place of ours, a mean over relations
+            logs = metrics | logs  # keeps Trainer's loss (a mean over steps), not ours (a mean over relations)
         super().log(logs, start_time)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Batch]], device: torch.device) -> torch.Tensor:
@@ -162,7 +164,7 @@ class MaplTrainer(Trainer):
         return total_L
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
-        return dataset  # the collator reads all of them
+        return dataset  # the collator needs all columns
 
     def _encoded(self, dataset: Any, where: str) -> Any:
         families = self.objective.weights.families if where == "train_dataset" else LEVEL_FAMILIES
@@ -171,15 +173,15 @@ class MaplTrainer(Trainer):
 
     @torch.no_grad()
     def _with_ref_logps(self, dataset: Any) -> Any:
-        """The encoded groups with log pi_ref(y|x) of every sequence: the model's own, before it is trained.
+        """Add log pi_ref(y|x) of every sequence to encoded groups, computed with the model before training.
 
-        Every process computes its share, with the adapter off where there is one.
+        Every process computes its share, with the adapter (if any) disabled.
         """
         if has_ref_logps(dataset):
             return dataset
         if any(parameter.is_meta or hasattr(parameter, "ds_id") for parameter in self.model.parameters()):
             raise UserError(
-                "MaplTrainer: the model's weights are partitioned already, so ref_logps can't be computed. Fill the "
+                "MaplTrainer: the model's weights are already partitioned, so ref_logps can't be computed. Fill the "
                 "column with `mapl score`."
             )
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -220,8 +222,8 @@ def _prepared(
     batching: Literal["tree", "padded"],
     attention: Attention,
 ) -> GroupCollator:
-    """Check the model and make it take a `Batch`; returns the collator of such batches."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's layers are in it
+    """Check the model, make it accept a `Batch`, and return the data collator."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # includes PEFT's layers
     _check(base, tokenizer, objective)
     base.config.pad_token_id = tokenizer.pad_token_id
     base.config.use_cache = False
@@ -233,7 +235,7 @@ def _prepared(
 
 
 def _check(model: Any, tokenizer: Any, objective: Objective) -> None:
-    """Raises `UserError` for a model of the other method, and a tokenizer that hides where a response ends."""
+    """Raise `UserError` for a model of the other method, and for a tokenizer whose pad token is missing or EOS."""
     what = f"MaplTrainer: {type(model).__name__}"
     if objective.method == "rm" and (getattr(model, "score", None) is None or model.config.num_labels != 1):
         raise UserError(f"{what}: expected a sequence classifier with num_labels=1. Use mapl_ray.load_reward_model.")
@@ -241,15 +243,15 @@ def _check(model: Any, tokenizer: Any, objective: Objective) -> None:
         raise UserError(f"{what}: expected a causal language model. Use mapl_ray.load_policy.")
     if tokenizer is None or tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise UserError(
-            "MaplTrainer: expected a processing_class whose padding token is not EOS: a reward is read at the last "
+            "MaplTrainer: expected a processing_class whose pad token is not EOS: a reward is read at the last "
             "token that is not padding. Use mapl_ray.load_tokenizer."
         )
 
 
 def _taking_batches(model: Any, objective: Objective) -> Callable[..., Any]:
-    """The model's `forward`, which with `batch=` gives rewards or log-probabilities, float32 [S].
+    """Extend the model's `forward`: with `batch=` it returns rewards or log-probabilities, float32 [S].
 
-    A forward of the model itself, so that DDP, FSDP and peft see the call, and saving and loading are as they were.
+    It replaces the model's own `forward`, so that DDP, FSDP and PEFT see the call, and saving and loading still work.
     """
     forward, module = model.forward, RewardScores(model) if objective.method == "rm" else PolicyLogps(model)
 
@@ -260,7 +262,7 @@ def _taking_batches(model: Any, objective: Objective) -> Callable[..., Any]:
 
 
 def _each(datasets: Any, change: Callable[[Any], Any]) -> Any:
-    """One data set changed, or each of a dict; None where there is none."""
+    """Apply `change` to a data set, or to each one in a dict; None if there is none."""
     if datasets is None:
         return None
     return {name: change(one) for name, one in datasets.items()} if isinstance(datasets, dict) else change(datasets)

@@ -1,7 +1,7 @@
-"""Metrics of a run: JSON lines always, the loggers that are asked for, and what a person sees of it while it runs.
+"""Metrics of a run: always `metrics.jsonl`, optional loggers, and progress output.
 
-TensorBoard, Weights & Biases and MLflow are each imported only when asked for. Progress is a bar on a terminal, plain
-lines in a log.
+TensorBoard, Weights & Biases and MLflow are imported only if they are configured. Progress is a bar on a terminal, and
+plain lines otherwise.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from mapl_ray.errors import UserError
 from mapl_ray.progress import SILENCE_SECONDS, progress
 from mapl_ray.versions import require
 
-_PROJECT = "mapl"  # where WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME do not name another
+_PROJECT = "mapl"  # default of WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 class MetricLogger(Protocol):
-    """One place that takes numbers by step."""
+    """A backend that logs metrics by step."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Finite numbers after `step` steps."""
+        """Log finite values after `step` steps."""
         ...
 
     def close(self, failed: bool) -> None:
-        """The end; `failed` where an error ended the run."""
+        """End the log; `failed`: whether an error ended the run."""
         ...
 
 
 def check_loggers(names: Iterable[str]) -> None:
-    """Raises `UserError` naming the packages that are missing here and how to install them."""
+    """Raise `UserError` if a logger's package is not installed, with the command to install it."""
     names = list(names)
-    require(f"train.loggers={names}", [_PACKAGES[name] for name in names], "take it out of train.loggers")
+    require(f"train.loggers={names}", [_PACKAGES[name] for name in names], "remove it from train.loggers")
 
 
 def open_logger(name: str, output_dir: Path, resumed_step: int, settings: Mapping[str, Any]) -> MetricLogger:
-    """A logger of this run; a resumed one goes on in the same curves. `settings` are shown beside them.
+    """Open a logger. A resumed run continues the same curves. `settings` are logged as the run's config.
 
-    Raises `UserError` where it can't be opened (no login, no server, no right to write).
+    Raises `UserError` if it can't be opened (no login, no server, no permission to write).
     """
     makers: dict[str, Callable[[Path, int, Mapping[str, Any]], MetricLogger]] = {
         "tensorboard": _TensorBoard,
@@ -61,15 +61,15 @@ def open_logger(name: str, output_dir: Path, resumed_step: int, settings: Mappin
     }
     try:
         return makers[name](output_dir, resumed_step, settings)
-    except Exception as error:  # each package has its own kinds
+    except Exception as error:  # each package has its own exceptions
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"train.loggers: {name} could not be opened: {reason}. {_CURES[name]}") from None
 
 
 _CURES = {
-    "tensorboard": "Look at output_dir.",
+    "tensorboard": "Check output_dir.",
     "wandb": "Run `wandb login`, or set WANDB_MODE=offline in the environment.",
-    "mlflow": "Look at MLFLOW_TRACKING_URI in the environment.",
+    "mlflow": "Check MLFLOW_TRACKING_URI in the environment.",
 }
 
 
@@ -90,9 +90,9 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """A run of the project WANDB_PROJECT; its files, also those of an offline run, are in `output_dir/wandb`.
+    """A run of the project WANDB_PROJECT, with files (also for offline runs) in `output_dir/wandb`.
 
-    Steps that it has already are not taken again: after a resume the first values stand.
+    W&B ignores steps that it already has, so after a resume the earlier values of repeated steps remain.
     """
 
     def __init__(self, output_dir: Path, resumed_step: int, settings: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ class _WeightsAndBiases:
             resume="allow",
             dir=str(output_dir),
             config=dict(settings),
-            settings=wandb.Settings(console="off"),  # what is printed stays where it is
+            settings=wandb.Settings(console="off"),  # don't capture the console output
         )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -117,14 +117,14 @@ class _WeightsAndBiases:
 
 
 class _MLflow:
-    """A run of the experiment MLFLOW_EXPERIMENT_NAME, in `output_dir/mlflow.db` or where MLFLOW_TRACKING_URI says."""
+    """A run of the experiment MLFLOW_EXPERIMENT_NAME, at MLFLOW_TRACKING_URI or in `output_dir/mlflow.db`."""
 
     def __init__(self, output_dir: Path, resumed_step: int, settings: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
         self._metric = Metric
-        # Not mlflow's own default: a worker's current folder is deleted with its cluster.
+        # Not MLflow's default, the current folder: a worker's one is deleted with its cluster.
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output_dir / 'mlflow.db').resolve()}"
         self._client = MlflowClient(uri)
         known = _known_id(output_dir, "mlflow") if resumed_step else None
@@ -149,7 +149,7 @@ class _MLflow:
 
 
 def _run_name(output_dir: Path) -> str:
-    """`demo/rm` for runs/demo/rm."""
+    """Name of the run: `demo/rm` for runs/demo/rm."""
     return "/".join(output_dir.resolve().parts[-2:])
 
 
@@ -179,17 +179,17 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 
 
 class MetricWriters:
-    """One row a call; on a resumed run the rows after the checkpoint are dropped and written again."""
+    """Writes metrics to all outputs, one row per call. On resume, rows after the checkpoint's step are dropped."""
 
     def __init__(
         self, output_dir: Path, resumed_step: int, total_steps: int, config: TrainConfig, method: Method
     ) -> None:
-        """Raises `UserError` for a logger that can't be opened."""
+        """Open all outputs. Raises `UserError` for a logger that can't be opened."""
         self._path = output_dir / "metrics.jsonl"
         output_dir.mkdir(parents=True, exist_ok=True)
         kept = _rows_until(self._path, resumed_step) if resumed_step else []
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomically(self._path, lambda aside: aside.write_text(text, encoding="utf-8"))  # a disk may be full
+        write_atomically(self._path, lambda aside: aside.write_text(text, encoding="utf-8"))  # the disk may be full
         self._lines = self._path.open("a", encoding="utf-8")
         settings = {"method": method, **config.model_dump(mode="json")}
         self._loggers: dict[str, MetricLogger] = {
@@ -206,7 +206,7 @@ class MetricWriters:
         self._each(lambda logger: logger.close(failed=kind is not None))
 
     def write(self, step: int, metrics: Mapping[str, float], show: bool = False) -> None:
-        """Log after `step` steps; `show` prints a line as well."""
+        """Log metrics after `step` steps; `show` also prints a line."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
@@ -214,13 +214,13 @@ class MetricWriters:
         self._display.update(step, metrics, show)
 
     def _each(self, act: Callable[[MetricLogger], None]) -> None:
-        """A logger that fails is left out from there on: a server that is away must not end a run of days."""
+        """Call `act` on all loggers, and drop those that fail: an unreachable server must not end a long run."""
         for name, logger in list(self._loggers.items()):
             try:
                 act(logger)
-            except Exception as error:  # each package has its own kinds
+            except Exception as error:  # each package has its own exceptions
                 del self._loggers[name]
-                print(f"  {name} failed and is left out from here on; metrics.jsonl has it all: {error}", flush=True)
+                print(f"  {name} failed and is disabled; metrics.jsonl has all metrics: {error}", flush=True)
 
 
 def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
@@ -229,13 +229,13 @@ def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 class ProgressDisplay:
-    """Steps done, groups per second and time left."""
+    """Progress output: steps done, groups per second and time left."""
 
     def __init__(self, total_steps: int, done: int, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._total, self._first, self._began = total_steps, done, time.monotonic()
         self._shown = self._began
-        self._waiting = ExitStack()  # for lines during steps that take long
+        self._waiting = ExitStack()  # prints lines during long steps
         self._activity = self._waiting.enter_context(progress("train"))
         self._bar = (
             tqdm(total=total_steps, initial=done, desc="  train", unit="step", file=self._stream, dynamic_ncols=True)
@@ -244,7 +244,7 @@ class ProgressDisplay:
         )
 
     def update(self, step: int, metrics: Mapping[str, float], show: bool) -> None:
-        """After `step` steps; `show` leaves a line that stays, as do some seconds without one in a log."""
+        """Update after `step` steps. `show` prints a line; without a terminal, so does a longer time without output."""
         self._activity.what = f"step {step + 1}/{self._total}"
         if self._bar is not None:
             self._bar.set_postfix_str(_speed(metrics), refresh=False)
@@ -259,7 +259,7 @@ class ProgressDisplay:
             self._shown = now
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
         self._waiting.close()
@@ -272,7 +272,7 @@ class ProgressDisplay:
 
 
 def line_of(metrics: Mapping[str, float]) -> str:
-    """The main numbers of a run; held-out ones where there are any."""
+    """Format the main metrics as one line, with held-out ones if there are any."""
     held_out = "eval/loss" in metrics
     prefix = "eval/" if held_out else ""
     words = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []

@@ -1,4 +1,4 @@
-"""The training loop: steps, held-out evaluation, checkpoints, and a model directory at the end."""
+"""The training loop: steps, held-out evaluation, checkpoints, and export of the model."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from mapl_ray.training.stop import StopRequest, StopWatch, sigterm_watch
 
 @dataclass(slots=True)
 class Progress:
-    """What has been done since this process started."""
+    """Progress since this process started."""
 
     resumed_step: int
-    done: int  # steps, those before a resume included
+    done: int  # steps done, including those before a resume
     metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
     tokens: int = 0
-    counts: Counter[str] = field(default_factory=Counter)  # groups left out or cut, by reason
+    counts: Counter[str] = field(default_factory=Counter)  # groups left out or truncated, by reason
     seconds: float = 0.0
-    stopped: bool = False  # by a stop request
+    stopped: bool = False  # whether a stop request ended the loop
     best: Best | None = None
 
 
@@ -59,19 +59,18 @@ def train(
     model_id: str | None = None,
     stop_requests: Callable[[], StopRequest] | None = None,
 ) -> TrainResult:
-    """Train on this process's rank, resuming from the newest whole checkpoint of the same run.
+    """Train on this process's rank, resuming from the newest valid checkpoint of the same run.
 
     Args:
-        eval_dir: held-out groups, None where there are none.
-        fingerprint: identity of the run (`run_fingerprint`), kept in its result.
-        tokens: token ids of both splits that were made before (`train`, `eval` below its folder); None: made as they
-            come.
+        eval_dir: held-out groups; None if there are none.
+        fingerprint: identity of the run (`run_fingerprint`), stored in its result.
+        tokens: kept token ids of both splits (`train`, `eval` below its folder); None: tokenize during training.
         on_report: called on every rank with the held-out metrics (or the step's) after each evaluation.
-        stop_after: leave after this many steps in all, as an interruption would; nothing is exported.
+        stop_after: stop after this many steps in total, without an export, as if interrupted.
         export: write `output_dir/model`, `output_dir/best` and `result.json` at the end.
-        model_id: what the base model is (`model_identity`), for its checkpoints; None: its path.
-        stop_requests: called before the first step and then every two seconds or more often, on all ranks in the same
-            step; SIGTERM to any rank is a request to stop too.
+        model_id: identity of the base model (`model_identity`), for checkpoints; None: its path.
+        stop_requests: called before the first step and then at least every two seconds, on all ranks in the same step.
+            SIGTERM to any rank is a stop request too.
 
     Raises `UserError` for data or models that can't be trained and for checkpoints that can't be used, `RunError` for
     a loss or gradient that is not finite.
@@ -97,7 +96,7 @@ def train(
 
 
 def _export(run: Run, exporter: Exporter, progress: Progress, result: TrainResult) -> None:
-    """Write the last model and the best one, then the result, which says that they are there. A collective."""
+    """Write the last and the best model, and then `result.json`, which marks the run finished. A collective."""
     folder, best = run.output_dir, progress.best
     exporter.write(folder / "model", folder / "adapter", progress.done, progress.metrics)
     last_is_best = best is not None and best.step == progress.done
@@ -117,7 +116,7 @@ def _write_result(run: Run, best: Best | None, last_is_best: bool, result: Train
     if best is not None:
         best_weights = best.write(folder).weights
         if last_is_best and best_weights != weights:
-            raise RunError(f"{folder / 'best'}: not the bytes that were copied from model. Look at the storage.")
+            raise RunError(f"{folder / 'best'}: the copy differs from model. Check the storage.")
     replace(result, weights=weights, best_weights=best_weights).write(folder)
     remove_bests(run.checkpoints.directory)
 
@@ -125,7 +124,7 @@ def _write_result(run: Run, best: Best | None, last_is_best: bool, result: Train
 def _result(run: Run, asked: TrainConfig, progress: Progress, fingerprint: str, wall_seconds: float) -> TrainResult:
     counts = run.trainer.counts_of_all_ranks(progress.counts)
     if run.engine.rank == 0 and (refused := counts["refused_by_template"]):
-        print(f"  {refused} groups left out: the chat template does not take them (mapl doctor names one)", flush=True)
+        print(f"  {refused} groups left out: the chat template refuses them (mapl doctor shows one)", flush=True)
     return TrainResult(
         method=run.trainer.objective.method,
         fingerprint=fingerprint,
@@ -161,7 +160,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
         while now.work is not None:
             if request in (StopRequest.SAVE, StopRequest.STOP) and progress.done > saved:
                 run.checkpoints.save(saved := progress.done)
-                run.checkpoints.commit()  # the node may be gone soon
+                run.checkpoints.commit()  # now, as the node may be shut down soon
             if request == StopRequest.STOP or (request == StopRequest.LEAVE and progress.done == saved > resumed):
                 progress.stopped = True
                 break
@@ -171,7 +170,7 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
             except NotFiniteError:  # on all ranks
                 run.checkpoints.commit()
                 raise
-            run.checkpoints.commit()  # of before this step
+            run.checkpoints.commit()  # the one saved before this step
             request = now.request
             evaluated = progress.done % config.eval_every_steps == 0 or progress.done == run.plan.total_steps
             best = None
@@ -186,25 +185,25 @@ def _steps(run: Run, on_report: Report | None, stop_after: int | None, watch: St
                 on_report({**progress.metrics, "step": float(progress.done)})
             due = progress.done % config.checkpoint_every_steps == 0 and progress.done < run.plan.total_steps
             saved = progress.done if due else saved
-            # After the last step weights are exported as they are.
+            # After the last step, the weights are exported instead.
             if due or (best is not None and progress.done < run.plan.total_steps):
                 run.checkpoints.save(progress.done, due=due, best=best)
             if (evaluated or due) and now.work is not None:  # minutes may have passed
                 request = StopRequest(max(request, engine.max_over_ranks(watch.asked(look=True))))
         run.checkpoints.commit()
     if progress.stopped and engine.rank == 0:
-        print(f"  left after step {progress.done}, with a checkpoint to go on from", flush=True)
+        print(f"  stopped after step {progress.done}, with a checkpoint to resume from", flush=True)
     return progress
 
 
 def _best_so_far(run: Run, resumed: int) -> Best | None:
-    """Of this run, up to the step that it goes on from: kept beside the checkpoints, or exported earlier."""
+    """The best evaluation of this run up to the resumed step, kept next to the checkpoints or already exported."""
     engine, by = run.engine, run.trainer.config.best_by
     kept = run.checkpoints.resume_best(by)
     settings = run.checkpoints.settings
     exported = None if by is None else engine.from_rank_0(lambda: read_best(run.output_dir, by, settings, resumed))
     if engine.rank == 0:
-        # Of an earlier run: a reader must not take the models to come for that one's.
+        # Remove files of an earlier run, which would not describe the models of this one.
         (run.output_dir / "result.json").unlink(missing_ok=True)
         if exported is None:
             (run.output_dir / "best.json").unlink(missing_ok=True)
@@ -212,7 +211,7 @@ def _best_so_far(run: Run, resumed: int) -> Best | None:
 
 
 def _new_best(run: Run, progress: Progress) -> Best | None:
-    """The evaluation that was just made, if it is the best so far."""
+    """The last evaluation if it is the best so far, else None."""
     by = run.trainer.config.best_by
     if run.exporter is None or run.held_out is None or by is None:
         return None
@@ -232,7 +231,7 @@ def _evaluate(trainer: Trainer, held_out: Feed) -> dict[str, float]:
 def _one_step(
     run: Run, progress: Progress, now: StepInput, works: Iterator[Work], watch: StopWatch
 ) -> tuple[dict[str, float], StepInput]:
-    """Metrics of the step, and the input of the next one."""
+    """Run one step. Returns its metrics, and the input of the next step."""
     began, learning_rate, cost = time.monotonic(), run.engine.learning_rate, now.cost
     metrics, following = run.trainer.train_step(now, progress.done, works, watch)
     seconds = time.monotonic() - began

@@ -1,9 +1,9 @@
-"""Arrow tables and arrays in files that all processes of a machine map: one copy for all of them, made once.
+"""Arrow tables and arrays in memory-mapped files that all processes of a machine share.
 
-The files are in a folder of the user's own below the machine's temporary folder (`TMPDIR`), named by their content. The
-first process makes a file, the others wait for it; the last one that leaves removes it. What a killed process leaves
-behind serves the next one that opens the same file, and goes when a file of other data is opened. Every process
-compares a file with the digest beside it, and a damaged one is made again.
+The files are in a private folder of the user below the temporary folder (`TMPDIR`), named by their content. The first
+process writes a file and the others wait for it. The last process that closes it removes it. A file left over by a
+killed process is reused by the next process that needs it, and removed when a file of other data is opened. Every
+process compares a file with its digest, and a damaged file is written again.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ from mapl_ray.unfinished import becomes, leftovers, unfinished
 from mapl_ray.versions import package_versions
 
 UintArray = npt.NDArray[np.uint32]
-Fill = Callable[[UintArray], object]  # writes every value of the array that it is given
+Fill = Callable[[UintArray], object]  # writes all values of the given array
 
 _TABLE, _ARRAY = ".arrow", ".npy"
-_PATIENCE_SECONDS = 10.0  # for others to give a damaged file back, time in which one of them writes it aside
-_WAITS = random.SystemRandom()  # training has seeded the global generator, and draws from it
+_PATIENCE_SECONDS = 10.0  # how long to wait for others to close a damaged file, without the time that writing takes
+_WAITS = random.SystemRandom()  # not the global generator, which training seeds and uses
 
 T = TypeVar("T")
 
 
 def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Table]]) -> pa.Table:
-    """The concatenated tables of `make`, from a file that is mapped and stays while the result lives.
+    """Concatenate the tables of `make` in a memory-mapped file, which exists as long as the result.
 
     Args:
-        name: identifies the content, `DATA` or `DATA-KIND`; letters, digits and underscores. Files of the same DATA are
-            kept for each other when a process was killed.
-        make: called where the file is not there yet; one table is held at a time.
+        name: identifies the content, `DATA` or `DATA-KIND`; letters, digits and underscores. Files with the same DATA
+            are not removed as files of other data.
+        make: called if the file does not exist; one table is in memory at a time.
 
-    Raises `OSError` where the file can't be written, no room among the reasons, and where another run uses a damaged
-    one.
+    Raises `OSError` if the file can't be written (such as for lack of space), or if another run uses a damaged one.
     """
 
     def write(aside: Path) -> None:
@@ -58,13 +57,14 @@ def mapped_table(name: str, schema: pa.Schema, make: Callable[[], Iterable[pa.Ta
 
 
 def mapped_array(name: str, length: int, fill: Fill) -> UintArray:
-    """[length] uint32 as `fill` writes them, read-only, from a file as of `mapped_table`; raises as that does."""
+    """Array [length], uint32, read-only, with the values that `fill` writes, in a memory-mapped file. Raises as
+    `mapped_table` does."""
 
     def write(aside: Path) -> None:
-        make: Callable[..., UintArray] = np.lib.format.open_memmap  # which has no types
+        make: Callable[..., UintArray] = np.lib.format.open_memmap  # which has no type annotations
         array = make(aside, mode="w+", dtype=np.uint32, shape=(length,))
         with aside.open("rb+") as file:
-            # Without room on the disk, a write to a page of the map would kill the process; this raises.
+            # Allocate now: on a full disk this raises, but a write to a mapped page would kill the process.
             os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
         fill(array.view(np.ndarray))
 
@@ -76,11 +76,13 @@ def mapped_array(name: str, length: int, fill: Fill) -> UintArray:
 
 
 def shared_array(name: str, recipe: object, length: int, fill: Fill, *, mapped: bool) -> UintArray:
-    """[length] uint32 as `fill` writes them: mapped, or where `mapped` is false or there is no room, in own memory.
+    """Array [length], uint32, with the values that `fill` writes: memory-mapped, or in this process's memory if
+    `mapped` is False or the file can't be written.
 
     Args:
-        name: as of `mapped_table`; it is also what a message calls the array.
-        recipe: what decides the values besides the data: a JSON-able value. The release and its packages count too.
+        name: as in `mapped_table`; also used in messages.
+        recipe: everything other than the data that determines the values, JSON-serializable. Package versions are
+            added to it.
     """
 
     def own() -> UintArray:
@@ -95,11 +97,11 @@ def shared_array(name: str, recipe: object, length: int, fill: Fill, *, mapped: 
 
 
 def mapped_or_own(what: str, mapped: Callable[[], T], own: Callable[[], T]) -> T:
-    """What `mapped` gives, or `own` where there can be no such file, which is printed."""
+    """Return the result of `mapped`, or of `own`, with a message, if the file can't be written."""
     try:
         return mapped()
     except OSError as error:
-        print(f"  {what} in every worker's memory, for they can't be mapped (TMPDIR): {error}", flush=True)
+        print(f"  {what} in every worker's memory, as they can't be mapped (TMPDIR): {error}", flush=True)
         return own()
 
 
@@ -118,7 +120,7 @@ def _mapped(file: str, write: Callable[[Path], object], read: Callable[[Path], T
 
 
 def _make_whole(path: Path, lock: int, write: Callable[[Path], object]) -> None:
-    """Have the file there, written by one process; `lock` is shared before and after."""
+    """Wait until the file is valid; one process writes it. `lock` is shared before and after."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not _is_whole(path):
         with suppress(BlockingIOError):
@@ -126,16 +128,16 @@ def _make_whole(path: Path, lock: int, write: Callable[[Path], object]) -> None:
             if not _is_whole(path):
                 _write(path, write)
             deadline = time.monotonic() + _PATIENCE_SECONDS
-        time.sleep(_WAITS.uniform(0.01, 0.1))  # two that keep each other from writing
+        time.sleep(_WAITS.uniform(0.01, 0.1))  # in case two processes keep each other from getting the lock
         waits = time.monotonic()
-        fcntl.flock(lock, fcntl.LOCK_SH)  # waits for the one that does
+        fcntl.flock(lock, fcntl.LOCK_SH)  # waits for the writing process
         deadline += time.monotonic() - waits
         if time.monotonic() > deadline:
             raise OSError(f"{path} is damaged, and ranks of another run have it open")
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    for leftover in leftovers(path):  # of a process that was killed; no other writes now
+    for leftover in leftovers(path):  # from killed processes, as no other process writes now
         leftover.unlink()
     aside = unfinished(path)
     try:
@@ -163,7 +165,7 @@ def _data(path: Path) -> str:
 
 
 def _remove_unused(ours: Path) -> None:
-    """Remove files of other data, whole or half-written, that nobody has open."""
+    """Remove files of other data, complete or partial, that no process has open."""
     names = {becomes(entry.name) or entry.name for entry in ours.parent.iterdir()}
     for path in (ours.with_name(name) for name in names):
         if path.suffix in (_TABLE, _ARRAY) and _data(path) != _data(ours):
@@ -172,8 +174,8 @@ def _remove_unused(ours: Path) -> None:
 
 
 def _release(path: Path, lock: int) -> None:
-    """Give the lock back, and remove the file where nobody else has it. The lock's own file stays: it is empty, and
-    removing one that another process has just opened would leave two processes with a lock each."""
+    """Release the lock, and remove the file if no other process uses it. The empty lock file stays: if it were removed
+    after another process opened it, two processes could each hold a lock."""
     with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for one in (path, _digest_path(path), *leftovers(path)):

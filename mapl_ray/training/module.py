@@ -1,7 +1,7 @@
-"""The module to train, checked against the config before any step; with LoRA or QLoRA its adapters.
+"""The module to train, checked against the config, with adapters for LoRA and QLoRA.
 
-LoRA (Hu et al. 2022) and QLoRA (Dettmers et al. 2023) run through peft, which puts its layers into the model in place,
-so the model below its wrapper runs as before, tree batches included.
+LoRA (Hu et al. 2022) and QLoRA (Dettmers et al. 2023) use PEFT, which replaces layers of the model in place. So the
+model inside PEFT's wrapper is used as before, also with tree batches.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from; it can be loaded from there more than once."""
+    """Source of a model, which can be loaded more than once."""
 
     path: str
     revision: str | None
-    dtype: Dtype  # in which weights are loaded
+    dtype: Dtype  # dtype of the loaded weights
     method: Method
-    seed: int  # of a fresh head: every rank and every load gives the same weights
+    seed: int  # initializes a new head, the same on every rank and at every load
 
     def load(self, device: str, four_bit: bool = False) -> Any:
-        """The transformers model. Raises `UserError` where it can't be loaded."""
+        """Load the transformers model. Raises `UserError` if it can't be loaded."""
         if self.method == "rm":
             return load_reward_model(self.path, self.dtype, self.revision, device, self.seed, four_bit)
         return load_policy(self.path, self.dtype, self.revision, device, four_bit)
@@ -56,7 +56,7 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class TrainingModule:
-    """What is trained: the module that the engine runs, and peft's wrapper around its model where there is one."""
+    """The module that the engine trains, and with LoRA the PEFT wrapper of its model."""
 
     module: PolicyLogps | RewardScores
     wrapped: Any | None
@@ -65,10 +65,10 @@ class TrainingModule:
 def training_module(
     config: TrainConfig, source: ModelSource, tokenizer: Any, ranks: SequenceGroup | None = None
 ) -> TrainingModule:
-    """Load the model and wrap it. Every rank gets the same weights; `ranks` share the tokens of a batch.
+    """Load and wrap the model, with the same weights on every rank. `ranks`: the ranks that share a batch's tokens.
 
-    Raises `UserError` for a model that can't be loaded, holds too few positions, or can't take tree batches, and for
-    adapters that can't be had.
+    Raises `UserError` for a model that can't be loaded, has too few positions, or does not support tree batches, and
+    for adapters that can't be created.
     """
     check_quantize(config)
     lora, device = config.lora, "cuda" if torch.cuda.is_available() else "cpu"
@@ -89,7 +89,7 @@ def training_module(
     wrapped = None
     if lora is not None:
         wrapped = with_adapter(model, lora, source.method, config.seed)
-        model = wrapped.get_base_model()  # the same model, its layers adapted in place
+        model = wrapped.get_base_model()  # the same model, with adapted layers
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return TrainingModule((RewardScores if source.method == "rm" else PolicyLogps)(model, ranks), wrapped)
@@ -97,18 +97,18 @@ def training_module(
 
 @contextmanager
 def loaded_in_parts(config: TrainConfig) -> Iterator[None]:
-    """Under ZeRO-3 transformers partitions every module that it builds within the block as soon as it is built.
+    """Context manager under which transformers partitions every module right after creating it, for ZeRO-3.
 
-    Without it each rank would hold the whole model, on its GPU too, until DeepSpeed cuts it: a 70B model in bfloat16
-    takes 141 GB there. Other stages load as usual. What is loaded after the block (a base model to merge adapters
-    into) is whole again.
+    Otherwise each rank would hold the whole model on its GPU until DeepSpeed partitions it: 141 GB for a 70B model in
+    bfloat16. Has no effect at other stages. Models loaded after the block (a base model to merge adapters into) are not
+    partitioned.
     """
     if config.zero_stage < 3:
         yield
         return
     ensure_process_group()
     use_weight_groups(config.zero_hpz_partition_size)
-    # transformers keeps a weak reference: the object must live as long as models are built.
+    # transformers keeps only a weak reference, so the object must exist until the end of the block.
     settings = HfDeepSpeedConfig(engine_config(at_size(config, world_size()), world_size()))
     try:
         yield
@@ -118,9 +118,9 @@ def loaded_in_parts(config: TrainConfig) -> Iterator[None]:
 
 
 def with_adapter(model: Any, lora: LoraConfig, method: Method, seed: int) -> Any:
-    """The model in peft's wrapper: adapters and, of a reward model, the scalar head are trained, nothing else.
+    """Wrap the model with PEFT, so that only adapters and (for a reward model) the scalar head are trained.
 
-    The adapters depend on the seed alone, so that every rank draws the same.
+    The initial adapters depend only on the seed, so that they are the same on every rank.
     """
     import torch
 
@@ -146,10 +146,10 @@ def with_adapter(model: Any, lora: LoraConfig, method: Method, seed: int) -> Any
 
 @contextmanager
 def switched_off(wrapped: Any, *, same_modules: bool = False) -> Iterator[None]:
-    """The base model as it was: the reference that costs no memory.
+    """Context manager that disables the adapter: the base model as reference, without extra memory.
 
-    `same_modules`: the adapter's modules run as they do in training, and what they give is multiplied by 0. ZeRO-3
-    fetches weights ahead in the order in which it saw modules run, and drops that order at the first pass that differs.
+    `same_modules`: run the adapter's modules as in training, but multiply their outputs by 0. ZeRO-3 prefetches weights
+    in the recorded order of modules, and drops that order at the first pass that differs.
     """
     if not same_modules:
         wrapped.base_model.disable_adapter_layers()
@@ -172,22 +172,22 @@ def switched_off(wrapped: Any, *, same_modules: bool = False) -> Iterator[None]:
 
 
 def save_adapter(wrapped: Any, state_dict: dict[str, torch.Tensor], directory: Path) -> None:
-    """Adapters and head in peft's format. `state_dict` has the names of the model below the wrapper."""
+    """Save adapters and head in PEFT's format. `state_dict` has the weight names of the model inside the wrapper."""
     named = {f"base_model.model.{name}": tensor.detach().cpu() for name, tensor in state_dict.items()}
     with quiet_transformers():
         wrapped.save_pretrained(directory, state_dict=named, save_embedding_layers=False)
 
 
 def merged_model(base: Any, adapter: Path) -> Any:
-    """The base model, freshly loaded, with the adapters of a directory added into its weights.
+    """Merge a saved adapter into the weights of a newly loaded base model.
 
-    Raises `UserError` where adapter and model do not fit, weight by weight.
+    Raises `UserError` if a weight of the adapter does not fit the model.
     """
     return with_saved_adapter(base, adapter).merge_and_unload()
 
 
 def _peft() -> Any:
-    """peft, imported where adapters are used: it loads bitsandbytes, and takes seconds of every rank's start."""
+    """Import PEFT only if adapters are used, as it imports bitsandbytes, which takes seconds on every rank."""
     quiet_peft()
     import peft
 

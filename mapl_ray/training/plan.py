@@ -1,9 +1,9 @@
-"""Which groups every rank computes in every micro-batch of every step: plain arithmetic, the same on all ranks.
+"""Assignment of groups to ranks, steps and micro-batches: plain arithmetic with the same result on all ranks.
 
-Ranks wait for each other, after every micro-batch under ZeRO-2 and 3 and after every step in any case, so a step takes
-as long as its fullest share. What is to be computed in a group is estimated from the lengths of its texts without
-tokenizing: every rank must know the sizes of all groups of a step. UTF-8 bytes stand for tokens: a byte-level tokenizer
-makes about as many tokens of a byte in one script as in another, which is not so of characters.
+Ranks wait for each other, under ZeRO-2 and 3 after every micro-batch, otherwise after every step. So a step takes as
+long as its largest share. Every rank must know the sizes of all groups of a step, so sizes are estimated from the
+lengths of texts, without tokenizing. UTF-8 bytes represent tokens, as tokens per byte vary less between scripts than
+tokens per character.
 
 Dimensions: G groups, P prompts, S sequences, all over a whole table.
 """
@@ -25,18 +25,18 @@ from mapl_ray.config import TrainConfig
 from mapl_ray.data.records import Level
 from mapl_ray.training.mapped_files import UintArray, shared_array
 
-_MOST = 2**32 - 1  # of an index and of a size
+_MOST = 2**32 - 1  # largest index and size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepPlan:
-    """The order of training; it depends on the config, the groups' number and sizes, and nothing else."""
+    """The order of groups in training. It depends only on the config and on the number and sizes of groups."""
 
-    sizes: UintArray  # of the groups; they decide how a step is cut, not what is in it
+    sizes: UintArray  # of the groups; they determine how a step is split, not which groups it has
     groups_per_step: int
-    micro_batches: int  # a step, over all ranks; together they hold `groups_per_step` or more
-    micro_batch_size: int  # the most groups in one
-    alike: bool  # micro-batches of groups of like size, else of like sum
+    micro_batches: int  # per step, over all ranks, with room for `groups_per_step` or more groups
+    micro_batch_size: int  # largest number of groups per micro-batch
+    alike: bool  # True: micro-batches have groups of similar size; False: similar total size
     total_steps: int
     orders: Orders
 
@@ -44,8 +44,8 @@ class StepPlan:
     def of(
         cls, config: TrainConfig, sizes: Sequence[int] | UintArray, world_size: int, *, mapped: bool = False
     ) -> StepPlan:
-        """`mapped`: ranks of a machine share the order of an epoch. Raises `ValueError` without groups, and for more
-        than there are indices."""
+        """Build the plan. `mapped`: ranks of a machine share the order of an epoch. Raises `ValueError` for no groups,
+        and for more than 2^32 - 1 groups."""
         if len(sizes) < 1:
             raise ValueError("nothing to train on")
         if len(sizes) > _MOST:
@@ -72,7 +72,7 @@ class StepPlan:
         return chosen
 
     def micro_batches_of(self, step: int, replica: int, number: int) -> list[list[int]]:
-        """The micro-batches of one of `number` replicas; some may be empty, all replicas have as many."""
+        """Micro-batches of one of `number` replicas. Some may be empty; all replicas have the same number of them."""
         groups = self.groups_of_step(step)
         sizes = self.sizes[groups].tolist()
         dealt = shares(sizes, number, self.micro_batches // number, self.micro_batch_size, self.alike)
@@ -80,25 +80,25 @@ class StepPlan:
 
 
 def total_steps(config: TrainConfig, num_groups: int, world_size: int) -> int:
-    """Optimizer steps of a whole run."""
+    """Number of optimizer steps of a whole run."""
     total = config.epochs * -(-num_groups // groups_per_step(config, world_size))
     return total if config.max_steps is None else min(total, config.max_steps)
 
 
 def groups_per_step(config: TrainConfig, world_size: int) -> int:
-    """Groups of one optimizer step; of an elastic run what `num_workers` would make, however many there are."""
+    """Groups per optimizer step. In an elastic run it is that of `num_workers`, for any current number of workers."""
     workers = world_size if config.min_workers is None else config.num_workers
     return replicas(config, workers) * config.gradient_accumulation_steps * config.micro_batch_size
 
 
 def replicas(config: TrainConfig, world_size: int) -> int:
-    """Ranks that have groups of their own: all of them, or one of every group of ranks that share theirs."""
+    """Number of replicas: ranks, or groups of ranks that share the tokens of a batch."""
     return max(1, world_size // config.sequence_parallel_size)
 
 
 def at_size(config: TrainConfig, world_size: int) -> TrainConfig:
-    """What an elastic run's ranks do when there are `world_size` of them: micro-batches of the same size, and as many
-    on each as hold the step's groups. Where these don't divide evenly some stay empty. Others: as they are."""
+    """Adapt the config of an elastic run to `world_size` ranks: enough micro-batches of the same size for the step's
+    groups. Some are empty if the division is not even. Other configs are returned unchanged."""
     if config.min_workers is None:
         return config
     turns = -(-config.num_workers * config.gradient_accumulation_steps // world_size)
@@ -106,18 +106,18 @@ def at_size(config: TrainConfig, world_size: int) -> TrainConfig:
 
 
 class Orders:
-    """The groups' indices in the order of every epoch: a million take as long to shuffle as a thousand to train.
+    """Shuffled group indices of every epoch, cached, as shuffling a million takes as long as training on a thousand.
 
-    The newest two are kept, for steps are made ahead across the end of an epoch.
+    The last two epochs are cached, as steps are prefetched across the end of an epoch.
     """
 
     def __init__(self, seed: int, number: int, *, mapped: bool) -> None:
-        """Of `number` groups. `mapped`: from files that ranks of a machine share."""
+        """For `number` groups. `mapped`: in files that the ranks of a machine share."""
         self._seed, self._number, self._mapped = seed, number, mapped
         self._kept: dict[int, UintArray] = {}
 
     def of(self, epoch: int) -> UintArray:
-        """[number] uint32: that of `numpy.random.default_rng([seed, epoch]).permutation(number)`."""
+        """Order of an epoch, uint32 [number]: `numpy.random.default_rng([seed, epoch]).permutation(number)`."""
         if epoch not in self._kept:
             self._kept = dict([*self._kept.items()][-1:])
             recipe, fill = [self._seed, epoch], partial(_fill_order, seed=self._seed, epoch=epoch)
@@ -134,14 +134,14 @@ Hands = list[list[int]]
 
 
 def shares(sizes: Sequence[int], ranks: int, turns: int, most: int, alike: bool) -> list[Hands]:
-    """Positions of `sizes` as `turns` micro-batches of every rank, each of at most `most`; some may be empty.
+    """Split positions of `sizes` into `turns` micro-batches per rank, each with at most `most`; some may be empty.
 
-    In every turn the ranks take neighbours in size, the fullest in the first turn, where memory that is short is found
-    short at once; the order of ranks turns round, so that no rank takes the fullest of every turn.
+    In every turn, the ranks get micro-batches of similar size. The largest come in the first turn, so that a lack of
+    memory shows at once. The order of ranks is reversed in every other turn, so that no rank always gets the largest.
 
     Args:
         sizes: positive, at most `ranks * turns * most` of them.
-        alike: those of like size together (`alike_in_size`), else as much in each as can be had (`even`).
+        alike: group similar sizes (`alike_in_size`), else balance the total sizes (`even`).
     """
     hands = (alike_in_size if alike else even)(sizes, ranks * turns, most)
     hands.sort(key=lambda hand: (-_load(sizes, hand, alike), hand))
@@ -150,10 +150,10 @@ def shares(sizes: Sequence[int], ranks: int, turns: int, most: int, alike: bool)
 
 
 def even(sizes: Sequence[int], hands: int, most: int) -> Hands:
-    """Hands of about the same sum: longest first, each to the hand that holds least and has room.
+    """Split into hands with similar sums: longest first, each to the hand with the smallest sum that has room.
 
-    Without the limit to `most`, the fullest is at most 4/3 of the best there is (Graham 1969, "Bounds on
-    multiprocessing timing anomalies").
+    Without the limit `most`, the largest sum is at most 4/3 of the optimum (Graham 1969, "Bounds on multiprocessing
+    timing anomalies").
     """
     dealt: Hands = [[] for _ in range(hands)]
     open_hands = [(0, hand) for hand in range(hands)]  # (sum, hand), a heap
@@ -166,7 +166,7 @@ def even(sizes: Sequence[int], hands: int, most: int) -> Hands:
 
 
 def alike_in_size(sizes: Sequence[int], hands: int, most: int) -> Hands:
-    """Hands of like sizes, as many in each: a padded batch is as wide as its longest, and has the least padding so."""
+    """Split into hands of similar sizes, with equal numbers: this minimizes the padding of padded batches."""
     cut = np.array_split(np.array(_longest_first(sizes), dtype=np.int64), hands)
     dealt = [sorted(hand.tolist()) for hand in cut]
     assert all(len(hand) <= most for hand in dealt)
@@ -186,7 +186,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 def group_sizes(table: pa.Table, families: Collection[str], batching: Literal["tree", "padded"]) -> UintArray:
-    """The sizes [G] that `fill_sizes` writes, in an array of their own."""
+    """Sizes [G] that `fill_sizes` computes, in a new array."""
     sizes = np.empty(table.num_rows, dtype=np.uint32)
     fill_sizes(sizes, table, families, batching)
     return sizes
@@ -195,12 +195,12 @@ def group_sizes(table: pa.Table, families: Collection[str], batching: Literal["t
 def fill_sizes(
     sizes: UintArray, table: pa.Table, families: Collection[str], batching: Literal["tree", "padded"]
 ) -> None:
-    """Write the bytes of every group of a table in `GROUP_SCHEMA`, at least 1 and at most 2^32 - 1 each.
+    """Write the size in bytes of every group in a table of `GROUP_SCHEMA`, clipped to 1 .. 2^32 - 1.
 
     Args:
-        sizes: [G], what is written to.
-        families: levels that are computed (`of_levels`); sequences that only other levels need count for nothing.
-        batching: `tree`: of a group's prefix tree, x once; `padded`: of its longest sequence.
+        sizes: output array [G].
+        families: levels that are computed (`of_levels`). Sequences that only other levels need are not counted.
+        batching: `tree`: size of the group's prefix tree, with x once; `padded`: of its longest sequence.
     """
     levels = pa.array([level.value for level in Level if level.family in families], pa.string())
     start = 0
@@ -233,7 +233,7 @@ def _sizes(groups: pa.RecordBatch, levels: pa.Array, batching: str) -> IntArray:
 
 
 def _needed(relations: pa.Array, first_sequence_G: IntArray, num_sequences: int, levels: pa.Array) -> Any:
-    """Whether each sequence [S] occurs in a relation of these levels."""
+    """Whether each sequence occurs in a relation of these levels, bool [S]."""
     flat = relations.flatten()
     first_R = np.repeat(first_sequence_G, _lengths(relations))
     wanted_R = pc.is_in(flat.field("level"), value_set=levels).to_numpy(zero_copy_only=False)
@@ -247,7 +247,7 @@ def _needed(relations: pa.Array, first_sequence_G: IntArray, num_sequences: int,
 
 
 def _prompt_bytes(prompts: pa.Array) -> IntArray:
-    """[P], all messages of a prompt together."""
+    """Bytes of all messages of each prompt, [P]."""
     contents = _numbers(pc.binary_length(prompts.flatten().field("content")))
     until = np.concatenate([[0], np.cumsum(contents)])
     starts = _starts(prompts)
@@ -259,7 +259,7 @@ def _lengths(lists: pa.Array) -> IntArray:
 
 
 def _starts(lists: pa.Array) -> IntArray:
-    """Where each list begins among the flattened values."""
+    """Index of each list's first value in the flattened values."""
     lengths = _lengths(lists)
     return np.asarray(np.cumsum(lengths) - lengths, dtype=np.int64)
 

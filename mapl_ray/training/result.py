@@ -1,7 +1,7 @@
-"""What a finished training run leaves, and how a rerun knows that there is nothing to do.
+"""The result file of a finished training run, by which a rerun knows that there is nothing to do.
 
-The result vouches for the weights of `model/` and `best/`: they are on disk before it says that they are there, and are
-compared when it is read.
+It has the digests of the weights in `model/` and `best/`. It is written after them, and they are verified when it is
+read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypedDict
 from mapl_ray.config import Method, TrainConfig
 from mapl_ray.data.shards import Manifest, file_sha256, fingerprint_of, sync_tree, write_json
 
-# What changes how a run is carried out, and not what comes out of it.
+# Settings that change how a run is executed, but not its result.
 OPERATIONAL = {
     "attention",
     "loggers",
@@ -52,18 +52,18 @@ class TrainResult:
     tokens: int
     too_long: int  # groups left out of the steps because of max_sequence_tokens
     resumed_step: int = 0
-    counts: dict[str, int] = field(default_factory=dict)  # groups left out or cut since the last start, by reason
+    counts: dict[str, int] = field(default_factory=dict)  # groups left out or truncated since the last start, by reason
     config: dict[str, object] = field(default_factory=dict)
     weights: dict[str, WeightFile] = field(default_factory=dict)  # of `model_dir`, by file
-    best_weights: dict[str, WeightFile] = field(default_factory=dict)  # of `best/`; empty where there is none
+    best_weights: dict[str, WeightFile] = field(default_factory=dict)  # of `best/`; empty if there is none
 
     def write(self, output_dir: Path) -> None:
-        """Mark the run finished."""
+        """Write `result.json`, which marks the run finished."""
         write_json(output_dir / "result.json", asdict(self))
 
 
 def run_fingerprint(config: TrainConfig, method: Method, model: str, train: Manifest) -> str:
-    """Identity of a run: what it learns from, starts from and how. `model` names or hashes the base model."""
+    """Identity of a run: its method, data, base model and settings. `model`: name or hash of the base model."""
     return fingerprint_of(
         {
             "method": method,
@@ -75,7 +75,7 @@ def run_fingerprint(config: TrainConfig, method: Method, model: str, train: Mani
 
 
 def other_result(output_dir: Path, fingerprint: str) -> bool:
-    """Whether a finished run is there that is another one than this."""
+    """Whether the folder has the result of a different run."""
     path = output_dir / "result.json"
     try:
         return bool(json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint)
@@ -86,7 +86,7 @@ def other_result(output_dir: Path, fingerprint: str) -> bool:
 
 
 def finished_result(output_dir: Path, fingerprint: str) -> TrainResult | None:
-    """The result of this very run if it is there and its weights are whole, else None. Reads all of them."""
+    """Read the result of this run and verify its weights, reading all of them. None if missing or damaged."""
     try:
         result = TrainResult(**json.loads((output_dir / "result.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -101,18 +101,18 @@ def finished_result(output_dir: Path, fingerprint: str) -> TrainResult | None:
     return result
 
 
-_PATTERNS = ("*.safetensors", "*.safetensors.index.json")  # cards and configs are people's to edit
+_PATTERNS = ("*.safetensors", "*.safetensors.index.json")  # not cards and configs, which users may edit
 
 
 class WeightFile(TypedDict):
-    """One file of weights."""
+    """Size and digest of a weight file."""
 
     bytes: int
     sha256: str
 
 
 def vouched_for(folder: Path) -> dict[str, WeightFile]:
-    """Size and digest of every file of weights, after all files of the folder were brought to the disk."""
+    """Sync all files of a folder, and return size and digest of every weight file."""
     sync_tree(folder)
     return {
         file.name: WeightFile(bytes=file.stat().st_size, sha256=file_sha256(file))
@@ -122,9 +122,9 @@ def vouched_for(folder: Path) -> dict[str, WeightFile]:
 
 
 def weight_damage(folder: Path, files: Mapping[str, WeightFile]) -> str:
-    """What is wrong with the weights of a model; empty where nothing is. Sizes are looked at before bytes are read.
+    """Verify a model's weights, sizes before digests. Returns the first problem, or an empty string.
 
-    A result of an earlier release names no files: then every file of weights must hold something.
+    Results of earlier releases have no `files`; then weight files only must not be empty.
     """
     if not (folder / "config.json").is_file():
         return "config.json is missing"

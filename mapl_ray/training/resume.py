@@ -1,7 +1,7 @@
-"""Where a run starts: after the newest whole checkpoint of its own, or at step 0 where there is none at all.
+"""The step at which a run starts: after its newest valid checkpoint, or step 0 if there are no checkpoints.
 
-A run that finds checkpoints and can use none of them stops and says why; it never starts again by itself. A member of a
-population takes another run's checkpoint as its start, with other values of the training.
+If a run has checkpoints but can use none of them, it stops with a message, and never starts over by itself. A member of
+a population starts from another run's checkpoint, with other training settings.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mapl_ray.training.engine_config import inlined
 from mapl_ray.training.plan import groups_per_step
 from mapl_ray.training.result import OPERATIONAL
 
-# How one step is cut over ranks and micro-batches; `groups_per_step` stands for them.
+# How a step is split over ranks and micro-batches. `groups_per_step` is compared instead.
 _CUT = {"num_workers", "micro_batch_size", "gradient_accumulation_steps", "sequence_parallel_size"}
-_RESTART = "train.on_unusable_checkpoint=restart (the old ones are kept in a folder beside it)"
+_RESTART = "train.on_unusable_checkpoint=restart (the old ones are kept in a folder next to it)"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint that is whole and belongs to this run."""
+    """A valid checkpoint of this run."""
 
     path: str
     step: int
@@ -47,9 +47,9 @@ class Found:
 def run_settings(
     config: TrainConfig, method: Method, *, model: str, data: str, world_size: int
 ) -> dict[str, str | int | float | bool | None]:
-    """What a checkpoint must agree on to be used: flat, so that a difference can be named.
+    """Settings that must be equal to those of a checkpoint; flat, so that messages can name a difference.
 
-    The number of workers may differ where as many groups make a step: then the steps are the same.
+    The number of workers may differ if the number of groups per step is the same, as the steps are the same then.
     """
     return {
         "method": method,
@@ -61,15 +61,15 @@ def run_settings(
 
 
 def train_settings(config: TrainConfig) -> dict[str, Any]:
-    """Those of `run_settings` that the training section alone decides."""
+    """The part of `run_settings` that depends only on the `train` section."""
     values = config.model_dump(mode="json", exclude=OPERATIONAL | _CUT)
     return _flat("train", values | {"bf16": config.in_bf16})
 
 
 def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | None:
-    """The newest whole checkpoint; None where there are none. Prints a message about the damaged ones that are skipped.
+    """Find the newest valid checkpoint; None if there are no checkpoints. Prints a message for each damaged one.
 
-    Raises `UserError` where checkpoints are there and none can be used: all damaged, or of other settings.
+    Raises `UserError` if there are checkpoints, but all are damaged or one is of other settings.
     """
     damaged = []
     for path in reversed(committed(directory)):
@@ -81,17 +81,17 @@ def find_checkpoint(directory: Path, settings: Mapping[str, Any]) -> Found | Non
         if manifest is not None and not reason:
             return Found(str(path), manifest.step, manifest.world_size, manifest.files)
         damaged.append(f"{path.name}: {reason}")
-        print(f"  checkpoint {path.name} passed over: {reason}", flush=True)
+        print(f"  checkpoint {path.name} skipped: {reason}", flush=True)
     if damaged:
         raise UserError(
-            f"{directory}: none of the checkpoints there is whole ({'; '.join(damaged)}). Put a good copy back, "
+            f"{directory}: all checkpoints there are damaged ({'; '.join(damaged)}). Restore a good copy, "
             f"or start again from step 0 with {_RESTART}."
         )
     return None
 
 
 def find_or_restart(directory: Path, settings: Mapping[str, Any], config: TrainConfig) -> Found | None:
-    """`find_checkpoint`, and what `train.on_unusable_checkpoint` says where that finds none to use."""
+    """Run `find_checkpoint`, and follow `train.on_unusable_checkpoint` if no checkpoint can be used."""
     try:
         return find_checkpoint(directory, settings)
     except UserError as error:
@@ -104,10 +104,10 @@ def find_or_restart(directory: Path, settings: Mapping[str, Any], config: TrainC
 
 
 def check_settings(directory: Path, settings: Mapping[str, Any], *, whole: bool) -> None:
-    """Raise `UserError` as `find_checkpoint` does where the newest checkpoint is of other settings.
+    """Raise `UserError`, as `find_checkpoint` does, if the newest checkpoint is of other settings.
 
-    Reads manifests alone, so that it can be said before anything starts. With `whole`, `settings` are all there are;
-    else those that are not named are not compared.
+    Reads only manifests, so that it can run before anything starts. `whole`: whether `settings` has all settings. If
+    not, missing ones are not compared.
     """
     for path in reversed(committed(directory)):
         manifest, _ = read_checkpoint_manifest(path)
@@ -131,8 +131,8 @@ def _other_settings(directory: Path, path: Path, manifest: CheckpointManifest, d
             f"{manifest.settings['groups_per_step']}; {manifest.world_size} worker(s) wrote it."
         )
     return (
-        f"{directory}: {path.name} is of a run with other settings ({'; '.join(differing)}).{cut} Give this run a name "
-        f"of its own, go back to those settings, or start again from step 0 with {_RESTART}."
+        f"{directory}: {path.name} is of a run with other settings ({'; '.join(differing)}).{cut} Use another name, "
+        f"go back to those settings, or start again from step 0 with {_RESTART}."
     )
 
 
@@ -148,17 +148,18 @@ def _short(value: Any) -> str:
 
 
 def adopt_checkpoint(source: Path, target: Path, step: int, config: TrainConfig) -> Path:
-    """Copy the checkpoint after `step` steps from one folder of checkpoints to another, as one of a run with `config`.
+    """Copy the checkpoint after `step` steps to another folder of checkpoints, for a run with `config`.
 
-    Weights, moments, schedule and random states are the source's; rates and weights of the loss are the config's. The
-    caller sees to it that the rest fits. Raises `RunError` where there is no whole checkpoint of that step.
+    Weights, optimizer states, schedule and random states are the source's; learning rate and loss weights are those of
+    `config`. The caller must check that all else is compatible. Raises `RunError` if that checkpoint is missing or
+    damaged.
     """
     path = checkpoint_path(source, step)
     manifest, reason = read_checkpoint_manifest(path)
     if manifest is not None:
         reason = damage(path, manifest)
     if manifest is None or reason:
-        raise RunError(f"{path}: can't be taken over: {reason}.")
+        raise RunError(f"{path}: can't be copied: {reason}.")
     written = begin_checkpoint(target, step)
     shutil.copytree(path, written, dirs_exist_ok=True, ignore=_without_manifest)
     return commit_checkpoint(

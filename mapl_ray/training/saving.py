@@ -1,6 +1,6 @@
-"""Writing a checkpoint, keeping the best, and going on from one, on all ranks together.
+"""Saving checkpoints, keeping the best, and resuming, on all ranks together.
 
-Random states are part of it: dropout draws in a step, and a resumed run must draw on.
+A checkpoint includes random states, so that a resumed run continues the random numbers, for example of dropout.
 """
 
 from __future__ import annotations
@@ -45,46 +45,46 @@ _Digests = dict[str, str]  # path below the folder -> sha256
 
 @dataclass(frozen=True, slots=True)
 class _OnDisk:
-    """What one rank has brought to the disk."""
+    """Files that one rank has synced to disk."""
 
     files: _Digests  # of the checkpoint
     best_files: _Digests
-    copied: bool  # because there are no hard links
+    copied: bool  # whether files were copied, as hard links are not supported
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What this rank has written after a step and is not committed yet."""
+    """Files that this rank has written after a step, not committed yet."""
 
     step: int
-    folder: Path | None  # of the checkpoint, where one is due
-    best_folder: Path | None  # where the step is the best so far
+    folder: Path | None  # of the checkpoint, if one is due
+    best_folder: Path | None  # of the kept best, if this step is the best so far
     on_disk: Future[_OnDisk]
 
 
 @dataclass(slots=True)
 class Checkpoints:
-    """Those of one run, and the weights of its best step so far.
+    """Checkpoints of one run, and the weights of its best step so far.
 
-    Training goes on while a checkpoint's files reach the disk and are digested: `save` writes them, `commit` makes
-    them a checkpoint, one step later. A run that dies in between goes on from the checkpoint before.
+    Training continues while a checkpoint's files are synced and digested: `save` writes files, and `commit` turns them
+    into a checkpoint one step later. A run that dies in between resumes from the previous checkpoint.
     """
 
     engine: Engine
     config: TrainConfig
     directory: Path
-    settings: dict[str, Any]  # what they must agree on (`run_settings`)
-    _reached: int = field(default=0, init=False)  # step of the newest checkpoint that was loaded or committed
+    settings: dict[str, Any]  # settings that must be equal (`run_settings`)
+    _reached: int = field(default=0, init=False)  # step of the newest loaded or committed checkpoint
     _written: _Written | None = field(default=None, init=False)
     _copies_reported: bool = field(default=False, init=False)
     _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"), init=False)
 
     def resume(self) -> int:
-        """Load the newest whole one on every rank, or seed again; returns the steps already done.
+        """Load the newest valid checkpoint on every rank, or seed the generators. Returns the number of steps done.
 
-        Rank 0 verifies the whole checkpoint, and every rank what it loads itself: nodes may see storage differently.
-        Raises `UserError` on every rank where there are some and none can be used, `RunError` where a rank reads other
-        bytes than rank 0.
+        Rank 0 verifies the whole checkpoint, and every rank the files that it loads, as storage may differ between
+        nodes. Raises `UserError` on every rank if there are checkpoints but none can be used, `RunError` if a rank
+        reads other bytes than rank 0.
         """
         engine, seed = self.engine, self.config.seed
         seed_all(seed, engine.rank)
@@ -93,19 +93,19 @@ class Checkpoints:
             return 0
         path = Path(found.path)
         same_ranks = found.world_size == engine.world_size
-        # Shards of another number of ranks are merged by rank 0; `Engine.load` compares the result.
+        # For another number of ranks, rank 0 merges the shards, and `Engine.load` verifies the result on every rank.
         loads_shards = same_ranks or self.config.zero_stage == 0
         wrong = damage_for_rank(path, found.files, engine.rank) if loads_shards else ""
         for rank, text in enumerate(engine.gather(wrong)):
             if text:
                 raise RunError(
-                    f"{path}: not loaded: on rank {rank} {text}, and on rank 0 it is whole. Its node sees other bytes "
-                    "than rank 0's: look at the storage, then run the same command again."
+                    f"{path}: not loaded: on rank {rank} {text}, but not on rank 0. Its node reads other bytes "
+                    "than rank 0's: check the storage, then run the same command again."
                 )
         engine.load(path, found.world_size)
         if same_ranks:
             load_rng(path / _rng_file(engine.rank))
-        else:  # There is no state of this rank: draw again, the same at every attempt.
+        else:  # There is no state for this rank, so seed again, the same way at every attempt.
             seed_all(seed, engine.rank, found.step)
         if engine.rank == 0:
             print(f"  resumed after step {found.step} from {path}", flush=True)
@@ -113,10 +113,10 @@ class Checkpoints:
         return found.step
 
     def resume_best(self, by: By | None) -> Best | None:
-        """After `resume`: the best evaluation whose weights are kept, up to the step that the run goes on from.
+        """Find, after `resume`, the best evaluation with kept weights up to the resumed step; None if there is none.
 
-        A collective: ranks share the work of verifying its files. One that is damaged is removed, with a message, and
-        the one before it is taken, if it is still there.
+        A collective: the ranks share the verification of files. A damaged one is removed, with a message, and the
+        previous one is used, if it still exists.
         """
         engine = self.engine
         while True:
@@ -131,14 +131,14 @@ class Checkpoints:
             engine.from_rank_0(partial(drop_best, path, wrong[0]))
 
     def load_best(self, best: Best) -> None:
-        """Load the weights that are kept of the best step, for an export: training can't go on. A collective.
+        """Load the kept weights of the best step for export; training can't continue after it. A collective.
 
-        Raises `RunError` on every rank where they are not what was written.
+        Raises `RunError` on every rank if the weights are missing or damaged.
         """
         engine = self.engine
         found = engine.from_rank_0(lambda: self._find_best(best.by, best.step))
         if found is None or found.best.step != best.step:
-            raise RunError(f"{best_directory(self.directory)}: the best model, of step {best.step}, is gone.")
+            raise RunError(f"{best_directory(self.directory)}: the best model, of step {best.step}, is missing.")
         path = Path(found.path)
         if not engine.reads_all(found.world_size):
             wrong = damage_for_rank(path, found.files, engine.rank)
@@ -147,18 +147,18 @@ class Checkpoints:
         for rank, text in enumerate(engine.gather(wrong)):
             if text:
                 raise RunError(
-                    f"{path}: the best model is not exported: on rank {rank} {text}. Look at the storage, then run the "
-                    "same command again: where these weights are lost, the best of the last steps takes their place."
+                    f"{path}: the best model is not exported: on rank {rank} {text}. Check the storage, then run the "
+                    "same command again: if these weights are lost, the best of the last steps is exported instead."
                 )
         engine.load_weights(path, found.world_size)
 
     def save(self, step: int, *, due: bool = True, best: Best | None = None) -> None:
-        """Write the state after `step` steps; a collective, after which weights may change. See `commit`.
+        """Write the state after `step` steps. A collective, after which weights may change. See `commit`.
 
         Args:
-            due: as a checkpoint.
-            best: where this step is the best so far, its mark: its weights are kept until `remove_bests`. Files of a
-                checkpoint get a second name; without one, what holds weights is written.
+            due: whether to write a checkpoint.
+            best: the evaluation of this step if it is the best so far. Its weights are kept until `remove_bests`, as
+                hard links to the checkpoint's files or, without a checkpoint, as separate files.
         """
         self.commit()
         engine = self.engine
@@ -177,10 +177,10 @@ class Checkpoints:
         self._written = _Written(step, folder, best_folder, on_disk)
 
     def commit(self) -> None:
-        """Make a checkpoint of what `save` wrote, once it is on every rank's disk, and delete the oldest.
+        """Turn the files of `save` into a checkpoint, after all ranks have synced them, and delete the oldest one.
 
-        A collective; nothing happens where there is nothing to commit. Raises what `written_files`, `keep_files` and
-        `commit_checkpoint` raise.
+        A collective. Does nothing if there is nothing to commit. Raises as `written_files`, `keep_files` and
+        `commit_checkpoint` do.
         """
         if self._written is None:
             return
@@ -200,7 +200,7 @@ class Checkpoints:
         folder = begin_checkpoint(self.directory, step) if due else None
         if not is_best:
             return folder, None
-        # Those after the newest checkpoint: no resume takes them, and this one takes their place.
+        # Bests after the newest checkpoint are not needed for a resume, and this one replaces them.
         remove_other_bests(self.directory, self._reached)
         return folder, begin_checkpoint(best_directory(self.directory), step)
 
@@ -215,7 +215,7 @@ class Checkpoints:
                 settings=self.settings,
             )
 
-        # The best first: a run that goes on from this checkpoint does not evaluate its step again.
+        # The best first: a run that resumes from this checkpoint does not evaluate its step again.
         if written.best_folder is not None:
             commit(written.best_folder, [one.best_files for one in reported])
         if written.folder is not None:
@@ -231,7 +231,7 @@ class Checkpoints:
 def _bring_to_disk(
     folder: Path | None, files: Sequence[Path], best_folder: Path | None, weights: Sequence[Path], marks: Sequence[Path]
 ) -> _OnDisk:
-    """In a thread. `weights` are in `folder` where there is one, else in `best_folder`."""
+    """Sync and digest files, in a thread. `weights` are in `folder` if there is one, else in `best_folder`."""
     digests = {} if folder is None else written_files(folder, files)
     if best_folder is None:
         return _OnDisk(digests, {}, copied=False)
@@ -247,7 +247,7 @@ def _rng_file(rank: int) -> str:
 
 
 def seed_all(*parts: int) -> None:
-    """Seed Python, NumPy and torch (all devices) from several numbers, as in `seed_all(seed, rank)`."""
+    """Seed Python, NumPy and torch (all devices) from several numbers, such as `seed_all(seed, rank)`."""
     seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -269,7 +269,7 @@ def save_rng(path: Path) -> None:
 
 
 def load_rng(path: Path) -> None:
-    """The inverse of `save_rng`; the file holds tensors and plain values alone."""
+    """Inverse of `save_rng`. The file has only tensors and plain values."""
     states: dict[str, Any] = torch.load(path, weights_only=True)
     random.setstate(states["python"])
     generator, keys, *rest = states["numpy"]

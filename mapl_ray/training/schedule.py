@@ -1,7 +1,7 @@
-"""Learning rates over the steps of a run: linear warmup, then cosine, linear or no decay.
+"""Learning rate schedules: linear warmup, then cosine, linear or no decay.
 
-The formulas are those of transformers' `get_scheduler`. Importing that one loads transformers' trainer, and with it
-peft and bitsandbytes: seconds of every rank's start.
+The formulas are those of transformers' `get_scheduler`, which is not used because it imports transformers' trainer,
+PEFT and bitsandbytes, which takes seconds on every rank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 
 def lr_schedule(schedule: Schedule, optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """Scales the optimizer's learning rate by `lr_share` after every step."""
+    """Create a scheduler that scales the optimizer's learning rate by `lr_share` after every step."""
     share = partial(lr_share, schedule=schedule, warmup_steps=warmup_steps, total_steps=total_steps)
     return LambdaLR(optimizer, share)
 

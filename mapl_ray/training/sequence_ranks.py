@@ -1,4 +1,4 @@
-"""Groups of ranks that share the tokens of a batch, and DeepSpeed's exchange of tokens for heads between them."""
+"""Groups of ranks that share the tokens of a batch, and DeepSpeed's all-to-all between them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mapl_ray.training.engine_config import COLLECTIVE_TIMEOUT
 
 
 def sequence_group(size: int) -> SequenceGroup | None:
-    """The group of `size` neighbours that this rank belongs to; None where it is alone. Every rank must call it.
+    """Create groups of `size` consecutive ranks and return this rank's; None if `size` is 1. Call it on every rank.
 
-    Neighbours are on one node as far as their number allows: the launchers count ranks node by node.
-    Raises `UserError` where `size` does not divide the number of ranks.
+    Launchers number ranks node by node, so the ranks of a group are on one node if `size` allows it.
+    Raises `UserError` if the number of ranks is not divisible by `size`.
     """
     if size == 1:
         return None
@@ -25,8 +25,7 @@ def sequence_group(size: int) -> SequenceGroup | None:
     ranks = world_size()
     if ranks % size:
         raise UserError(
-            f"train.sequence_parallel_size={size}: {ranks} worker(s) run, which it does not divide. Start a multiple "
-            "of it."
+            f"train.sequence_parallel_size={size}: {ranks} worker(s) run, not a multiple of it. Start a multiple of it."
         )
     timeout = COLLECTIVE_TIMEOUT if dist.get_backend() == "nccl" else None
     groups = [dist.new_group(list(range(first, first + size)), timeout=timeout) for first in range(0, ranks, size)]

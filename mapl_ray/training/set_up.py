@@ -1,4 +1,4 @@
-"""What one rank needs before its first step: groups, model, engine, reference, feed, checkpoints and export."""
+"""Setup of a rank before its first step: groups, model, engine, reference, feed, checkpoints and export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mapl_ray.training.throughput import FlopCounter, peak_flops
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One rank's view of a run."""
+    """The objects that one rank needs for a run."""
 
     trainer: Trainer
     plan: StepPlan
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def peak_flops(self) -> float | None:
-        """Of all ranks together, in FLOP/s, where it is known."""
+        """Peak FLOP/s of all ranks together; None if unknown."""
         bf16 = self.trainer.config.in_bf16 or next(self.engine.module.parameters()).dtype is torch.bfloat16
         peak = peak_flops(self.engine.device, bf16)
         return None if peak is None else peak * self.engine.world_size
@@ -54,7 +54,7 @@ class Run:
 def group_tables(
     config: TrainConfig, train_dir: Path, eval_dir: Path | None, tokens: KeptTokens | None
 ) -> tuple[GroupTable, GroupTable | None]:
-    """The groups of training, and the held-out ones where there are some."""
+    """Open the training groups, and the held-out groups if there are any."""
     of_split = {split: None if tokens is None else tokens.of(split) for split in ("train", "eval")}
     table = GroupTable(train_dir, config.objective.margin_scale > 0.0, of_split["train"])
     return table, None if eval_dir is None else GroupTable(eval_dir, tokens=of_split["eval"])
@@ -71,7 +71,7 @@ def set_up(
     model_id: str | None,
     export: bool,
 ) -> Run:
-    """Load the model and start the engine; `asked` is the config for `num_workers`, whatever the number of ranks."""
+    """Load the model and start the engine. `asked`: the run's config, not adapted to the current number of ranks."""
     table, held_out = tables
     tokenizer = load_tokenizer(source.path, source.revision)
     ranks = sequence_group(asked.sequence_parallel_size)
@@ -84,7 +84,7 @@ def set_up(
     flops = FlopCounter.of(trained.module.model)
     engine = Engine(trained.module, config, plan.total_steps)
     if engine.rank == 0 and getattr(trained.module.model, "fresh_head", False):
-        print(f"  reward head: {source.path} has none; a fresh one is drawn (train.seed={config.seed})", flush=True)
+        print(f"  reward head: {source.path} has none; initialized at random (train.seed={config.seed})", flush=True)
     reference = _reference(kind, config, source, trained, engine, ranks)
     feed = Feed.of(
         table,
@@ -118,7 +118,7 @@ def _reference(
     engine: Engine,
     ranks: SequenceGroup | None,
 ) -> Fill:
-    """What fills `ref_logps` of a batch."""
+    """Create the function that fills `ref_logps` of a batch."""
     if kind == "frozen":
         if engine.rank == 0:
             print(f"  reference: a frozen copy of {source.path} (`mapl score` saves its memory)", flush=True)
@@ -139,7 +139,7 @@ def _facts(asked: TrainConfig, source: ModelSource, table: GroupTable, total_ste
         method=source.method,
         base_model=source.path,
         revision=source.revision,
-        data="/".join(table.directory.parts[-3:]),  # run, groups or scored, split: the rest of the path is private
+        data="/".join(table.directory.parts[-3:]),  # run, groups or scored, split: the full path is private
         data_hash=table.manifest.content_hash,
         groups=len(table),
         total_steps=total_steps,

@@ -1,7 +1,7 @@
-"""One optimizer step and one evaluation, over the same forward pass and loss; where reference logps come from.
+"""Optimizer steps and evaluations, with the same forward pass and loss, and the source of ref_logps.
 
-Log pi_ref(y|x) of DPO comes from the data, from a frozen copy of the base model, or from the policy with its adapter
-switched off. A loss or gradient that is not finite ends the run with the groups it came from.
+The ref_logps of DPO come from the data, from a frozen copy of the base model, or from the policy with its adapter
+disabled. A loss or gradient that is not finite ends the run with a message that names the groups.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from mapl_ray.training.throughput import FlopCounter, StepCost, peak_memory_gib
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """This rank's micro-batches of a step, and what all ranks agreed on before it."""
+    """This rank's micro-batches of a step, and values reduced over ranks before it."""
 
     work: Work | None  # None after the last step
-    counts_L: torch.Tensor  # relations per level over all ranks, float64, on the host
-    cost: StepCost  # of all ranks
-    request: StopRequest  # the strongest of all ranks
+    counts_L: torch.Tensor  # relations per level over all ranks, float64, on the CPU
+    cost: StepCost  # over all ranks
+    request: StopRequest  # the strongest request over all ranks
     look: bool  # whether all ranks look up requests during the step
 
 
@@ -42,32 +42,32 @@ class StepInput:
 class StepSums:
     """Sums of a step over all ranks."""
 
-    sums: torch.Tensor  # as `Result.sums`, on the host
+    sums: torch.Tensor  # as `Result.sums`, on the CPU
     peak_memory_gib: float  # the maximum over ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Everything a step needs."""
+    """Runs optimizer steps and evaluations on one rank."""
 
     engine: Engine
     config: TrainConfig
     objective: Objective
-    reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` where the data has none
+    reference: Callable[[Batch], Batch] = lambda batch: batch  # fills `ref_logps_S` if the data has none
     flops: FlopCounter | None = None
 
     def first_step(self, works: Iterator[Work], watch: StopWatch) -> StepInput:
-        """The input of the first step of this process; a collective of all ranks."""
+        """Prepare the input of this process's first step. A collective."""
         _, first = self._reduced(self._no_sums(), next(works, None), watch, look=True)
         return first
 
     def train_step(
         self, now: StepInput, step: int, works: Iterator[Work], watch: StopWatch
     ) -> tuple[dict[str, float], StepInput]:
-        """Metrics of one optimizer step over all ranks, and the input of the next step, whose work comes from `works`.
+        """Run one optimizer step. Returns its metrics over all ranks, and the input of the next step, from `works`.
 
-        One reduction and one read from the device, beside those of the gradient. Losses are divided by counts over all
-        ranks; the reduction of a step therefore includes the counts of the next one.
+        Needs one all-reduce and one read from the device in addition to those of the gradient. Losses are divided by
+        counts over all ranks, so a step's all-reduce includes the counts of the next step.
 
         Raises `NotFiniteError`, and `ValueError` after the last step.
         """
@@ -91,7 +91,7 @@ class Trainer:
         return {**metrics, "grad_norm": self.engine.grad_norm, "peak_memory_gib": found.peak_memory_gib}, following
 
     def evaluate(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Held-out metrics, `eval/...`; every rank computes its share, of as many batches, and returns the whole."""
+        """Compute held-out metrics, `eval/...`. Every rank needs the same number of batches; all return the total."""
         self.engine.train_mode(False)
         sums, no_weight = self._no_sums(), torch.ones(3, dtype=torch.float64)
         with torch.no_grad():
@@ -102,7 +102,7 @@ class Trainer:
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     def counts_of_all_ranks(self, counts: Counter[str]) -> dict[str, int]:
-        """Groups left out or cut, by reason; every rank must call it."""
+        """Sum the counts of groups left out or truncated, by reason, over ranks. Every rank must call it."""
         mine = torch.tensor([counts[reason] for reason in REASONS])
         return dict(zip(REASONS, self.engine.sum_over_ranks(self._once(mine)).tolist(), strict=True))
 
@@ -112,7 +112,7 @@ class Trainer:
     def _reduced(
         self, sums: torch.Tensor, work: Work | None, watch: StopWatch, look: bool
     ) -> tuple[StepSums, StepInput]:
-        """Sums of this step, and counts, cost and requests of the next one, over all ranks, in one tensor.
+        """All-reduce the sums of this step and the counts, cost and requests of the next one, as one tensor.
 
         Values that are not sums have one slot per rank (peak memory) or per kind (requests).
         """
@@ -145,7 +145,7 @@ class Trainer:
         )
 
     def _once(self, values: torch.Tensor) -> torch.Tensor:
-        """What this rank adds to a sum over ranks: nothing where another one has the same groups."""
+        """The values if this rank adds to sums over ranks; zeros if another rank adds them for the same groups."""
         return values if self.engine.leads else torch.zeros_like(values)
 
     def _no_sums(self) -> torch.Tensor:
@@ -160,11 +160,11 @@ Fill = Callable[[Batch], Batch]
 
 
 def reference_kind(config: TrainConfig, method: Method, tables: list[GroupTable]) -> Kind:
-    """What `train.reference` comes to: `auto` takes the cheapest that the run has.
+    """Resolve `train.reference`. `auto` is the cheapest one that is available.
 
-    Scores cost nothing, an adapter one more forward pass, a frozen copy that and its memory. Scores are those of whole
-    weights: a policy of 4-bit weights would begin away from its reference, so there `auto` is the adapter. Raises
-    `UserError` where what is asked for is not there.
+    Scores cost nothing, an adapter one more forward pass, a frozen copy also memory. Scores are computed with
+    unquantized weights, so a policy with 4-bit weights would not start equal to its reference; `auto` uses the adapter
+    for it. Raises `UserError` if `scored` is set and a group has no ref_logps.
     """
     if method == "rm":
         return "none"
@@ -182,7 +182,7 @@ def reference_kind(config: TrainConfig, method: Method, tables: list[GroupTable]
 
 
 def switched_off_reference(engine: Engine, wrapped: Any, zero_stage: int) -> Fill:
-    """The policy's own engine with its adapter switched off, without dropout."""
+    """Create a reference that runs the policy's engine with its adapter disabled, without dropout."""
     begun = False
 
     def fill(batch: Batch) -> Batch:
@@ -193,7 +193,7 @@ def switched_off_reference(engine: Engine, wrapped: Any, zero_stage: int) -> Fil
             ref_logps_S = engine(batch)
         engine.train_mode(training)
         if zero_stage == 3 and not begun:
-            # A pass without its backward pass came first: its order is not a training step's.
+            # ZeRO-3 recorded a pass without a backward pass, whose module order differs from a training step's.
             engine.forget_module_order()
             begun = True
         return replace(batch, ref_logps_S=ref_logps_S)
@@ -202,7 +202,7 @@ def switched_off_reference(engine: Engine, wrapped: Any, zero_stage: int) -> Fil
 
 
 def frozen_reference(forward: Callable[[Batch], torch.Tensor]) -> Fill:
-    """A model of its own, which is not trained."""
+    """Create a reference that runs a separate frozen model."""
 
     def fill(batch: Batch) -> Batch:
         with torch.no_grad():
@@ -221,25 +221,25 @@ class NotFiniteError(RunError):
 def check_loss(
     engine: Engine, levels: Sequence[str], step: int, batches: Sequence[Batch], margins: Sequence[torch.Tensor]
 ) -> None:
-    """Raise `NotFiniteError` on every rank where the sums over ranks of a step are not finite.
+    """Raise `NotFiniteError` on every rank if the sums of a step over ranks are not finite.
 
     Args:
-        levels: where they are not, the same on all ranks.
-        step: steps done before this one.
-        margins: the signed sums of each batch of this rank.
+        levels: levels whose sums are not finite, the same on all ranks.
+        step: number of steps before this one.
+        margins: margins of each batch of this rank.
     """
     if not levels:
         return
     mine = [b for b, m in zip(batches, margins, strict=True) if not torch.isfinite(m).all()]
     raise NotFiniteError(
         f"step {step + 1}: the loss is not finite at level {', '.join(levels)}; the weights were not changed. "
-        f"Groups of the micro-batches concerned: {_groups(engine, mine)}. "
-        "Lower train.learning_rate, or look at these groups' ref_logps."
+        f"Groups of the affected micro-batches: {_groups(engine, mine)}. "
+        "Lower train.learning_rate, or check these groups' ref_logps."
     )
 
 
 def checked_step(engine: Engine, step: int, batches: Sequence[Batch]) -> None:
-    """`Engine.step` after the last micro-batch. Raises `NotFiniteError` on every rank for such a gradient."""
+    """Run `Engine.step` after the last micro-batch. Raises `NotFiniteError` on every rank for such a gradient."""
     try:
         engine.step()
     except NonFiniteGradientError:
@@ -248,12 +248,12 @@ def checked_step(engine: Engine, step: int, batches: Sequence[Batch]) -> None:
         raise NotFiniteError(
             f"step {step + 1}: the loss is finite and its gradient is not (levels in this step: {', '.join(levels)}); "
             f"the weights were not changed. Groups of this step: {_groups(engine, batches)}. "
-            "Lower train.learning_rate, or look at the weights and at these groups."
+            "Lower train.learning_rate, or check the weights and these groups."
         ) from None
 
 
 def _groups(engine: Engine, batches: Sequence[Batch]) -> str:
-    """Ids over all ranks; every rank must call it."""
+    """Format the pair ids of all ranks. Every rank must call it."""
     ranks = engine.gather([pair_id for batch in batches for pair_id in batch.pair_ids])
     ids = list(dict.fromkeys(pair_id for rank in ranks for pair_id in rank))
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""

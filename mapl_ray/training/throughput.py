@@ -1,7 +1,7 @@
-"""What a step costs and how well the hardware was used.
+"""Throughput, FLOPs and MFU of a step.
 
-Dimensions: B rows, T tokens of a row, E edges (predicted response tokens). FLOPs are those the model needs, forward and
-backward: what gradient checkpointing computes again does not count (Chowdhery et al. 2022, PaLM, appendix B).
+Dimensions: B rows, T tokens per row, E edges (predicted response tokens). FLOPs are model FLOPs, forward and backward,
+without the recomputation of gradient checkpointing (Chowdhery et al. 2022, PaLM, appendix B).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from mapl_ray.batches import Batch
 
-# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (their sparse figures halved); the first entry
-# whose words are all in the device's name counts.
+# Dense bfloat16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets (sparse figures halved). The first entry whose
+# words are all in the device's name is used.
 _PEAK_TFLOPS = {
     "GB200": 2500.0,
     "B200": 2250.0,
@@ -46,16 +46,16 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What was computed: by one rank in its micro-batches, or by all ranks together."""
+    """Amount of computation in a step, by one rank or by all ranks together."""
 
     groups: float  # without fillers
     tokens: float  # without padding
-    slots: float  # with padding
-    flops: float  # 0 where they are not counted
+    slots: float  # tokens with padding
+    flops: float  # 0 if they can't be counted
 
     @classmethod
     def of(cls, batches: Sequence[Batch], groups: int, flops: FlopCounter | None) -> Self:
-        """Of batches on the host; `groups` are this rank's, without fillers."""
+        """Cost of batches in CPU memory. `groups`: number of this rank's groups, without fillers."""
         return cls(
             groups=groups,
             tokens=sum(batch.num_tokens for batch in batches),
@@ -64,7 +64,7 @@ class StepCost:
         )
 
     def rates(self, seconds: float, peak_flops: float | None) -> dict[str, float]:
-        """Tokens and groups per second, `padding_share` and, where the peak of all ranks (FLOP/s) is known, `mfu`."""
+        """Tokens and groups per second, `padding_share` and, if the peak of all ranks (FLOP/s) is known, `mfu`."""
         found = {
             "tokens_per_second": self.tokens / seconds,
             "groups_per_second": self.groups / seconds,
@@ -75,25 +75,25 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class FlopCounter:
-    """Model FLOPs of a batch: 6 N a token, and attention over the tokens that each token sees.
+    """Model FLOPs of a batch: 6 N per token, and attention over the tokens that each token sees.
 
-    6 N is 2 N forward and 4 N backward (Kaplan et al. 2020, section 2.1); where weights are frozen, as with LoRA, their
-    own gradients (2 N) are not computed. N leaves out the embeddings: a look-up multiplies nothing, and the output
-    layer runs over the E predicted tokens alone. Attention: 12 * layers * heads * head_dim * (tokens seen), summed over
-    tokens (PaLM, appendix B, without the masked half).
+    6 N is 2 N forward and 4 N backward (Kaplan et al. 2020, section 2.1). Gradients of frozen weights (2 N), as with
+    LoRA, are not computed. N excludes the embeddings, which need no multiplications, and the output layer, which runs
+    only over the E predicted tokens and is counted separately. Attention: 12 * layers * heads * head_dim * (tokens
+    seen), summed over tokens (PaLM, appendix B, without the masked half).
     """
 
-    weights: int  # without embeddings
-    trained: int  # of these
+    weights: int  # without embeddings and output layer
+    trained: int  # trained ones of these
     head: int  # weights of the output layer; 0 for a reward model, whose head is one row
     attention: int  # layers * heads * head_dim
 
     @classmethod
     def of(cls, model: Any) -> Self | None:
-        """Of a transformers model, also one that ZeRO-3 has partitioned; None where the formula does not hold.
+        """Counter for a transformers model, possibly partitioned by ZeRO-3; None if the formula does not apply.
 
-        That is for mixtures of experts, which use some of their weights at a token, and for recurrent layers. Windows
-        of attention are counted as if they were open.
+        It does not apply to mixtures of experts, which use only some weights per token, and to recurrent layers.
+        Sliding windows are counted as full attention.
         """
         config, head = model.config.get_text_config(), model.get_output_embeddings()
         kinds = set(getattr(config, "layer_types", None) or ())
@@ -111,24 +111,25 @@ class FlopCounter:
         )
 
     def __call__(self, batch: Batch) -> float:
-        """FLOPs of one forward and backward pass over a batch on the host."""
-        # A token at position p sees p + 1 tokens, in a tree too; padding stands at position 0.
+        """FLOPs of one forward and backward pass over a batch in CPU memory."""
+        # A token at position p sees p + 1 tokens, also in a tree. Padding is at position 0.
         padding = batch.input_ids.numel() - batch.num_tokens
         seen = int(batch.position_ids.sum()) + batch.input_ids.numel() - padding
         return self.of_counts(batch.num_tokens, batch.source_E.numel(), seen)
 
     def of_counts(self, tokens: float, edges: float, seen: float) -> float:
-        """The same of so many tokens and predicted tokens; `seen`: tokens that each token sees, summed over them."""
+        """FLOPs of one forward and backward pass, from numbers of tokens and predicted tokens. `seen`: number of tokens
+        that each token sees, summed over tokens."""
         a_token = 4.0 * self.weights + 2.0 * self.trained
         return a_token * tokens + 6.0 * self.head * edges + 12.0 * self.attention * seen
 
     def forward(self, tokens: float, edges: float, seen: float) -> float:
-        """Of a forward pass alone."""
+        """FLOPs of only a forward pass."""
         return 2.0 * self.weights * tokens + 2.0 * self.head * edges + 4.0 * self.attention * seen
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:
-    """Peak FLOP/s of a GPU in bfloat16; None for another precision, or hardware that is not in the table."""
+    """Peak FLOP/s of a GPU in bfloat16; None for another dtype, or hardware that is not in the table."""
     if device.type != "cuda" or not bf16:
         return None
     import torch
@@ -137,13 +138,13 @@ def peak_flops(device: torch.device, bf16: bool) -> float | None:
 
 
 def peak_of(name: str) -> float | None:
-    """The table's FLOP/s for a name as the driver gives it ("NVIDIA A100-SXM4-80GB")."""
+    """Peak FLOP/s for a device name, such as "NVIDIA A100-SXM4-80GB"; None if it is not in the table."""
     words = set(re.split(r"[ -]", name))
     return next((1e12 * peak for known, peak in _PEAK_TFLOPS.items() if words.issuperset(known.split())), None)
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most that was allocated on the GPU; without one, the most this process had resident."""
+    """Peak memory in GiB: allocated on the GPU or, without one, resident memory of this process."""
     if device.type == "cuda":
         import torch
 
@@ -153,5 +154,5 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def _size(parameter: torch.Tensor) -> int:
-    # ZeRO-3 leaves an empty tensor behind, and the size beside it.
+    # Under ZeRO-3, a partitioned parameter is an empty tensor with its size in `ds_numel`.
     return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -1,4 +1,4 @@
-"""A search without Ray: draws, the journal of trials, the population's steps, Pareto front and what is left behind."""
+"""The parts of a hyperparameter search that do not need Ray: sampling, journal, population, Pareto front, output."""
 
 from mapl_ray.tuning.draws import draw
 from mapl_ray.tuning.objectives import MULTI, PREF, level_accuracies, objective_of, on_front, values_of

@@ -1,4 +1,4 @@
-"""Values of a trial, drawn from its number and the search's seed alone: whoever draws them, and however often."""
+"""Deterministic sampling of a trial's values from its number and the search's seed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 from mapl_ray.config import Dimension, Scalar
 
-_MOST = 10_000  # combinations that are drawn without repeats
+_MOST = 10_000  # up to this number of combinations, none is repeated before all were sampled
 
 
 def draw(space: Mapping[str, Dimension], seed: int, number: int) -> dict[str, Scalar]:
-    """Values by dotted name. Points of the grid are taken in turn, the last name's fastest; the rest is drawn.
+    """Sample the values of trial `number`, by dotted name. Goes through grid points in order, the last name fastest.
 
-    Every name has a stream of its own, so that a further name leaves the others' values as they were. Where what is
-    drawn has few values in all, no two trials of a grid point are equal until each combination was drawn once.
+    Every name has its own random stream, so that a new name does not change the values of others. If the sampled
+    dimensions have few combinations, none is repeated at a grid point before all were sampled.
     """
     values: dict[str, Scalar] = {}
     left = number
@@ -39,7 +39,7 @@ def draw(space: Mapping[str, Dimension], seed: int, number: int) -> dict[str, Sc
 
 
 def draw_one(dimension: Dimension, rng: random.Random) -> Scalar:
-    """One value of a dimension; of a grid, any."""
+    """Sample one value of a dimension; of a grid, any of its values."""
     if dimension.values is not None:
         return rng.choice(dimension.values)
     low, high = dimension.given[:2]

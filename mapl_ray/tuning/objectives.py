@@ -1,4 +1,4 @@
-"""What trials are compared by: held-out level accuracies, a weighted mean of them, and the Pareto front of two."""
+"""Objectives of trials: held-out level accuracies, their weighted mean, and the Pareto front of two objectives."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _PREFIX = "eval/rewards/accuracies/"
 
 
 def level_accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Held-out accuracy of the levels that occur."""
+    """Held-out accuracies of the levels that occur."""
     return {level: metrics[_PREFIX + level] for level in LEVEL_FAMILIES if _PREFIX + level in metrics}
 
 
 def objective_of(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted mean of the held-out level accuracies; levels that do not occur count as 0."""
+    """Weighted mean of the held-out level accuracies. Levels that do not occur count as 0."""
     found = level_accuracies(metrics)
     return sum(weight * found.get(level, 0.0) for level, weight in weights.items()) / sum(weights.values())
 
 
 def values_of(metrics: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """`objective`, and the two objectives of the front: accuracy on the original preferences, and multi-instruction
-    accuracy, the mean of intra and inter. A level that does not occur counts as 0."""
+    """Compute `objective`, and the two objectives of the Pareto front: accuracy on the original preferences, and
+    multi-instruction accuracy (the mean of intra and inter). A level that does not occur counts as 0."""
     return {
         "objective": objective_of(metrics, weights),
         PREF: objective_of(metrics, {"pref": 1.0}),
@@ -32,9 +32,8 @@ def values_of(metrics: Mapping[str, float], weights: Mapping[str, float]) -> dic
 
 
 def on_front(points: Sequence[tuple[float, ...]]) -> list[bool]:
-    """Whether no other point is at least as good in every coordinate and better in one; larger is better.
-
-    Equal points are on the front together.
+    """Whether each point is on the Pareto front: no other point is at least as good in every coordinate and better in
+    one. Larger is better. Equal points are on the front together.
     """
     return [not any(_dominates(other, point) for other in points) for point in points]
 

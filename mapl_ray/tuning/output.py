@@ -1,4 +1,4 @@
-"""What a search leaves: all trials as one table, the best as a config, and the front's configs beside it."""
+"""Output of a search: a table of all trials, and configs of the best trial and of the Pareto front."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mapl_ray.tuning.objectives import MULTI, PREF, on_front
 from mapl_ray.tuning.trial import Trial
 
 _HISTORY = ("status", "error", "steps", "starts")
-_NAME_ROOM = 58  # of the 64 characters of a run's name
+_NAME_ROOM = 58  # characters of the run's name to keep; a name has at most 64
 
 
 def write_trials(output: Path, trials: Sequence[Trial], fingerprint: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    """`trials.json` and `trials.parquet`, best first; returns the rows. `names` are those of the space."""
+    """Write `trials.json` and `trials.parquet`, best trial first; returns the rows. `names`: those in the space."""
     rows = _rows(trials)
     write_json(output / "trials.json", {"fingerprint": fingerprint, "space": list(names), "trials": rows})
     schema = _schema(rows, names)
@@ -37,9 +37,9 @@ def write_trials(output: Path, trials: Sequence[Trial], fingerprint: str, names:
 
 
 def best_config(config: RunConfig, params: dict[str, Scalar], suffix: str = "tuned") -> dict[str, Any]:
-    """The run's whole config with a trial's values in the section of the method that was searched.
+    """Build the run's config with a trial's values in the section of the tuned method.
 
-    It has a name of its own, so that its models stand beside those of the run, and takes the run's data.
+    It has another run name, so that its models do not replace those of the run, and uses the run's data.
     """
     values = with_params(config, params).model_dump(mode="json")
     name = f"{config.name[: _NAME_ROOM - max(0, len(suffix) - 5)]}-{suffix}"
@@ -49,13 +49,13 @@ def best_config(config: RunConfig, params: dict[str, Scalar], suffix: str = "tun
 
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
-    """As YAML that `mapl train --config` takes."""
+    """Write a config as YAML, for `mapl train --config`."""
     text = yaml.safe_dump(values, sort_keys=False)
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_front(output: Path, config: RunConfig, rows: Sequence[dict[str, Any]]) -> list[Path]:
-    """A config a trial of the Pareto front, `front/0003.yaml`; those of earlier writings are removed."""
+    """Write one config per trial on the Pareto front, such as `front/0003.yaml`; older ones are removed."""
     folder = output / "front"
     for stale in folder.glob("[0-9][0-9][0-9][0-9].yaml"):
         stale.unlink()
@@ -97,7 +97,7 @@ def _row(trial: Trial, measured: bool, on_the_front: bool) -> dict[str, Any]:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """One level."""
+    """Flatten a row to one level."""
     flat = {name: row[name] for name in ("trial_id", "objective", PREF, MULTI, "on_front", *_HISTORY)}
     flat |= {f"param/{name}": value for name, value in row["params"].items()}
     flat |= {f"cost/{name}": value for name, value in row["cost"].items()}

@@ -1,7 +1,7 @@
-"""Population-based training (Jaderberg et al. 2017, arXiv 1711.09846): who goes on from whom, with what values.
+"""Population-based training (Jaderberg et al. 2017, arXiv 1711.09846): which member copies which, with what values.
 
-Pure: the moves follow from the members' scores, the seed and the step. Between two looks at the population its members
-train apart, as trials of Ray Tune.
+Pure functions: moves depend only on the members' scores, the seed and the step. Between moves, members train
+independently as trials of Ray Tune.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from mapl_ray.config import Dimension, Scalar
 from mapl_ray.tuning.draws import draw_one
 
-# Those of Ray Tune's scheduler of the same name.
-_QUANTILE = 0.25  # of the population, at either end
-_RESAMPLE = 0.25  # how often a value is drawn again rather than changed
+# The values of Ray Tune's PopulationBasedTraining scheduler.
+_QUANTILE = 0.25  # fraction of the population at each end
+_RESAMPLE = 0.25  # probability that a value is resampled instead of perturbed
 _FACTORS = (0.8, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A member of the lowest quantile goes on from one of the highest."""
+    """A member of the lowest quantile continues from the checkpoint of a donor in the highest."""
 
     member: int
     donor: int
@@ -32,9 +32,9 @@ class Move:
 def next_moves(
     scores: Mapping[int, float], params: Mapping[int, dict[str, Scalar]], space: Mapping[str, Dimension], seed: str
 ) -> list[Move]:
-    """Moves after an evaluation; `scores` of the members that are still alive, larger is better.
+    """Compute the moves after an evaluation. `scores`: of the members that are still running, larger is better.
 
-    Ties are broken by number, so that equal members do not copy each other by chance.
+    Ties are broken by number, so that members with equal scores do not copy each other.
     """
     ranked = sorted(scores, key=lambda number: (scores[number], -number))
     size = min(math.ceil(len(ranked) * _QUANTILE), len(ranked) // 2)
@@ -48,7 +48,7 @@ def next_moves(
 
 
 def explore(params: Mapping[str, Scalar], space: Mapping[str, Dimension], rng: random.Random) -> dict[str, Scalar]:
-    """Every value drawn again, or a range's times 0.8 or 1.2 within its bounds, a choice's neighbour in its list."""
+    """Resample or perturb every value: times 0.8 or 1.2 within the bounds of a range, or a neighbor in a list."""
     return {
         name: draw_one(dimension, rng) if rng.random() < _RESAMPLE else _changed(params[name], dimension, rng)
         for name, dimension in space.items()

@@ -13,15 +13,15 @@ Status = Literal["running", "finished", "stopped early", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a trial has taken so far, starts that died included."""
+    """Cost of a trial so far, including failed starts."""
 
     seconds: float = 0.0
     worker_seconds: float = 0.0
     gpu_seconds: float = 0.0
-    groups: int = 0  # learnt from; steps done again after a death count once
+    groups: int = 0  # trained on; steps that are repeated after a failure count once
 
     def after(self, seconds: float, workers: int, gpus_per_worker: float) -> Cost:
-        """With further seconds of all workers."""
+        """Add seconds of all workers."""
         return replace(
             self,
             seconds=self.seconds + seconds,
@@ -32,59 +32,59 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial as its `trial.json` has it. `number` is its place in the search, from 0."""
+    """A trial: content of `trial.json`. `number`: its index in the search, from 0."""
 
     number: int
     params: dict[str, Scalar]  # by dotted config name
     status: Status = "running"
-    reports: tuple[dict[str, float], ...] = ()  # step, objective, eval/...: one an evaluation, by step
+    reports: tuple[dict[str, float], ...] = ()  # step, objective, eval/...: one per evaluation, sorted by step
     cost: Cost = field(default_factory=Cost)
     starts: int = 0  # how often it was started or resumed
-    run: int = 0  # of a population: how often it has taken over another's checkpoint
-    moves: tuple[dict[str, Any], ...] = ()  # these: step, the other's number, values before
+    run: int = 0  # in a population: how often it copied another member's checkpoint
+    moves: tuple[dict[str, Any], ...] = ()  # one per copy: step, the donor's number, the values before
     error: str | None = None
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.number:04d}"
 
     @property
     def ended(self) -> bool:
-        """Whether it is not to be run any more."""
+        """Whether it is complete and must not run again."""
         return self.status in ("finished", "stopped early")
 
     @property
     def last(self) -> dict[str, float]:
-        """The last report; empty where there is none."""
+        """The last report; empty if there is none."""
         return self.reports[-1] if self.reports else {}
 
     @property
     def steps(self) -> int:
-        """After which it was last evaluated."""
+        """Number of steps at its last evaluation."""
         return int(self.last.get("step", 0))
 
     @property
     def objective(self) -> float | None:
-        """Of the last evaluation."""
+        """Objective at the last evaluation."""
         return self.last.get("objective")
 
     def objective_at(self, step: int) -> float:
-        """Of the evaluation after this step. Raises `StopIteration` where there was none."""
+        """Objective at the evaluation after `step`. Raises `StopIteration` if there was none."""
         return next(report["objective"] for report in self.reports if report["step"] == step)
 
     def with_reports(self, found: list[dict[str, float]]) -> Trial:
-        """With further reports; one of a step that is there already takes its place."""
+        """Add reports. A new report replaces an existing one of the same step."""
         by_step = {report["step"]: report for report in (*self.reports, *found)}
         return replace(self, reports=tuple(by_step[step] for step in sorted(by_step)))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to JSON-serializable values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
-        """The inverse of `to_json`. Raises `TypeError` or `KeyError` for anything else."""
+        """Inverse of `to_json`. Raises `TypeError` or `KeyError` for invalid values."""
         plain = dict(values)
         cost = Cost(**plain.pop("cost"))
         return cls(**{**plain, "cost": cost, "reports": tuple(plain["reports"]), "moves": tuple(plain["moves"])})

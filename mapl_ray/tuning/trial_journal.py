@@ -1,11 +1,11 @@
-"""The journal of a search: one folder per trial, written down before the trial starts and whenever something is known.
+"""The journal of a search: one folder per trial, written before the trial starts and after every change.
 
-    tune/search.json                 whose trials these are
+    tune/search.json                 fingerprint of the search
     tune/trials/0003/trial.json      `Trial`
     tune/trials/0003/run-0/          its training: metrics.jsonl, checkpoints/
-                     run-0/done.json, failure.json   left by the trial itself when it ends
+                     run-0/done.json, failure.json   written by the trial when it ends
 
-A search goes on from it after any death, without a state of Ray's: values, reports and checkpoints are all here.
+It has all values, reports and checkpoints, so a killed search resumes from it, without any state of Ray Tune.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TrialJournal:
     """The trials of one search, in memory and on disk."""
 
     def __init__(self, output: Path, weights: dict[str, float]) -> None:
-        """Reads what is there; a trial whose entry is damaged is set aside. `weights` are those of the objective."""
+        """Read existing trials; one with a damaged `trial.json` is set aside. `weights`: of the objective, by level."""
         self.output, self._weights = output, weights
         self.trials: dict[int, Trial] = {}
         for path in sorted((output / "trials").glob("*/trial.json")):
@@ -44,7 +44,7 @@ class TrialJournal:
 
     @classmethod
     def of_search(cls, output: Path, fingerprint: str, weights: dict[str, float]) -> TrialJournal:
-        """The journal of the search with this fingerprint; another search's is moved aside, with a message."""
+        """Open the journal of the search with this fingerprint. That of another search is set aside, with a message."""
         mark = output / "search.json"
         if output.is_dir() and _mark(mark) != fingerprint and any(output.iterdir()):
             set_aside(output, "of a search with other settings or data")
@@ -52,17 +52,17 @@ class TrialJournal:
         return cls(output, weights)
 
     def folder(self, trial: Trial) -> Path:
-        """Where a trial trains."""
+        """Folder of a trial's training."""
         return self.output / "trials" / trial.name / f"run-{trial.run}"
 
     def put(self, trial: Trial) -> Trial:
-        """Write a trial down."""
+        """Write a trial's `trial.json`."""
         write_json(self.output / "trials" / trial.name / "trial.json", trial.to_json())
         self.trials[trial.number] = trial
         return trial
 
     def refreshed(self, trial: Trial) -> Trial:
-        """With what the trial's own files hold: evaluations, and whether it came to its end or gave up."""
+        """Update a trial from the files in its folder: evaluations, and whether it finished or failed."""
         folder = self.folder(trial)
         list_again(folder)
         trial = trial.with_reports([{**row, **values_of(row, self._weights)} for row in _evaluations(folder)])
@@ -72,22 +72,22 @@ class TrialJournal:
         return replace(trial, status="finished") if done.get("steps", 0) >= done.get("total_steps", 1) else trial
 
     def begun(self, trial: Trial) -> Trial:
-        """Write down that a trial is about to start; what it failed of before is forgotten."""
+        """Record that a trial is about to start, and clear its last failure."""
         (self.folder(trial) / FAILURE).unlink(missing_ok=True)
         return self.put(replace(trial, status="running", error=None, starts=trial.starts + 1))
 
     def reached(self, trial: Trial) -> int:
-        """The step from which a member of a population goes on: its last stop, or where it took over another's."""
+        """Step from which a member of a population continues: that of its last stop, or of the checkpoint it copied."""
         done = _read(self.folder(trial) / DONE) or {}
         return max(int(done.get("steps", 0)), int(trial.moves[-1]["step"]) if trial.moves else 0)
 
     def in_order(self) -> list[Trial]:
-        """By number."""
+        """Trials, sorted by number."""
         return [self.trials[number] for number in sorted(self.trials)]
 
 
 def _evaluations(folder: Path) -> list[dict[str, float]]:
-    """Rows of `metrics.jsonl` with held-out metrics: the step and these alone."""
+    """Read step and held-out metrics from the rows of `metrics.jsonl` that have held-out metrics."""
     found = []
     for row in json_lines(folder / "metrics.jsonl"):
         if row is None or not isinstance(row.get("step"), int | float):

@@ -20,7 +20,7 @@ def test_heads_that_the_workers_of_a_row_can_not_divide(tmp_path: Path) -> None:
         check_inputs(tiny, ("train rm",))
     check_inputs(tiny, ("synthesize",))
     config = {"num_attention_heads": 6, "num_key_value_heads": 2}
-    with pytest.raises(UserError, match=r"org/m has num_key_value_heads=2, which it does not divide"):
+    with pytest.raises(UserError, match=r"org/m has num_key_value_heads=2, which is not divisible by it"):
         check_shareable(SimpleNamespace(**config), 3, "org/m")
     check_shareable(SimpleNamespace(**config), 2, "org/m")
     for rope in ({"rope_type": "dynamic"}, {"full_attention": {"rope_type": "longrope"}}):

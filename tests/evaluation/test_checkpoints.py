@@ -35,7 +35,7 @@ def test_models_go_by_what_tells_them_apart(tiny_model: Path, tmp_path: Path) ->
 def test_what_is_neither_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"num_labels=2 \(0: LABEL_0, 1: LABEL_1\): a classifier"):
         named_checkpoints([copy(tiny_model, tmp_path / "two", architectures=["LlamaForSequenceClassification"])])
-    with pytest.raises(UserError, match=r"neither a reward model .* but LlamaModel"):
+    with pytest.raises(UserError, match=r"expected a reward model .* but found LlamaModel"):
         named_checkpoints([copy(tiny_model, tmp_path / "bare", architectures=["LlamaModel"])])
     with pytest.raises(UserError, match="no such model directory"):
         named_checkpoints([str(tmp_path / "gone")])

@@ -109,7 +109,7 @@ def test_trees_equal_padded(family: str, groups: list[EncodedGroup], tokenizer: 
         batch = collate(groups, "tree", tokenizer.pad_token_id, row_tokens=row_budget(model))
         assert_same(outcome(module, batch), padded)
         if family in CAPPED:
-            with pytest.raises(UserError, match=r"train\.attention=branches: it has no soft cap"):
+            with pytest.raises(UserError, match=r"train\.attention=branches: no support for the soft cap"):
                 prepare_for_trees(model, "branches")
             continue
         for attention in ("branches", "dense"):
@@ -167,7 +167,7 @@ def test_what_the_config_does_not_tell_is_found_by_trying(tokenizer: Any) -> Non
     config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **BASE)
     torch.manual_seed(0)
     prepare_for_trees(enlarged(LlamaForCausalLM(config)))
-    with pytest.raises(UserError, match="other values than its sequences"):
+    with pytest.raises(UserError, match="values for a tree differ from those for its sequences"):
         prepare_for_trees(enlarged(CountsAlongTheRow(config)))
 
 

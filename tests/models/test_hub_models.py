@@ -71,7 +71,7 @@ def test_a_config_that_names_other_weights_is_refused(
 def test_an_index_in_a_sub_folder_is_looked_at(shard: str, tiny_model: Path, tmp_path: Path) -> None:
     hostile = named_weights(tiny_model, tmp_path / "hostile", shard)
     shutil.copy(tiny_model / "config.json", hostile / "config.json")
-    with pytest.raises(UserError, match=r"sub/x\.safetensors\.index\.json: .* is no safetensors file of this"):
+    with pytest.raises(UserError, match=r"sub/x\.safetensors\.index\.json: .* is not a safetensors file in this"):
         check_model_directory(hostile)
 
 

@@ -157,7 +157,7 @@ CACHES = "set TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR"
     [
         (no_compiler, "No working C++ compiler", "install gcc and g++ on every node"),
         pytest.param(broken_compiler, "No working C++ compiler", "others with CC and CXX", marks=pytest.mark.long),
-        pytest.param(no_headers, "fatal error: Python.h: No", "install the headers of the", marks=pytest.mark.long),
+        pytest.param(no_headers, "fatal error: Python.h: No", "install the headers of", marks=pytest.mark.long),
         (file_in_place, "File exists: '{folder}/taken'", CACHES),
         (below_a_file, "Not a directory: '{folder}/taken/triton'", CACHES),
     ],
@@ -215,7 +215,7 @@ def children() -> list[psutil.Process]:
 
 def test_a_trial_that_takes_too_long_is_ended(cache: Path) -> None:
     trial = tried_in_process("cpu", FLEX, seconds=0.5)
-    assert trial.error == "not done after 0.5 s, in this step: start Python"
+    assert trial.error == "not finished after 0.5 s, in this step: start Python"
     assert "nvidia-smi" in trial.cure
     assert children() == []
     assert left_over(cache) == []
@@ -279,7 +279,7 @@ def triton_without(lacking: str, folder: Path) -> KernelTrial:
     [
         ("nothing", "", ""),
         ("compiler", "Failed to find C compiler", "install gcc and g++"),
-        ("headers", "fatal error: Python.h: No such file", "install the headers of the Python"),
+        ("headers", "fatal error: Python.h: No such file", "install the headers of Ray's Python"),
         ("libcuda", "cannot find -lno_such_cuda", "the compiler failed"),
     ],
 )
@@ -309,7 +309,7 @@ def test_what_tritons_launcher_lacks_is_named(lacking: str, line: str, cure: str
         ("this GPU has no bfloat16", "train.bf16=false"),
         ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB.", "free the GPU's memory"),
         ("ImportError: /tmp/x.so: failed to map segment from shared object", "not mounted noexec"),
-        ("OSError: [Errno 28] No space left on device", "free room"),
+        ("OSError: [Errno 28] No space left on device", "free space"),
         ("RuntimeError: something else", "train.attention=varlen"),
     ],
 )

@@ -163,7 +163,7 @@ def test_one_message_and_exit_code_2(
         error = capsys.readouterr().err
         assert error.startswith("mapl: error: model.name_or_path=")
         assert error.count("\n") == 1
-        assert "System role not supported. Use a model whose chat template takes such conversations" in error
+        assert "System role not supported. Use a model whose chat template supports such conversations" in error
 
 
 def test_training_leaves_out_what_a_template_refuses_and_counts_it(

@@ -208,7 +208,7 @@ def test_large_weights_are_known_by_their_content(
         assert model_identity(other) != identity, name
     renamed_one = changed(tiny_model, tmp_path / "renamed", renamed(NORM, "model.final_norm.weight"))
     assert model_identity(renamed_one) != identity
-    with pytest.raises(RunError, match=r"renamed: on .* this is another model than on the machine that started"):
+    with pytest.raises(RunError, match=r"renamed: on .* the model differs from the one on the machine that started"):
         check_same_model(renamed_one, identity)
     (copy / "weights.gguf").write_bytes(b"\xff" * 50_000)
     first = model_identity(copy)
@@ -218,5 +218,5 @@ def test_large_weights_are_known_by_their_content(
 
 def test_another_models_tokenizer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     other = changed(tiny_model, tmp_path / "other", vocab_size=2)
-    with pytest.raises(UserError, match=r"eos_token '</s>' has id 2, and config.json has vocab_size=2"):
+    with pytest.raises(UserError, match=r"eos_token '</s>' has id 2, but config.json has vocab_size=2"):
         verify_model(other, "policy")

@@ -204,7 +204,7 @@ TEMPLATES = [
         1.0,
         "takes more than 1 s of CPU time",
     ),
-    ("{{ messages[0].content * 100000 }}", 60.0, "makes .* characters of"),
+    ("{{ messages[0].content * 100000 }}", 60.0, "makes .* characters from"),
     (
         "{% set ns = namespace(x='aaaa') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
         60.0,

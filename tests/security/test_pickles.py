@@ -154,7 +154,7 @@ def test_an_index_that_leads_elsewhere_is_refused(canary: Any, tiny_model: Path,
         (model / "pytorch_model.bin").write_bytes(canary.pickle)
         index = {"metadata": {}, "weight_map": {"lm_head.weight": shard}}
         (model / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(UserError, match="no safetensors file of this directory"):
+        with pytest.raises(UserError, match="not a safetensors file in this directory"):
             check_model_directory(model)
 
 
@@ -163,7 +163,7 @@ def test_pickled_adapters_are_refused(canary: Any, tiny_model: Path, tmp_path: P
     model = shutil.copytree(tiny_model, tmp_path / "model")
     (model / "adapter_config.json").write_text(json.dumps(adapter))
     (model / "adapter_model.bin").write_bytes(canary.pickle)
-    with pytest.raises(UserError, match="an adapter beside a model"):
+    with pytest.raises(UserError, match="both a model and an adapter"):
         load_policy(model, "float32")
     with pytest.raises(UserError, match="pickles are not read"):  # model.safetensors is there, and is no adapter
         check_lora(str(model), ScoringConfig(gpus_per_engine=1))

@@ -73,7 +73,7 @@ def test_every_damage_is_found_and_the_one_before_is_taken(tmp_path: Path, capsy
         assert found is not None
         assert found.path == str(good), (name, content)
         said = capsys.readouterr().out
-        assert "step-00000004 passed over" in said
+        assert "step-00000004 skipped" in said
         assert ("manifest" if name == "manifest.json" else name) in said
         if before is None:
             file.unlink()
@@ -169,7 +169,7 @@ def test_a_commit_takes_what_the_ranks_report_and_nothing_else(tmp_path: Path) -
         commit(empty, [])
     first = begin_checkpoint(tmp_path, 2)
     (first / "a").touch()
-    with pytest.raises(RunError, match=r"not saved: b is gone. Does another run work in"):
+    with pytest.raises(RunError, match=r"not saved: b is gone. Does another run use"):
         commit(first, ["a", "b"])
     (first / "c").touch()
     with pytest.raises(RunError, match="not saved: c was not written by this run"):
@@ -254,7 +254,7 @@ def test_every_rank_verifies_what_it_loads(name: str, is_own: bool, content: byt
     checkpoints = Checkpoints(cast(Any, engine), TrainConfig(), tmp_path, settings())
     if is_own:
         state = "missing" if content is None else "damaged"
-        with pytest.raises(RunError, match=rf"not loaded: on rank 1 {name} is {state}, and on rank 0 it is whole"):
+        with pytest.raises(RunError, match=rf"not loaded: on rank 1 {name} is {state}, but not on rank 0"):
             checkpoints.resume()
         assert not engine.loaded
     else:

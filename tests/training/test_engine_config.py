@@ -44,7 +44,7 @@ def test_gradients_are_reduced_during_the_backward_pass(stage: Any, asked: bool 
         if asked in (None, there):
             assert engine_config(filed, world_size=2)["zero_optimization"]["overlap_comm"] is there
         else:
-            with pytest.raises(UserError, match=rf"overlap_comm={there}, and {asked} follows from train.overlap_comm"):
+            with pytest.raises(UserError, match=rf"overlap_comm={there}, but {asked} follows from train.overlap_comm"):
                 engine_config(filed, world_size=2)
 
 

@@ -172,7 +172,7 @@ def test_mistakes_are_named(make: Make, data: Path, tiny_model: Path, capsys: py
         make("rm", model=load_policy(tiny_model, "float32"), processing_class=load_tokenizer(tiny_model))
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.pad_token = tokenizer.eos_token
-    with pytest.raises(UserError, match="padding token is not EOS"):
+    with pytest.raises(UserError, match="pad token is not EOS"):
         make("dpo", processing_class=tokenizer)
     trainer = make("dpo")
     with pytest.raises(UserError, match="eval_dataset: no ref_logps"):

@@ -88,7 +88,7 @@ def test_a_logger_that_fails_is_left_out(tmp_path: Path, capsys: pytest.CaptureF
         writers.write(2**70, METRICS)  # more than its files can hold
         writers.write(3, METRICS)
     assert len(rows(tmp_path)) == 3
-    assert "tensorboard failed and is left out from here on" in capsys.readouterr().out
+    assert "tensorboard failed and is disabled" in capsys.readouterr().out
 
 
 def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

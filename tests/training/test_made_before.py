@@ -81,7 +81,7 @@ def test_wrong_or_stale_ids_are_not_used(
     expected = encode_all(GroupTable(data / "train"), indices, tokenizer, config)
     assert encode_all(table, indices, tokenizer, config) == expected
     printed = capsys.readouterr().out
-    assert "kept token ids are not used, groups are tokenized as they come" in printed
+    assert "kept token ids are not used, groups are tokenized during training" in printed
     assert message in printed
 
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_taken_over_belongs_to_the_run_with_the_new_values(tmp_path
     (written / "weights").write_bytes(b"w" * 100)
     files = [written_files(written, [written / "weights"])]
     path = commit_checkpoint(written, 5, files=files, world_size=2, zero_stage=2, settings=settings(theirs))
-    with pytest.raises(RunError, match=r"step-00000006: can't be taken over: its manifest is missing"):
+    with pytest.raises(RunError, match=r"step-00000006: can't be copied: its manifest is missing"):
         adopt_checkpoint(source, target, 6, ours)
     copy = adopt_checkpoint(source, target, 5, ours)
     found = find_checkpoint(target, settings(ours))

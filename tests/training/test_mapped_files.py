@@ -172,7 +172,7 @@ def test_without_room_an_array_is_in_the_processs_own_memory(
         assert not isinstance(array, np.memmap)
         assert array[1000] == 1_000_000
         assert list(disk.glob("mapl-groups-*/*.npy")) == []
-    assert "squares in every worker's memory, for they can't be mapped (TMPDIR): [Errno 28]" in capsys.readouterr().out
+    assert "squares in every worker's memory, as they can't be mapped (TMPDIR): [Errno 28]" in capsys.readouterr().out
 
 
 def test_sizes_are_worked_out_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

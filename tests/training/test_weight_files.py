@@ -120,7 +120,7 @@ def test_a_rank_loads_no_other_base_model_than_the_drivers(
 
     monkeypatch.setattr(loop, "ensure_process_group", lambda: None)
     monkeypatch.setattr(loop, "set_up", lambda *args, **kwargs: pytest.fail("the model was loaded"))
-    with pytest.raises(RunError, match="this is another model than on the machine that started the run"):
+    with pytest.raises(RunError, match="the model differs from the one on the machine that started the run"):
         loop.train(
             TrainConfig.model_validate({"loggers": []}), "rm", model_path=str(tiny_model), model_config=ModelConfig(),
             train_dir=data / "train", eval_dir=None, output_dir=tmp_path / "rm", fingerprint="f", model_id="another",
