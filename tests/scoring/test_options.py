@@ -26,7 +26,7 @@ def config(model: Path | str = "tiny", **scoring: Any) -> RunConfig:
         ({"gpus_per_engine": 3, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}, "pipeline_parallel_size = 4"),
         ({"pipeline_parallel_size": 2}, "on CPUs .*tensor_parallel_size instead"),
         ({"chunked_prefill": False, "max_num_batched_tokens": 128}, "at least max_model_len = 256"),
-        ({"ref_logps": False, "reward_model": "org/rm", "lora": "here"}, "lora are of ref_logps"),
+        ({"ref_logps": False, "reward_model": "org/rm", "lora": "here"}, "lora need ref_logps"),
     ],
 )
 def test_what_contradicts_itself_is_refused(scoring: dict[str, Any], word: str) -> None:
