@@ -1,15 +1,15 @@
-"""Evaluation of held-out groups: two revisions by turns, forward passes, and the driver's memory for a million groups.
+"""Evaluation of held-out groups: two revisions in turn, forward passes, and the driver's memory for a million groups.
 
     git worktree add ../before REVISION
     python -m benchmarks.evaluation turns --before ../before --data ../shared/data/alpaca_eval_pairs.jsonl.gz
     python -m benchmarks.evaluation passes --data ../shared/data/alpaca_eval_pairs.jsonl.gz
     python -m benchmarks.evaluation memory --data ../shared/data/alpaca_eval_pairs.jsonl.gz --groups 1000000
 
-`turns` runs `mapl evaluate` of a reward model and a policy with each revision in turn, on the same groups and two CPUs,
-and prints the stage's seconds, starts of processes included, and how far the results are apart. `passes` leaves the
-starts out: it compares padded rows in one process with prefix trees in two, eight groups of each in turn. Other work on
-the machine stretches both, so ratios count. `memory` writes a table of results as an evaluation leaves it, measures two
-models from it in a process of its own, and prints the most memory that the process held.
+`turns` runs `mapl evaluate` of a reward model and a policy with each revision in turn, on the same groups and two CPUs.
+It prints the seconds of the stage, including process starts, and the largest difference between the results. `passes`
+excludes process starts: it compares padded rows in one process with prefix trees in two, eight groups at a time. Other
+work on the machine slows both down, so only ratios are meaningful. `memory` writes the tables that an evaluation
+leaves, computes the metrics of two models from them in a separate process, and prints the peak memory of that process.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from mapl_ray.scoring import TreeOptions
 from mapl_ray.scoring.trees import TreeScorer
 from mapl_ray.training.export import export_model
 
-_REPEATED = 100  # real groups that a part of the large table repeats
+_REPEATED = 100  # number of real groups, which are repeated in each part of the large table
 _PART = 1000
 
 
 def turns(given: argparse.Namespace, folder: Path) -> None:
-    """Both revisions, turn by turn."""
+    """Run both revisions in turn, and print seconds and differences."""
     groups = groups_of(given.data, given.groups, given.characters)
     models = _models(folder, groups)
     size = -(-len(groups) // given.parts)
@@ -86,7 +86,7 @@ def turns(given: argparse.Namespace, folder: Path) -> None:
 
 
 def _models(folder: Path, groups: list[RelationGroup]) -> list[Path]:
-    """A reward model and a policy of random weights."""
+    """A reward model and a policy with random weights."""
     policy = build_tiny(folder / "policy", [text for group in groups for text in group.responses], TINY, 0)
     model = load_reward_model(policy, "float32", seed=0)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def _models(folder: Path, groups: list[RelationGroup]) -> list[Path]:
 
 
 def _command(words: list[str], tree: Path) -> float:
-    """Seconds that the stage says it took."""
+    """Run a command; return the seconds that the stage reports."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1"}
     code = "import sys; from mapl_ray.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *words]
@@ -108,7 +108,7 @@ def _command(words: list[str], tree: Path) -> float:
 
 
 def _apart(first: Any, second: Any) -> float:
-    """Largest difference of two numbers at the same place of the models' levels and comparisons."""
+    """Largest difference of two corresponding numbers in models, comparisons and examples."""
 
     def numbers(value: Any) -> Iterator[float]:
         if isinstance(value, dict):
@@ -125,7 +125,7 @@ def _apart(first: Any, second: Any) -> float:
     return max(abs(a - b) for left, right in pairs for a, b in zip(left, right, strict=True))
 
 
-_SCORERS: dict[str, TreeScorer] = {}  # of one worker process
+_SCORERS: dict[str, TreeScorer] = {}  # scorers of this worker process
 
 
 def _start(path: Path, method: Method) -> None:
@@ -135,7 +135,7 @@ def _start(path: Path, method: Method) -> None:
 
 
 def _score(way: str, groups: list[RelationGroup]) -> tuple[list[float], float]:
-    """Scores, and CPU seconds without tokenizing."""
+    """Scores of groups, and CPU seconds without tokenization."""
     scorer = _SCORERS[way]
     encoded = [encode_group(group, scorer.tokenizer, 4096) for group in groups]
     began = time.process_time()
@@ -144,14 +144,14 @@ def _score(way: str, groups: list[RelationGroup]) -> tuple[list[float], float]:
 
 
 def passes(given: argparse.Namespace, folder: Path) -> None:
-    """Eight groups in turn: padded in one process, as one task per model was; as trees in two, as two actors are."""
+    """Score eight groups at a time: padded in one process (a task per model), and as trees in two (two actors)."""
     groups = groups_of(given.data, given.groups, given.characters)
     rm, policy = _models(folder, groups)
     methods: dict[Method, Path] = {"rm": rm, "dpo": policy}
     for method, path in methods.items():
         context = get_context("spawn")
         with ProcessPoolExecutor(2, context, _start, (path, method)) as pool:
-            list(pool.map(_score, ["tree"] * 4, [groups[:1]] * 4))  # both have started
+            list(pool.map(_score, ["tree"] * 4, [groups[:1]] * 4))  # warm-up: start both processes
             wall, cpu, apart = dict.fromkeys(("padded", "tree"), 0.0), dict.fromkeys(("padded", "tree"), 0.0), 0.0
             for start in range(0, len(groups) - 7, 8):
                 some = groups[start : start + 8]
@@ -170,7 +170,7 @@ def passes(given: argparse.Namespace, folder: Path) -> None:
 
 
 def table(given: argparse.Namespace, folder: Path) -> None:
-    """Parts of groups and of two models' scores, as an evaluation leaves them; prompts of different parts differ."""
+    """Write parts of groups and of two models' scores, like an evaluation; each part has different prompts."""
     groups = groups_of(given.data, _REPEATED, given.characters)
     policy = build_tiny(folder / "policy", [text for group in groups for text in group.responses], TINY, 0)
     encoders = Encoders.of([Checkpoint("a", str(policy), None, "rm")], 4096)
@@ -195,7 +195,7 @@ def table(given: argparse.Namespace, folder: Path) -> None:
 
 
 def measure(folder: Path, samples: int) -> None:
-    """In a process of its own: the measures of two models; prints the most memory that it held."""
+    """Compute the metrics of two models in this process, and print its peak memory."""
     config = parse_config({"name": "run", "output_dir": str(folder)}, "benchmark")
     directory = folder / "run" / "evaluation" / "groups" / "held-out"
     started = time.monotonic()
@@ -227,10 +227,10 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="a checkout of the other revision")
     parser.add_argument("--groups", type=int, default=120)
     parser.add_argument("--parts", type=int, default=12)
-    parser.add_argument("--characters", type=int, default=1500, help="longest response")
+    parser.add_argument("--characters", type=int, default=1500, help="maximum length of a response")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--samples", type=int, default=20, help="bootstrap samples")
-    parser.add_argument("--folder", type=Path, help="of `measure`: what `memory` wrote")
+    parser.add_argument("--folder", type=Path, help="for `measure`: the folder that `memory` wrote")
     given = parser.parse_args()
     if given.what == "measure":
         measure(given.folder, given.samples)

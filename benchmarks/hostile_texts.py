@@ -1,9 +1,10 @@
-"""The slowest functions on a megabyte of hostile text: the pieces of `tests/instructions/hostile.py`, repeated.
+"""The slowest instruction functions on a megabyte of hostile text: repeated pieces of `tests/instructions/hostile.py`.
 
     python -m benchmarks.hostile_texts --characters 1000000
 
-Seconds are CPU seconds of one function on one text whose features nothing computed before: it writes an instruction
-of either flag and judges the text by each. Prints the slowest; exits with 1 where one took more than `--most` seconds.
+Times are CPU seconds of one function on one text, without cached features: the function writes a satisfied and a
+violated instruction and checks the text with each. Prints the slowest functions; exits with 1 if one took more than
+`--most` seconds.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from tests.instructions.hostile import PIECES, seconds, text_of
 
 
 def main() -> int:
-    """Measure every function on every text; print the slowest."""
+    """Measure every function on every text, and print the slowest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--characters", type=int, default=1_000_000)
     parser.add_argument("--most", type=float, default=2.0, help="seconds")
     parser.add_argument("--show", type=int, default=12)
     parser.add_argument(
-        "--piece", action="append", help=r"only this one, as Python writes it: '- a\n'; may be repeated"
+        "--piece", action="append", help=r"only this piece, in Python's notation: '- a\n'; may be repeated"
     )
     args = parser.parse_args()
     functions = [function for function in REGISTRY.values() if function.sides != "soft"]

@@ -1,9 +1,9 @@
-"""Peak memory of a synthesis run, Ray and all, for inputs of several sizes: it must not grow with them.
+"""Peak memory of a synthesis run, including Ray, for several input sizes. It must not grow with the input.
 
     python benchmarks/memory.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 50000 200000 1000000
 
-Memory is the sum of the proportional set sizes (PSS) of the run's process tree, looked at twice a second: pages that
-processes share are counted once. Linux only.
+Memory is the sum of the proportional set sizes (PSS) of the run's process tree, sampled twice a second. Shared pages
+are counted once. Linux only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
 def write_pairs(data: str, number: int, path: Path) -> None:
-    """That many distinct pairs: the file again and again, every time with other ids and another last word."""
+    """Write `number` distinct pairs: the file repeated, each time with other ids and another last word."""
     opener = gzip.open if data.endswith(".gz") else open
     with opener(data, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
@@ -40,7 +40,7 @@ def write_pairs(data: str, number: int, path: Path) -> None:
 
 
 def pss_gib(process: psutil.Process) -> float:
-    """Of a process and all its children, GiB; those that end meanwhile count as nothing."""
+    """PSS of a process and all its children, in GiB; processes that end meanwhile count as 0."""
     total = 0
     for member in [process, *process.children(recursive=True)]:
         try:
@@ -52,7 +52,7 @@ def pss_gib(process: psutil.Process) -> float:
 
 
 def measure(source: Path, output: Path) -> tuple[float, float]:
-    """Peak GiB and seconds of one run."""
+    """Peak memory (GiB) and seconds of one run."""
     words = ["synthesize", f"data.path={source}", f"output_dir={output}", "name=run", "cluster.num_cpus=2"]
     started, peak = time.monotonic(), 0.0
     with (output / "log").open("wb") as log:

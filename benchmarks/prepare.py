@@ -1,11 +1,10 @@
-"""Preparation of pairs from gz shards: another revision of this project, one worker and two, side by side.
+"""Preparation of pairs from gz shards: another revision of this project, one worker and two workers compared.
 
     python -m benchmarks.prepare --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 100000 --against 28b23c3
 
-The shards are variants of the file's pairs, none of which is a duplicate of another. Each way runs in a process tree of
-its own, by turns, the order turned round from round to round. Seconds are those of `prepare_pairs`, with the start of
-workers and without that of Ray itself; memory is the peak of the PSS of all processes, looked at five times a second.
-All ways must leave the same bytes. Linux only.
+The shards contain variants of the file's pairs without duplicates. Each way runs in its own process tree; the order is
+reversed in every second round. Seconds are those of `prepare_pairs`, including the start of workers but not of Ray.
+Memory is the peak PSS of all processes, sampled five times a second. All ways must write the same bytes. Linux only.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one run."""
+    """Results of one run."""
 
     rate: float  # pairs per second
     peak: float  # GiB
-    hashes: dict[str, str]  # content by split, and what was rejected
+    hashes: dict[str, str]  # content hash by split, and the rejected rows
 
 
 def write_shards(data: Path, number: int, files: int, folder: Path) -> None:
-    """That many pairs: the file again and again, each time with other ids and a word of every text changed."""
+    """Write `number` pairs: the file repeated, each time with other ids and one changed word in every text."""
     with gzip.open(data, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
 
@@ -60,7 +59,7 @@ def write_shards(data: Path, number: int, files: int, folder: Path) -> None:
 
 
 def serve(shards: Path, output: Path, workers: int, values: Mapping[str, Any]) -> None:
-    """Prepare with the `mapl_ray` on the path, and print seconds and what there is then; 0 workers: without Ray."""
+    """Prepare with the `mapl_ray` on the path, and print seconds, rows and hashes; 0 workers: without Ray."""
     from contextlib import nullcontext
 
     from mapl_ray.config import ClusterConfig, parse_config
@@ -103,26 +102,26 @@ def measure(root: Path, shards: Path, workers: int, values: str) -> Outcome:
 
 
 def one_round(roots: Mapping[str, tuple[Path, int]], shards: Path, values: str, number: int) -> dict[str, Outcome]:
-    """Every way once; prints each, and ends where two ways leave other bytes."""
+    """Run every way once and print its results; fail if two ways write different bytes."""
     found: dict[str, Outcome] = {}
     for name in list(roots)[:: 1 if number % 2 else -1]:
         root, workers = roots[name]
         found[name] = measure(root, shards, workers, values)
         print(f"{name}: {found[name].rate:.0f} pairs/s, peak {found[name].peak:.2f} GiB", flush=True)
     hashes = [one.hashes for one in found.values()]
-    assert all(one == hashes[0] for one in hashes), "the ways leave other bytes"
+    assert all(one == hashes[0] for one in hashes), "the ways wrote different bytes"
     return found
 
 
 def main() -> None:
-    """Measure by turns and print."""
+    """Measure in turn and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--against", help="the other revision; left out where none is named")
+    parser.add_argument("--against", help="the other revision (optional)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--values", default="{}", help="of the config's section `data`, as JSON")
+    parser.add_argument("--values", default="{}", help="values of the config's section `data`, as JSON")
     for name in ("--serve", "--output"):
         parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)

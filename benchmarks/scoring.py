@@ -1,12 +1,12 @@
-"""Scoring, side by side: the pipeline against a bare `vllm.LLM` loop, and groups in prefix order against shuffled ones.
+"""Scoring throughput: the pipeline against a plain `vllm.LLM` loop, and prefix order against shuffled sequences.
 
     python benchmarks/scoring.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --groups 120
 
-Starts are left out of all of them. Both ways take the parts in order and are timed from the end of the second part to
-that of the last, each text once: what an engine sees again is quicker. Both get the same groups in the same batches, an
-engine with the same options, the same cores and the nice value of Ray's workers, and both render, tokenize and sum; the
-pipeline reads and writes Parquet as well. Without `--model` a small Llama is drawn at random: rates of ways compare,
-what the model says does not matter.
+Starts are excluded. Both ways process the parts in order and are timed from the end of the second part to the end of
+the last one. Each text is scored once, because an engine is faster on texts that it has seen. Both have the same groups
+in the same batches, the same engine options, the same cores and the nice value of Ray's workers, and both render,
+tokenize and sum; the pipeline also reads and writes Parquet. Without `--model`, the model is a small Llama with random
+weights.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from mapl_ray.scoring import EngineOptions
 from mapl_ray.synthesis import synthesize
 
 PARTS = 10
-RAY_NICE = "15"  # of worker processes (`RAY_worker_niceness`): beside other work a bare process would be far ahead
+RAY_NICE = "15"  # nice value of Ray's workers (`RAY_worker_niceness`), so that the plain process has no advantage
 TINY = TinyModelConfig(vocab_size=8000, hidden_size=256, num_layers=6, num_heads=8, max_position_embeddings=4096)
 
 
 def groups_of(path: str, number: int, characters: int) -> list[RelationGroup]:
-    """That many groups whose responses are of at most so many characters each."""
+    """The first `number` groups whose responses have at most `characters` characters."""
     data = DataConfig(path=path, max_response_chars=characters)
     pairs = (item for item in read_pairs(data) if isinstance(item, PreferencePair))
     made = (synthesize(pair, SynthesisConfig(), 0) for pair in pairs)
@@ -48,7 +48,7 @@ def groups_of(path: str, number: int, characters: int) -> list[RelationGroup]:
 
 
 def models_of(folder: Path, groups: list[RelationGroup], model: str | None) -> dict[str, str]:
-    """The policy, and a reward model with its weights and a head."""
+    """The policy, and a reward model with the policy's weights and a new head."""
     policy = model or str(build_tiny(folder / "policy", (text for g in groups for text in g.responses), TINY, 0))
     reward = load_reward_model(policy, "float32", seed=0)
     reward.save_pretrained(folder / "reward")
@@ -57,20 +57,20 @@ def models_of(folder: Path, groups: list[RelationGroup], model: str | None) -> d
 
 
 def parts_of(groups: list[RelationGroup]) -> list[list[RelationGroup]]:
-    """As the pipeline has them on disk."""
+    """Split groups into parts, as the pipeline does on disk."""
     size = -(-len(groups) // PARTS) or 1
     return [groups[start : start + size] for start in range(0, len(groups), size)]
 
 
 def cache_options(gpus: int, rewards: bool) -> dict[str, Any]:
-    """Of the engines that the pipeline starts."""
+    """The prefix cache options of the pipeline's engines."""
     from mapl_ray.scoring.engine import cache_options as of_engine
 
     return of_engine(EngineOptions.of(ScoringConfig(gpus_per_engine=gpus), "", None, "float32", 0), rewards)
 
 
 def run_config(folder: Path, models: dict[str, str], column: str, args: argparse.Namespace) -> RunConfig:
-    """One column, one engine with all the cores."""
+    """A config with one column and one engine on all cores."""
     scoring = {
         "ref_logps": column == "ref_logps",
         "reward_model": models["rewards"] if column == "rewards" else None,
@@ -85,7 +85,7 @@ def run_config(folder: Path, models: dict[str, str], column: str, args: argparse
 
 
 def pipeline(config: RunConfig, groups: list[RelationGroup]) -> tuple[float, float]:
-    """Groups a second on Ray Data, and seconds of the whole stage with its start."""
+    """Groups per second on Ray Data, and seconds of the whole stage including its start."""
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.score import run_scoring
 
@@ -106,7 +106,7 @@ def pipeline(config: RunConfig, groups: list[RelationGroup]) -> tuple[float, flo
 
 
 def bare(spec: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own: the loop that one writes by hand, and rewards in two orders."""
+    """Measure a plain vLLM loop in this process, and rewards in two orders."""
     from vllm import LLM, PoolingParams, SamplingParams
 
     groups = read_groups(Path(spec["groups"]))
@@ -165,14 +165,14 @@ def bare(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Wall seconds."""
+    """Wall seconds of a call."""
     started = time.monotonic()
     work()
     return time.monotonic() - started
 
 
 def in_process(spec: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """`bare` with the environment that the pipeline's engine has."""
+    """Run `bare` in a process with the environment of the pipeline's engine."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.cores), "VLLM_LOGGING_LEVEL": "ERROR"}
     environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
     if not args.gpus:
@@ -187,7 +187,7 @@ def in_process(spec: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]
 
 
 def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Every number of the table."""
+    """Measure all numbers of the table."""
     groups = groups_of(args.data, args.groups, args.characters)
     models = models_of(folder, groups, args.model)
     results: dict[str, Any] = {}
@@ -205,7 +205,7 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any], number: int) -> str:
-    """Markdown."""
+    """The results as a Markdown table."""
     lines = ["| column | way | groups/s | tokens/s | of the bare loop |", "|---|---|---|---|---|"]
     for column, found in results.items():
         bare_rate = found["loop"]
@@ -234,15 +234,15 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--model", help="a causal model's directory or hub name; without: a small one, drawn at random")
+    parser.add_argument("--model", help="a causal model's directory or hub name; default: a small one, random weights")
     parser.add_argument("--groups", type=int, default=120)
-    parser.add_argument("--characters", type=int, default=2000, help="of a response, at most")
+    parser.add_argument("--characters", type=int, default=2000, help="maximum length of a response")
     parser.add_argument("--batch-groups", type=int, default=4)
     parser.add_argument("--max-model-len", type=int, default=2048)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--kv-cache-gib", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2, help="of the two orders; the best counts")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of the two orders; the best one counts")
     parser.add_argument("--columns", nargs="+", choices=["ref_logps", "rewards"], default=["ref_logps", "rewards"])
     parser.add_argument("--output", type=Path, help="a .json file for the numbers")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Synthesis, side by side in one process tree: the pure function, Ray Data to Parquet, `datasets.map`.
+"""Synthesis throughput in one process tree: the plain function, Ray Data to Parquet, `datasets.map`.
 
     python benchmarks/synthesis.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 16000
 
-Rates are pairs per second. Every way runs the same function on the same pairs. What a start costs is left out of all of
-them alike: each runs on a fifth of the pairs and on all of them, and the rate is that of the difference. Just before
-and after each, the pure function runs on some of the pairs, for a machine's speed drifts: shares are of their mean.
-`pure, 2` runs the function in two processes with nothing between them: what two cores of this machine give at most.
+Rates are pairs per second. Every way runs the same function on the same pairs. Starts are excluded: each way runs on a
+fifth of the pairs and on all pairs, and the rate is computed from the difference. The plain function runs just before
+and after each way, because the machine's speed drifts; shares are relative to the mean of both. `pure, 2` runs the
+function in two independent processes, which is the upper bound for two cores of this machine.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ CONFIG = SynthesisConfig()
 
 
 def load(path: str, number: int) -> list[PreferencePair]:
-    """That many pairs; the file is gone through as often as it takes, each time with other ids."""
+    """`number` pairs; the file is repeated as often as needed, each time with other ids."""
     pairs = [item for item in read_pairs(DataConfig(path=path)) if isinstance(item, PreferencePair)]
     rounds = range(-(-number // len(pairs)))
-    # Another last word as well: nothing may be remembered from the round before.
+    # Also another last word, so that no cache of the previous round is used.
     return list(
         islice(
             (
@@ -50,7 +50,7 @@ def load(path: str, number: int) -> list[PreferencePair]:
 
 
 def pure(pairs: list[PreferencePair]) -> float:
-    """One core, in this process; CPU seconds."""
+    """Pairs per CPU second of the plain function in this process."""
     started, tally = time.process_time(), Tally()
     for pair in pairs:
         synthesize(pair, CONFIG, 0, tally)
@@ -58,7 +58,7 @@ def pure(pairs: list[PreferencePair]) -> float:
 
 
 def counting(pairs: list[PreferencePair]) -> float:
-    """Words and sentences of both responses alone: a floor for whatever reads the texts."""
+    """Pairs per CPU second when only counting words and sentences: an upper bound for anything that reads the texts."""
     started = time.process_time()
     for pair in pairs:
         for text in (pair.chosen, pair.rejected):
@@ -68,7 +68,7 @@ def counting(pairs: list[PreferencePair]) -> float:
 
 
 def write_pairs(pairs: list[PreferencePair], path: Path) -> Path:
-    """Pairs as a file that every way can read."""
+    """Write pairs to a file that every way can read."""
     with path.open("w", encoding="utf-8") as lines:
         for pair in pairs:
             row = pair.to_row() | {"id": pair.pair_id}
@@ -77,7 +77,7 @@ def write_pairs(pairs: list[PreferencePair], path: Path) -> Path:
 
 
 def run_config(folder: Path, source: Path, workers: int, rows_per_shard: int) -> RunConfig:
-    """A run of its own a number of workers."""
+    """The config of a run with this number of workers."""
     return parse_config(
         {
             "name": f"workers-{workers}",
@@ -91,41 +91,41 @@ def run_config(folder: Path, source: Path, workers: int, rows_per_shard: int) ->
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Wall seconds."""
+    """Wall seconds of a call."""
     started = time.monotonic()
     work()
     return time.monotonic() - started
 
 
 def beyond_start(work: Callable[[list[PreferencePair]], float], pairs: list[PreferencePair]) -> float:
-    """Pairs a second without what a start costs; `work` gives wall seconds."""
+    """Pairs per second without the start; `work` returns wall seconds."""
     few = pairs[: len(pairs) // 5]
     started = work(few)
     return (len(pairs) - len(few)) / (work(pairs) - started)
 
 
 def two_processes(pairs: list[PreferencePair]) -> float:
-    """The function alone, half of the pairs in either of two processes."""
+    """Pairs per second of the plain function in two processes, with half of the pairs each."""
     context = multiprocessing.get_context("spawn")
 
     def work(some: list[PreferencePair]) -> float:
         with context.Pool(2) as pool:
-            pool.map(pure, [pairs[:50]] * 2, chunksize=1)  # both have started and imported
+            pool.map(pure, [pairs[:50]] * 2, chunksize=1)  # warm-up: start both processes
             return timed(lambda: pool.map(pure, [some[::2], some[1::2]], chunksize=1))
 
     return beyond_start(work, pairs)
 
 
 class Beside:
-    """Rates of ways, each with the pure function's just before and after it."""
+    """Rates of ways, each compared with the plain function just before and after it."""
 
     def __init__(self, pairs: list[PreferencePair]) -> None:
         self._pairs = pairs[:4000]
         self.rates: dict[str, float] = {}
-        self.shares: dict[str, float] = {}  # of the pure rate, a core
+        self.shares: dict[str, float] = {}  # rate per core over the plain function's rate
 
     def measure(self, name: str, cores: int, rate: Callable[[], float]) -> None:
-        """Run one way; `rate` gives pairs per second."""
+        """Run one way; `rate` returns pairs per second."""
         before = pure(self._pairs)
         self.rates[name] = rate()
         after = pure(self._pairs)
@@ -133,7 +133,7 @@ class Beside:
 
 
 def ray_data(pairs: list[PreferencePair], folder: Path, beside: Beside) -> None:
-    """Parquet of pairs to Parquet of groups with one and with two workers; reading the source, apart."""
+    """Parquet of pairs to Parquet of groups, with one and two workers; preparation of the pairs is not timed."""
     from mapl_ray.distributed.prepare import prepare_pairs
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.synthesis_stage import run_synthesis
@@ -147,7 +147,7 @@ def ray_data(pairs: list[PreferencePair], folder: Path, beside: Beside) -> None:
 
     for workers in (1, 2):
         with ray_session(ClusterConfig(num_cpus=2)):
-            run(pairs[:400], workers, rows_per_shard=100)  # all workers have started and imported
+            run(pairs[:400], workers, rows_per_shard=100)  # warm-up: start all workers
             work = partial(run, workers=workers)
             beside.measure(f"Ray Data, {workers}", workers, partial(beyond_start, work, pairs))
 
@@ -158,7 +158,7 @@ def _mapped(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def datasets_map(pairs: list[PreferencePair], beside: Beside) -> None:
-    """`datasets.map` with one and with two processes."""
+    """`datasets.map` with one and two processes."""
     import datasets
 
     datasets.disable_caching()

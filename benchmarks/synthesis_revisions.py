@@ -1,10 +1,10 @@
-"""Synthesis of two revisions of this project, side by side: CPU seconds of one process each, by turns.
+"""Synthesis throughput of two revisions of this project: CPU seconds of one process each, in turn.
 
     python benchmarks/synthesis_revisions.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --against 38a2e67
 
-The other revision is exported from git. Both run in processes of their own on every 7th pair of the file, by turns of
-23 pairs, the order swapped from turn to turn, so that a machine whose speed drifts treats both alike. A rate is pairs
-per CPU second, imports and reading left out; printed are the medians of the rounds, and the median of their ratios.
+The other revision is exported from git. Each revision runs in its own process on every 7th pair of the file, in turns
+of 23 pairs. The order alternates, so that drifts of the machine's speed affect both. A rate is pairs per CPU second,
+without imports and reading. Prints the medians of the rounds, and the median of their ratios.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ TURN = 23  # pairs
 
 
 def serve(data: Path, every: int) -> None:
-    """Measure the `mapl_ray` on the path: for each number of a turn on stdin, print its CPU seconds and its groups."""
+    """Measure the `mapl_ray` on the path: read turn numbers from stdin, print CPU seconds and groups of each turn."""
     import mapl_ray
     from mapl_ray.config import SynthesisConfig
     from mapl_ray.synthesis import synthesize
 
-    # Earlier revisions have the records in another place. Asked of the files: an import would find an installed one.
+    # Earlier revisions have the records elsewhere. Check the files, because an import could find an installed package.
     there = (Path(mapl_ray.__file__).parent / "data" / "records.py").is_file()
     records = import_module("mapl_ray.data.records" if there else "mapl_ray.records")
     with gzip.open(data, "rt", encoding="utf-8") as lines:
@@ -50,7 +50,7 @@ def serve(data: Path, every: int) -> None:
     for pair in pairs[1 : WARM_UP * every : every]:
         synthesize(pair, config, 0)
     measured = pairs[::every]
-    gc.disable()  # as `mapl synthesize` does while it makes a part
+    gc.disable()  # like `mapl synthesize` during a part
     print(len(measured), flush=True)
     for line in sys.stdin:
         turn = measured[int(line) * TURN :][:TURN]
@@ -79,10 +79,10 @@ class Revision:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # closes its stdin, at whose end it stops
+        self._process.communicate()  # closes stdin, which ends the process
 
     def turn(self, number: int) -> tuple[float, int]:
-        """CPU seconds of one turn and the groups it gave."""
+        """CPU seconds and number of groups of one turn."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{number}\n")
         self._process.stdin.flush()
@@ -95,7 +95,7 @@ class Revision:
 
 
 def one_round(revisions: Mapping[str, Revision], number: int) -> dict[str, float]:
-    """Pairs per CPU second of each; prints them with the share of pairs that gave a group."""
+    """Pairs per CPU second of each revision; prints them with the share of pairs that gave a group."""
     names = list(revisions)
     pairs = revisions[names[0]].pairs
     seconds, groups = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
@@ -111,19 +111,19 @@ def one_round(revisions: Mapping[str, Revision], number: int) -> dict[str, float
 
 
 def export(revision: str, folder: Path) -> None:
-    """The files of a revision."""
+    """Export the files of a revision to a folder."""
     archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
 
 
 def main() -> None:
-    """Measure by turns and print."""
+    """Measure in turn and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--against", help="the other revision")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--every", type=int, default=7, help="which pairs of the file are taken")
+    parser.add_argument("--every", type=int, default=7, help="use every n-th pair of the file")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     data = args.data.resolve()
@@ -131,7 +131,7 @@ def main() -> None:
         serve(data, args.every)
         return
     if args.against is None:
-        parser.error("--against: name a revision")
+        parser.error("--against is required: give a revision")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         export(args.against, Path(folder))
         roots = {args.against: Path(folder), "this tree": ROOT}

@@ -1,12 +1,12 @@
-"""Training steps side by side: trees, padded sequences, a pairwise trainer's sequences, and TRL's trainers.
+"""Training steps compared: trees, padded sequences, the sequences of a pairwise trainer, and TRL's trainers.
 
     python benchmarks/training.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-A step is collation, forward and backward pass, clipping and AdamW, on one micro-batch of real groups and a model of
-random weights; tokenization is done before, in every way, and DeepSpeed is left out. Ways take turns step by step, and
-the table has medians and their ratios, for a machine's speed drifts. Memory is the growth of the process in one step
-that is not timed (on CUDA: of what torch has allocated). On a machine with other work on it, `--clock cpu` counts CPU
-seconds of this process; with OMP_NUM_THREADS=1, threads that wait for each other do not count either.
+A step is collation, forward and backward pass, gradient clipping and AdamW, on one micro-batch of real groups and a
+model with random weights. Tokenization is done beforehand, and DeepSpeed is not used. The ways alternate step by step
+because the machine's speed drifts; the table has medians and their ratios. Memory is the growth of the process in one
+step that is not timed (on CUDA: of torch's allocations). On a busy machine, `--clock cpu` counts CPU seconds of this
+process; set OMP_NUM_THREADS=1 as well, so that waiting threads do not count.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SIZES = {
 
 
 def load_groups(path: str, number: int) -> list[RelationGroup]:
-    """Grid groups of the first pairs that give one, some to spare for those that are too long."""
+    """`number` grid groups, of the first pairs that give a group."""
     groups: list[RelationGroup] = []
     for pair in read_pairs(DataConfig(path=path)):
         if isinstance(pair, PreferencePair):
@@ -55,7 +55,7 @@ def load_groups(path: str, number: int) -> list[RelationGroup]:
 
 
 def pairwise(group: EncodedGroup) -> EncodedGroup:
-    """Every relation with sequences of its own, computed again for each: pref 2, intra 2 each, inter 4 each."""
+    """Give every relation its own copy of its sequences: pref 2, intra 2 each, inter 4 each."""
     sequences, relations, logps = [], [], []
     for relation in group.relations:
         indices = (*relation.preferred, *relation.dispreferred)
@@ -67,7 +67,7 @@ def pairwise(group: EncodedGroup) -> EncodedGroup:
 
 
 def pref_only(group: EncodedGroup) -> EncodedGroup:
-    """The original pair alone."""
+    """The group with only its original pair."""
     relation = next(r for r in group.relations if r.level is Level.PREF)
     indices = (*relation.preferred, *relation.dispreferred)
     return replace(
@@ -79,7 +79,7 @@ def pref_only(group: EncodedGroup) -> EncodedGroup:
 
 
 def compare_batchings(learner: Learner, groups: list[EncodedGroup], repeats: int) -> list[Measured]:
-    """Tree, six cells once, and every relation's sequences again, in turn; the first step of each is not counted."""
+    """Trees, padded sequences, and separate sequences per relation, in turn. The first step of each is not counted."""
     pairs = [pairwise(group) for group in groups]
     ways = [
         learner.measured("tree", groups, "tree"),
@@ -100,7 +100,7 @@ def compare_batchings(learner: Learner, groups: list[EncodedGroup], repeats: int
 
 
 def table(measured: list[Measured], groups: int, against: int, clock: str) -> str:
-    """Markdown; ratios to the way with index `against`."""
+    """The results as a Markdown table, with ratios to the way with index `against`."""
     base = measured[against]
     lines = [
         f"| way | tokens | with padding | groups/s | over {base.name} | tokens saved | with padding | memory, MiB |",
@@ -119,7 +119,7 @@ def table(measured: list[Measured], groups: int, against: int, clock: str) -> st
 
 
 def around(records: list[RelationGroup], tokenizer: Any, limit: int) -> float:
-    """Seconds of tokenization and collation of one step's groups: what stands around the model's work."""
+    """CPU seconds of tokenization and collation for the groups of one step."""
     seconds = []
     for _ in range(5):
         started = time.process_time()
@@ -136,7 +136,7 @@ def compare_method(
     directory: Path,
     args: argparse.Namespace,
 ) -> Iterator[tuple[str, list[Measured], int]]:
-    """A table's name, its ways, and the one to compare with."""
+    """Yield (name of a table, its ways, index of the way to compare with)."""
     yield "batchings", compare_batchings(learner, groups, args.repeats), 2
     for name, levels in {} if args.no_trl else TRL_LEVELS.items():
         alone = levels == ("pref",)
@@ -152,7 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model-size", choices=sorted(SIZES), default="tiny")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--groups", type=int, default=4, help="of one step")
+    parser.add_argument("--groups", type=int, default=4, help="groups per step")
     parser.add_argument("--max-sequence-tokens", type=int, default=512, help="longer groups are left out")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=["rm", "dpo"], default=["rm", "dpo"])

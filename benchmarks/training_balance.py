@@ -1,10 +1,10 @@
-"""How even the micro-batches of a step are, as drawn and as cut by size: real groups, plain arithmetic, no training.
+"""Balance of the micro-batches of a step, in random order and split by size. Uses real groups; nothing is trained.
 
     python benchmarks/training_balance.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz
 
-Groups are cut by the bytes of their texts, as in training, and counted in tokens. `fullest` is the fullest micro-batch
-over the mean one; `waiting` is what ranks that wait for each other after every micro-batch (ZeRO-2 and 3) lose:
-the sum of the fullest of each turn over the sum of the means, less one. Medians over the steps of an epoch.
+Groups are split by the bytes of their texts, as in training, and counted in tokens. `fullest` is the largest
+micro-batch over the mean. `waiting` is the loss of ranks that wait for each other after every micro-batch (ZeRO-2 and
+3): the sum of the largest micro-batches over the sum of the means, minus one. Medians over the steps of an epoch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from mapl_ray.data.records import GROUP_SCHEMA, LEVEL_FAMILIES
 from mapl_ray.models import build_tiny, load_tokenizer
 from mapl_ray.training.plan import StepPlan, group_sizes
 
-CUTS = ((2, 4, 4), (8, 2, 4), (8, 8, 2), (32, 1, 4), (64, 1, 8))  # ranks, micro-batches of each, groups in one
+# (world_size, gradient_accumulation_steps, micro_batch_size)
+CUTS = ((2, 4, 4), (8, 2, 4), (8, 8, 2), (32, 1, 4), (64, 1, 8))
 
 
 def measure(plan: StepPlan, ranks: int, tokens: list[int], widths: list[int]) -> tuple[float, float, float]:
-    """Medians over whole steps of `fullest`, `waiting`, and padded slots over tokens."""
+    """Medians over full steps of `fullest`, `waiting`, and padded slots over tokens."""
     found = []
     for step in range(len(tokens) // plan.groups_per_step):
         hands = [plan.micro_batches_of(step, rank, ranks) for rank in range(ranks)]
@@ -44,7 +45,7 @@ def measure(plan: StepPlan, ranks: int, tokens: list[int], widths: list[int]) ->
 
 
 def main() -> None:
-    """Cut the steps of an epoch in both ways and print a table."""
+    """Split the steps of an epoch in both ways and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--groups", type=int, default=2000)

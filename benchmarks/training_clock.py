@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a clock on every part of the real loop, in the process that trains."""
+"""Time the parts of a training step in the real training loop."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 MODEL = ("forward pass", "backward pass", "optimizer")
 AROUND = ("micro-batches", "loss", "reductions", "logging", "Ray")
-# Of "micro-batches", where no thread makes them ahead; else of that thread.
+# Parts of "micro-batches", or of the prefetch thread if there is one.
 INSIDE = ("tokenization", "collation")
 
 
 class Clock:
-    """Seconds of every part, a step at a time: from the end of one step's logging to the end of the next one's."""
+    """Seconds of every part by step. A step lasts from the end of one step's logging to the end of the next one's."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
@@ -34,7 +34,7 @@ class Clock:
         self._now[part] += seconds
 
     def step_done(self) -> None:
-        """The first call starts the clock: what stands before it is not a step."""
+        """Finish a step. The first call starts the clock; the time before it is not counted."""
         now = _time()
         if self._began is not None:
             self.steps.append({**self._now, "step": now - self._began})
@@ -59,7 +59,7 @@ def _time() -> float:
 
 
 def watch() -> Clock:
-    """Put the clock on the loop of this process, for good."""
+    """Patch the training loop of this process permanently, and return the clock."""
     from mapl_ray.objective import Objective
     from mapl_ray.training import feed, group_table
     from mapl_ray.training.deepspeed_engine import Engine
@@ -95,7 +95,7 @@ def watch() -> Clock:
 
 
 def clocked_worker(job: TrainingJob) -> None:
-    """A worker of Ray Train with a clock on it; rank 0 leaves what it read in `clock.json`."""
+    """A Ray Train worker with a clock; rank 0 writes the times to `clock.json`."""
     import ray.train
 
     from mapl_ray.distributed import train_worker as shell

@@ -1,10 +1,10 @@
-"""The longest group that a training step holds in so much memory: as a tree, as six sequences, and as pairs.
+"""The longest group that fits into a memory budget in a training step: as a tree, as six sequences, and as pairs.
 
     python benchmarks/training_memory.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --budget-gib 2
 
-One group of made-up tokens: half of a sequence is x and an instruction of 32 tokens, half the response. Its length is
-doubled until a step takes more than the budget, then found to a sixteenth between the last two. Memory is what the
-process grows by in one step (on CUDA: what torch allocates), weights and optimizer states not among it.
+The group has random tokens: half of a sequence is x and an instruction of 32 tokens, half is the response. Its length
+is doubled until a step exceeds the budget, then bisected to within a sixteenth. Memory is the growth of the process in
+one step (on CUDA: of torch's allocations), without weights and optimizer states.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INSTRUCTION = 32
 
 
 def group_of(length: int) -> EncodedGroup:
-    """A grid group whose instructed sequences have that many tokens."""
+    """A grid group whose sequences with instructions have `length` tokens."""
     rng = random.Random(length)
 
     def ids(number: int) -> tuple[int, ...]:
@@ -46,7 +46,7 @@ def group_of(length: int) -> EncodedGroup:
 
 
 def largest(mib_of: Callable[[int], float], budget_mib: float, start: int) -> tuple[int, float]:
-    """The longest length that fits, and the MiB it took; 0 where `start` does not."""
+    """The largest length that fits and its MiB; length 0 if `start` does not fit."""
     low, high, taken = 0, start, 0.0
     while (mib := mib_of(high)) <= budget_mib:
         low, high, taken = high, 2 * high, mib
@@ -60,7 +60,7 @@ def largest(mib_of: Callable[[int], float], budget_mib: float, start: int) -> tu
 
 
 def growth(learner: Learner, batching: str, of: Callable[[int], EncodedGroup]) -> Callable[[int], float]:
-    """MiB of a step, by the group's length."""
+    """A function from the group's length to the MiB of a step."""
 
     def mib_of(length: int) -> float:
         with Peak(learner.device) as peak:
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--budget-gib", type=float, default=2.0)
     parser.add_argument("--methods", nargs="+", choices=["rm", "dpo"], default=["rm", "dpo"])
     args = parser.parse_args()
-    print(f"{args.model_size}, {args.dtype}, {args.device}, {date.today()}; {args.budget_gib} GiB a step\n")
+    print(f"{args.model_size}, {args.dtype}, {args.device}, {date.today()}; {args.budget_gib} GiB per step\n")
     print("| method, way | longest sequence | tokens | with padding | MiB |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         size = SIZES[args.model_size].model_copy(update={"max_position_embeddings": 2**17})
@@ -95,7 +95,7 @@ def main() -> None:
                 ("padded, pairwise", "padded", lambda length: pairwise(group_of(length))),
             ):
                 mib_of = growth(learner, batching, of)
-                mib_of(256)  # the first step allocates what stays
+                mib_of(256)  # the first step makes permanent allocations
                 length, mib = largest(mib_of, 1024 * args.budget_gib, 256)
                 if length == 0:
                     print(f"| {method}, {name} | below 256 | | | |", flush=True)

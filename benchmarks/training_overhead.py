@@ -1,14 +1,13 @@
-"""What stands around the forward and backward pass, as a share of a real training step.
+"""Overhead of a real training step: the share of time outside forward pass, backward pass and optimizer.
 
     python benchmarks/training_overhead.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --model-size tiny
     python benchmarks/training_overhead.py --data ... --model-size 0.5b --steps 3 --micro-batch 1 \\
         --max-sequence-tokens 256
 
-The step is that of `mapl train`: DeepSpeed in a worker of Ray Train (`--no-ray`: in this process), with its data,
-metrics and loggers. Random weights built from a config, float32 unless `--bf16`; for DPO the groups have `ref_logps`,
-as after scoring. A step lasts from the end of one step's logging to the end of the next one's; the first is not
-counted, and every figure is a median over the others. Evaluations and checkpoints come every so many steps and are left
-out.
+The step is that of `mapl train`: DeepSpeed in a Ray Train worker (`--no-ray`: in this process), with data, metrics and
+loggers. The model has random weights, in float32 unless `--bf16`. For DPO the groups have `ref_logps`, as after
+scoring. A step lasts from the end of one step's logging to the end of the next one's. The first step is not counted;
+all numbers are medians over the others. Evaluations and checkpoints are excluded.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Steps = list[dict[str, float]]
 
 
 def prepare(folder: Path, args: argparse.Namespace) -> tuple[RunConfig, Path]:
-    """Model and data of a run; groups that are too long are left out, so that all steps are of one kind."""
+    """Write model and data of a run. Groups that are too long are left out, so that all steps are comparable."""
     wanted = args.micro_batch * args.accumulation * args.workers * (args.steps + 1)
     records = load_groups(args.data, 8 * wanted + 200)
     texts = [text for group in records for text in group.responses]
@@ -73,7 +72,7 @@ def prepare(folder: Path, args: argparse.Namespace) -> tuple[RunConfig, Path]:
 
 
 def under_ray(config: RunConfig, method: Method, model: Path) -> tuple[Steps, float]:
-    """The steps as a worker of Ray Train saw them, and how long the whole took."""
+    """Train in a Ray Train worker; return the times of the steps, and the seconds of the whole run."""
     from mapl_ray.distributed.runtime import ray_session
     from mapl_ray.distributed.train import make_trainer
     from mapl_ray.distributed.training_job import TrainingJob
@@ -90,7 +89,7 @@ def under_ray(config: RunConfig, method: Method, model: Path) -> tuple[Steps, fl
 
 
 def in_this_process(config: RunConfig, method: Method, model: Path) -> tuple[Steps, float]:
-    """The same without Ray."""
+    """Train in this process without Ray; returns the same as `under_ray`."""
     from mapl_ray.training.loop import train
 
     clock, began = watch(), time.perf_counter()
@@ -109,7 +108,7 @@ def in_this_process(config: RunConfig, method: Method, model: Path) -> tuple[Ste
 
 
 def table(steps: Steps, ahead: bool) -> str:
-    """Markdown, one row per part; shares are of the whole step, medians over steps."""
+    """A Markdown table with one row per part; shares are of the whole step, medians over steps."""
 
     def row(name: str, seconds: list[float]) -> str:
         shares = [100 * part / step["step"] for part, step in zip(seconds, steps, strict=True)]
@@ -137,8 +136,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--method", choices=["rm", "dpo"], default="rm")
     parser.add_argument("--model-size", choices=sorted(SIZES), default="tiny")
-    parser.add_argument("--steps", type=int, default=30, help="the first of them is not counted")
-    parser.add_argument("--micro-batch", type=int, default=4, help="groups")
+    parser.add_argument("--steps", type=int, default=30, help="number of steps; the first one is not counted")
+    parser.add_argument("--micro-batch", type=int, default=4, help="groups per micro-batch")
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--max-sequence-tokens", type=int, default=512, help="longer groups are left out")

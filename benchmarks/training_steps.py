@@ -1,4 +1,4 @@
-"""One training step, its time and its memory: what the ways of `training.py` share."""
+"""One training step with its time and memory, shared by the ways of `training.py`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from mapl_ray.models.tree_attention import row_budget, row_multiple
 from mapl_ray.objective import dpo_rewards, relation_loss
 
 BETA = 0.1
-LEARNING_RATE = 0.0  # AdamW does all its work and the weights stay: every way must have the same loss in every step
+LEARNING_RATE = 0.0  # AdamW does its full work, but weights do not change: all ways have the same loss in every step
 Step = Callable[[], float]
 
 
 @dataclass
 class Measured:
-    """One way's steps."""
+    """Measurements of one way."""
 
     name: str
-    tokens: int  # computed in a step, without padding
-    padded_tokens: int  # with it
+    tokens: int  # tokens per step, without padding
+    padded_tokens: int  # tokens per step, with padding
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     memory_mib: float = 0.0
@@ -43,10 +43,10 @@ class Measured:
 
 
 class Learner:
-    """A model with its optimizer, and one step in any way."""
+    """A model with its optimizer, which can do a step in any way."""
 
     def __init__(self, method: str, directory: Path, device: str, dtype: Any, pad_token_id: int) -> None:
-        head = {"seed": 0} if method == "rm" else {}  # of a fresh one
+        head = {"seed": 0} if method == "rm" else {}  # seed of the new reward head
         load = load_reward_model if method == "rm" else load_policy
         self.method, self.device, self.dtype, self.pad = method, device, dtype, pad_token_id
         self.model = load(directory, dtype, device=device, **head).to(device)
@@ -61,7 +61,7 @@ class Learner:
         return collate(groups, batching, self.pad, row_multiple(self.model), row_budget(self.model))
 
     def step(self, groups: Sequence[EncodedGroup], batching: Any) -> float:
-        """The loss; padded batches run with the attention that the model was loaded with."""
+        """Do one step and return its loss. Padded batches use the attention that the model was loaded with."""
         self.model.set_attn_implementation(self.trees if batching == "tree" else self.plain)
         batch = self.collate(groups, batching).to(self.device)
         rewards_S = self.module(batch)
@@ -81,7 +81,7 @@ class Learner:
 
 
 class Peak:
-    """Growth of memory while the block runs, MiB."""
+    """Context manager that measures the growth of memory, in MiB."""
 
     def __init__(self, device: str) -> None:
         self.cuda, self.mib = device == "cuda", 0.0
@@ -89,7 +89,7 @@ class Peak:
     def __enter__(self) -> Peak:
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # else the last step's memory is still there to be used again
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # release free memory, so that the next step does not reuse it
         if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -117,7 +117,7 @@ class Peak:
 
 @contextlib.contextmanager
 def timed(into: Measured, device: str) -> Iterator[None]:
-    """Seconds of one step, as the wall and as the CPUs count them."""
+    """Record wall seconds and CPU seconds of one step."""
     cpu, wall = time.process_time(), time.perf_counter()
     yield
     if device == "cuda":
@@ -128,7 +128,7 @@ def timed(into: Measured, device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def remembered(into: Measured, device: str) -> Iterator[None]:
-    """Memory of one step."""
+    """Record the memory of one step."""
     with Peak(device) as peak:
         yield
     into.memory_mib = peak.mib

@@ -1,11 +1,11 @@
-"""What training's tables take: memory of every rank for a million groups, and bytes of a kept token id.
+"""Memory of training's tables: per rank for a million groups, and bytes per stored token id.
 
     python benchmarks/training_tables.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --groups 1000000 --ranks 2
 
-Ranks are processes that open groups of a few characters (a table's length is what is measured), their token ids and
-sizes, and the order of two epochs: once with a copy per rank, and once mapped. `own` is what a rank grows by in its own
-memory (anonymous pages), `shared` the files below TMPDIR, one per machine. The ids' bytes are of real groups with
-SmolLM2's tokenizer. Linux only.
+Ranks are processes that open groups with short texts (only the number of groups matters), their token ids and sizes,
+and the order of two epochs: once with a copy per rank, and once memory-mapped. `own` is the growth of a rank's own
+memory (anonymous pages), `shared` are the files below TMPDIR, one copy per machine. The bytes of ids are from real
+groups with SmolLM2's tokenizer. Linux only.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _OWN = re.compile(r"^Anonymous:\s+(\d+) kB", re.MULTILINE)
 
 
 def own_mib() -> float:
-    """Anonymous pages of this process, MiB: those of no file."""
+    """Anonymous pages of this process (pages without a file), in MiB."""
     return sum(map(int, _OWN.findall(Path("/proc/self/smaps_rollup").read_text()))) / 2**10
 
 
 def write_copies(folder: Path, row: dict[str, object], schema: pa.Schema, number: int, fingerprint: str) -> int:
-    """A data set of that many rows, alike but for their ids; returns its bytes in memory."""
+    """Write a data set of `number` rows that only differ in their ids; return its bytes in memory."""
     one, parts, size = pa.Table.from_pylist([row], schema).take(pa.array([0] * PART)), [], 0
     for index, start in enumerate(range(0, number, PART)):
         ids = pa.array([f"pair-{n:09d}" for n in range(start, min(start + PART, number))])
@@ -56,7 +56,7 @@ def write_copies(folder: Path, row: dict[str, object], schema: pa.Schema, number
 
 
 def rank(groups: Path, kept: KeptTokens, mapped_from: int, pipe: Connection) -> None:
-    """Open everything and report MiB and seconds; stay until the others have."""
+    """Open everything and report MiB and seconds; wait until the other ranks have done so."""
     gc.collect()
     before, began, config = own_mib(), time.monotonic(), TrainConfig(epochs=2)
     table = GroupTable(groups, tokens=kept, mapped_from=mapped_from)
@@ -87,7 +87,7 @@ def measure(groups: Path, kept: KeptTokens, mapped_from: int, ranks: int) -> tup
 
 
 def bytes_of_ids(data: str, number: int, folder: Path) -> None:
-    """Print what kept ids take, of real groups."""
+    """Print the size of stored token ids of real groups."""
     tokenizer, groups = load_tokenizer(smollm2_directory()), load_groups(data, number)
     began = time.process_time()
     found = [TokenIds.of(group, tokenizer) for group in groups]
@@ -104,9 +104,9 @@ def bytes_of_ids(data: str, number: int, folder: Path) -> None:
 
 
 def main() -> None:
-    """Print both."""
+    """Measure, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="pairs, for the bytes of an id")
+    parser.add_argument("--data", required=True, help="preference pairs, to measure the bytes per id")
     parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--groups", type=int, default=1_000_000)
     parser.add_argument("--ranks", type=int, default=2)
@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def shortened(group: RelationGroup) -> RelationGroup:
-    """The group with texts of a few characters."""
+    """The group with very short texts."""
     prompts = tuple((type(prompt[0])("user", f"x {index}"),) for index, prompt in enumerate(group.prompts))
     return RelationGroup(
         group.pair_id,

@@ -1,4 +1,4 @@
-"""TRL's trainers on the same groups, given as pairs."""
+"""TRL's trainers on the same groups, converted to pairs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TRL_LEVELS: dict[str, tuple[str, ...]] = {
 
 
 def trl_rows(groups: list[RelationGroup], method: str, levels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """A group's relations as pairs for TRL.
+    """Relations of groups as pairs for TRL.
 
-    Its reward trainer takes conversations, so intra pairs are what they are. Its DPO wants one prompt for both sides,
-    so it gets intra's four sequences paired by prompt instead: as much work, another loss. A relation of four sequences
-    (inter) can't be expressed in either; its sequences go in as two pairs, one per prompt: as much work, another loss.
+    `RewardTrainer` takes conversations, so intra pairs can be expressed exactly. `DPOTrainer` needs one prompt for both
+    sides, so intra's four sequences are paired by prompt: same work, another loss. A relation of four sequences (inter)
+    can't be expressed in either; its sequences become two pairs, one per prompt: same work, another loss.
     """
     rows = []
     for group in groups:
@@ -51,7 +51,7 @@ def trl_rows(groups: list[RelationGroup], method: str, levels: tuple[str, ...]) 
 
 
 def _same_prompt(group: RelationGroup, relation: Relation) -> list[tuple[int, int]]:
-    """Preferred sequences, each with a dispreferred one of the same prompt if there is one."""
+    """Pair each preferred sequence with a dispreferred one, of the same prompt if there is one."""
     rest, pairs = list(relation.dispreferred), []
     for preferred in relation.preferred:
         prompt = group.sequences[preferred].prompt
@@ -70,7 +70,7 @@ def against_trl(
     repeats: int,
     names: tuple[str, str],
 ) -> list[Measured]:
-    """A step of TRL's trainer, a step of ours, and so on; TRL's from the end of one to the end of the next."""
+    """Alternate steps of TRL's trainer and ours. TRL's step ends when the next `on_step_end` is called."""
     import datasets
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
@@ -80,8 +80,8 @@ def against_trl(
     mine, step = learner.measured(names[0], ours, "tree")
     theirs = Measured(names[1], 0, 0)
 
-    class Turns(TrainerCallback):  # a subclass, for Trainer calls no other
-        """The first step warms up, the second measures the memory, the others the time; ours come in between."""
+    class Turns(TrainerCallback):  # Trainer only calls subclasses of TrainerCallback
+        """The first step is a warm-up, the second measures memory, the others time. Our steps run in between."""
 
         stack = contextlib.ExitStack()
 

@@ -1,11 +1,11 @@
-"""Tree attention on this machine: tokens per second of trees through a bare model, against a plain causal row.
+"""Tree attention on this machine: tokens per second of trees in a bare model, compared with a plain causal row.
 
     python benchmarks/tree_attention.py [--layers 30] [--tokens 300 1000 3000] [--costs 10000 50000 250000]
 
-The model has the shape of a Llama of 135M parameters (SmolLM2-135M) and random weights. A micro-batch holds trees of
-grid groups (three prompts, two responses) of about `--tokens` tokens each, 1,000 tokens or more in all. Every way runs
-forward and backward over the same trees; the plain row has as many tokens and no tree. Ways take turns, and the table
-has medians. `--costs` tries values of `tree_parts.CALL_COST`. `--clock cpu` counts CPU seconds of this process.
+The model is a Llama with the shape of SmolLM2-135M and random weights. A micro-batch has trees of grid groups (three
+prompts, two responses) of about `--tokens` tokens each, with at least 1,000 tokens in total. Every way runs forward and
+backward on the same trees; the plain row has as many tokens, but no tree. Ways alternate, and the table has medians.
+`--costs` tests values of `tree_parts.CALL_COST`. `--clock cpu` counts CPU seconds of this process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VOCABULARY = 49_152
 
 
 def model_135m(layers: int, dtype: torch.dtype) -> LlamaModel:
-    """Random weights; without the output layer, which is the same for every way."""
+    """A model with random weights and without the output layer, which is the same for every way."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers,
         num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, max_position_embeddings=8192,
@@ -39,8 +39,8 @@ def model_135m(layers: int, dtype: torch.dtype) -> LlamaModel:
 
 
 def grid_tree(number: int, tokens: int) -> EncodedGroup:
-    """A grid's tree: a prompt of a sixth, two instructions of a twelfth of it, two responses that differ from the
-    start, under each of three prompts."""
+    """A grid group of about `tokens` tokens as a tree: the prompt has a sixth of them, each of two instructions a
+    sixtieth, and two responses that differ from the start follow each of three prompts."""
     draw = torch.Generator().manual_seed(number)
     ids = torch.randint(0, VOCABULARY, (tokens,), generator=draw).tolist()
     x, rule = tokens // 6, tokens // 60
@@ -53,7 +53,7 @@ def grid_tree(number: int, tokens: int) -> EncodedGroup:
 
 
 def ways_of(costs: list[int]) -> dict[str, str]:
-    """Name in the table -> implementation."""
+    """Name in the table -> attention implementation."""
     config = LlamaConfig()
     ways = {name: tree_attention(name, "cpu", config) for name in ("auto", "dense", "branches")}
     for cost in costs:
@@ -87,13 +87,13 @@ def run_plain(model: LlamaModel, tokens: int) -> Callable[[], None]:
 
 
 def measure(ways: dict[str, Callable[[], None]], turns: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of every way, which take turns."""
+    """Median seconds of every way, measured in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, run in ways.items():
             began = clock()
             run()
-            if turn:  # the first warms up
+            if turn:  # the first turn is a warm-up
                 seconds[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

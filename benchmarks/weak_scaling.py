@@ -1,12 +1,12 @@
-"""Weak scaling of synthesis on one machine: n pairs over one raylet, twice as many over two.
+"""Weak scaling of synthesis on one machine: n pairs on one raylet, 2n pairs on two.
 
     python benchmarks/weak_scaling.py --data ../shared/data/alpaca_eval_pairs.jsonl.gz --pairs 4000
 
-Each raylet has one CPU of Ray's count. A round has both, one after the other, on the same cluster: the second raylet
-comes and goes. What a start costs is left out of both alike: each runs on a fifth of the pairs and on all of them, and
-the rate is that of the difference. `efficiency` is the rate over two by twice the rate over one, round by round: 1 is
-ideal. The pure function runs before and after each, for a machine's speed drifts, and in two plain processes once a
-round, for that is what two cores of this machine give at most.
+Each raylet has one logical CPU. A round measures both sizes one after the other on the same cluster, to which the
+second raylet is added and removed. Starts are excluded: each runs on a fifth of the pairs and on all pairs, and the
+rate is computed from the difference. `efficiency` is the rate of two raylets over twice the rate of one, per round; 1
+is ideal. The plain function runs before and after each, because the machine's speed drifts, and once per round in two
+independent processes, which is the upper bound for two cores of this machine.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from mapl_ray.data.records import PreferencePair
 
 _RAYLET = {"num_cpus": 1, "object_store_memory": 200_000_000}
 _LIMITS = (
-    "Both raylets, the control store and the driver share this machine's {cores} cores, and no network lies between "
-    "them: what two cores leave for two workers, not what two machines would."
+    "Both raylets, the control store and the driver share this machine's {cores} cores without a network between them, "
+    "so this does not show the scaling of two machines."
 )
 
 
 def synthesis_seconds(pairs: list[PreferencePair], folder: Path, raylets: int, rows_per_shard: int) -> float:
-    """Parquet of pairs to Parquet of groups on the cluster that is there; reading the source, apart."""
+    """Parquet of pairs to Parquet of groups on the current cluster; preparation of the pairs is not timed."""
     from mapl_ray.distributed.prepare import prepare_pairs
     from mapl_ray.distributed.synthesis_stage import run_synthesis
 
@@ -47,8 +47,8 @@ def synthesis_seconds(pairs: list[PreferencePair], folder: Path, raylets: int, r
 
 
 def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_shard: int) -> dict[str, list[float]]:
-    """Rates, shares of the pure rate a core, and efficiency, a value a round. `pairs` are those of two raylets."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
+    """Rates, shares per core of the plain rate, and efficiency, one value per round. `pairs` are for two raylets."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it on import
     import ray
     from ray.cluster_utils import Cluster
 
@@ -66,7 +66,7 @@ def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_sha
                 second = cluster.add_node(**_RAYLET) if raylets == 2 else None
                 cluster.wait_for_nodes()
                 work = partial(synthesis_seconds, folder=folder, raylets=raylets, rows_per_shard=rows_per_shard)
-                work(pairs[: 4 * rows_per_shard])  # workers have started and imported
+                work(pairs[: 4 * rows_per_shard])  # warm-up: start the workers
                 some = pairs[: len(pairs) * raylets // 2]
                 beside.measure(f"{raylets}", raylets, partial(beyond_start, work, some))
                 if second is not None:
@@ -87,7 +87,7 @@ def measure(pairs: list[PreferencePair], rounds: int, folder: Path, rows_per_sha
 
 
 def report(found: dict[str, list[float]], pairs: int) -> str:
-    """The table, medians with their range."""
+    """The results as a Markdown table, medians with their range."""
     rounds, cores = len(found["efficiency"]), len(os.sched_getaffinity(0))
 
     def cell(name: str, digits: int) -> str:
@@ -108,7 +108,7 @@ def main() -> None:
     """Measure, print the table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--pairs", type=int, default=4_000, help="of one raylet")
+    parser.add_argument("--pairs", type=int, default=4_000, help="pairs per raylet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows-per-shard", type=int, default=250)
     parser.add_argument("--output", type=Path, help="a .json file for the numbers")

@@ -11,14 +11,14 @@ import mapl_ray
 
 
 def pairs(limit: int | None = None) -> Dataset:
-    """The sample that ships with the package; any data set of preference pairs does, from a hub or from files."""
+    """The sample that ships with the package. Any data set of preference pairs works, from a hub or from files."""
     found = mapl_ray.read_pairs(mapl_ray.DataConfig(limit=limit))
     rows = (pair.to_row() for pair in found if isinstance(pair, mapl_ray.PreferencePair))
     return Dataset.from_list([{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows])
 
 
 def groups(dataset: Dataset) -> Iterator[mapl_ray.RelationGroup]:
-    """A group for every pair for which instructions can be found; the others are printed with the reason."""
+    """Yield one group per pair; print the reason if no instructions are found for a pair."""
     config = mapl_ray.SynthesisConfig(max_instructions=3)
     for pair in mapl_ray.read_rows(dataset):
         result = pair if isinstance(pair, mapl_ray.Rejection) else mapl_ray.synthesize(pair, config, seed=0)
@@ -29,7 +29,7 @@ def groups(dataset: Dataset) -> Iterator[mapl_ray.RelationGroup]:
 
 
 def main() -> Dataset:
-    """Print one group; the groups as a data set, which `MaplTrainer` takes."""
+    """Print one group, and return all groups as a data set for `MaplTrainer`."""
     made = list(groups(pairs()))
     for index, prompt in enumerate(made[0].prompts):
         print(f"prompt {index}: {prompt[-1].content}")

@@ -16,7 +16,7 @@ import mapl_ray
 
 
 def main(model_path: str | None = None, method: mapl_ray.Method = "dpo", steps: int = 8) -> dict[str, float]:
-    """The metrics of the held-out groups."""
+    """Train, and return the metrics of the held-out groups."""
     dataset = mapl_ray.groups_dataset(groups(pairs(limit=40))).train_test_split(test_size=0.1, seed=0)
     config = mapl_ray.TrainConfig(beta=0.1, weights=mapl_ray.LevelWeights(lambda_intra=0.5, lambda_inter=0.5))
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +35,7 @@ def main(model_path: str | None = None, method: mapl_ray.Method = "dpo", steps: 
             args=args,
             objective=mapl_ray.Objective.of(config, method),
             train_dataset=dataset["train"],
-            eval_dataset=dataset["test"],  # without ref_logps: they are computed here, before the first step
+            eval_dataset=dataset["test"],  # without ref_logps, so the trainer computes them before the first step
             max_sequence_tokens=1024,
         )
         trainer.train()

@@ -1,4 +1,4 @@
-"""A training loop of your own in plain torch: a reward model on relation groups.
+"""A custom training loop in plain torch: a reward model on relation groups.
 
 python examples/plain_torch.py [MODEL]
 """
@@ -15,12 +15,12 @@ import mapl_ray
 
 
 def main(model_path: str | None = None, steps: int = 10) -> list[float]:
-    """The loss of every step."""
+    """Train, and return the loss of every step."""
     with tempfile.TemporaryDirectory() as folder:
         path = model_path or tiny_model(Path(folder))
         tokenizer = mapl_ray.load_tokenizer(path)
-        model = mapl_ray.load_reward_model(path, "float32", seed=0)  # seed: draws the head that a base model lacks
-    mapl_ray.prepare_for_trees(model)  # the attention for prefix trees; batching "padded" needs none
+        model = mapl_ray.load_reward_model(path, "float32", seed=0)  # seed of the new reward head
+    mapl_ray.prepare_for_trees(model)  # attention for prefix trees; not needed with batching "padded"
     scores = mapl_ray.RewardScores(model)  # for DPO: mapl_ray.PolicyLogps(mapl_ray.load_policy(path, "float32"))
     objective = mapl_ray.Objective.of(mapl_ray.TrainConfig(), "rm")
     optimizer = torch.optim.AdamW(scores.parameters(), lr=1e-3)

@@ -2,19 +2,20 @@
 
     python examples/trl_trainers.py [MODEL]
 
-TRL trains on rows of one prompt with a chosen and a rejected response. Of MAPL's data that covers L_pref, and the two
-instructed prompts as further pairs: under x+ the chosen response stays chosen, under x- the two are exchanged.
+TRL trains on rows with one prompt, a chosen and a rejected response. That covers L_pref, and the two prompts with
+instructions as further pairs: under x+ chosen stays chosen, under x- chosen and rejected are swapped.
 
-It can't express what relates two prompts:
+Rows can't express relations between two prompts:
 
-* L_intra, one response under two prompts: there is no row for it.
-* L_inter, the gap under an instructed prompt against the gap under the original one: TRL sees both as pairs of their
-  own, not their difference.
-* The weights lambda_intra and lambda_inter. Sampling the rows by their column `kind` comes closest.
+* L_intra, one response under two prompts, has no row.
+* L_inter compares the gap under a prompt with instructions with the gap under the original prompt. TRL only sees two
+  separate pairs, not the difference of their gaps.
+* The weights lambda_intra and lambda_inter. The closest substitute is to sample rows by their column `kind`.
 
 `mapl export --format trl` prints what the rows leave out, with counts (docs/data.md, "Export").
 
-It also computes every sequence by itself; groups share their prefixes (docs/training.md). `MaplTrainer` does both.
+TRL also computes every sequence separately, while groups share their prefixes (docs/training.md). `MaplTrainer`
+supports all relations and shared prefixes.
 """
 
 import sys
@@ -30,7 +31,7 @@ import mapl_ray
 
 
 def main(model_path: str | None = None, steps: int = 4) -> dict[str, float]:
-    """The training loss of either trainer."""
+    """Train with both trainers, and return their training losses."""
     rows = Dataset.from_list([row for group in groups(pairs(limit=20)) for row in mapl_ray.export_rows(group, "trl")])
     losses = {}
     with tempfile.TemporaryDirectory() as folder:

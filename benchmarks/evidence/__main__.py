@@ -15,15 +15,15 @@ from mapl_ray.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 the user's mistake."""
+    """Run the experiment. Exit code: 0 done, 2 user error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the AlpacaEval pairs, .jsonl.gz")
-    parser.add_argument("--output", type=Path, required=True, help="a folder; what is finished there is skipped")
+    parser.add_argument("--output", type=Path, required=True, help="output folder; finished runs in it are skipped")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
-    parser.add_argument("--minutes", type=float, help="more or fewer steps, so that the whole takes about so long")
-    parser.add_argument("--only", nargs="+", choices=[arm.name for arm in ARMS], metavar="ARM", help="some arms alone")
-    parser.add_argument("--doc", type=Path, help="write the document and its plots from what is finished")
+    parser.add_argument("--minutes", type=float, help="scale the number of steps to about this total time")
+    parser.add_argument("--only", nargs="+", choices=[arm.name for arm in ARMS], metavar="ARM", help="only these arms")
+    parser.add_argument("--doc", type=Path, help="write the document and its plots from the finished runs")
     given = parser.parse_args(arguments)
     scale = SCALES[given.scale]
     if given.minutes is not None:

@@ -1,4 +1,4 @@
-"""The arms: what is trained, and what each of them is there to show."""
+"""The arms of the experiment: what each one trains, and which question it answers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Literal
 
 from mapl_ray.config import LevelWeights, Method, SynthesisConfig
 
-# Features that stand at the beginning or end of a text, or that one token shows: what so small a model can see.
+# Features at the beginning or end of a text, or visible in one token: a model this small can learn them.
 FUNCTIONS = ("first_word", "colon_use", "comma_use", "quotation_mark_use", "digit_use", "list_use")
-# Never trained on: what is learned of the others may carry over, or not.
+# Never trained on, to measure whether the trained functions generalize.
 UNSEEN_FUNCTIONS = ("include_word", "forbid_word")
 K: Mapping[int, float] = {1: 3.0, 2: 1.0}
-# `first_word` serves nearly every pair, the others a third or fewer: alone in its family, it would be half of all.
+# `first_word` fits nearly every pair, the others at most a third. As the only one of its family it would be half of all
+# instructions without this weight.
 FAMILY_WEIGHTS: Mapping[str, float] = {"start_end": 0.5}
-LAMBDA = 3.0  # of intra and inter
+LAMBDA = 3.0  # lambda_intra and lambda_inter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One way of training; every arm begins with the same warm-started weights."""
+    """One training setup. All arms start from the same warm-started weights."""
 
     name: str
     title: str
@@ -30,8 +31,8 @@ class Arm:
     lambda_inter: float = LAMBDA
     layout: Literal["grid", "independent"] = "grid"
     k: Mapping[int, float] = field(default_factory=lambda: K)
-    tokens_of: str | None = None  # train as many tokens as this arm, instead of as many steps
-    baseline: str = "baseline"  # what it is compared with
+    tokens_of: str | None = None  # train on as many tokens as this arm, instead of as many steps
+    baseline: str = "baseline"  # the arm to compare with
 
     @property
     def weights(self) -> LevelWeights:
@@ -39,7 +40,7 @@ class Arm:
 
     @property
     def synthesis(self) -> SynthesisConfig:
-        """How its training groups are made (before `for_training`)."""
+        """The config of its training groups (before `for_training`)."""
         return synthesis_config(layout=self.layout, k=self.k)
 
 
@@ -48,7 +49,7 @@ def synthesis_config(
     layout: Literal["grid", "independent"] = "grid",
     k: Mapping[int, float] = K,
 ) -> SynthesisConfig:
-    """With the last phrasing of every function held out of training."""
+    """A config that holds the last phrasing of every function out of training."""
     return SynthesisConfig(
         functions=functions,
         layout=layout,

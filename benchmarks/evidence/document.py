@@ -1,4 +1,4 @@
-"""docs/evidence.md and its plots, written from the summary: no number in it is typed by hand."""
+"""Generate docs/evidence.md and its plots, with all numbers from the summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_RUN = "(not run)"
 
 
 def write_document(summary: Mapping[str, Any], path: Path) -> None:
-    """Write the document, and beside it a folder of its name with plots and `summary.json`."""
+    """Write the document, and next to it a folder with the same name that has the plots and `summary.json`."""
     folder = path.with_suffix("")
     plots = write_plots(summary, MAIN, THREE, folder)
     compact = json.dumps(summary, separators=(",", ":"), ensure_ascii=False, default=str) + "\n"

@@ -1,4 +1,4 @@
-"""What a trained model gives the held-out groups, and the measures of all arms, seeds taken together."""
+"""Rewards of trained models on held-out groups, and metrics of all arms with their seeds pooled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MICRO_BATCH = 16
 def rewards_of(
     arm: Arm, groups: Sequence[RelationGroup], model: Path, reference: Path, beta: float, scale: Scale
 ) -> list[tuple[float, ...]]:
-    """r(x, y) of every sequence; DPO's against the model it started from."""
+    """r(x, y) of every sequence; for DPO the reference is the model that it started from."""
     sizes: dict[str, Any] = {"micro_batch_size": _MICRO_BATCH, "max_sequence_tokens": scale.max_sequence_tokens}
     if arm.method == "dpo":
         logps = reference_logps(groups, Checkpoint("reference", str(reference), None, "dpo"), **sizes)
@@ -39,10 +39,10 @@ def measure(
     scale: Scale,
     provenance: Provenance | None,
 ) -> Results:
-    """All measures of all arms; `rewards` maps an arm to its seeds, a seed to its groups, a group to its sequences.
+    """All metrics of all arms; `rewards` maps an arm to rewards by seed, group and sequence.
 
-    The items of all seeds are taken together, and resampled by prompt: a prompt's items of every seed come or go at
-    once. All arms must have as many seeds, or the paired tests have no pairs.
+    The items of all seeds are pooled and resampled by prompt, with a prompt's items of all seeds together. All arms
+    must have the same number of seeds, so that the paired tests have pairs.
     """
     together = _together(groups, rewards)
     return evaluate_models(
@@ -59,7 +59,7 @@ def measure(
 def by_function(
     groups: Sequence[RelationGroup], rewards: Mapping[str, Sequence[Sequence[Sequence[float]]]], scale: Scale
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
-    """Accuracy by arm, level and function, where `measure` has families."""
+    """Accuracy by arm, level and function, instead of by family as in `measure`."""
     together = _together(groups, rewards)
     columns = columns_of_groups(together.groups, {name: name for name in REGISTRY})
     found = {}
@@ -71,7 +71,7 @@ def by_function(
 
 @dataclass(frozen=True, slots=True)
 class _Together:
-    """Groups once per seed, and rewards of all seeds in one row."""
+    """The groups repeated once per seed, and the concatenated rewards of all seeds."""
 
     groups: list[RelationGroup]
     rewards: dict[str, list[tuple[float, ...]]]
@@ -84,7 +84,7 @@ def _together(groups: Sequence[RelationGroup], rewards: Mapping[str, Sequence[Se
 
 
 def _comparisons(names: list[str]) -> list[tuple[str, str]]:
-    """Every arm with its baseline, and every other one with MAPL."""
+    """Pairs to compare: every arm with its baseline, and every other arm with MAPL."""
     pairs = [(name, BY_NAME[name].baseline) for name in names]
     pairs += [(name, "mapl") for name in names if BY_NAME[name].method == "rm" and name != "baseline"]
     return [(name, other) for name, other in pairs if name != other and other in names]

@@ -1,4 +1,4 @@
-"""The whole experiment: prepare once, then every arm and seed; what is finished is kept and skipped."""
+"""The whole experiment: prepare once, then train and measure every arm and seed. Finished runs are skipped."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from mapl_ray.models import load_tokenizer
 from mapl_ray.synthesis import synthesize
 
 MAIN, THREE, UNSEEN = "seen", "three", "unseen"  # held-out sets: functions of training, k = 3, other functions
-WARM_SEED = 1000  # of the warm start's groups: none of the arms' seeds
+WARM_SEED = 1000  # seed of the warm start's groups; differs from the arms' seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What all arms share."""
+    """Data and models that all arms share."""
 
     pairs: Pairs
     tokenizer: Any
     start: Path  # the warm-started model
-    held_out: dict[str, list[RelationGroup]]  # as `held_out_sets` names them
+    held_out: dict[str, list[RelationGroup]]  # by the names in `held_out_sets`
     streams: Streams
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Where, how large, and which."""
+    """Paths, scale, seeds and arms of the experiment."""
 
     data: Path
     output: Path
@@ -113,7 +113,7 @@ class Experiment:
 
 
 def prepare(data: Path, output: Path, scale: Scale) -> Prepared:
-    """Pairs, tokenizer, warm start and held-out groups. The warm start is the one that is there, if it is the same."""
+    """Pairs, tokenizer, warm start and held-out groups. An existing warm start with the same settings is reused."""
     pairs = load_pairs(data, scale)
     start = output / "warm"
     settings = {"scale": asdict(scale), "pairs": pairs.digest, "functions": FUNCTIONS}
@@ -142,7 +142,7 @@ def prepare(data: Path, output: Path, scale: Scale) -> Prepared:
 
 
 def held_out_sets(scale: Scale) -> dict[str, tuple[SynthesisConfig, int]]:
-    """How the held-out groups are made, and how many at most: every set of the same held-out pairs."""
+    """Config and maximum size of each set of held-out groups. All sets use the same held-out pairs."""
     return {
         MAIN: (synthesis_config(), scale.eval_groups),
         THREE: (synthesis_config(k={3: 1.0}), scale.extra_groups),
@@ -151,7 +151,7 @@ def held_out_sets(scale: Scale) -> dict[str, tuple[SynthesisConfig, int]]:
 
 
 def settings_of(arm: Arm, scale: Scale, seed: int, pairs: Pairs) -> dict[str, Any]:
-    """Everything that a run's result depends on."""
+    """All settings that decide a run's result."""
     return {
         "arm": arm.name,
         "train": train_config(arm, scale, seed).model_dump(mode="json"),
@@ -165,22 +165,22 @@ def settings_of(arm: Arm, scale: Scale, seed: int, pairs: Pairs) -> dict[str, An
 
 
 def result_path(output: Path, arm: Arm, seed: int) -> Path:
-    """Where a run's result stands."""
+    """The path of a run's result."""
     return output / arm.name / f"seed-{seed}.json"
 
 
 def read_result(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A finished result; None where there is none. Raises `UserError` for one of other settings."""
+    """A finished result, or None. Raises `UserError` for a result with other settings."""
     if not path.is_file():
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if fingerprint_of(found["settings"]) != fingerprint_of(json.loads(json.dumps(settings))):
-        raise UserError(f"{path}: a result of other settings. Give another --output, or remove this one.")
+        raise UserError(f"{path}: a result with other settings. Use another --output, or remove this file.")
     return found
 
 
 def last_row(curve: Sequence[Mapping[str, float]]) -> str:
-    """The held-out accuracies at the end, for the eye."""
+    """The final held-out accuracies as text."""
     shown = (
         f"{level} {curve[-1].get(f'eval/rewards/accuracies/{level}', 0.0):.3f}" for level in ("pref", "intra", "inter")
     )
@@ -192,7 +192,7 @@ def _steps_of_equal_tokens(output: Path, arm: Arm, seed: int, steps: int) -> int
     for name in (str(arm.tokens_of), arm.baseline):
         path = output / name / f"seed-{seed}.json"
         if not path.is_file():
-            raise UserError(f"{path}: not there, and {arm.name} is to train as many tokens. Add {name} to --only.")
+            raise UserError(f"{path}: no such result, and {arm.name} needs its number of tokens. Add {name} to --only.")
         tokens.append(json.loads(path.read_text(encoding="utf-8"))["trained"]["tokens"])
     return max(1, round(steps * tokens[0] / tokens[1]))
 
@@ -204,7 +204,7 @@ def _encoded(group: RelationGroup, tokenizer: Any, scale: Scale) -> EncodedGroup
 
 
 def _cost(arm: Arm, scale: Scale) -> float:
-    """In groups of MAPL, about: what the time left is worked out from."""
+    """The approximate cost of a run, relative to groups of MAPL, to estimate the remaining time."""
     steps = scale.steps if arm.method == "rm" else 2.0 * scale.dpo_steps
     plain = not (arm.lambda_intra or arm.lambda_inter) and arm.tokens_of is None
     return steps * (0.4 if plain else 1.7 if arm.layout == "independent" else 1.0)

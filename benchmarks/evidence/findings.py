@@ -1,4 +1,4 @@
-"""What the figures say, in sentences that are made from them: targets, and what disappoints and why."""
+"""Findings as sentences generated from the summary: targets, and shortcomings with their reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTRA_TARGET, UNSEEN_TARGET, NEAR_CHANCE, PREF_LOSS = 0.75, 0.60, 0.05, -0.01
 
 
 def targets_table(summary: Mapping[str, Any], main: str, model: str, baseline: str) -> str:
-    """Every target of the experiment, what was found, and whether it was reached."""
+    """A table of the experiment's targets: the result, and whether it was reached."""
     of_model, of_baseline = (summary["sets"][main]["models"][name] for name in (model, baseline))
     phrasing = of_model["by_phrasing"]["intra"]
     differences = comparison(summary, main, model, baseline)
@@ -45,7 +45,7 @@ def comparison(summary: Mapping[str, Any], name: str, model: str, other: str) ->
 
 
 def disappointments(summary: Mapping[str, Any], main: str, three: str, unseen: str) -> list[str]:
-    """Where MAPL falls short, and what the figures say about why; one Markdown item each."""
+    """The shortcomings of MAPL in the results, with likely reasons; one Markdown item each."""
     items = [
         _functions(summary),
         _phrasings(summary, main),

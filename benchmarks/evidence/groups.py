@@ -1,4 +1,4 @@
-"""Groups of the experiment, made as they are needed: every epoch draws new instructions for every pair."""
+"""Groups of the experiment, synthesized on demand: every epoch draws new instructions for every pair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_EPOCHS = 1000
 
 
 class GroupStream:
-    """The training groups of one seed and way of synthesis, in order; those asked for are kept."""
+    """The training groups of one seed and synthesis config, in order; groups that were requested are kept."""
 
     def __init__(
         self, pairs: Sequence[PreferencePair], config: SynthesisConfig, tokenizer: Any, scale: Scale, seed: int
@@ -40,9 +40,9 @@ class GroupStream:
     def _extend(self) -> None:
         if not self._left:
             if self._epoch >= _MOST_EPOCHS:
-                raise RuntimeError("no pair gives a group")
+                raise RuntimeError("synthesis rejected too many pairs: no groups left")
             self._left = list(self._pairs)
-            # The order of pairs is that of the seed alone, so that arms of one seed see the same pairs.
+            # Only the seed decides the order of pairs, so that all arms of a seed see the same pairs.
             random.Random(f"{self._seed} {self._epoch}").shuffle(self._left)
             self._epoch += 1
         group = synthesize(self._left.pop(), self._config, self._seed * _MOST_EPOCHS + self._epoch)
@@ -53,14 +53,14 @@ class GroupStream:
 
 
 class Streams:
-    """Streams by seed, layout and k: arms that differ in the loss alone share one."""
+    """Streams by seed, layout and k. Arms that only differ in the loss share one."""
 
     def __init__(self, pairs: Sequence[PreferencePair], tokenizer: Any, scale: Scale) -> None:
         self._pairs, self._tokenizer, self._scale = pairs, tokenizer, scale
         self._made: dict[tuple[str, int], GroupStream] = {}
 
     def of(self, arm: Arm, seed: int) -> GroupStream:
-        """Streams of other seeds are let go: they are large."""
+        """The stream of an arm and seed. Streams of other seeds are dropped, because they are large."""
         config = arm.synthesis
         key = (config.digest, seed)
         if key not in self._made:
@@ -72,7 +72,7 @@ class Streams:
 def held_out_groups(
     pairs: Sequence[PreferencePair], config: SynthesisConfig, tokenizer: Any, scale: Scale, most: int
 ) -> list[RelationGroup]:
-    """One group a held-out pair, `most` at most, in an order without meaning."""
+    """One group per held-out pair, at most `most`, in an arbitrary order."""
     chosen = list(pairs)
     random.Random(0).shuffle(chosen)
     groups: list[RelationGroup] = []

@@ -1,6 +1,6 @@
-"""Training groups of a seed as JSON lines, made by whichever version of the project is on the path.
+"""Write training groups of a seed as JSON lines, with the version of the project that is on the path.
 
-`benchmarks.evidence.labels` runs this file with an earlier checkout in PYTHONPATH, and with its own.
+`benchmarks.evidence.labels` runs this file with an earlier checkout in PYTHONPATH, and with the current one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from benchmarks.evidence.scale import SCALES
 from mapl_ray.data.records import RelationGroup
 from mapl_ray.synthesis import synthesize
 
-_EPOCHS = 1000  # a seed's epochs have seeds of their own, as in `GroupStream`
+_EPOCHS = 1000  # each epoch of a seed has its own seed, as in `GroupStream`
 
 
 def write_groups(data: Path, target: Path, seed: int, number: int, scale: str) -> None:
-    """Write `number` groups of the arm "mapl", in the order in which its stream takes the pairs."""
+    """Write `number` groups of the arm "mapl", in the order of its stream."""
     pairs = load_pairs(data, SCALES[scale]).train
     config = BY_NAME["mapl"].synthesis.for_training()
     made = 0

@@ -1,10 +1,10 @@
-"""Old labels against new ones: the same training on groups of an earlier version of the project and of this one.
+"""Old labels against new ones: the same training on groups of an earlier version of the project and of this version.
 
     git worktree add ../earlier 38a2e67
     python -m benchmarks.evidence.labels --data PAIRS --earlier ../earlier --output DIR
 
-Both models start from the same weights and see the same pairs in the same order; both are measured on held-out groups
-of this version. What is finished in DIR is kept and skipped. Prints a table.
+Both models start from the same weights and see the same pairs in the same order. Both are measured on held-out groups
+of this version. Finished results in DIR are kept and skipped. Prints a table.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from mapl_ray.instructions import REGISTRY, Instruction, features_of
 
 _ARM = BY_NAME["mapl"]
 LEVELS = ("pref", "intra", "inter")
-VERDICTS = ("confirmed", "undecided", "denied")  # of this version, on a label
+VERDICTS = ("confirmed", "undecided", "denied")  # this version's verdict on a label
 _ROOT = Path(__file__).resolve().parents[2]
-_SPARE = 1.1  # groups that turn out too long for the tokens of a sequence are left out
+_SPARE = 1.1  # extra groups, because those with too long sequences are left out
 
 
 class StoredGroups:
-    """Encoded groups of a file, as `train_arm` asks for them."""
+    """Encoded groups from a file, with the interface that `train_arm` needs."""
 
     def __init__(self, groups: Iterable[RelationGroup], tokenizer: Any, scale: Scale) -> None:
         encoded = (encode_group(group, tokenizer, scale.max_sequence_tokens) for group in groups)
@@ -54,20 +54,20 @@ class StoredGroups:
 
 
 def groups_of(code: Path, data: Path, target: Path, seed: int, number: int, scale: str) -> list[RelationGroup]:
-    """The groups that the version in `code` makes; written to `target` the first time."""
+    """The groups of the version in `code`; they are synthesized to `target` the first time."""
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         words = [str(data.resolve()), str(target.resolve()), str(seed), str(number), scale]
         command = [sys.executable, str(Path(label_groups.__file__).resolve()), *words]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(code.resolve())}, cwd=code, check=False)
         if done.returncode:
-            raise UserError(f"{code}: its groups could not be made (exit code {done.returncode}); see above.")
+            raise UserError(f"{code}: synthesis of its groups failed (exit code {done.returncode}); see the log above.")
     with target.open(encoding="utf-8") as handle:
         return [RelationGroup.from_row(json.loads(line)) for line in handle]
 
 
 def verdicts_on(groups: Iterable[RelationGroup]) -> dict[str, int]:
-    """How many labels of the groups this version's verdict confirms, leaves undecided, and denies."""
+    """Number of labels that this version's verdict confirms, leaves undecided, and denies."""
     found: Counter[str] = Counter()
     for group in groups:
         responses = [features_of(response) for response in group.responses]
@@ -86,7 +86,7 @@ def accuracies(groups: list[RelationGroup], rewards: list[tuple[float, ...]]) ->
 
 
 def one_run(code: Path, kind: str, seed: int, given: argparse.Namespace, prepared: Prepared, scale: Scale) -> Any:
-    """Accuracies of one kind of labels and seed, and what this version says of the labels."""
+    """Accuracies for one kind of labels and one seed, and this version's verdicts on the labels."""
     folder = given.output / kind
     path = folder / f"seed-{seed}.json"
     settings = {"scale": asdict(scale), "seed": seed, "pairs": prepared.pairs.digest, "kind": kind}
@@ -107,14 +107,14 @@ def one_run(code: Path, kind: str, seed: int, given: argparse.Namespace, prepare
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 the user's mistake."""
+    """Run the comparison. Exit code: 0 done, 2 user error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the AlpacaEval pairs, .jsonl.gz")
     parser.add_argument("--earlier", type=Path, required=True, help="a checkout of the version to compare with")
-    parser.add_argument("--output", type=Path, required=True, help="a folder; what is finished there is skipped")
+    parser.add_argument("--output", type=Path, required=True, help="output folder; finished results in it are skipped")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
-    parser.add_argument("--minutes", type=float, help="more or fewer steps, as for the whole experiment")
+    parser.add_argument("--minutes", type=float, help="scale the number of steps, as in the experiment")
     given = parser.parse_args(arguments)
     scale = SCALES[given.scale] if given.minutes is None else SCALES[given.scale].within(given.minutes)
     try:

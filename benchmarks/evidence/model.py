@@ -1,8 +1,8 @@
-"""A small Llama and its word-level tokenizer, made from the training pairs' own texts.
+"""A small Llama and its word-level tokenizer, built from the texts of the training pairs.
 
-Different words stay different in tokens: a word has the same ids wherever it stands (no ids of its own after a
-space, before a mark or in quotation marks), every punctuation mark, digit and line break is a token. Case is dropped:
-none of the experiment's instructions is about it.
+A word has the same ids in every position (after a space, before a punctuation mark, in quotation marks). Every
+punctuation mark, digit and line break is a token. Texts are lowercased, because no instruction of the experiment
+depends on case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", *ROLES)
 
 
 def word_tokenizer(texts: Iterable[str], scale: Scale) -> PreTrainedTokenizerFast:
-    """BPE within small-letter words, of `scale.vocab_size` tokens at most."""
+    """A BPE tokenizer within lowercase words, with at most `scale.vocab_size` tokens."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -41,7 +41,7 @@ def word_tokenizer(texts: Iterable[str], scale: Scale) -> PreTrainedTokenizerFas
 
 
 def fresh_model(tokenizer: Any, scale: Scale, seed: int) -> LlamaForCausalLM:
-    """Weights drawn from `seed`; embeddings are tied to the output layer."""
+    """A model with random weights from `seed`, and embeddings tied to the output layer."""
     return draw_llama(
         tokenizer,
         seed,
@@ -57,6 +57,6 @@ def fresh_model(tokenizer: Any, scale: Scale, seed: int) -> LlamaForCausalLM:
 
 
 def save(model: LlamaForCausalLM, tokenizer: Any, directory: Path) -> None:
-    """A model directory as every loader of the project takes it."""
+    """Save a model directory for the project's loaders."""
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

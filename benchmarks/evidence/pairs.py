@@ -1,9 +1,8 @@
-"""The AlpacaEval pairs as the experiment takes them: short prompts, and the openings of the responses, split by prompt.
+"""The AlpacaEval pairs of the experiment: short prompts and truncated responses, split by prompt.
 
-The six sequences of a group hold each response three times, so the length of the responses is what a step costs. A
-response is cut at the last sentence or line that ends within the scale's limit, before anything else sees it: every
-instruction is written for, and true of, the text that the models read. The preference is the one given to the whole
-responses.
+The six sequences of a group contain each response three times, so the response length decides the cost of a step. A
+response is truncated after the last sentence or line that ends within the scale's limit, before synthesis, so that
+every instruction is about the text that the models see. The preference was given for the full responses.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from mapl_ray.errors import UserError
 from mapl_ray.preferences import eval_split, read_pairs
 
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
-# The end of a sentence, of what introduces a list, or of a line; "1." is no end.
+# The end of a sentence, of the introduction to a list, or of a line; "1." is no end.
 _END = re.compile(r"(?<!\d)[.!?:][\"')\]*]*(?=\s|$)|\n")
-_LEAST_CHARACTERS = 20  # of a response that was cut
+_LEAST_CHARACTERS = 20  # minimum length of a truncated response
 SPLIT_SEED = 0  # one split for all arms and seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Both sides of the split, and what became of the rows."""
+    """Both sides of the split, and counts of rows and pairs."""
 
     train: list[PreferencePair]
     held_out: list[PreferencePair]
@@ -37,12 +36,12 @@ class Pairs:
 
 
 def length(text: str) -> int:
-    """Words, marks and line breaks: about what the tokenizer makes of it."""
+    """Number of words, punctuation marks and line breaks: about the number of tokens."""
     return len(_TOKEN.findall(text))
 
 
 def opening(text: str, limit: int) -> str:
-    """The text if it has at most `limit` tokens (`length`), else its beginning up to the last end within the limit."""
+    """The text if it has at most `limit` tokens (`length`), else truncated after the last sentence within the limit."""
     text = text.strip()
     tokens = list(_TOKEN.finditer(text))
     if len(tokens) <= limit:
@@ -53,7 +52,7 @@ def opening(text: str, limit: int) -> str:
 
 
 def load_pairs(path: Path, scale: Scale) -> Pairs:
-    """Raises `UserError` for a file that can't be read, or where nothing is left on a side."""
+    """Load and split the pairs. Raises `UserError` if the file can't be read, or if a side of the split is empty."""
     read = list(read_pairs(DataConfig(path=str(path))))
     pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
     short = [pair for pair in pairs if length(pair.prompt[-1].content) <= scale.max_prompt_tokens]

@@ -1,4 +1,4 @@
-"""The report's charts as SVG files that stand alone: with their legend, and in the report's colours, light or dark."""
+"""The report's plots as standalone SVG files, with a legend and the report's colors, light and dark."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mapl_ray.report.svg import WIDTH, marker_at
 
 _ROW, _TITLE = 16, 24
 _AGAINST = ("baseline", "mapl", "baseline-tokens")
-# MAPL stands second in every plot, so that it has one colour.
+# MAPL is second in every plot, so that its color is the same.
 _ABLATIONS = ("baseline", "mapl", "no-intra", "no-inter", "independent", "k1", "k3")
 _POLICIES = ("dpo-baseline", "dpo-mapl")
 _LEVELS = ("pref", "intra", "inter")
 
 
 def write_plots(summary: Mapping[str, Any], main: str, three: str, folder: Path) -> dict[str, tuple[str, str]]:
-    """Write the plots of the arms that there are; file and title by what it shows."""
+    """Write the plots of the finished arms; return (file, title) by name of the plot."""
     arms = summary["arms"]
     written: dict[str, tuple[str, str]] = {}
 
@@ -58,9 +58,9 @@ def write_plots(summary: Mapping[str, Any], main: str, three: str, folder: Path)
 
 
 def standalone(title: str, names: Sequence[str], figure: Markup) -> str:
-    """A figure of the report under its title and legend, as one file."""
+    """A figure of the report with title and legend, as one SVG text."""
     found = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', figure)
-    assert found is not None  # what `Frame.render` writes
+    assert found is not None  # `Frame.render` writes it
     height = int(found[2])
     columns = 2 if len(names) > 1 else 1
     rows = -(-len(names) // columns)
@@ -87,7 +87,7 @@ def standalone(title: str, names: Sequence[str], figure: Markup) -> str:
 
 
 def _style() -> str:
-    """The report's own style sheet: one place for colours and dashes. Printing and pages don't concern a figure."""
+    """The report's style sheet, which defines colors and dashes. Its rules for pages do not affect a figure."""
     template = (files("mapl_ray.report") / "template.html").read_text(encoding="utf-8")
     found = re.search(r"<style>(.*?)</style>", template, re.DOTALL)
     assert found is not None

@@ -1,4 +1,4 @@
-"""Sizes of the experiment: what fits two hours of two CPU cores, what a GPU would take, what a test takes."""
+"""Sizes of the experiment: for two hours on two CPU cores, for a GPU, and for tests."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ ScaleName = Literal["cpu", "gpu", "micro"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Everything that has a size; the arms say what differs between them."""
+    """All sizes of the experiment, the same for every arm."""
 
     # Pairs, in tokens as `pairs.length` counts them
     max_prompt_tokens: int = 50
     max_response_tokens: int = 24
     max_pairs: int | None = None
     eval_fraction: float = 0.2
-    eval_groups: int = 600  # held-out groups that everything is measured on, at most
-    extra_groups: int = 250  # of those with three instructions, and of those with functions never trained on
-    curve_groups: int = 160  # the first of them, for the learning curves
+    eval_groups: int = 600  # maximum number of held-out groups in the main set
+    extra_groups: int = 250  # the same for each set with three instructions or with unseen functions
+    curve_groups: int = 160  # groups of the main set that the learning curves use
     # Model
     vocab_size: int = 2048
     hidden_size: int = 64
@@ -39,12 +39,12 @@ class Scale:
     weight_decay: float = 0.1
     dpo_steps: int = 200
     dpo_learning_rate: float = 1e-3
-    evaluations: int = 7  # on the curve
+    evaluations: int = 7  # points of the learning curve
     bootstrap_samples: int = 1000
-    minutes: float = 65.0  # what the whole takes, about
+    minutes: float = 65.0  # approximate total time
 
     def within(self, minutes: float) -> Scale:
-        """The same with more or fewer steps, so that the whole takes about so long."""
+        """The scale with the number of steps changed so that the experiment takes about `minutes`."""
         share = minutes / self.minutes
         return replace(
             self,
@@ -57,7 +57,7 @@ class Scale:
 
 SCALES: dict[str, Scale] = {
     "cpu": Scale(),
-    # Whole responses and a model of 19 million parameters. Not run yet.
+    # Full responses and a model with 19 million parameters. Not run yet.
     "gpu": Scale(
         max_prompt_tokens=200,
         max_response_tokens=400,

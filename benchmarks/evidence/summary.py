@@ -1,4 +1,4 @@
-"""Everything the document reports, as one JSON-able value made from the finished runs."""
+"""Summarize the finished runs as one JSON-compatible value, the source of the document."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MEASURES = ("levels", "inter_kinds", "by_k", "by_family", "by_phrasing", "worst
 
 
 def summarise(experiment: Experiment, prepared: Prepared) -> dict[str, Any]:
-    """Of the arms that are finished, over the seeds that all of them have.
+    """The summary of the finished arms, over the seeds that all of them have.
 
-    Raises `UserError` where that is nothing.
+    Raises `UserError` if there are none.
     """
     found = {arm.name: _runs(experiment, prepared, arm) for arm in ARMS}
     found = {name: runs for name, runs in found.items() if runs}
     seeds = [seed for seed in experiment.seeds if all(seed in runs for runs in found.values())]
     if not found or not seeds:
-        raise UserError(f"{experiment.output}: no seed is finished for all arms that were begun. Run them first.")
+        raise UserError(f"{experiment.output}: no seed is finished for all started arms. Run them first.")
     runs = {name: [of_arm[seed] for seed in seeds] for name, of_arm in found.items()}
     sets = {
         name: _slim(measure(groups, _rewards(runs, name), experiment.scale, None))
@@ -85,7 +85,7 @@ def _arm(arm: Arm, runs: Sequence[Mapping[str, Any]], prepared: Prepared, main: 
 
 
 def _accuracies(groups: Sequence[RelationGroup], rewards: Any, name: str) -> dict[str, float]:
-    """Of one seed, by level."""
+    """Accuracies of one seed, by level."""
     columns = columns_of_groups(groups, {})
     rewards_S = flat_rewards(columns, [tuple(one) for one in rewards], name)
     levels = level_results(columns.items, relation_margins(columns, rewards_S, name), 0, 0)
@@ -93,7 +93,7 @@ def _accuracies(groups: Sequence[RelationGroup], rewards: Any, name: str) -> dic
 
 
 def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """Means over seeds, row by row."""
+    """The mean curve over seeds, row by row."""
     rows = []
     for of_seeds in zip(*curves, strict=False):
         names = [name for name in of_seeds[0] if all(name in row for row in of_seeds)]

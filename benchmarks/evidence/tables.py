@@ -1,4 +1,4 @@
-"""The tables of the document, in Markdown. Every number comes from the summary."""
+"""The Markdown tables of the document, with all numbers from the summary."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Row = Sequence[str]
 
 
 def markdown_table(head: Row, rows: Iterable[Row]) -> str:
-    """A pipe table."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main_table(summary: Mapping[str, Any], main: str, method: str) -> str:
-    """An arm a row: pref, intra in phrasings of training and in others, inter; what it cost."""
+    """One row per arm: pref, intra with seen and unseen phrasings, inter, and cost."""
     rows = []
     for name, arm in _arms(summary, method):
         model = summary["sets"][main]["models"][name]
@@ -40,7 +40,7 @@ def main_table(summary: Mapping[str, Any], main: str, method: str) -> str:
 
 
 def difference_table(summary: Mapping[str, Any], main: str, against: str) -> str:
-    """Paired differences from one arm, in points, with the bootstrap's p."""
+    """Paired differences from one arm, in points, with bootstrap p-values."""
     rows = []
     for comparison in summary["sets"][main]["comparisons"]:
         if comparison["baseline"] != against:
@@ -55,7 +55,7 @@ def difference_table(summary: Mapping[str, Any], main: str, against: str) -> str
 
 
 def function_table(summary: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Intra accuracy by function; a relation counts for every function that its prompts carry."""
+    """Intra accuracy by function; a relation counts for every function of its prompts."""
     rows = [
         [f"`{function}`", *(_percent(summary["by_function"][name]["intra"].get(function)) for name in names)]
         for function in summary["functions"]
@@ -84,7 +84,7 @@ def k_table(summary: Mapping[str, Any], sets: Sequence[str], names: Sequence[str
 
 
 def unseen_table(summary: Mapping[str, Any], unseen: str, names: Sequence[str]) -> str:
-    """Functions that training never saw."""
+    """Accuracy on functions that training never saw."""
     rows = []
     for name in names:
         levels = summary["sets"][unseen]["models"][name]["levels"]
@@ -94,7 +94,7 @@ def unseen_table(summary: Mapping[str, Any], unseen: str, names: Sequence[str]) 
 
 
 def length_table(summary: Mapping[str, Any], main: str, names: Sequence[str]) -> str:
-    """Pref accuracy by which response is the longer."""
+    """Pref accuracy by which response is longer."""
     rows = []
     for name in names:
         bias = summary["sets"][main]["models"][name]["length_bias"]
@@ -111,7 +111,7 @@ def length_table(summary: Mapping[str, Any], main: str, names: Sequence[str]) ->
 
 
 def seed_table(summary: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The seeds one by one: means over held-out relations."""
+    """Accuracy of each seed: means over held-out relations."""
     rows = []
     for name in names:
         of_seeds = summary["arms"][name]["per_seed"]
@@ -121,7 +121,7 @@ def seed_table(summary: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def arm_table(summary: Mapping[str, Any]) -> str:
-    """What the arms are."""
+    """The settings of the arms."""
     rows = [
         [
             arm["title"],

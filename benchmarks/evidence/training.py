@@ -1,4 +1,4 @@
-"""One run: the project's own step over batches of trees, in a plain process."""
+"""Train one run with the project's training step on trees, in a plain process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from mapl_ray.training.stop import StopWatch
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run was and how it went."""
+    """Cost and learning curve of a run."""
 
     steps: int
-    tokens: int  # computed by the model that is trained
+    tokens: int  # tokens computed by the trained model
     wall_seconds: float
     cpu_seconds: float
-    curve: list[dict[str, float]]  # step, tokens, means of training since the last row, held-out `eval/...`
+    curve: list[dict[str, float]]  # step, tokens, training means since the last row, held-out `eval/...`
 
 
 def train_config(arm: Arm, scale: Scale, seed: int) -> TrainConfig:
-    """The arm's settings as the project's own config."""
+    """The arm's settings as a `TrainConfig`."""
     return TrainConfig(
         weights=arm.weights,
         learning_rate=scale.learning_rate if arm.method == "rm" else scale.dpo_learning_rate,

@@ -1,6 +1,6 @@
-"""The warm start that all arms share: language modelling of prompts with instructions and responses that satisfy them.
+"""The warm start of all arms: language modeling on prompts with instructions and responses that satisfy them.
 
-The model learns the words; nothing shows it that a response might not do what its prompt asks.
+The model learns the vocabulary, but sees no response that violates its prompt's instructions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from mapl_ray.evaluation.column_table import prompt_text
 
 
 def warm_start(stream: GroupStream, tokenizer: Any, scale: Scale, target: Path) -> list[dict[str, float]]:
-    """Write the model that every arm starts from into `target`; rows of step and mean loss (nats per token)."""
+    """Train the model that every arm starts from and save it in `target`; return rows of step and mean loss (nats per
+    token)."""
     model = fresh_model(tokenizer, scale, seed=0)
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=scale.warm_learning_rate, betas=(0.9, 0.95))
@@ -54,13 +55,13 @@ def warm_start(stream: GroupStream, tokenizer: Any, scale: Scale, target: Path) 
 
 
 def one_satisfied(group: EncodedGroup, rng: random.Random) -> EncodedGroup:
-    """The group with one of its sequences that do all that is asked."""
+    """The group with only one sequence, whose response satisfies all instructions."""
     kept: list[Sequence] = [cell for cell in group.sequences if all(cell.satisfied)]
     return EncodedGroup(group.pair_id, group.prompt_ids, group.response_ids, (rng.choice(kept),), ())
 
 
 def texts_of(groups: list[RelationGroup]) -> list[str]:
-    """What the tokenizer is trained on: prompts, responses, instructions."""
+    """The texts that the tokenizer is trained on: prompts, responses, instructions."""
     texts = []
     for group in groups:
         texts += [prompt_text(group), *group.responses]

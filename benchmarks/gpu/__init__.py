@@ -1,1 +1,1 @@
-"""The gate of a GPU: is it right there, how fast, how large. `python -m benchmarks.gpu --out DIR`."""
+"""Checks of correctness, speed and memory on a GPU: `python -m benchmarks.gpu --out DIR`."""

@@ -1,11 +1,11 @@
-"""Is this GPU right, how fast, how large: eleven points in about ten minutes on one card.
+"""Correctness, speed and memory on a GPU: eleven checks ("points") in about ten minutes on one card.
 
     python -m benchmarks.gpu --out DIR [--only F1 F3] [--page docs/gpu.md]
-    python -m benchmarks.gpu --out DIR --rehearse      # tiny shapes on a CPU: does the gate itself run?
+    python -m benchmarks.gpu --out DIR --rehearse      # tiny shapes on a CPU, to test these checks
 
-Needs torch and transformers; points that train are left out where DeepSpeed is not installed. Neither Ray nor vLLM is
-loaded. Every point is a line of `DIR/gpu.jsonl`, written as it ends: its figures, and what failed. A point that fails
-does not stop the others; the exit code is 1 then. `--page` writes the page from the lines.
+Needs torch and transformers. Points that train are skipped if DeepSpeed is not installed. Neither Ray nor vLLM is
+loaded. Every point writes a line to `DIR/gpu.jsonl` when it ends, with its figures or its error. A failed point does
+not stop the others, but the exit code is 1. `--page` writes the page from the lines.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from benchmarks.gpu.material import Setting
 from benchmarks.gpu.page import facts, page
 
 POINTS = dict(sorted({**attention.POINTS, **training.POINTS}.items(), key=lambda item: int(item[0][1:])))
-SECONDS = 120  # most of a point
+SECONDS = 120  # time limit of a point
 
 
 def run_point(name: str, setting: Setting, seconds: int = SECONDS) -> dict[str, Any]:
-    """One line: the point's figures, or its error."""
+    """Run a point; return its line with figures or error."""
 
     def late(number: int, frame: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")
@@ -40,7 +40,7 @@ def run_point(name: str, setting: Setting, seconds: int = SECONDS) -> dict[str, 
     began, line = time.perf_counter(), {"point": name, "what": (POINTS[name].__doc__ or "").split("\n")[0]}
     try:
         line |= {"ok": True, "figures": POINTS[name](setting)}
-    except Exception as error:  # the next point is to run whatever this one met
+    except Exception as error:  # the next point must run in any case
         line |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
     finally:
         signal.alarm(0)
@@ -51,7 +51,7 @@ def run_point(name: str, setting: Setting, seconds: int = SECONDS) -> dict[str, 
 
 
 def main() -> int:
-    """Run the points, write the lines, and the page where it is asked for."""
+    """Run the points, and write the lines and, with `--page`, the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=list(POINTS), default=list(POINTS))
@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--page", type=Path)
     args = parser.parse_args()
     if not args.rehearse and not torch.cuda.is_available():
-        print("no CUDA device here: --rehearse runs tiny shapes on the CPU", file=sys.stderr)
+        print("no CUDA device found. Use --rehearse to run tiny shapes on the CPU", file=sys.stderr)
         return 2
     setting = Setting("cpu", full=False) if args.rehearse else Setting("cuda", full=True)
     args.out.mkdir(parents=True, exist_ok=True)

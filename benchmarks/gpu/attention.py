@@ -1,4 +1,4 @@
-"""Points F1 to F3 and F5: are trees right on the device, how many graphs, how fast; the output layer in pieces."""
+"""Points F1 to F3 and F5: correctness of trees, number of graphs, speed of attention, the output layer in pieces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 def right_values(setting: Setting) -> Figures:
-    """F1: logps and gradients of trees against padded sequences; relative, the largest. Peak of a wide row."""
+    """F1: largest relative difference of logps and gradients, trees against padded sequences; peak of a wide row."""
     figures: Figures = {}
     types = [torch.float32, torch.bfloat16] if setting.device == "cuda" else [torch.float32]
     for name, (config_class, model_class, options) in _FAMILIES.items():
@@ -82,7 +82,7 @@ def right_values(setting: Setting) -> Figures:
 
 
 def _chain(blocks: int, setting: Setting, window: int | None = None) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """A chain with a leaf at every second token: ends, positions, FlexAttention's mask."""
+    """A chain with a leaf at every second token: subtree ends, positions, FlexAttention's mask."""
     places = torch.arange(blocks * FLEX_BLOCK, device=setting.device)
     end = torch.where(places % 2 == 0, len(places), places + 1)[None]
     positions = ((places + 1) // 2)[None]
@@ -90,7 +90,7 @@ def _chain(blocks: int, setting: Setting, window: int | None = None) -> tuple[to
 
 
 def few_graphs(setting: Setting) -> Figures:
-    """F2: graphs over 12 widths, with gradient or none, with a window or none; beyond the limit it raises."""
+    """F2: number of graphs for 12 widths, with and without gradient and window; an error beyond the limit."""
     if setting.device != "cuda":
         return {"not run": "FlexAttention's backward pass needs a GPU; tests/models/test_flex_attention.py traces it"}
     torch._dynamo.reset()
@@ -130,7 +130,7 @@ def few_graphs(setting: Setting) -> Figures:
 
 
 def speed_of_attention(setting: Setting) -> Figures:
-    """F3: milliseconds of one layer (32/8 heads of 128), forward and backward, by way and tokens of a row."""
+    """F3: milliseconds of one layer (32/8 heads of 128), forward and backward, by attention and tokens of a row."""
     figures: Figures = {}
     for tokens in setting.sizes([2048, 8192, 32_768], [512]):
         figures |= _speed(setting, tokens)
@@ -145,7 +145,7 @@ def _speed(setting: Setting, tokens: int) -> Figures:
         for heads in (32, 8, 8)
     )
     end, module = _grid_ends(tokens).to(setting.device), torch.nn.Module()
-    module.num_key_value_groups = 4  # as a layer of a model says it
+    module.num_key_value_groups = 4  # an attribute of a model's attention layers
     lengths = subtree_mask(end, None)
     ways: dict[str, Callable[[], torch.Tensor]] = {
         "causal row": lambda: scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True),
@@ -166,7 +166,7 @@ def _speed(setting: Setting, tokens: int) -> Figures:
 
 
 def _grid_ends(tokens: int) -> torch.Tensor:
-    """Subtree ends of a row of grids of about 2,048 tokens each, [1, tokens]."""
+    """Subtree ends, [1, tokens], of a row of grid groups of about 2,048 tokens each."""
     groups = grid_groups(max(1, tokens // 2048), min(tokens, 2048), 512)
     end = collate(groups, "tree", 0, tokens, 10 * tokens).subtree_end
     assert end is not None
@@ -174,7 +174,7 @@ def _grid_ends(tokens: int) -> torch.Tensor:
 
 
 def logits_in_pieces(setting: Setting) -> Figures:
-    """F5: peak and milliseconds of log-probabilities, forward and backward, whole and in pieces; bit-equal."""
+    """F5: peak and milliseconds of logits, forward and backward, whole and in pieces, which are bit-equal."""
     figures: Figures = {}
     for vocabulary in setting.sizes([128_256, 151_936], [512]):
         for rows in setting.sizes([4096, 16_384], [300]):
@@ -200,7 +200,7 @@ def _logits(setting: Setting, vocabulary: int, rows: int) -> Figures:
         finally:
             heads.PIECE = piece
         figures[f"{where}, ms"] = round(1000 * seconds, 1)
-    # A CPU's threads share the work of 128 rows in another way than that of 300.
+    # On a CPU, threads split 128 rows differently than 300 rows.
     torch.testing.assert_close(*values, rtol=0, atol=0 if setting.device == "cuda" else 1e-5)
     if setting.device == "cuda":
         peak = figures[f"pieces, V={vocabulary}, E={rows}, GiB"]

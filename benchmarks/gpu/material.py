@@ -1,4 +1,4 @@
-"""What the points of the gate share: models of random weights, groups, clocks and peaks, on one device."""
+"""Shared by the points: models with random weights, groups, timing and peak memory, on one device."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Figures = dict[str, float | int | str | bool | list[float]]
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a point runs, and how large."""
+    """Device and size of the points."""
 
     device: str
-    full: bool  # False: a rehearsal on a CPU, of tiny shapes
+    full: bool  # False: a rehearsal with tiny shapes on a CPU
 
     @property
     def attention(self) -> Attention:
@@ -65,14 +65,14 @@ _SHAPES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 def random_model(shape: str, device: str, dtype: torch.dtype, **changes: Any) -> Any:
-    """A causal model of a shape (Qwen2.5-0.5B, Llama-3.1-8B), weights drawn on the device from seed 0."""
+    """A causal model with the shape of Qwen2.5-0.5B or Llama-3.1-8B and random weights from seed 0."""
     config_class, model_class, values = _SHAPES[shape]
     config = config_class(**{"max_position_embeddings": 65_536, "pad_token_id": 0, **values, **changes})
     return drawn(model_class, config, device, dtype)
 
 
 def drawn(model_class: Any, config: Any, device: str, dtype: torch.dtype) -> Any:
-    """The model, made in its own type: float32 first would take twice the memory."""
+    """Create the model directly in its dtype: float32 first would take twice the memory."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -95,8 +95,8 @@ _RELATIONS = (
 
 
 def grid_groups(number: int, tokens: int, vocabulary: int) -> list[EncodedGroup]:
-    """Grids whose trees have about `tokens` tokens each: a prompt of a sixth, two instructions of a sixtieth, two
-    responses under three prompts."""
+    """Grid groups with trees of about `tokens` tokens each: the prompt has a sixth, each of two instructions a
+    sixtieth, and two responses follow each of three prompts."""
     groups = []
     for seed in range(number):
         ids = torch.randint(1, vocabulary, (tokens,), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -111,24 +111,24 @@ def grid_groups(number: int, tokens: int, vocabulary: int) -> list[EncodedGroup]
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """The model as a directory that the project's loaders take: a tokenizer belongs to it."""
+    """Save the model with a tokenizer, as a directory for the project's loaders."""
     model.save_pretrained(folder)
     chat_tokenizer(Tokenizer(BPE()), 2048).save_pretrained(folder)
 
 
 def tree_batch(model: Any, groups: list[EncodedGroup], setting: Setting) -> Batch:
-    """Rows of trees as this model wants them, on the device."""
+    """The groups as rows of trees for this model, on the device."""
     return collate(groups, "tree", 0, row_multiple(model), row_budget(model)).to(setting.device)
 
 
 def with_reference(module: Any, batch: Batch) -> Batch:
-    """The batch with the module's own values as `ref_logps`."""
+    """The batch with the module's current logps as `ref_logps`."""
     with torch.no_grad():
         return replace(batch, ref_logps_S=module(batch).float())
 
 
 def policy_on_trees(setting: Setting, shape: str, dtype: torch.dtype | None = None, **changes: Any) -> PolicyLogps:
-    """A policy ready for tree batches."""
+    """A policy that is prepared for trees."""
     model = random_model(shape, setting.device, dtype or setting.dtype, **changes)
     prepare_for_trees(model, setting.attention, setting.device)
     return PolicyLogps(model)
@@ -140,7 +140,7 @@ def synchronize(setting: Setting) -> None:
 
 
 def median_seconds(setting: Setting, run: Callable[[], Any], turns: int = 5) -> float:
-    """Of `turns` runs after one that warms up."""
+    """Median seconds of `turns` runs after a warm-up."""
     seconds = []
     for turn in range(turns + 1):
         synchronize(setting)
@@ -154,7 +154,7 @@ def median_seconds(setting: Setting, run: Callable[[], Any], turns: int = 5) -> 
 
 @contextmanager
 def peak_gib(setting: Setting, figures: Figures, name: str) -> Any:
-    """Writes the device's peak of memory within the block, over what was held before, to `figures[name]`."""
+    """Record the block's peak GPU memory above the memory at its start, in GiB, as `figures[name]`."""
     gc.collect()
     if setting.device != "cuda":
         yield

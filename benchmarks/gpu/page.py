@@ -1,4 +1,4 @@
-"""docs/gpu.md from the gate's lines: no number in it is typed by hand."""
+"""Generate docs/gpu.md from the lines of the points."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ tiny shapes on a CPU.
 
 
 def facts(setting: Setting) -> dict[str, Any]:
-    """Machine and versions."""
+    """Device, date and package versions."""
     device = torch.cuda.get_device_name() if setting.device == "cuda" else platform.processor() or platform.machine()
     return {"device": device, "date": date.today().isoformat(), "versions": package_versions()}
 

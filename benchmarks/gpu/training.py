@@ -1,4 +1,4 @@
-"""Points F4 and F6 to F11: steps of the real engine, their bits, time and memory; ZeRO-3; scoring; four bits."""
+"""Points F4 and F6 to F11: determinism, time and memory of training steps; ZeRO-3; scoring; 4-bit weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _config(setting: Setting, **train: Any) -> TrainConfig:
 
 
 class _Steps:
-    """DPO steps of one micro-batch by the engine that `mapl train` has."""
+    """DPO steps on one micro-batch, with the engine of `mapl train`."""
 
     def __init__(self, setting: Setting, module: nn.Module, **train: Any) -> None:
         from mapl_ray.training.deepspeed_engine import Engine
@@ -62,7 +62,7 @@ class _Steps:
 
 
 def steps_of_half_a_billion(setting: Setting) -> Figures:
-    """F4: tokens/s and peak of DPO steps (ZeRO-2), trees against padded sequences of the same groups."""
+    """F4: tokens/s and peak memory of DPO steps (ZeRO-2), trees against padded sequences of the same groups."""
     if find_spec("deepspeed") is None:
         return _NO_DEEPSPEED
     figures: Figures = {}
@@ -92,7 +92,7 @@ def steps_of_half_a_billion(setting: Setting) -> Figures:
 
 
 def same_bits(setting: Setting) -> Figures:
-    """F6: five steps twice from a seed, and three of them after a checkpoint of two: equal to the bit."""
+    """F6: five steps twice with one seed, and the last three again from a checkpoint: bit-equal losses."""
     if find_spec("deepspeed") is None:
         return _NO_DEEPSPEED
     groups, folder = grid_groups(2, 1000 if setting.full else 200, 512), Path(tempfile.mkdtemp())
@@ -119,7 +119,7 @@ def same_bits(setting: Setting) -> Figures:
 
 
 def where_time_goes(setting: Setting) -> Figures:
-    """F7: of three steps at 0.5B: share of the time without a kernel, waits of the host, copies; fused AdamW."""
+    """F7: three steps at 0.5B: share of time without a kernel, synchronizations, copies; fused AdamW."""
     if find_spec("deepspeed") is None:
         return _NO_DEEPSPEED
     figures: Figures = {}
@@ -154,7 +154,7 @@ def where_time_goes(setting: Setting) -> Figures:
 
 
 def shape_of_8b(setting: Setting) -> Figures:
-    """F8: forward and backward of an 8B shape, bfloat16, with checkpointing: tokens/s and peak by tokens of a row."""
+    """F8: forward and backward of an 8B shape, bfloat16, gradient checkpointing: tokens/s and peak by row length."""
     figures: Figures = {}
     began = time.perf_counter()
     module = policy_on_trees(setting, setting.shape("8b"))
@@ -175,7 +175,7 @@ def shape_of_8b(setting: Setting) -> Figures:
 
 
 def zero_3(setting: Setting) -> Figures:
-    """F9: a model partitioned while it loads against one that is whole: peak at the start, losses of three steps."""
+    """F9: ZeRO-3, partitioned while loading, against ZeRO-2: peak memory from loading on, losses of three steps."""
     if find_spec("deepspeed") is None:
         return _NO_DEEPSPEED
     from mapl_ray.models import load_policy
@@ -208,7 +208,7 @@ def zero_3(setting: Setting) -> Figures:
 
 
 def scoring_by_trees(setting: Setting) -> Figures:
-    """F10: ref_logps of groups a second by the trainer's own forward pass; ties of rewards by the head's type."""
+    """F10: groups per second for ref_logps with the trainer's forward pass; ties of rewards by dtype of the head."""
     figures: Figures = {}
     for shape in ("0.5b", "8b") if setting.full else ("tiny",):
         module = policy_on_trees(setting, shape)
@@ -228,7 +228,7 @@ def scoring_by_trees(setting: Setting) -> Figures:
 
 
 def four_bits(setting: Setting) -> Figures:
-    """F11: QLoRA steps; DeepSpeed's Adam for states in main memory builds."""
+    """F11: QLoRA gradients; build of DeepSpeed's CPU Adam for optimizer offload."""
     if setting.device != "cuda":
         return {"not run": "needs a GPU"}
     figures: Figures = {}

@@ -1,1 +1,1 @@
-"""The table of faults: each is done to the real system, and the outcome is measured. See `__main__.py`."""
+"""Fault injection: each fault is injected into the real system, and the outcome is measured. See `__main__.py`."""

@@ -1,11 +1,11 @@
-"""Every fault that the system promises to survive, done to it for real, and the page that reports the outcome.
+"""Inject every fault that the system promises to survive, and write the page that reports the outcomes.
 
     python -m benchmarks.reliability --output docs/reliability.md
     python -m benchmarks.reliability --output docs/reliability.md --only driver-synthesis --rounds 5
 
-Results are kept beside this file in `results.json`: a fault that is done again takes its own row's place alone. Exit 1
-if a row of the page does not hold. Linux alone; where a fault wants more (root,
-`redis-server`) and it is missing, its row says so.
+Results are stored next to this file in `results.json`; running a fault again only replaces its own row. Exits with 1 if
+a row of the page does not hold. Linux only. If a fault needs something else that is missing (root, `redis-server`), its
+row says so.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def results_so_far() -> dict[str, Any]:
-    """Rows by the names of their faults."""
+    """The stored rows by fault name."""
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
 
 
 def main() -> int:
-    """Do the faults asked for, one after another; the page is written after each."""
+    """Run the requested faults one after another; write the page after each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*FAULTS], help=f"of {', '.join(FAULTS)}")
@@ -46,7 +46,7 @@ def main() -> int:
         for name in () if args.page_only else args.only or FAULTS:
             print(f"== {name}", flush=True)
             row = measure(FAULTS[name], args.rounds, shared.resolve(), args.data)
-            results = {**results_so_far(), name: row}  # read again: another process may have done other faults
+            results = {**results_so_far(), name: row}  # read again: another process may have run other faults
             write_json(RESULTS, {known: results[known] for known in FAULTS if known in results})
             args.output.write_text(render(results), encoding="utf-8")
             print(json.dumps(row, indent=2, ensure_ascii=False), flush=True)

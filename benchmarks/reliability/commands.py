@@ -1,7 +1,7 @@
-"""`mapl` commands as processes: started, watched, killed.
+"""Start, watch and kill `mapl` commands as processes.
 
-What a killed command leaves behind is known by the folder it was started in, which all its processes have inherited.
-Adopting orphans (PR_SET_CHILD_SUBREAPER) would change what is measured: Ray's workers leave when their parent is init.
+Processes that a killed command leaves behind are found by its working directory, which they inherit. Adopting orphans
+(PR_SET_CHILD_SUBREAPER) would change the measurement, because Ray's workers exit when their parent is init.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 import psutil
 
 _SOURCE = Path(__file__).resolve().parents[2]
-QUICK = 0.002  # seconds between two looks
+QUICK = 0.002  # polling interval, in seconds
 
 
 def started_in(folder: Path) -> list[psutil.Process]:
-    """All processes that work in the folder or below it."""
+    """All processes whose working directory is the folder or below it."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -34,41 +34,41 @@ def started_in(folder: Path) -> list[psutil.Process]:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command that runs, and where its words go."""
+    """A running command and its log file."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     @property
     def family(self) -> list[psutil.Process]:
-        """All that it started and that still runs."""
+        """All processes that it started and that still run."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
 
     def workers(self, title: str) -> list[psutil.Process]:
-        """Ray's processes whose title has that word."""
+        """Ray's processes with this text in their title."""
         return titled(self.family, title)
 
     def message(self) -> str:
-        """The sentence it ended with; empty where there is none."""
+        """Its last line that starts with `mapl: `; empty if there is none."""
         lines = [line for line in self.text().splitlines() if line.startswith("mapl: ")]
         return lines[-1] if lines else ""
 
     def text(self) -> str:
-        """All it said."""
+        """Its whole output."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def finish(self, seconds: float) -> int:
-        """Its exit code. Raises `TimeoutExpired` for one that does not end."""
+        """Wait for its exit code. Raises `TimeoutExpired` if it does not end."""
         return self.process.wait(timeout=seconds)
 
 
 def start(
     words: Sequence[str], folder: Path, *, module: str = "mapl_ray.cli", log_name: str = "log", **environment: str
 ) -> Command:
-    """`mapl WORDS`, its words appended to `folder/log_name`."""
+    """Start `mapl WORDS`, with its output appended to `folder/log_name`."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / log_name
     known = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
@@ -84,7 +84,7 @@ def start(
 
 
 def run(words: Sequence[str], folder: Path, seconds: float = 300.0, **environment: str) -> Command:
-    """`start`, to its end. Raises `RuntimeError` with its last words where that is not a good one."""
+    """`start` a command and wait for it. Raises `RuntimeError` with the end of its output if it fails."""
     command = start(words, folder, **environment)
     if (code := command.finish(seconds)) != 0:
         raise RuntimeError(f"mapl {' '.join(words)}: exit code {code}\n{command.text()[-3000:]}")
@@ -92,7 +92,7 @@ def run(words: Sequence[str], folder: Path, seconds: float = 300.0, **environmen
 
 
 def wait_until(condition: Callable[[], object], command: Command | None, seconds: float = 180.0) -> bool:
-    """True once `condition` is met; False if the command ended before. Raises `TimeoutError`."""
+    """Wait; return True once `condition` is met, False if the command ends before. Raises `TimeoutError`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if command is not None and command.process.poll() is not None:
@@ -105,19 +105,19 @@ def wait_until(condition: Callable[[], object], command: Command | None, seconds
 
 
 def kill(process: psutil.Process) -> None:
-    """SIGKILL, to a process that may be gone."""
+    """Send SIGKILL to a process that may have ended."""
     with suppress(psutil.NoSuchProcess):
         process.kill()
 
 
 def kill_alone(command: Command) -> None:
-    """The driver dies, and nothing else at that moment."""
+    """Kill only the driver."""
     command.process.send_signal(signal.SIGKILL)
     command.process.wait()
 
 
 def kill_with_family(command: Command) -> None:
-    """As if the machine had lost its power: the driver and all of Ray, at once."""
+    """Kill the driver and all of Ray at once, as if the machine had lost power."""
     family = command.family
     command.process.send_signal(signal.SIGKILL)
     for member in family:
@@ -127,7 +127,7 @@ def kill_with_family(command: Command) -> None:
 
 
 def still_running(family: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those of them that are more than a dead process's entry."""
+    """The processes that still run and are not zombies."""
     found = []
     for member in family:
         with suppress(psutil.NoSuchProcess):
@@ -137,7 +137,7 @@ def still_running(family: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 def titled(processes: Sequence[psutil.Process], title: str) -> list[psutil.Process]:
-    """Those whose command line has that word."""
+    """The processes with this text in their command line."""
     found = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):

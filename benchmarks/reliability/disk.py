@@ -1,4 +1,4 @@
-"""A full disk: a small tmpfs as the output, made larger once the run has said what is wrong."""
+"""A full disk: the output is a small tmpfs, which is enlarged after the run has reported the error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ END_SECONDS = 180.0
 
 @contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[None]:
-    """A file system of that size, mounted on `folder`."""
+    """Mount a file system of this size on `folder`."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], check=True)
     try:
@@ -44,23 +44,23 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
 
 
 def enlarge(folder: Path) -> None:
-    """Room for all."""
+    """Enlarge the file system so that everything fits."""
     subprocess.run(["mount", "-o", "remount,size=256m", str(folder)], check=True)
 
 
 def no_mount() -> str:
-    """Why no file system can be mounted here."""
+    """Why no file system can be mounted on this machine; empty if one can."""
     return "" if os.geteuid() == 0 else "a small tmpfs is mounted, which takes root"
 
 
 def _kib(run: Path, *folders: str) -> int:
-    """What these folders of a finished run take, in whole pages."""
+    """Size of these folders of a finished run, in KiB, rounded up to full pages."""
     files = [file for folder in folders for file in (run / folder).rglob("*") if file.is_file()]
     return sum(-(-file.stat().st_size // 4096) * 4 for file in files)
 
 
 def in_synthesis(scene: Scene) -> Outcome:
-    """Room for the pairs and half of the groups."""
+    """The disk has room for the pairs and half of the groups."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder / "disk"
     with small_disk(folder, _kib(there, "pairs") + _kib(there, "groups") // 2):
         words = synthesis_words(scene, folder)
@@ -76,7 +76,7 @@ def in_synthesis(scene: Scene) -> Outcome:
 
 
 def in_training(scene: Scene) -> Outcome:
-    """Room for the first checkpoint, and half of the second."""
+    """The disk has room for the first checkpoint and half of the second."""
     there, outcome, folder = undisturbed_training(scene), Outcome(), scene.folder / "disk"
     one = _kib(there, f"rm/checkpoints/{committed(there / 'rm' / 'checkpoints')[0].name}")
     with small_disk(folder, _kib(there, "pairs", "groups", "model", "tokens") + 200 + one * 3 // 2):
@@ -101,7 +101,7 @@ def _fills(outcome: Outcome, scene: Scene, words: Sequence[str], folder: Path) -
     outcome.message = command.message().replace(str(folder), "runs")
     outcome.check("exit code 1, with a sentence that says what is wrong", code == 1)
     outcome.check("exit code 1, with a sentence that says what is wrong", "no space is left" in outcome.message)
-    # Workers' own lines, which Ray shows as they are, begin with the worker's name.
+    # Lines printed by workers, which Ray forwards, start with the worker's name.
     bare = any(line.startswith("Traceback") for line in command.text().splitlines())
     outcome.check("the command itself shows no traceback", not bare)
     outcome.check("no half-written file is left on the full disk", leftovers(folder / "run") == [])

@@ -1,4 +1,4 @@
-"""SIGKILL of the driver, at random points; every other time with everything that it started."""
+"""SIGKILL of the driver at random points; every other time also of all processes that it started."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from benchmarks.reliability.runs import (
     unreadable_as_whole,
 )
 
-WORK_SECONDS = 20.0  # within which what works for a dead driver is gone
-AGENTS_SECONDS = 90.0  # within which all is: Ray's agents on a node ask for their lost GCS for 60 s before they leave
+WORK_SECONDS = 20.0  # workers of a dead driver must exit within this time
+AGENTS_SECONDS = 90.0  # all processes must exit within this time: Ray's agents look for a lost GCS for 60 s
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 def _kill(outcome: Outcome, command: Command, number: int, orphans: list[psutil.Process]) -> None:
-    """The driver alone, or all; and nothing of it goes on working. Those that were left alone join `orphans`."""
+    """Kill the driver or everything, and check that no worker continues. Remaining processes are added to `orphans`."""
     if number % 2:
         kill_with_family(command)
         return
@@ -61,7 +61,7 @@ def _nothing_is_left(outcome: Outcome, orphans: Sequence[psutil.Process]) -> Non
 
 
 def _end(members: Sequence[psutil.Process], seconds: float) -> bool:
-    """Whether they end by themselves so soon; those that do not are named, and killed."""
+    """Whether the processes end by themselves in time; those that do not are reported and killed."""
     deadline = time.monotonic() + seconds
     while (left := still_running(members)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -81,11 +81,11 @@ def _name(member: psutil.Process) -> str:
 def _killed_again_and_again(
     scene: Scene, words: Sequence[str], done: Callable[[], int], total: int, after_each: Callable[[Outcome], None]
 ) -> tuple[Outcome, list[int]]:
-    """Kill at `rounds` random points, each a little further; the seconds are from a start to its first new work."""
+    """Kill at `rounds` random points, each later than the last; seconds are from a start to its first new work."""
     outcome, points, orphans = Outcome(), list[int](), list[psutil.Process]()
     for number in range(scene.rounds):
         command, began, before = start(words, scene.folder), time.monotonic(), done()
-        # Evenly spread, with the rest of the way left to those that follow.
+        # Spread the kills evenly, so that work remains for the following ones.
         room = max(1, (total - before) // (scene.rounds - number + 1))
         target = before + scene.rng.randint(1, room)
         if not wait_until(lambda before=before: done() > before, command):
@@ -106,7 +106,7 @@ def _killed_again_and_again(
 
 
 def in_synthesis(scene: Scene) -> Outcome:
-    """One run, killed again and again."""
+    """One run that is killed repeatedly."""
     there, run = undisturbed_synthesis(scene), scene.folder / "run"
     total = parts(there)
 
@@ -123,7 +123,7 @@ def in_synthesis(scene: Scene) -> Outcome:
 
 
 def in_scoring(scene: Scene) -> Outcome:
-    """Killed with some batches scored: counted by the journals' lines and finished parts."""
+    """Kill when some batches are scored; batches are counted by journal lines and finished parts."""
     there, run = undisturbed_scoring(scene), few_groups(scene, scene.folder)
     total = batches(there)
     outcome, points = _killed_again_and_again(
@@ -135,7 +135,7 @@ def in_scoring(scene: Scene) -> Outcome:
 
 
 def in_training(scene: Scene) -> Outcome:
-    """Killed between two checkpoints, or while one is written."""
+    """Kill between two checkpoints, or while one is written."""
     there, run = undisturbed_training(scene), few_groups(scene, scene.folder)
     words, outcome, points, orphans = training_words(scene.folder), Outcome(), list[int](), list[psutil.Process]()
     for number in range(scene.rounds):
@@ -149,7 +149,7 @@ def in_training(scene: Scene) -> Outcome:
     last = start(words, scene.folder)
     outcome.check("the same command, given again, ends with exit code 0", last.finish(300) == 0)
     _nothing_is_left(outcome, orphans)
-    attempts = last.text().split("== train rm\n")[2:]  # those after a kill
+    attempts = last.text().split("== train rm\n")[2:]  # the attempts after a kill
     resumed = [re.search(r"resumed after step (\d+)", attempt) for attempt in attempts]
     gone = [at - (int(found[1]) if found else 0) for at, found in zip(points, resumed, strict=True)]
     outcome.check("at most one checkpoint interval of steps is done again", max(gone) <= INTERVAL)

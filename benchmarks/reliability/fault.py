@@ -1,4 +1,4 @@
-"""What a row of the table is: a fault, how it is done, and its outcome."""
+"""The data of a row of the table: a fault, how it is injected, and its outcome."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where a fault happens."""
+    """Folders and data of a fault."""
 
-    folder: Path  # the fault's own, empty
-    shared: Path  # of undisturbed runs, kept from fault to fault
+    folder: Path  # the fault's own folder, initially empty
+    shared: Path  # undisturbed runs, shared by all faults
     data: str  # real pairs: `data.path` of the runs
     rounds: int
     rng: random.Random
@@ -22,43 +22,43 @@ class Scene:
 
 @dataclass(slots=True)
 class Outcome:
-    """What was measured over all rounds of one fault."""
+    """The measurements over all rounds of one fault."""
 
-    seconds: list[float] = field(default_factory=list)  # of recovery, one a round
-    checks: dict[str, bool] = field(default_factory=dict)  # sentence -> whether it was so in every round
-    lost: str = ""  # with the numbers that were measured
-    message: str = ""  # what the user saw, the last time; empty where the run recovered by itself
+    seconds: list[float] = field(default_factory=list)  # seconds of recovery, one value per round
+    checks: dict[str, bool] = field(default_factory=dict)  # sentence -> whether it held in every round
+    lost: str = ""  # the lost work, with measured numbers
+    message: str = ""  # the last message to the user; empty if the run recovered by itself
 
     def check(self, sentence: str, holds: bool) -> None:
-        """One more observation; a sentence that failed once has failed."""
+        """Add an observation. A sentence that failed once stays failed."""
         self.checks[sentence] = self.checks.get(sentence, True) and bool(holds)
 
     @property
     def holds(self) -> bool:
-        """Whether anything was checked, and all of it was so."""
+        """Whether there are checks and all of them held."""
         return bool(self.checks) and all(self.checks.values())
 
     def to_json(self) -> dict[str, Any]:
-        """For the process that started this one."""
+        """The outcome as JSON, for the parent process."""
         return asdict(self)
 
 
 def nothing_missing() -> str:
-    """Of a fault that can be done everywhere."""
+    """`missing` of a fault that needs nothing special."""
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One row. The texts are those of the page; what is measured comes from `measure`."""
+    """One row of the page. The texts are shown on the page; `measure` returns the measurements."""
 
-    name: str  # of `--only`
-    of_issue: str  # the kind of fault, in the words of the promise (`registry.PROMISED`)
+    name: str  # the name for `--only`
+    of_issue: str  # the kind of fault, as named in `registry.PROMISED`
     title: str
     happens: str
-    user: str  # what the user sees and has to do
-    recovery: str  # from what to what the seconds are counted
+    user: str  # what the user sees and must do
+    recovery: str  # the start and the end of the measured seconds
     rounds: int
-    limit_seconds: float  # of a round; one that takes longer is a hang
+    limit_seconds: float  # time limit of a round; a longer one counts as a hang
     measure: Callable[[Scene], Outcome]
-    missing: Callable[[], str] = nothing_missing  # why it can't be done on this machine; empty where it can
+    missing: Callable[[], str] = nothing_missing  # why it can't run on this machine; empty if it can

@@ -1,4 +1,4 @@
-"""SIGKILL of the head: without anything that remembers for it, and with its state in Redis."""
+"""SIGKILL of the Ray head, without fault tolerance and with its state in Redis."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from benchmarks.reliability.hosts import cluster, lose
 from benchmarks.reliability.runs import compare_data, parts, synthesis_words, undisturbed_synthesis
 
 END_SECONDS = 120.0
-AWAY_SECONDS = 10.0  # of the GCS, until its supervisor has it up again
+AWAY_SECONDS = 10.0  # downtime of the GCS until it is restarted
 
 
 def no_redis() -> str:
-    """Why the state can't be kept."""
+    """Why Redis can't be used; empty if it can."""
     return "" if shutil.which("redis-server") else "redis-server not installed"
 
 
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """A server of our own on loopback; its address."""
+    """Start a Redis server on loopback; yield its address."""
     folder.mkdir(parents=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 def without_tolerance(scene: Scene) -> Outcome:
-    """The head's host is lost, the driver lives on: an end with a sentence. On another cluster the command goes on."""
+    """The head's host is lost while the driver lives: the command ends with a message; another cluster resumes it."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder
     total = parts(there, "groups")
     with cluster(folder / "ray") as ray:
@@ -67,7 +67,7 @@ def without_tolerance(scene: Scene) -> Outcome:
 
 
 def with_tolerance(scene: Scene) -> Outcome:
-    """The GCS dies in mid-run and comes back: the command does not end."""
+    """The GCS dies during a run and comes back: the command continues."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder
     total = parts(there, "groups")
     with redis(folder / "redis") as address, cluster(folder / "ray", RAY_REDIS_ADDRESS=address) as ray:

@@ -1,4 +1,4 @@
-"""Ray nodes as a cluster has them, each with a raylet of its own, all on this machine and with token authentication."""
+"""A Ray cluster on this machine: each node has its own raylet, with token authentication."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from benchmarks.reliability.commands import kill, titled
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A head without CPUs, on which the driver is, and nodes that work."""
+    """A head node without CPUs, where the driver runs, and worker nodes."""
 
     ray: Any  # ray.cluster_utils.Cluster
 
     @property
     def address(self) -> str:
-        """As `cluster.address`."""
+        """The value for `cluster.address`."""
         return str(self.ray.address)
 
     def add(self, cpus: int) -> Any:
-        """A node that works."""
+        """Add a worker node."""
         return self.ray.add_node(num_cpus=cpus)
 
     @property
     def gcs(self) -> psutil.Process:
-        """The head's control process."""
+        """The GCS process of the head."""
         return _process(self.ray.head_node, "gcs_server")
 
     def start_gcs_again(self) -> None:
-        """As a supervisor would, with the same storage."""
+        """Restart the GCS with the same storage, as a supervisor would."""
         head = self.ray.head_node
-        head.kill_gcs_server(check_alive=False)  # it is dead: this forgets it
+        head.kill_gcs_server(check_alive=False)  # it is already dead; this removes its entry
         head.start_gcs_server()
 
     def with_worker(self, title: str) -> tuple[Any, list[psutil.Process]]:
-        """The node that has most workers of that title, and these."""
+        """The node with the most workers of this title, and these workers."""
         found = [(node, workers_of(node, title)) for node in self.ray.worker_nodes]
         return max(found, key=lambda one: len(one[1]))
 
     def drain(self, node: Any, seconds: int) -> str:
-        """Notify Ray that the node will be taken away so soon; what Ray says."""
+        """Notify Ray that the node will be removed after this time; return Ray's answer."""
         words = ["drain-node", "--address", self.address, "--node-id", node.node_id]
         words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the provider wants it back"]
         command = [sys.executable, "-m", "ray.scripts.scripts", *words, "--deadline-remaining-seconds", str(seconds)]
@@ -58,12 +58,12 @@ class Cluster:
 
 
 def raylet_of(node: Any) -> psutil.Process:
-    """The node's own process."""
+    """The raylet process of the node."""
     return _process(node, "raylet")
 
 
 def workers_of(node: Any, title: str) -> list[psutil.Process]:
-    """Ray's workers on the node whose title has that word."""
+    """Ray's workers on the node with this text in their title."""
     try:
         return titled(raylet_of(node).children(recursive=True), title)
     except psutil.NoSuchProcess:
@@ -71,7 +71,7 @@ def workers_of(node: Any, title: str) -> list[psutil.Process]:
 
 
 def lose(node: Any) -> None:
-    """The host is gone: all its processes at once."""
+    """Kill all processes of the node at once, as if its host were lost."""
     raylet = raylet_of(node)
     for process in [*raylet.children(recursive=True), raylet]:
         kill(process)
@@ -80,7 +80,7 @@ def lose(node: Any) -> None:
 
 @contextmanager
 def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
-    """The head alone; all that is added is killed at the end. What the head and commands need is in the environment."""
+    """Start a cluster with only a head, and set its environment variables. All nodes are killed at the end."""
     folder.mkdir(parents=True)
     token = folder / "token"
     token.touch(mode=0o600)
@@ -88,13 +88,13 @@ def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
     known = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_TMPDIR": str(folder),  # also where Ray writes which cluster is the newest of this machine
+        "RAY_TMPDIR": str(folder),  # Ray also writes the address of the newest cluster on this machine there
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "DS_ACCELERATOR": "cpu",
     }
-    os.environ.update({**known, **environment})  # of this process alone, which does one fault
+    os.environ.update({**known, **environment})  # only for this process, which runs one fault
     import ray.cluster_utils
 
     made = ray.cluster_utils.Cluster(

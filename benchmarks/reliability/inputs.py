@@ -1,4 +1,4 @@
-"""Input that was cut short: a compressed file, and a line of JSON."""
+"""Truncated input: a compressed file, and a line of JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ END_SECONDS = 60.0
 
 
 def cut_archive(scene: Scene) -> Outcome:
-    """A gzip file without its second half; then the whole one in its place."""
+    """A gzip file without its second half, later replaced by the complete file."""
     there, outcome = undisturbed_synthesis(scene, FEW, FEW_A_SHARD), Outcome()
     whole = gzip.compress(source(scene, FEW).read_bytes())
     path = scene.folder / source(scene, FEW).with_suffix(".jsonl.gz").name
@@ -45,7 +45,7 @@ def cut_archive(scene: Scene) -> Outcome:
 
 
 def cut_line(scene: Scene) -> Outcome:
-    """The last line ends in its middle: it alone is left out, and said to be."""
+    """The last line is truncated: only this line is rejected, and the rejection is reported."""
     there, outcome = undisturbed_synthesis(scene, FEW, FEW_A_SHARD), Outcome()
     lines = source(scene, FEW).read_text(encoding="utf-8").splitlines()
     gone = json.loads(lines[-1])["id"]
@@ -70,7 +70,7 @@ def _words(scene: Scene) -> list[str]:
 
 
 def _compare_rows(outcome: Outcome, there: Path, here: Path, without: str = "") -> None:
-    """Row by row: the name of another file stands in the records, so digests of files differ."""
+    """Compare row by row: records contain the file name, so file digests differ."""
 
     def rows(run: Path, split: str) -> dict[str, object]:
         found = list(iter_rows(run / "groups" / split))

@@ -1,4 +1,4 @@
-"""A cut link between hosts: machines made of namespaces, one of which loses its cable and does not know."""
+"""A lost network link between hosts, which are network namespaces. The lost host keeps running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END_SECONDS = 240.0
 
 
 def cut(scene: Scene) -> Outcome:
-    """The cable of a host that works, in the middle; the command is on the head."""
+    """The link of a worker host is lost during the work; the command runs on the head."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder
     total = parts(there, "groups")
     with Network(HOSTS) as hosts, ray_cluster(hosts, cpus=1) as ray:

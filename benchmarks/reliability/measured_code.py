@@ -1,4 +1,4 @@
-"""What code a row was measured on."""
+"""The version of the code that a row was measured with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("mapl_ray", "benchmarks/reliability")
-_DIGITS = 12  # of a commit
+_DIGITS = 12  # digits of a commit hash
 
 
 def code_digest(root: Path = ROOT) -> str:
@@ -22,8 +22,8 @@ def code_digest(root: Path = ROOT) -> str:
 
 
 def commit(root: Path = ROOT) -> str:
-    """The first digits of the checkout's commit, with "+" where files of `FOLDERS` differ from it; `unknown` outside
-    of a checkout."""
+    """The first digits of the checkout's commit, with "+" if files of `FOLDERS` differ from it; `unknown` outside a
+    checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Nodes that go: a raylet that is killed, a node that is drained first, the last one that there was."""
+"""Lost nodes: a killed raylet, a drained node, and the loss of the last node."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from benchmarks.reliability.runs import (
 from mapl_ray.training.checkpoint import committed
 
 _SYNTHESIS = "SynthesizeShard"
-# Ray notices while it trains: ranks whose raylet is gone go on for seconds.
+# Ranks without a raylet continue for seconds until Ray notices.
 LONG_STEPS = 240
-NEVER = 9999  # steps between checkpoints, where only a drained node makes one
-NOTICE_SECONDS = 20  # between the word that a node will go, and its going
-PATIENCE_MINUTES = 0.5  # of a run that has no node left, here
+NEVER = 9999  # steps between checkpoints, so that only a drained node triggers one
+NOTICE_SECONDS = 20  # between the notice and the removal of a node
+PATIENCE_MINUTES = 0.5  # how long a run without nodes waits in this benchmark
 
 
 def raylet_in_synthesis(scene: Scene) -> Outcome:
-    """Of two nodes, the one that has the only worker."""
+    """Kill the raylet of the node with the only worker, out of two nodes."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder
     total = parts(there, "groups")
     with cluster(folder / "ray") as ray:
@@ -60,7 +60,7 @@ def raylet_in_synthesis(scene: Scene) -> Outcome:
 
 
 def nodes_in_scoring(scene: Scene) -> Outcome:
-    """A node comes, and the one that has the only engine goes."""
+    """Add a node, then lose the one with the only engine."""
     there, outcome, folder = undisturbed_scoring(scene), Outcome(), scene.folder
     run, total = few_groups(scene, folder), batches(there)
     with cluster(folder / "ray") as ray:
@@ -84,12 +84,12 @@ def nodes_in_scoring(scene: Scene) -> Outcome:
 
 
 def raylet_in_training(scene: Scene) -> Outcome:
-    """Of two nodes, the one that has the ranks; the other takes them."""
+    """Kill the raylet of the node with the ranks, out of two nodes; the ranks restart on the other one."""
     return _training(scene, drained=False)
 
 
 def drained_in_training(scene: Scene) -> Outcome:
-    """The node that has the ranks is drained, and killed when its time is up."""
+    """Drain the node with the ranks, and kill it at its deadline."""
     return _training(scene, drained=True)
 
 
@@ -125,7 +125,7 @@ def _training(scene: Scene, *, drained: bool) -> Outcome:
 
 
 def _last_step(run: Path, command: Command) -> int:
-    """The last step of the ranks that are lost; without a raylet they go on until they notice."""
+    """The last step of the lost ranks, which continue without a raylet until they notice."""
     last = 0
 
     def resumed() -> bool:
@@ -140,7 +140,7 @@ def _last_step(run: Path, command: Command) -> int:
 
 
 def last_node(scene: Scene) -> Outcome:
-    """The only node that works is lost, and none comes: an end with a sentence; with a node it goes on."""
+    """The only worker node is lost and not replaced: the command ends with a message; with a new node it resumes."""
     there, outcome, folder = undisturbed_synthesis(scene), Outcome(), scene.folder
     total = parts(there, "groups")
     with cluster(folder / "ray") as ray:

@@ -1,4 +1,4 @@
-"""`docs/reliability.md`, made of the registry's words and the measured rows; nothing in it is written by hand."""
+"""Generate `docs/reliability.md` from the texts of the registry and the measured rows."""
 
 from __future__ import annotations
 

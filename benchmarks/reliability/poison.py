@@ -1,4 +1,4 @@
-"""A row that kills what works on it, at every try."""
+"""A row that kills the process that handles it, every time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mapl_ray.data.records import GROUP_SCHEMA
 from mapl_ray.data.shards import commit, iter_rows, read_manifest, write_part
 from mapl_ray.models import load_tokenizer
 
-POISON = "xylothrum"  # in no text of the data
+POISON = "xylothrum"  # a word that does not occur in the data
 END_SECONDS = 400.0
-TOLERANCE = 1e-4  # of a score, where its batch was halved
+TOLERANCE = 1e-4  # tolerance of a score whose batch was halved
 _MODULE = f"""\
 import os, signal
 from mapl_ray.instructions import instruction_function
@@ -47,7 +47,7 @@ def poisoned(case, rng):
 
 
 def poisoned_model(model: Path, folder: Path) -> Path:
-    """A copy whose tokenizer has one token more than the model has rows for: vLLM lets it in, and breaks on it."""
+    """A model copy whose tokenizer has one token more than the embedding has rows: vLLM accepts it and fails on it."""
     shutil.copytree(model, folder)
     tokenizer = copy.deepcopy(load_tokenizer(model))
     if tokenizer.add_tokens([POISON]) != 1:
@@ -57,7 +57,7 @@ def poisoned_model(model: Path, folder: Path) -> Path:
 
 
 def in_scoring(scene: Scene) -> Outcome:
-    """A group of the held-out split breaks every engine that gets it."""
+    """A group of the held-out split makes every engine fail."""
     there, outcome, run = undisturbed_scoring(scene), Outcome(), few_groups(scene, scene.folder)
     model = poisoned_model(there / "model", scene.folder / "model")
     bad = _poison_one(run / "groups" / "eval")
@@ -84,7 +84,7 @@ def in_scoring(scene: Scene) -> Outcome:
 
 
 def in_synthesis(scene: Scene) -> Outcome:
-    """A function of the user's own kills its process on one text; then the text is fixed."""
+    """A user's instruction function kills its process on one text; then the text is fixed."""
     outcome, folder = Outcome(), scene.folder
     lines = source(scene, FEW).read_text(encoding="utf-8").splitlines()
     bad = json.loads(lines[FEW // 2])
@@ -110,7 +110,7 @@ def in_synthesis(scene: Scene) -> Outcome:
 
 
 def _part_of(run: Path) -> str:
-    """Where the word is, as a sentence says it."""
+    """The location of the word, as text for a sentence."""
     for file in run.glob("pairs/*/part-*.parquet"):
         if POISON in str(pq.read_table(file).to_pylist()):
             return f"part {int(file.stem.removeprefix('part-'))} of {file.parent}"
@@ -118,7 +118,7 @@ def _part_of(run: Path) -> str:
 
 
 def _poison_one(folder: Path) -> str:
-    """Put the word into a response of the first group; its id."""
+    """Put the word into a response of the first group; return the group's id."""
     manifest, rows = read_manifest(folder), list(iter_rows(folder))
     rows[0]["responses"][0] = f"a {POISON} in the garden"
     part = write_part(folder, 0, rows, [], GROUP_SCHEMA, "poisoned")

@@ -1,4 +1,4 @@
-"""SIGKILL of a training rank: between two checkpoints, and while one is written."""
+"""SIGKILL of a training rank, between two checkpoints and while one is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORKER = "RayTrainWorker"
 
 
 def between_checkpoints(scene: Scene) -> Outcome:
-    """After a random step."""
+    """Kill a rank after a random step."""
 
     def moment(run: Path, command: Command) -> bool:
         target = scene.rng.randint(INTERVAL + 1, STEPS - 2)
@@ -35,7 +35,7 @@ def between_checkpoints(scene: Scene) -> Outcome:
 
 
 def in_mid_checkpoint(scene: Scene) -> Outcome:
-    """While the files of a checkpoint that is not the first are written."""
+    """Kill a rank while the files of a checkpoint (not the first) are written."""
     killed_in: list[Path] = []
 
     def moment(run: Path, command: Command) -> bool:
@@ -60,7 +60,7 @@ def _killed(
         outcome.check("the rank was killed before the training was done", moment(run, command))
         kill(scene.rng.choice(command.workers(WORKER)))
         began = time.monotonic()
-        time.sleep(0.2)  # what the other rank had in hand
+        time.sleep(0.2)  # time for the other rank to finish its current work
         after(outcome)
         at = steps_done(run)
         wait_until(lambda run=run, at=at: steps_done(run) > at, command)

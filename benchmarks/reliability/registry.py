@@ -1,4 +1,4 @@
-"""All faults, in the order of the page; what was promised is listed apart, so that a test can hold one to the other."""
+"""All faults in the order of the page, and a separate list of the promised ones, which a test compares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fault in a process of its own, with a limit: whatever hangs is killed, with all it started, and is a failure."""
+"""Run one fault in its own process with a time limit. A fault that hangs is killed with all its processes and fails."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from benchmarks.reliability.fault import Fault, Outcome, Scene
 from benchmarks.reliability.measured_code import code_digest, commit
 from mapl_ray.versions import package_versions
 
-FIXED_SECONDS = 900.0  # beside the rounds: the undisturbed runs, and the comparison
+FIXED_SECONDS = 900.0  # time limit for everything except the rounds: undisturbed runs and comparison
 
 
 def measure(fault: Fault, rounds: int | None, shared: Path, data: str) -> dict[str, Any]:
-    """Do the fault; its row, as it is kept."""
+    """Run the fault; return its row."""
     rounds = rounds or fault.rounds
     row: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine(), "rounds": rounds}
     row |= {"commit": commit(), "code": code_digest()}
@@ -52,7 +52,7 @@ def measure(fault: Fault, rounds: int | None, shared: Path, data: str) -> dict[s
 
 
 def machine() -> str:
-    """What the times depend on, in a line."""
+    """A description of the machine in one line."""
     memory = psutil.virtual_memory().total / 2**30
     known = package_versions()
     software = f"{platform.system()}, Python {known['python']}, Ray {known['ray']}"
@@ -60,7 +60,7 @@ def machine() -> str:
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """And everything that it or its commands started."""
+    """Kill the process and everything that it or its commands started."""
     with suppress(psutil.NoSuchProcess):
         for member in psutil.Process(process.pid).children(recursive=True):
             kill(member)
@@ -71,7 +71,7 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def main(name: str, rounds: str, folder: str, shared: str, data: str, outcome_file: str) -> None:
-    """In the process of its own."""
+    """The entry point of the fault's process."""
     from benchmarks.reliability.registry import FAULTS
 
     place = Path(folder) / "scene"

@@ -1,4 +1,4 @@
-"""The runs that faults happen to, and the undisturbed ones that they are compared with."""
+"""The commands that faults disturb, and the undisturbed runs to compare with."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mapl_ray.data.shards import iter_rows, read_manifest
 from mapl_ray.errors import UserError
 from mapl_ray.training.checkpoint import committed, damage, read_checkpoint_manifest
 
-MANY, FEW = 400, 96  # pairs: of synthesis alone, and where models look at them
-FEW_A_SHARD = 24  # of the few
-BATCH = 2  # groups that an engine gets at once
-STEPS, INTERVAL = 12, 3  # of training, and between two checkpoints
+MANY, FEW = 400, 96  # number of pairs, for synthesis only and for stages with models
+FEW_A_SHARD = 24  # pairs per shard with FEW pairs
+BATCH = 2  # groups in an engine's batch
+STEPS, INTERVAL = 12, 3  # steps of training, and steps between two checkpoints
 SPLITS = ("train", "eval")
 _TRAINING = [
     f"train.max_steps={STEPS}",
@@ -45,7 +45,7 @@ _MODEL = [
 
 
 def source(scene: Scene, pairs: int) -> Path:
-    """That many real pairs, each with an id of its own."""
+    """A file with this number of real pairs, each with its own id."""
     path = scene.shared / f"pairs-{pairs}.jsonl"
     if not path.is_file():
         scene.shared.mkdir(parents=True, exist_ok=True)
@@ -54,29 +54,29 @@ def source(scene: Scene, pairs: int) -> Path:
 
 
 def synthesis_words(scene: Scene, output: Path, *more: str, pairs: int = MANY, rows_per_shard: int = 2) -> list[str]:
-    """Small shards, so that there are many points at which something can happen."""
+    """The arguments of synthesis, with small shards so that there are many points for a fault."""
     data = [f"data.path={source(scene, pairs)}", "data.eval_fraction=0.1"]
     return ["synthesize", *data, f"synthesis.rows_per_shard={rows_per_shard}", *_place(output), *_cpus(more), *more]
 
 
 def scoring_words(output: Path, *more: str) -> list[str]:
-    """One engine, a few groups at a time."""
+    """The arguments of scoring, with one engine and small batches."""
     words = ["scoring.max_model_len=2048", f"scoring.batch_groups={BATCH}"]
     return ["score", *words, *_MODEL, *_place(output), *_cpus(more), *more]
 
 
 def training_words(output: Path, *more: str) -> list[str]:
-    """A reward model on two ranks, ZeRO-2."""
+    """The arguments of training a reward model on two ranks with ZeRO-2."""
     return ["train", "rm", *_TRAINING, *_MODEL, *_place(output), *_cpus(more), *more]
 
 
 def evaluation_words(output: Path, *more: str) -> list[str]:
-    """Of the reward model that `training_words` trains."""
+    """The arguments of evaluating the reward model of `training_words`."""
     return ["evaluate", *_MODEL, *_place(output), *_cpus(more), *more]
 
 
 def _cpus(more: Sequence[str]) -> list[str]:
-    """Of the private cluster, where the run is not to be on another."""
+    """The CPUs of the private cluster; nothing if the run uses another cluster."""
     return [] if any(word.startswith("cluster.address=") for word in more) else ["cluster.num_cpus=2"]
 
 
@@ -99,7 +99,7 @@ def undisturbed_scoring(scene: Scene) -> Path:
 
 
 def undisturbed_training(scene: Scene, *more: str) -> Path:
-    """The finished run of `training_words`, and what is said more, on a few groups."""
+    """The finished run of `training_words` and the arguments `more`, on a few groups."""
     output = scene.shared / "-".join(["training", *more])
     if not (output / "run").exists():
         few_groups(scene, output)
@@ -107,7 +107,7 @@ def undisturbed_training(scene: Scene, *more: str) -> Path:
 
 
 def few_groups(scene: Scene, output: Path) -> Path:
-    """The groups that scoring and training start from, as a run of their own in `output`."""
+    """The groups for scoring and training, as a separate run in `output`."""
     made = undisturbed_synthesis(scene, FEW, FEW_A_SHARD)
     shutil.copytree(made, output / "run")
     return output / "run"
@@ -122,13 +122,13 @@ def _once(output: Path, words: Sequence[str]) -> Path:
 
 
 def parts(run: Path, *stages: str) -> int:
-    """Finished parts, in both splits of the stages named."""
+    """Number of finished parts in both splits of the given stages."""
     folders = [run / stage / split for stage in stages or ("pairs", "groups") for split in SPLITS]
     return sum(len(list(folder.glob("part-*.json"))) for folder in folders if folder.is_dir())
 
 
 def batches(run: Path) -> int:
-    """Scored so far: those of finished parts, and those that are in the journals of the others."""
+    """Number of scored batches, in finished parts and in the journals of unfinished ones."""
     count = 0
     for split in SPLITS:
         folder = run / "scores" / "ref_logps" / split
@@ -141,7 +141,7 @@ def batches(run: Path) -> int:
 
 
 def steps_done(run: Path) -> int:
-    """Of the current training; 0 where it has written none."""
+    """The last step of the current training; 0 before the first."""
     try:
         lines = (run / "rm" / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
         return int(json.loads(lines[-1])["step"]) if lines else 0
@@ -150,7 +150,7 @@ def steps_done(run: Path) -> int:
 
 
 def compare_data(outcome: Outcome, there: Path, here: Path, *stages: str) -> None:
-    """The same content, no id twice, and nothing beside what readers look for."""
+    """Check that the content is the same, no id occurs twice, and no leftover files remain."""
     for stage in stages:
         for split in SPLITS:
             if not (here / stage / split / "manifest.json").is_file():
@@ -166,7 +166,7 @@ def compare_data(outcome: Outcome, there: Path, here: Path, *stages: str) -> Non
 
 
 def compare_weights(outcome: Outcome, there: Path, here: Path) -> None:
-    """To the bit; and every checkpoint that is left is whole."""
+    """Check that weights are bit-equal, and that all remaining checkpoints are complete."""
     a, b = (load_file(run / "rm" / "model" / "model.safetensors") for run in (there, here))
     equal = a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     outcome.check("weights equal to the undisturbed run's, to the bit", equal)
@@ -181,7 +181,7 @@ def leftovers(run: Path) -> list[str]:
 
 
 def unreadable_as_whole(run: Path, *stages: str) -> list[str]:
-    """Data sets that a reader would take for finished, and that are not."""
+    """Data sets that look finished to a reader but are not."""
     found = []
     for stage in stages:
         for split in SPLITS:
@@ -194,7 +194,7 @@ def unreadable_as_whole(run: Path, *stages: str) -> list[str]:
 
 
 def resumed_step(run: Path) -> int:
-    """Where the attempt that finished the training took it up."""
+    """The step at which the last attempt resumed training."""
     return int(json.loads((run / "rm" / "result.json").read_text(encoding="utf-8"))["resumed_step"])
 
 

@@ -1,4 +1,4 @@
-"""A second copy of a command, started while the first is killed at random moments: every stage."""
+"""For every stage: a second copy of the command, started while the first one is killed at random moments."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """SIGKILL of a stage at random moments, with a second copy of the same command started meanwhile.
 
-The second copy is refused while the first works, or takes over once the first is gone. Every other time the driver
-alone is killed, so that its workers may still be at work when the second copy takes over.
+The second copy is refused while the first one works, or takes over after it is killed. Every other time only the driver
+is killed, so that its workers may still be working when the second copy takes over.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from benchmarks.reliability.fault import Outcome, Scene
 from mapl_ray.errors import UserError
 from mapl_ray.lease import lease_path
 
-END_SECONDS = 600.0  # within which a copy takes the lease, is refused, or ends
-TRIES = 5  # for each kill that is wanted, at most: some copies end before their moment
+END_SECONDS = 600.0  # a copy must take the lease, be refused, or end within this time
+TRIES = 5  # maximum tries per kill, because some copies end before they are killed
 REFUSED = "another run of {} is at work there"
 
 
@@ -29,25 +29,25 @@ class Stage:
     """One stage of `mapl`, on a few real pairs and a tiny model."""
 
     lease: str
-    begin: Callable[[Scene, Path], None]  # puts what the stage starts from into a new `output_dir`
+    begin: Callable[[Scene, Path], None]  # writes the stage's input to a new `output_dir`
     words: Callable[[Scene, Path], list[str]]
-    done: Callable[[Path], bool]  # whether the stage has nothing left to do in the run's folder
-    compare: Callable[[Outcome, Path, Path], None]  # the undisturbed run's folder and another
+    done: Callable[[Path], bool]  # whether the stage is finished in the run's folder
+    compare: Callable[[Outcome, Path, Path], None]  # compares the undisturbed run's folder with another
     result: str  # a file below the run's folder; the comparison must find a change in it
 
     def start(self, scene: Scene, output: Path, name: str, module: str = "mapl_ray.cli") -> Command:
-        """A copy of the command, its words in a log of its own."""
+        """Start a copy of the command with its own log."""
         return start(self.words(scene, output), output, module=module, log_name=f"log-{name}")
 
     def owner(self, output: Path) -> int | None:
-        """Process number of the lease's owner."""
+        """The process id of the lease's owner."""
         try:
             return int(json.loads(lease_path(output / "run", self.lease).read_text(encoding="utf-8"))["process"])
         except (OSError, ValueError):
             return None
 
     def holder(self, output: Path, commands: Sequence[Command]) -> Command:
-        """The command that holds the lease, once one does. Raises `RuntimeError` where all have ended without."""
+        """Wait for the command that holds the lease. Raises `RuntimeError` if all end without taking it."""
         found: list[Command] = []
 
         def held() -> bool:
@@ -63,16 +63,16 @@ class Stage:
 
 @dataclass(slots=True)
 class _Race:
-    """Copies of one command that are killed again and again; a new folder whenever the work in the last one is done."""
+    """Copies of one command that are killed repeatedly; a new folder is used when the work in the last one is done."""
 
     stage: Stage
     scene: Scene
     there: Path  # the undisturbed run's folder
-    work_seconds: float  # of the undisturbed run
+    work_seconds: float  # seconds of the undisturbed run
     outcome: Outcome
     output: Path
-    running: Command | None = None  # holds the lease, or is the only one to take it
-    killed: float | None = None  # when, while no copy holds the lease since
+    running: Command | None = None  # the copy that holds the lease, or the only one that can take it
+    killed: float | None = None  # time of the last kill, until a copy holds the lease again
     refused: int = 0
     taken_over: int = 0
     whole: int = 0
@@ -99,7 +99,7 @@ class _Race:
         return holder
 
     def kill_one(self, number: int) -> bool:
-        """Kill the copy at work at a random moment; False where it had done its work before."""
+        """Kill the working copy at a random moment; False if it had already finished."""
         holder, other = self.two_copies(together=number % 2 == 0)
         moment = time.monotonic() + self.scene.rng.uniform(0.0, self.work_seconds)
         wait_until(lambda: time.monotonic() >= moment or self.stage.done(self.output / "run"), holder, END_SECONDS)
@@ -122,7 +122,7 @@ class _Race:
         return True
 
     def check_refusal(self, other: Command, after_the_end: bool = False) -> None:
-        """A copy that comes after the first one's good end finds nothing to do."""
+        """Check that a copy that starts after the first one has finished finds nothing to do."""
         code, message = other.finish(END_SECONDS), other.message()
         refused = code == 2 and REFUSED.format(self.stage.lease) in message
         sentence = "a second copy ends with exit code 2 and a sentence that names the first, while that works"
@@ -142,7 +142,7 @@ class _Race:
 
 
 def second_copy(stage: Stage, scene: Scene) -> Outcome:
-    """`rounds` kills, over as many runs as it takes; seconds are from a kill until a copy holds the lease again."""
+    """`rounds` kills over as many runs as needed; seconds are from a kill until a copy holds the lease again."""
     outcome = Outcome()
     there, work_seconds = _undisturbed(stage, scene)
     _control_of_comparison(outcome, stage, there)
@@ -166,7 +166,7 @@ def second_copy(stage: Stage, scene: Scene) -> Outcome:
 
 
 def _undisturbed(stage: Stage, scene: Scene) -> tuple[Path, float]:
-    """The folder of a run that nothing happens to, and its seconds from the lease to the end of the stage's work."""
+    """The folder of an undisturbed run, and its seconds from the lease to the end of the stage."""
     output = scene.folder / "undisturbed"
     stage.begin(scene, output)
     command = stage.holder(output, [stage.start(scene, output, "0")])
@@ -179,26 +179,26 @@ def _undisturbed(stage: Stage, scene: Scene) -> tuple[Path, float]:
 
 
 def _control_of_comparison(outcome: Outcome, stage: Stage, there: Path) -> None:
-    """One bit or digit of the result is changed in a copy; the comparison must find it."""
+    """A control: one bit or digit of the result is changed in a copy, and the comparison must find it."""
     changed, seen = there.parent / "changed", Outcome()
     shutil.copytree(there, changed)
     path = changed / stage.result
     data = bytearray(path.read_bytes())
-    # The last digit of a text, so that it stays JSON; the last byte of weights.
+    # The last digit of a text, so that it remains valid JSON; the last byte of weights.
     at = max(place for place, byte in enumerate(data) if chr(byte).isdigit()) if path.suffix == ".json" else -1
     data[at] ^= 1
     path.write_bytes(data)
     try:
         stage.compare(seen, there, changed)
         found = not seen.holds
-    except UserError:  # the reader refuses it
+    except UserError:  # the reader rejects it
         found = True
     outcome.check("control: a changed result is found by the comparison", found)
     shutil.rmtree(changed)
 
 
 def _control_of_leases(outcome: Outcome, stage: Stage, scene: Scene) -> None:
-    """With leases switched off, two copies must be seen at work at the same time."""
+    """A control: with leases switched off, two copies must work at the same time."""
     output = scene.folder / "unleased"
     stage.begin(scene, output)
     two = [stage.start(scene, output, str(number), "benchmarks.reliability.unleased") for number in range(2)]

@@ -1,4 +1,4 @@
-"""SIGTERM to the command, as a scheduler sends it before it takes the machine."""
+"""SIGTERM to the command, as a scheduler sends it before it takes the machine away."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SENTENCE = "mapl: interrupted; finished work is kept: run the same command again
 
 
 def all_stages(scene: Scene) -> Outcome:
-    """Each once, in the middle, and then the same command again."""
+    """Terminate each stage once in the middle, then run the same command again."""
     outcome = Outcome()
     folder = scene.folder / "synthesis"
     there, words = undisturbed_synthesis(scene), synthesis_words(scene, folder)

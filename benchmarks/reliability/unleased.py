@@ -1,4 +1,4 @@
-"""`mapl` with its leases switched off: the negative control of `second_copy`, which must see that two copies work."""
+"""`mapl` with leases switched off: the negative control of `second_copy`, which must detect that two copies work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL of what works for the data stages: a synthesis actor, a vLLM actor."""
+"""SIGKILL of workers of the data stages: a synthesis actor, a vLLM actor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.reliability.runs import (
 
 
 def synthesis_worker(scene: Scene) -> Outcome:
-    """The only one, so that nothing is made before it is replaced."""
+    """Kill the only synthesis worker, so that no work is done until it is replaced."""
     there, outcome, points = undisturbed_synthesis(scene), Outcome(), list[int]()
     total = parts(there, "groups")
     for number in range(scene.rounds):
@@ -35,7 +35,7 @@ def synthesis_worker(scene: Scene) -> Outcome:
 
 
 def vllm_actor(scene: Scene) -> Outcome:
-    """The only engine."""
+    """Kill the only engine."""
     there, outcome, points = undisturbed_scoring(scene), Outcome(), list[int]()
     total = batches(there)
     for number in range(scene.rounds):
@@ -57,7 +57,7 @@ def _kill(
     total: int,
     points: list[int],
 ) -> None:
-    """At a random point of the first half; the seconds are until work comes again."""
+    """Kill at a random point of the first half; seconds are until new work is done."""
     target = scene.rng.randint(2, total // 2)
     wait_until(lambda: done() >= target, command)
     victims = command.workers(title)

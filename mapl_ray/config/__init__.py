@@ -1,7 +1,7 @@
-"""Typed run configs: one YAML file describes a whole run, dotted overrides change single values.
+"""Typed run configs: one YAML file describes a whole run, and dotted overrides change single values.
 
-Unknown keys fail, every default stands here and nowhere else, and everything that can be checked without a cluster
-is checked when the config is read.
+Unknown keys fail, all defaults are defined here, and everything that can be checked without a cluster is checked when
+the config is read.
 """
 
 from mapl_ray.config.data import DataConfig, MixSource, PairFormat, SynthesisConfig

@@ -32,12 +32,12 @@ def _are_weights(values: Collection[float]) -> bool:
 
 
 class MixSource(Section):
-    """One of several sources."""
+    """One source of a mix."""
 
-    path: PathText  # File, folder, URI or hub name, as `data.path`.
+    path: PathText  # File, folder, URI or hub name, like `data.path`.
     format: PairFormat = "auto"  # Row format. auto: detected from the columns.
-    columns: dict[str, str] | None = None  # As `data.columns`. null: that of `data`.
-    ranked_pairs: RankedPairs | None = None  # As `data.ranked_pairs`. null: that of `data`.
+    columns: dict[str, str] | None = None  # Like `data.columns`. null: use `data.columns`.
+    ranked_pairs: RankedPairs | None = None  # Like `data.ranked_pairs`. null: use `data.ranked_pairs`.
     split: str = "train"  # Split of a Hugging Face data set.
     revision: str | None = None  # Revision of a hub data set.
     # Sampling weight. 0.25: every fourth pair; 2: every pair twice.
@@ -49,12 +49,12 @@ class DataConfig(Section):
 
     # File, folder, URI (`s3://`, `gs://`, ...), hub name, or `demo` for the sample that ships with the package.
     path: PathText = "demo"
-    mix: tuple[MixSource, ...] = ()  # Several sources instead of `path`. `limit` then applies to each.
+    mix: tuple[MixSource, ...] = ()  # Several sources instead of `path`. `limit` applies to each source.
     format: PairFormat = "auto"  # Row format. auto: detected from the columns.
     columns: dict[str, str] = Field(default_factory=dict)  # Column names of the data, as in `{prompt: Question}`.
     # Which pairs to make from a ranked list of answers. Required for data with such lists.
     ranked_pairs: RankedPairs | None = None
-    # What to do with pairs whose margin is 0 or below; dropped ones are counted.
+    # What to do with pairs whose margin is 0 or negative. Dropped pairs are counted.
     nonpositive_margins: Literal["keep", "drop"] = "keep"
     split: str = "train"  # Split of a Hugging Face data set; files have none.
     revision: str | None = None  # Revision of a hub data set.
@@ -73,11 +73,11 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.mix and self.path != "demo":
-            raise ValueError(f"path={self.path!r} and mix: give one of them")
+            raise ValueError(f"path={self.path!r} and mix: set only one of them")
         return self
 
     def parts(self) -> list[DataConfig]:
-        """A config for every source."""
+        """One config per source."""
         if not self.mix:
             return [self]
         parts = []
@@ -98,15 +98,15 @@ class SynthesisConfig(Section):
     max_instructions: int = Field(default=3, ge=1)  # Most instructions added to a prompt.
     # Weights of the number of instructions, as in `{1: 2, 3: 1}`, instead of a uniform range.
     k_weights: dict[int, float] | None = None
-    functions: tuple[str, ...] | None = None  # Names of the instruction functions to use. null: all of the registry.
-    modules: tuple[PathText, ...] = ()  # Modules or .py files with functions of your own. Their code is executed.
-    # Sampling weight of each family. 1 if not listed; 0 excludes it.
+    functions: tuple[str, ...] | None = None  # Names of the instruction functions to use. null: all registered ones.
+    modules: tuple[PathText, ...] = ()  # Modules or .py files with your own functions. Their code is executed.
+    # Sampling weight of each family. Families that are not listed have weight 1; 0 excludes a family.
     family_weights: dict[str, float] = Field(default_factory=dict)
-    held_out_families: tuple[str, ...] = ()  # Families used in the held-out split only.
-    held_out_phrasings: bool = False  # Use the last phrasing of every function in the held-out split only.
+    held_out_families: tuple[str, ...] = ()  # Families used only in the held-out split.
+    held_out_phrasings: bool = False  # Use the last phrasing of each function only in the held-out split.
     seen_phrasings_only: bool = False  # Exclude held-out phrasings. Set by `for_training`, not by users.
     groups_per_pair: int = Field(default=1, ge=1)  # Groups made from each pair, with different instructions.
-    # Minimum p(yes) or p(no) of a judge for a soft instruction to be used.
+    # Minimum p(yes) or p(no) from the judge for a soft instruction to be used.
     soft_confidence: float = Field(default=0.8, gt=0.5, le=1.0)
     attempts: int = Field(default=8, ge=1)  # Draws of instruction functions before a pair is rejected.
     rows_per_shard: int = Field(default=1000, ge=1)  # Pairs in one output file.
@@ -115,7 +115,7 @@ class SynthesisConfig(Section):
     def _range(self) -> Self:
         if self.max_instructions < self.min_instructions:
             raise ValueError(
-                f"max_instructions={self.max_instructions} is below min_instructions={self.min_instructions}"
+                f"max_instructions={self.max_instructions}: expected at least min_instructions={self.min_instructions}"
             )
         return self
 
@@ -123,19 +123,19 @@ class SynthesisConfig(Section):
     @classmethod
     def _numbers(cls, value: dict[int, float] | None) -> dict[int, float] | None:
         if value is not None and (not value or min(value) < 1 or not _are_weights(value.values())):
-            raise ValueError("expected {k: weight}, k from 1, weights finite and not negative, at least one above 0")
+            raise ValueError("expected {k: weight} with k >= 1 and finite weights >= 0, at least one above 0")
         return value
 
     @field_validator("family_weights")
     @classmethod
     def _families(cls, value: dict[str, float]) -> dict[str, float]:
         if value and not _are_weights([*value.values(), 1.0]):
-            raise ValueError("expected {family: weight}, weights finite and not negative")
+            raise ValueError("expected {family: weight} with finite weights >= 0")
         return value
 
     @cached_property
     def digest(self) -> str:
-        """The same for equal configs: what is worked out once per config is kept under it."""
+        """A cache key: equal configs have the same digest."""
         return self.model_dump_json()
 
     @property
@@ -146,7 +146,7 @@ class SynthesisConfig(Section):
         return min(k for k, weight in self.k_weights.items() if weight > 0)
 
     def for_training(self) -> SynthesisConfig:
-        """What the train split's groups are made by: without the families and phrasings that are held out."""
+        """The config for the train split: without held-out families and phrasings."""
         held_out = dict.fromkeys(self.held_out_families, 0.0)
         seen = self.seen_phrasings_only or self.held_out_phrasings
         return self.model_copy(

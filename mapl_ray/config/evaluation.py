@@ -1,4 +1,4 @@
-"""Evaluation: which models, on what."""
+"""Config of the evaluation: models, data sets and measures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SetFormat = Literal[
 
 
 class EvaluationSet(Section):
-    """A public set in its own format; IFBench has that of IFEval."""
+    """A public set in its own format. IFBench uses the format of IFEval."""
 
-    TEXT_FIELD: ClassVar[str] = "path"  # a text instead of a section is its path
+    TEXT_FIELD: ClassVar[str] = "path"  # a string instead of a section sets this field
     path: PathText  # File, folder, URI or hub name.
     format: SetFormat = "auto"  # Format of the set. auto: detected from the columns.
     columns: dict[str, str] = Field(default_factory=dict)  # Column names of the set, as in `{prompt: Question}`.
@@ -40,26 +40,26 @@ class EvaluationConfig(Section):
     """Evaluation of trained models on the held-out groups and on public sets."""
 
     baseline: bool = True  # Also train and evaluate the plain baseline (lambda_intra = lambda_inter = 0).
-    # Model directories or hub names (owner/name@revision) to evaluate. Empty: those that the run trained.
+    # Model directories or hub names (owner/name@revision) to evaluate. Empty: the models that the run trained.
     models: tuple[PathText, ...] = ()
-    reference: PathText | None = None  # Reference policy of implicit rewards where no ref_logps are stored.
-    # Public sets to evaluate on: name to section, or to its path alone.
+    reference: PathText | None = None  # Reference policy for implicit rewards if no ref_logps are stored.
+    # Public sets to evaluate on: name to section, or name to path.
     sets: dict[str, EvaluationSet] = Field(default_factory=dict)
     invariance: bool = False  # Also score the held-out groups with their instructions reordered and rephrased.
-    # Held-out prompts with instructions that every policy and the untouched base model answer. 0: none.
+    # Number of held-out prompts with instructions that every policy and the model before DPO answer. 0: none.
     own_prompts: int = Field(default=0, ge=0)
-    # Longest answer to a prompt of own_prompts or IFEval, in tokens; decoding is greedy.
+    # Maximum length of an answer to a prompt of own_prompts or IFEval, in tokens. Decoding is greedy.
     max_new_tokens: int = Field(default=1024, ge=1)
     micro_batch_size: int = Field(default=4, ge=1)  # Groups in one forward pass.
-    # Bootstrap samples of the 95 % confidence intervals, drawn by prompt.
+    # Bootstrap samples for the 95 % confidence intervals, drawn by prompt.
     bootstrap_samples: int = Field(default=1000, ge=0)
-    # [min, max] number of actors that compute rewards, scaled with the work. null: from 1 to the number of models.
+    # [min, max] number of actors that compute rewards; autoscaled. null: from 1 to the number of models.
     concurrency: tuple[int, int] | None = None
     cpus: float = Field(default=1.0, gt=0.0)  # CPUs reserved for each actor.
     gpus: float = Field(default=0.0, ge=0.0, le=1.0)  # GPUs reserved for each actor. 0: evaluation on CPUs.
 
     def actors(self, models: int) -> tuple[int, int]:
-        """Fewest and most actors at once, for a number of models."""
+        """Minimum and maximum number of actors for a number of models."""
         return self.concurrency or (1, max(1, models))
 
     @field_validator("concurrency")
@@ -75,9 +75,11 @@ class EvaluationConfig(Section):
         if not isinstance(value, dict):
             return value
         for name in value:
-            # Files of results are named by it.
+            # Result files are named after the set.
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", str(name)):
-                raise ValueError(f"name {name!r}: expected letters, digits, '_' and '-', a letter or digit first")
+                raise ValueError(
+                    f"name {name!r}: expected letters, digits, '_' and '-', starting with a letter or digit"
+                )
         field = EvaluationSet.TEXT_FIELD
         return {name: {field: given} if isinstance(given, str) else given for name, given in value.items()}
 
@@ -85,5 +87,5 @@ class EvaluationConfig(Section):
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if twice := [name for name in value if not name.strip() or value.count(name) > 1]:
-            raise ValueError(f"{twice[0]!r}: expected every model once, by a name that is not empty")
+            raise ValueError(f"{twice[0]!r}: expected non-empty names, each listed once")
         return value

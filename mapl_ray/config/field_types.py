@@ -1,7 +1,7 @@
-"""What a YAML scalar or an override is read as: what the type of its field says.
+"""Parse YAML scalars and overrides by the type of their config field.
 
-A field of text takes the text as it is written. YAML alone would read `2024-11-29` as a date, `yes` as true, `0123` as
-an octal number, `a #2.jsonl` as `a` and `[x].jsonl` as a broken list.
+A string field takes the text as written. Plain YAML would read `2024-11-29` as a date, `yes` as true, `0123` as an
+octal number, `a #2.jsonl` as `a` and `[x].jsonl` as a broken list.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pydantic import BaseModel, ConfigDict
 from mapl_ray.config.strict_yaml import as_number, load_yaml
 
 _NUMBERS = {int, float}
-# Of YAML 1.1: base 60 (`1:30`) and base 8 (`010`), which nobody means.
+# YAML 1.1 numbers in base 60 (`1:30`) and base 8 (`010`), which users never intend.
 _OLD_NUMBER = re.compile(r"[-+]?(0\d|\d[\d_]*:)")
 _TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True, slots=True)
 class LaidOver:
-    """Marks a plain mapping whose keys are those of a section."""
+    """Marks a plain mapping that has the keys of a section."""
 
     section: type[BaseModel]
 
 
 def type_at(section: type[BaseModel], keys: Sequence[str]) -> Any:
-    """The type of the value under dotted `keys`; `Any` where the section has no such value."""
+    """The type of the value at dotted `keys`; `Any` if the section has no such key."""
     kind: Any = section
     for key in keys:
         kind = _inner(kind, key)
@@ -39,15 +39,15 @@ def type_at(section: type[BaseModel], keys: Sequence[str]) -> Any:
 
 
 def typed_yaml(text: str, kind: Any) -> Any:
-    """Plain values of a YAML document whose scalars are read by the types below `kind`. Raises as `load_yaml` does."""
+    """Load a YAML document, with scalars parsed by the types below `kind`. Raises as `load_yaml` does."""
     return load_yaml(text, lambda root: _retag(root, kind))
 
 
 def typed_value(text: str, kind: Any) -> Any:
     """The value of an override for a field of type `kind`.
 
-    A field of text takes the text itself; `null` is None where None is allowed. A field that takes text or a
-    collection takes the text where it is no `{...}` or `[...]` of YAML. Anything else is YAML. Raises `yaml.YAMLError`.
+    A string field takes the text itself; `null` is None if the field allows None. A field that takes a string or a
+    collection takes the text unless it is a `{...}` or `[...]` of YAML. Anything else is YAML. Raises `yaml.YAMLError`.
     """
     scalars = _scalars(kind)
     if not _is_text(scalars):
@@ -61,7 +61,7 @@ def typed_value(text: str, kind: Any) -> Any:
 
 
 def _retag(node: yaml.Node, kind: Any) -> None:
-    """Give plain scalars the tag that their field's type asks for."""
+    """Set the tags of plain scalars by the type of their field."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             _retag(key, _key_type(kind))
@@ -81,7 +81,7 @@ def _read_as_text(node: yaml.Node, scalars: Collection[Any]) -> bool:
         return True
     if not (_NUMBERS & {*scalars}) or str in scalars:
         return False
-    # Left to the field's type, which reads decimal digits and names the value where it is none.
+    # Keep the text: pydantic parses decimal digits and reports anything else with its value.
     return (tag in ("bool", "timestamp") and bool not in scalars) or bool(_OLD_NUMBER.match(node.value))
 
 
@@ -90,7 +90,7 @@ def _is_text(scalars: Collection[Any]) -> bool:
 
 
 def _scalars(kind: Any) -> set[Any]:
-    """Types of the single values that a type takes; empty for collections, sections and `Any`."""
+    """The scalar types that a type accepts; empty for collections, sections and `Any`."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {str} if getattr(kind, "TEXT_FIELD", None) else set()
     origin = get_origin(kind)
@@ -104,7 +104,7 @@ def _scalars(kind: Any) -> set[Any]:
 
 
 def _parts(kind: Any) -> list[Any]:
-    """The alternatives of a type."""
+    """The members of a union, flattened; the type itself if it is no union."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return [one for part in get_args(kind) for one in _parts(part)]
@@ -116,7 +116,7 @@ def _is_section(kind: Any) -> bool:
 
 
 def _openings(kind: Any) -> tuple[str, ...]:
-    """What a collection of this type begins with."""
+    """The opening brackets of the collections that this type accepts."""
     parts = _parts(kind)
     mapping = any(_is_section(part) or get_origin(part) is dict for part in parts)
     sequence = any(get_origin(part) in (list, tuple) for part in parts)
@@ -151,6 +151,6 @@ def _item_type(kind: Any, index: int) -> Any:
 
 
 class Section(BaseModel):
-    """A part of a run config."""
+    """Base class of the sections of a run config: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

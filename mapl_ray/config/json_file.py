@@ -1,6 +1,6 @@
-"""JSON files that a user names, in which every object has every key once.
+"""Read JSON files given by a user, and reject duplicate keys.
 
-The standard library takes the last one of two equal keys and reports nothing.
+The standard library silently takes the last of two equal keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mapl_ray.errors import UserError
 
 
 def read_json_object(path: str | Path, named: str) -> dict[str, Any]:
-    """The object in a file; `named` is how the user gave it. Raises `UserError` for a file that is no JSON object."""
+    """Read a JSON object. `named` is the option it came from, for messages. Raises `UserError` for anything else."""
     try:
         values = load_json(Path(path).read_text(encoding="utf-8"))
     except DuplicateKeyError as error:
@@ -27,20 +27,20 @@ def read_json_object(path: str | Path, named: str) -> dict[str, Any]:
 
 
 class DuplicateKeyError(ValueError):
-    """An object that has a key twice."""
+    """An object has a duplicate key."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the key {key!r} occurs twice in an object; expected every key once. Remove one of the two")
 
 
 class _Twice(dict[str, Any]):
-    """An object that had a key twice, where the whole text is not to be given up for it."""
+    """Marks an object with a duplicate key, so that the rest of the text can still be read."""
 
     key: str = ""
 
 
 def load_json(text: str, keep: bool = False) -> Any:
-    """The value of a JSON text. Raises `DuplicateKeyError`; with `keep`, `duplicate_key` finds such objects later."""
+    """Parse a JSON text. Raises `DuplicateKeyError`; with `keep`, `duplicate_key` finds such objects later."""
 
     return (_MARKING if keep else _RAISING).decode(text)
 
@@ -66,12 +66,12 @@ def _twice(pairs: list[tuple[str, Any]]) -> str:
     return next(key for key, number in counts.items() if number > 1)
 
 
-# Made once: `json.loads` with a hook makes a decoder at every call.
+# Built once: `json.loads` with a hook builds a decoder in every call.
 _RAISING, _MARKING = (json.JSONDecoder(object_pairs_hook=hook) for hook in (_once, _marked))
 
 
 def duplicate_key(value: Any) -> DuplicateKeyError | None:
-    """What `load_json(..., keep=True)` found in a value, however nested; None where every key was there once."""
+    """The error for the first duplicate key in a value of `load_json(..., keep=True)`; None if there is none."""
     left = [value]
     while left:
         one = left.pop()

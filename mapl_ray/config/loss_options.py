@@ -1,4 +1,4 @@
-"""Variants of the loss. Every default is the plain one of docs/method.md; docs/training.md has the formulas."""
+"""Variants of the loss. The defaults give the loss of docs/method.md; docs/training.md has the formulas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mapl_ray.config.field_types import Section
 Method = Literal["rm", "dpo"]
 """What is trained: a reward model (`rm`) or a DPO policy (`dpo`)."""
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-# What makes sense for one method alone.
+# Options that apply to only one method.
 _OF_METHOD: dict[str, Method] = {
     "loss": "dpo",
     "length_normalised": "dpo",
@@ -22,7 +22,7 @@ _NAMES = {"rm": "reward models", "dpo": "DPO"}
 
 
 class ObjectiveConfig(Section):
-    """What a relation's signed sum is turned into, and terms beside it."""
+    """The loss of a margin, and additional loss terms."""
 
     # `logistic`, or for DPO `ipo` (Azar et al. 2023, equation 17, with tau = beta).
     loss: Literal["logistic", "ipo"] = "logistic"
@@ -30,9 +30,9 @@ class ObjectiveConfig(Section):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     # Levels that label smoothing applies to. Labels of intra and inter are verified by checkers.
     label_smoothing_levels: tuple[Literal["pref", "intra", "inter"], ...] = Field(default=("pref",), min_length=1)
-    # Factor of the column `margin`, subtracted in pref relations (Touvron et al. 2023; DPO: Amini et al. 2024).
+    # Scale of the column `margin`, subtracted in pref relations (Touvron et al. 2023; DPO: Amini et al. 2024).
     margin_scale: Weight = 0.0
-    # DPO: divide rewards by the response's tokens (Lambert et al. 2024, length-normalized DPO).
+    # DPO: divide rewards by the number of response tokens (Lambert et al. 2024, length-normalized DPO).
     length_normalised: bool = False
     # DPO: weight of the negative log-likelihood per token of the chosen response (Pang et al. 2024).
     nll_weight: Weight = 0.0
@@ -40,10 +40,10 @@ class ObjectiveConfig(Section):
     center_rewards_coefficient: Weight = 0.0
 
     def refusal(self, method: Method) -> str | None:
-        """Why these options don't apply to a method, with the cure; None where they do."""
+        """Why these options don't apply to a method, and what to do; None if they apply."""
         for name, owner in _OF_METHOD.items():
             if owner != method and (value := getattr(self, name)) != type(self).model_fields[name].default:
-                return f"{name}={value} is for {_NAMES[owner]}: set {owner}.objective.{name} and not train.objective"
+                return f"{name}={value} is for {_NAMES[owner]}: set {owner}.objective.{name}, not train.objective"
         return None
 
     @model_validator(mode="after")
@@ -51,8 +51,8 @@ class ObjectiveConfig(Section):
         if self.loss == "ipo":
             for name in ("label_smoothing", "margin_scale"):
                 if value := getattr(self, name):
-                    raise ValueError(f"{name}={value} belongs to loss=logistic; loss=ipo has a target of its own")
-        # The method is known where the sections of a run are put together (`RunConfig.training`).
+                    raise ValueError(f"{name}={value} needs loss=logistic: loss=ipo has its own target")
+        # The method is known when the sections of a run are merged (`RunConfig.training`).
         method = (info.context or {}).get("method")
         if method is not None and (reason := self.refusal(method)) is not None:
             raise ValueError(reason)

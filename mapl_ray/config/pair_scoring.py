@@ -1,4 +1,4 @@
-"""What a judge and a reward model do with the original pairs, before they become groups."""
+"""Config of the judge and the reward model that score the original pairs before synthesis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mapl_ray.config.path_text import PathText
 
 
 class JudgeConfig(Section):
-    """A causal model that answers the questions of soft instruction functions about both responses of a pair."""
+    """A causal LM that answers the questions of soft instruction functions about both responses of a pair."""
 
     # Judge: a directory, a hub name, or `policy` for the run's base model. null: no judge.
     model: PathText | None = None
@@ -21,9 +21,9 @@ class JudgeConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.model is None and (self.functions is not None or self.revision is not None):
-            raise ValueError("functions or revision without model: name the judge, or `policy`")
+            raise ValueError("functions or revision without model: set model to a judge or to `policy`")
         if self.model == "policy" and self.revision is not None:
-            raise ValueError(f"revision={self.revision!r} and model='policy': set model.revision")
+            raise ValueError(f"revision={self.revision!r} with model='policy': set model.revision of the run instead")
         return self
 
 
@@ -36,5 +36,5 @@ class PairMarginConfig(Section):
 
     @property
     def used(self) -> bool:
-        """Whether anything is done with margins."""
+        """Whether any option uses the margin."""
         return self.fill_margin or self.min_margin is not None

@@ -1,7 +1,7 @@
-"""Texts that name a file, a folder, an address or a model: one rule for all of them.
+"""Expansion of `~` and variables in texts that name a file, folder, URI or model.
 
-`~`, `~user`, `$NAME` and `${NAME}` stand for what they stand for in a shell, whoever wrote them: a YAML file, an
-override, or an option. A name that can't be replaced is refused, so that no folder is called `$SCRATCH`.
+`~`, `~user`, `$NAME` and `${NAME}` are expanded as in a shell, in YAML files, overrides and options. An unknown name is
+an error, so that no folder is created with the name `$SCRATCH`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
-AS_WRITTEN = "as_written"  # in the context of a validation: nothing is replaced
+AS_WRITTEN = "as_written"  # in the validation context: nothing is expanded
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
 
 def expanded(text: str) -> str:
-    """The text with its variables and its `~` replaced; a file of exactly that name is left as it is.
+    """Expand variables and `~` in a text, unless a file with exactly that name exists.
 
-    Raises `ValueError` for an empty text, a variable that is not set, and the home of a user who is not there.
+    Raises `ValueError` for an empty text, a variable that is not set, and an unknown user.
     """
     if not text.strip():
         raise ValueError("expected a path or a name, got an empty text")
@@ -33,7 +33,7 @@ def expanded(text: str) -> str:
     path = os.path.expanduser(text)
     if path.startswith("~") and not _exists(path):
         user = path.partition("/")[0]
-        raise ValueError(f"no user {user[1:]!r} on this machine; write ./{user} for a file of that name")
+        raise ValueError(f"no user {user[1:]!r} on this machine; write ./{user} for a file with that name")
     return path
 
 
@@ -48,12 +48,12 @@ def _value(match: re.Match[str]) -> str:
     name = match[1] or match[2]
     value = os.environ.get(name)
     if not value:
-        raise ValueError(f"${name} is not set here: set it, or write the path out")
+        raise ValueError(f"${name} is not set: set it, or write the full path")
     return value
 
 
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
-    except OSError:  # a text too long for a file's name
+    except OSError:  # the text is too long for a file name
         return False

@@ -1,4 +1,4 @@
-"""A run config from a YAML file and overrides, with every mistake in one message."""
+"""Load a run config from a YAML file and overrides, and report all errors in one message."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def load_config(path: str | Path | None, overrides: Sequence[Override] = (), *, 
     """Read a YAML file (None: all defaults) and apply overrides, in their order.
 
     Args:
-        overrides: `section.key=value` texts, read by the type of the field: text as it is written, anything else as
-            YAML; or pairs of a dotted key and its value, taken as it is.
-        as_written: leave `~` and variables in paths as they are.
+        overrides: `section.key=value` texts, parsed by the type of the field (strings as written, anything else as
+            YAML), or pairs of a dotted key and its value.
+        as_written: do not expand `~` and variables in paths.
 
     Raises `UserError` naming file, key and value for anything that is not a valid run.
     """
@@ -51,12 +51,12 @@ def load_config(path: str | Path | None, overrides: Sequence[Override] = (), *, 
 
 
 def override_text(key: str, value: Any) -> str:
-    """The override that `load_config` reads as this value: `key=text`, or `key=` and JSON."""
+    """The override that `load_config` parses to this value: `key=text`, or `key=` and JSON."""
     return f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
 
 
 def parse_config(values: dict[str, Any], where: str, *, as_written: bool = False) -> RunConfig:
-    """Validate plain values; `where` names their origin in messages; `as_written` as in `load_config`."""
+    """Validate plain values. `where` names their origin in messages; `as_written` is as in `load_config`."""
     check_texts(values, where)
     section: tuple[str, ...] = ()
     try:
@@ -74,7 +74,7 @@ def parse_config(values: dict[str, Any], where: str, *, as_written: bool = False
                 lines.append(f"{key}={item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
         raise UserError(f"{where}: " + "; ".join(lines)) from None
     check_space(config, where)
-    check_texts(config.model_dump(), where)  # variables have been replaced meanwhile
+    check_texts(config.model_dump(), where)  # again, with expanded variables
     return config
 
 
@@ -97,7 +97,7 @@ def _apply_override(values: dict[str, Any], key: str, value: Any) -> None:
             raise UserError(f"override {key}={value!r}: '{parent}' is a value, not a section.")
     node[leaf] = value
     if parents and parents[0] == "train":
-        # The command line has the last word: it also wins over what the file says for one method.
+        # The command line wins, also over values that the file sets for one method.
         for method in ("rm", "dpo"):
             _remove(values.get(method), [*parents[1:], leaf])
 
@@ -112,6 +112,6 @@ def _remove(node: Any, keys: list[str]) -> None:
 def _known_keys(root: type[BaseModel], location: tuple[int | str, ...]) -> str:
     model = root
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))  # None: a name or an index within a mapping or a sequence
+        field = model.model_fields.get(str(part))  # None: a key of a mapping or an index of a sequence
         model = (section_of(field.annotation) if field is not None else None) or model
     return f"Known keys here: {', '.join(model.model_fields)}."

@@ -1,4 +1,4 @@
-"""Names and values of a search's space, checked with the config models before anything starts."""
+"""Check the names and values of a search space against the config models before the search starts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mapl_ray.config.stages import TrainConfig
 from mapl_ray.errors import UserError
 
 _MOST_CORNERS = 256
-_BUDGET = "tune.max_steps, tune.eval_every_steps and tune.checkpoint_every_steps say how long a trial runs"
-_SIZE = "all trials must have the same size, or some would starve: set it for all in train"
-_CONDUCT = "it changes how a run is carried out and not what comes of it: set it for all in train"
-# Of the training, what no trial may have for itself.
+_BUDGET = "tune.max_steps, tune.eval_every_steps and tune.checkpoint_every_steps set how long a trial runs"
+_SIZE = "all trials need the same resources, or some would never start: set it for all trials in train"
+_CONDUCT = "it does not change the trained model: set it for all trials in train"
+# Training options that can't differ between trials.
 _REFUSED = {
     **dict.fromkeys(("max_steps", "epochs", "eval_every_steps", "checkpoint_every_steps"), _BUDGET),
     **dict.fromkeys(("num_workers", "sequence_parallel_size", "min_workers", "worker_wait_seconds"), _SIZE),
@@ -31,7 +31,7 @@ _REFUSED = {
     ),
     "on_unusable_checkpoint": _CONDUCT,
 }
-# What may change in the middle of a run: the rest would not fit the checkpoint, or its place in the data.
+# Options that may change during a run. Any other would not match the checkpoint or its position in the data.
 MIDWAY = frozenset(
     {
         "beta", "learning_rate", "max_grad_norm", "weights.lambda_inter", "weights.lambda_intra",
@@ -42,7 +42,7 @@ MIDWAY = frozenset(
 
 
 def check_space(config: RunConfig, where: str) -> None:
-    """Raise `UserError`, naming file, field and cure, for a name or a value that no trial could be started with."""
+    """Raise `UserError`, with file, field and fix, for a name or a value with which no trial can start."""
     tune = config.tune
     for searched in tune.space:
         if (wrong := _wrong_name(searched, tune.method, tune.scheduler == "pbt")) is not None:
@@ -63,9 +63,9 @@ def check_space(config: RunConfig, where: str) -> None:
 
 
 def with_params(config: RunConfig, params: Mapping[str, Scalar]) -> RunConfig:
-    """The run with values of a trial in the section of the method that is searched, which has the last word.
+    """The run config with a trial's values in the searched method's section, which overrides `train`.
 
-    The method's section is validated by `RunConfig.training`, as ever.
+    `RunConfig.training` validates the section.
     """
     section: dict[str, Any] = _copied(config.rm if config.tune.method == "rm" else config.dpo)
     for name, value in params.items():
@@ -80,7 +80,7 @@ def with_params(config: RunConfig, params: Mapping[str, Scalar]) -> RunConfig:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The config section that an annotation holds, itself or as an optional, a mapping's or a sequence's value."""
+    """The config section in an annotation: itself, or inside an optional, a mapping or a sequence."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
@@ -92,20 +92,20 @@ def _wrong_name(name: str, method: Method, population: bool) -> str | None:
     if root not in ("train", "rm", "dpo") or not option:
         if root in RunConfig.model_fields and root not in ("train", "rm", "dpo"):
             return (
-                "all trials share pairs, groups, scores and tokens, which are made once; searched are values of the "
-                f"training: train.NAME, or {method}.NAME"
+                "all trials share pairs, groups, scores and tokens, so only training options can be searched: "
+                f"train.NAME or {method}.NAME"
             )
         return f"unknown name; {_nearest(name, known, 'train')}"
     if option not in known:
         return f"unknown name; {_nearest(option, known, root)}"
     if root != "train" and root != method:
-        return f"tune.method={method} does not read {root}: name it train.{option}, or set tune.method={root}"
+        return f"tune.method={method} does not read {root}: use train.{option}, or set tune.method={root}"
     if option in _REFUSED:
-        return f"not for a search: {_REFUSED[option]}"
+        return f"can't be searched: {_REFUSED[option]}"
     if option == "beta" and method == "rm":
-        return "beta is DPO's, and tune.method=rm: take it out, or set tune.method=dpo"
+        return "beta is only for DPO, and tune.method=rm: remove it, or set tune.method=dpo"
     if population and option not in MIDWAY:
-        return f"scheduler=pbt changes values in mid-run, and this one can't change there: expected one of {_MIDWAY}"
+        return f"scheduler=pbt changes values during a run, and this one can't change: expected one of {_MIDWAY}"
     return None
 
 
@@ -113,7 +113,7 @@ _MIDWAY = ", ".join(f"train.{name}" for name in sorted(MIDWAY))
 
 
 def _nearest(option: str, known: set[str], root: str) -> str:
-    """By the whole name, or by its last part: `lambda_intra` is `weights.lambda_intra`."""
+    """A suggestion by the whole name or by its last part: `lambda_intra` gives `weights.lambda_intra`."""
     full = {f"{root}.{name}": name for name in known}
     last = option.rsplit(".", 1)[-1]
     close = [f"{root}.{name}" for name in sorted(known) if name.rsplit(".", 1)[-1] == last]
@@ -123,7 +123,7 @@ def _nearest(option: str, known: set[str], root: str) -> str:
 
 
 def _options(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all single values below a section."""
+    """Dotted names of all options below a section."""
     for name, field in section.model_fields.items():
         inner = section_of(field.annotation) if _is_section(field.annotation) else None
         if inner is None:
@@ -133,7 +133,7 @@ def _options(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _is_section(annotation: Any) -> bool:
-    """A section, or an optional one; not a sequence or mapping of them."""
+    """Whether it is a section or an optional one, not a sequence or mapping of sections."""
     if get_origin(annotation) in (Union, UnionType):
         return any(_is_section(part) for part in get_args(annotation))
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
@@ -144,14 +144,14 @@ def _option(name: str) -> str:
 
 
 def _corners(config: RunConfig) -> Iterator[dict[str, Scalar]]:
-    """Every combination of extremes, or where these are many, some of them with every extreme among them."""
+    """Every combination of extreme values; if there are too many, a selection that contains every extreme value."""
     space = {name: dimension.probes for name, dimension in config.tune.space.items()}
     if math.prod(len(values) for values in space.values()) <= _MOST_CORNERS:
         for values in itertools.product(*space.values()):
             yield dict(zip(space, values, strict=True))
         return
     for index in range(min(_MOST_CORNERS, max(len(values) for values in space.values()) * 2)):
-        # At even indices all together, at odd ones neighbours take turns.
+        # At even indices all dimensions take the same place, at odd ones each is shifted by its position.
         yield {
             name: values[(index // 2 + (index % 2) * place) % len(values)]
             for place, (name, values) in enumerate(space.items())

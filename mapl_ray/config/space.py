@@ -1,4 +1,4 @@
-"""What a search draws its values from: dimensions of six kinds, one under each dotted config name."""
+"""Dimensions of a search space: one of six kinds for each dotted config name."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _SHAPES = (
 
 
 class Dimension(Section):
-    """One searched value; exactly one kind is set."""
+    """One dimension of a search space. Exactly one kind is set."""
 
     uniform: tuple[float, float] | None = None  # low <= v <= high
     loguniform: tuple[float, float] | None = None  # the same, log v uniform; low > 0
     quniform: tuple[float, float, float] | None = None  # low, high, step: low, low + step, ... up to high
     randint: tuple[int, int] | None = None  # low <= v < high, as in Ray Tune
     choice: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # one of these values, drawn uniformly
-    grid: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # every one of them in turn
+    grid: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # each of these values
 
     @property
     def kind(self) -> Kind:
-        """Which of the kinds it is."""
+        """The kind that is set."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
     def given(self) -> tuple[Any, ...]:
-        """The kind's numbers or values."""
+        """The numbers or values of that kind."""
         values: tuple[Any, ...] = getattr(self, self.kind)
         return values
 
     @property
     def values(self) -> tuple[Scalar, ...] | None:
-        """All values of a `choice` or `grid`; None of a range."""
+        """All values of a `choice` or `grid`; None for a range."""
         return self.given if self.kind in ("choice", "grid") else None
 
     @property
     def size(self) -> int | None:
-        """How many values it has; None of a range of real numbers."""
+        """Number of values; None for a range of real numbers."""
         if self.values is not None:
             return len(self.values)
         if self.randint is not None:
@@ -56,21 +56,21 @@ class Dimension(Section):
         return self.steps + 1 if self.quniform is not None else None
 
     def value_at(self, index: int) -> Scalar:
-        """The value with this place, from 0 to `size` - 1."""
+        """The value at an index from 0 to `size` - 1."""
         if self.values is not None:
             return self.values[index]
         return self.randint[0] + index if self.randint is not None else self.at(index)
 
     @property
     def steps(self) -> int:
-        """Of a `quniform`: how many steps lie between its ends."""
+        """Number of steps between the ends of a `quniform`."""
         low, high, step = self.given
         between: float = (high - low) / step
         return math.floor(between + 1e-9)
 
     @property
     def probes(self) -> tuple[Scalar, ...]:
-        """Smallest and largest value of a range, and one between that is no whole number; every value of a choice."""
+        """Values to validate: the ends of a range and a non-integer between them; all values of a choice or grid."""
         if self.values is not None:
             return self.values
         low, high = self.given[:2]
@@ -81,14 +81,14 @@ class Dimension(Section):
         return low, low + (high - low) / math.e, high
 
     def at(self, index: int) -> float:
-        """Of a `quniform`: the value after so many steps, without the dust of floating point."""
+        """The value of a `quniform` after `index` steps, rounded to 12 decimals."""
         low, _, step = self.given
         return float(round(low + index * step, 12))
 
     @model_validator(mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
-        # YAML 1.1 reads `5e-6` as text; ranges take it as a number in any case, choices must not keep the text.
+        # YAML 1.1 reads `5e-6` as text. Ranges would parse it as a number, but choices would keep the text.
         if isinstance(value, Mapping):
             return {
                 kind: [as_number(one) for one in given] if isinstance(given, list) else given
@@ -111,7 +111,7 @@ class Dimension(Section):
         if self.kind == "loguniform" and low <= 0:
             raise ValueError(f"loguniform={list(self.given)}: expected 0 < low < high")
         if self.quniform is not None and not 0 < self.quniform[2] <= high - low:
-            raise ValueError(f"quniform={list(self.given)}: expected a step above 0 and within the range")
+            raise ValueError(f"quniform={list(self.given)}: expected 0 < step <= high - low")
         return self
 
     @model_serializer
@@ -120,9 +120,9 @@ class Dimension(Section):
 
 
 def flattened(space: Any) -> Any:
-    """Sections within sections -> one level of dotted names: both can be written, and overrides make the first.
+    """Flatten nested sections to one level of dotted names. Both forms are valid; overrides create nested sections.
 
-    Raises `ValueError` for what is no dimension. Anything but a mapping is left to the model to refuse.
+    Raises `ValueError` for a value that is no dimension. Anything but a mapping is returned for pydantic to reject.
     """
     if not isinstance(space, Mapping):
         return space
@@ -135,6 +135,6 @@ def flattened(space: Any) -> Any:
         else:
             raise ValueError(f"{name}={value!r}: expected {_SHAPES}")
         if twice := set(inner) & set(found):
-            raise ValueError(f"{min(twice)} is given twice")
+            raise ValueError(f"{min(twice)} is set twice: remove one of them")
         found |= inner
     return found

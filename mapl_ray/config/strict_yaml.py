@@ -1,7 +1,7 @@
-"""YAML for configs, stricter than the language: what can't be seen at a glance is refused rather than guessed at.
+"""A strict YAML loader for configs.
 
-No tags (`!!python/object` would build objects), no anchors (a few lines of aliases of aliases grow to gigabytes), no
-merge keys, no key twice (PyYAML takes the last one without a word), and neither depth nor size that no config needs.
+It rejects tags (`!!python/object` would build objects), anchors (a few lines of nested aliases expand to gigabytes),
+merge keys, duplicate keys (PyYAML silently takes the last one), and documents that are too deep or too large.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ MAX_DEPTH = 32
 
 
 def load_yaml(text: str, retag: Callable[[yaml.Node], None] | None = None) -> Any:
-    """Plain values of one YAML document. Raises `yaml.YAMLError` that says what and where for all that is refused.
+    """Load one YAML document as plain values. Raises `yaml.YAMLError` with the place of what it rejects.
 
-    `retag` may change the tags of the nodes before values are made of them.
+    `retag` may change the tags of the nodes before they are converted to values.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise yaml.YAMLError(f"larger than {MAX_BYTES} bytes, which no config is")
-    loader: Any = _StrictLoader(text)  # a SafeLoader, and less; PyYAML has no types
+        raise yaml.YAMLError(f"larger than {MAX_BYTES} bytes, the limit for configs")
+    loader: Any = _StrictLoader(text)  # a restricted SafeLoader; PyYAML has no types
     try:
         root = loader.get_single_node()
         if root is None:
@@ -31,14 +31,14 @@ def load_yaml(text: str, retag: Callable[[yaml.Node], None] | None = None) -> An
         if retag is not None:
             retag(root)
         return loader.construct_document(root)
-    except ValueError as error:  # a number of more digits than Python reads, a 13th month
+    except ValueError as error:  # e.g. a number with more digits than Python parses, or a 13th month
         raise yaml.YAMLError(str(error)) from None
     finally:
         loader.dispose()
 
 
 def as_number(value: Any) -> Any:
-    """A text such as `5e-6` as the number that it is: YAML 1.1 reads it as text, and people write learning rates so."""
+    """Convert a text such as `5e-6`, a usual form of learning rates, to a number: YAML 1.1 reads it as text."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value
@@ -53,9 +53,9 @@ class _StrictLoader(yaml.SafeLoader):
         parser: Any = self  # PyYAML's parser has no types
         event = parser.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _refused("anchors and aliases (&name, *name) are not read: write the value out", event)
+            raise _refused("anchors and aliases (&name, *name) are not supported: write the value out", event)
         if getattr(event, "tag", None) is not None:
-            raise _refused(f"tags are not read, and this value has one: {event.tag!r}", event)
+            raise _refused(f"tags are not supported, remove this one: {event.tag!r}", event)
         if self._depth == MAX_DEPTH:
             raise _refused(f"nested deeper than {MAX_DEPTH} levels", event)
         self._depth += 1
@@ -68,7 +68,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                raise _refused("merge keys (<<) are not read: write the keys out", key_node)
+                raise _refused("merge keys (<<) are not supported: write the keys out", key_node)
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise _refused(f"the key {key!r} occurs twice", key_node)

@@ -1,6 +1,6 @@
-"""What no text of a config may hold: control characters, and a password in an address.
+"""Reject control characters and passwords in the texts of a config.
 
-A config is copied into jobs, logs, model cards and checkpoints, so a secret in it is a secret in all of them.
+A config is copied into jobs, logs, model cards and checkpoints, so a secret in it would leak into all of them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 
 
 def check_texts(values: Mapping[Any, Any], where: str) -> None:
-    """Raise `UserError`, naming the key, for a control character or a password anywhere in plain values.
+    """Raise `UserError`, with the key, for a control character or a password anywhere in plain values.
 
-    The message never shows what is refused.
+    The message never shows the text itself.
     """
     for key, text in _texts(values, ()):
         if _CONTROL.search(text):
-            raise UserError(f"{where}: {key} holds a control character (a line break, a NUL, ...). Take it out.")
+            raise UserError(f"{where}: {key} contains a control character (a line break, a NUL, ...). Remove it.")
         if _has_password(text):
             raise UserError(
-                f"{where}: {key}: a password in an address ends up in jobs, logs and artefacts. Take it out, and give "
+                f"{where}: {key}: a password in an address ends up in jobs, logs and artifacts. Remove it, and set "
                 "the credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
 
@@ -38,13 +38,13 @@ def _has_password(text: str) -> bool:
     user, at, _ = authority.rpartition("@")
     if at:
         return ":" in user
-    # An unescaped "/" of a secret ends the host early, and what is before it is no port then.
+    # An unescaped "/" in a secret ends the host early; the text between ":" and "/" is then no port.
     _, colon, port = authority.rpartition(":")
     return bool(colon) and not port.isdecimal() and not authority.endswith("]") and "@" in rest
 
 
 def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(dotted key, text) of every text below a value; of a mapping its keys too."""
+    """(dotted key, text) of every text below a value, including the keys of mappings."""
     if isinstance(value, str):
         yield ".".join(keys), value
     elif isinstance(value, Mapping):

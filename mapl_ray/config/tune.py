@@ -1,4 +1,4 @@
-"""A search: what is drawn, by whom, how trials are stopped or moved on, and what they are compared by."""
+"""Config of a search: space, search algorithm, scheduler and objective."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _LOSS_WEIGHTS = {f"train.weights.{name}": Dimension(loguniform=(0.1, 2.0)) for n
 
 
 class TuneConfig(Section):
-    """A Ray Tune search over values of the training (docs/tuning.md)."""
+    """A Ray Tune search over training options (docs/tuning.md)."""
 
-    method: Method = "rm"  # What is trained in the trials.
+    method: Method = "rm"  # What the trials train.
     # Dotted config name to dimension, as in `train.learning_rate: {loguniform: [1e-6, 1e-4]}`. Empty: the loss weights.
     space: dict[str, Dimension] = Field(default_factory=dict)
-    search: Literal["random", "optuna"] = "random"  # How values are drawn.
+    search: Literal["random", "optuna"] = "random"  # Search algorithm.
     # Optuna: optimize pref and multi-instruction accuracy as two objectives, not as one mean.
     multi_objective: bool = False
-    # How trials are stopped early (ASHA) or changed while they run (PBT).
+    # Trial scheduler: ASHA stops trials early, PBT changes them while they run.
     scheduler: Literal["asha", "pbt", "none"] = "asha"
-    # Number of trials. null: every grid point once; without a grid at most 4.
+    # Number of trials. null: every grid point once; at most 4 without a grid.
     num_trials: int | None = Field(default=None, ge=1)
-    # Most trials at a time. null: as many as the cluster holds.
+    # Maximum number of concurrent trials. null: as many as fit on the cluster.
     max_concurrent_trials: int | None = Field(default=None, ge=1)
-    max_steps: int = Field(default=50, ge=1)  # Optimizer steps of a trial.
+    max_steps: int = Field(default=50, ge=1)  # Maximum optimizer steps of a trial.
     eval_every_steps: int = Field(default=10, ge=1)  # Steps between evaluations of a trial.
     grace_period_steps: int = Field(default=10, ge=1)  # ASHA: steps before a trial may be stopped.
     perturb_every_steps: int = Field(default=10, ge=1)  # PBT: steps between changes of the population.
@@ -43,28 +43,28 @@ class TuneConfig(Section):
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
-        """What is searched, by dotted name; without `space` the loss weights."""
+        """The searched dimensions by dotted name; the loss weights if `space` is empty."""
         return self.space or _LOSS_WEIGHTS
 
     @property
     def grid_points(self) -> int:
-        """Points of the grid; 1 where there is none."""
+        """Number of grid points; 1 without a grid."""
         return math.prod(len(one.given) for one in self.dimensions.values() if one.kind == "grid")
 
     @property
     def points(self) -> int | None:
-        """How many different trials the space has; None where a range of real numbers makes them endless."""
+        """Number of distinct points in the space; None if a range of real numbers makes it infinite."""
         sizes = [one.size for one in self.dimensions.values()]
         return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
     @property
     def trials(self) -> int:
-        """How many trials the search has."""
+        """Number of trials of the search."""
         if self.num_trials is not None:
             return self.num_trials
         if any(one.kind == "grid" for one in self.dimensions.values()):
             return self.grid_points
-        # Equal trials give equal results; members of a population change later.
+        # Equal trials give equal results, except under PBT, which changes them later.
         most = None if self.scheduler == "pbt" else self.points
         return _DEFAULT_TRIALS if most is None else min(_DEFAULT_TRIALS, most)
 
@@ -88,7 +88,7 @@ class TuneConfig(Section):
             return self
         if self.search == "optuna" or self.scheduler == "pbt":
             how = "search=optuna" if self.search == "optuna" else "scheduler=pbt"
-            raise ValueError(f"{how} takes no grid: say choice in its place, or set search=random and scheduler=asha")
+            raise ValueError(f"{how} takes no grid: use choice instead, or set search=random and scheduler=asha")
         if self.trials < points:
             raise ValueError(f"num_trials={self.num_trials}: the grid has {points} points; set it to {points} or more")
         return self
@@ -99,7 +99,7 @@ class TuneConfig(Section):
         if points is None:
             return self
         if self.scheduler == "pbt" and points == 1:
-            raise ValueError("scheduler=pbt: the space has one point, so all members would be the same")
+            raise ValueError("scheduler=pbt: the space has only one point; add values, so that trials differ")
         if self.scheduler != "pbt" and self.trials > points:
             what = "grid" if any(one.kind == "grid" for one in self.dimensions.values()) else "space"
             raise ValueError(
@@ -111,16 +111,16 @@ class TuneConfig(Section):
     @model_validator(mode="after")
     def _search(self) -> Self:
         if self.multi_objective and self.search != "optuna":
-            raise ValueError("multi_objective=true needs search=optuna; the Pareto front is reported in any case")
+            raise ValueError("multi_objective=true needs search=optuna; the Pareto front is always reported")
         if self.scheduler != "pbt":
             return self
         if self.search == "optuna":
-            raise ValueError("scheduler=pbt draws and changes values by itself: set search=random")
+            raise ValueError("scheduler=pbt draws values itself: set search=random")
         if self.trials < 2:
-            raise ValueError(f"num_trials={self.trials}: a population has at least 2")
+            raise ValueError(f"num_trials={self.trials}: scheduler=pbt needs at least 2 trials")
         if self.perturb_every_steps % self.eval_every_steps:
             raise ValueError(
                 f"perturb_every_steps={self.perturb_every_steps}: expected a multiple of eval_every_steps="
-                f"{self.eval_every_steps}, for members are compared by an evaluation"
+                f"{self.eval_every_steps}, because PBT compares trials by their evaluations"
             )
         return self

@@ -1,4 +1,4 @@
-"""Measures of trained models on held-out relation groups (docs/method.md, "What is measured")."""
+"""Metrics of trained models on held-out relation groups (docs/method.md, "What is measured")."""
 
 from mapl_ray.evaluation.bootstrap import Estimate, format_percent, format_points
 from mapl_ray.evaluation.provenance import Provenance, collect_provenance, text_digest

@@ -1,7 +1,7 @@
 """Means with 95 % bootstrap intervals that resample prompts, not rows.
 
-Items of one prompt (its relations, and other groups with the same prompt) are not independent, so they are drawn or
-left out together. Dimensions: N items, P distinct prompts, B bootstrap samples.
+Items of one prompt (its relations, and other groups with the same prompt) are not independent, so they are resampled
+together. Dimensions: N items, P distinct prompts, B bootstrap samples.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from mapl_ray.evaluation.items import FloatArray, IntArray
 
 CONFIDENCE = 0.95
-_CHUNK = 4_000_000  # drawn prompt indices held at once
+_CHUNK = 4_000_000  # prompt indices drawn at a time, to bound memory
 
 
 class Estimate(TypedDict):
-    """A mean over `count` items of `prompts` prompts; no interval below two prompts or without samples."""
+    """A mean over `count` items of `prompts` prompts. It has no interval with fewer than two prompts or no samples."""
 
     value: float
     low: float | None
@@ -27,7 +27,7 @@ class Estimate(TypedDict):
 
 
 def estimate(values_N: FloatArray, prompt_N: IntArray, samples: int, seed: int) -> Estimate | None:
-    """The mean of `values_N` and its percentile interval; None where there are no items."""
+    """The mean of `values_N` and its percentile interval; None if there are no items."""
     if len(values_N) == 0:
         return None
     sums_P, counts_P = _by_prompt(values_N, prompt_N)
@@ -42,9 +42,9 @@ def estimate(values_N: FloatArray, prompt_N: IntArray, samples: int, seed: int) 
 
 
 def p_value(differences_N: FloatArray, prompt_N: IntArray, samples: int, seed: int) -> float | None:
-    """Two-sided bootstrap p-value of "the mean difference is 0"; None where no interval can be had.
+    """Two-sided bootstrap p-value of "the mean difference is 0"; None if there is no interval.
 
-    Twice the smaller share of resampled means on either side of 0; one is added so that it is never 0.
+    It is twice the smaller share of resampled means on either side of 0. One is added so that it is never 0.
     """
     if len(differences_N) == 0:
         return None
@@ -56,14 +56,14 @@ def p_value(differences_N: FloatArray, prompt_N: IntArray, samples: int, seed: i
 
 
 def _by_prompt(values_N: FloatArray, prompt_N: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Sum and number [P] of the items of every prompt that has any."""
+    """Sum and number [P] of the items of each prompt that has items."""
     _, inverse_N = np.unique(prompt_N, return_inverse=True)
     sums_P: FloatArray = np.bincount(inverse_N, weights=values_N).astype(np.float64)
     return sums_P, np.bincount(inverse_N).astype(np.float64)
 
 
 def _resampled_means(sums_P: FloatArray, counts_P: FloatArray, samples: int, seed: int) -> FloatArray:
-    """Means [B] of `samples` draws of P prompts with replacement, every prompt with all its items."""
+    """Means [B] of `samples` draws of P prompts with replacement, each prompt with all its items."""
     num_prompts = len(sums_P)
     if samples == 0 or num_prompts < 2:
         return np.empty(0, dtype=np.float64)
@@ -77,12 +77,12 @@ def _resampled_means(sums_P: FloatArray, counts_P: FloatArray, samples: int, see
 
 
 def format_percent(value: Estimate) -> str:
-    """`72.1 [68.0, 76.3]`: percent and its interval, where there is one."""
+    """`72.1 [68.0, 76.3]`: percent, with its interval if there is one."""
     return _format(value, "")
 
 
 def format_points(value: Estimate) -> str:
-    """`+4.2 [-1.0, +9.3]`: signed percentage points and their interval, where there is one."""
+    """`+4.2 [-1.0, +9.3]`: signed percentage points, with their interval if there is one."""
     return _format(value, "+")
 
 

@@ -1,6 +1,6 @@
 """Intra and inter accuracy by instruction family.
 
-A relation counts for every family of the instructions its prompts carry, so the families overlap where k > 1.
+A relation counts for each family of its prompts' instructions, so the families overlap for k > 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mapl_ray.evaluation.items import BoolArray, FloatArray, RelationItems
 
 
 class WorstFamily(TypedDict):
-    """The family a model serves worst at one level."""
+    """The family with the lowest accuracy at one level."""
 
     family: str
     accuracy: Estimate
@@ -39,9 +39,9 @@ def accuracy_by_family(
 def accuracy_by_novelty(
     items: RelationItems, margins_R: FloatArray, unseen: Collection[str], samples: int, seed: int
 ) -> dict[str, dict[str, Estimate]]:
-    """`{"intra": {"seen": ..., "unseen": ...}, "inter": ...}`: unseen relations carry a family not met in training.
+    """`{"intra": {"seen": ..., "unseen": ...}, "inter": ...}`: unseen relations have a family not seen in training.
 
-    Empty where every family was met.
+    Empty if training saw every family.
     """
     if not unseen:
         return {}
@@ -51,9 +51,9 @@ def accuracy_by_novelty(
 def accuracy_by_phrasing(
     items: RelationItems, margins_R: FloatArray, samples: int, seed: int
 ) -> dict[str, dict[str, Estimate]]:
-    """As `accuracy_by_novelty`: unseen relations carry an instruction in a phrasing that training held out.
+    """Like `accuracy_by_novelty`: unseen relations have an instruction in a phrasing that training held out.
 
-    Only where training did so (`synthesis.held_out_phrasings`) does it measure what its names say.
+    The result is only meaningful with `synthesis.held_out_phrasings`.
     """
     return _seen_and_unseen(items, margins_R, items.unseen_phrasing_R, samples, seed)
 
@@ -74,7 +74,7 @@ def _seen_and_unseen(
 
 
 def worst_families(by_family: dict[str, dict[str, Estimate]]) -> dict[str, WorstFamily]:
-    """Of every level, the family with the lowest accuracy; levels without families are absent."""
+    """The family with the lowest accuracy at each level; levels without families are absent."""
     results: dict[str, WorstFamily] = {}
     for level_family, accuracies in by_family.items():
         if accuracies:

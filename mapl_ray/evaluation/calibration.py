@@ -1,9 +1,9 @@
-"""Calibration: is a relation that the model calls 80 % sure right in 80 % of cases?
+"""Calibration: are relations with a predicted probability of 80 % right in 80 % of cases?
 
-The probability that a model gives a relation is sigmoid(margin), as its loss reads it; of the side it takes,
+A model gives a relation the probability sigmoid(margin), as in its loss, so the side that it prefers has
 p = sigmoid(|margin|) >= 1/2. Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3):
 
-    ECE = sum over bins of (items of the bin / all items) * |accuracy - mean p|
+    ECE = sum over bins of (items in the bin / all items) * |accuracy - mean p|
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NUM_BINS = 10
 
 
 class Bin(TypedDict):
-    """Relations whose p lies in [low, high); the last bin has its upper end too."""
+    """Relations with p in [low, high); the last bin includes its upper end."""
 
     low: float
     high: float
@@ -29,7 +29,7 @@ class Bin(TypedDict):
 
 
 class Calibration(TypedDict):
-    """`bins` without the empty ones; `confidence` is the mean p of all."""
+    """Calibration at one level: `bins` without the empty ones; `confidence` is the mean p of all relations."""
 
     ece: float
     confidence: float
@@ -49,7 +49,7 @@ def calibration_by_level(items: RelationItems, margins_R: FloatArray) -> dict[st
 
 
 def calibration(margins_N: FloatArray) -> Calibration:
-    """Calibration of N > 0 relations, in bins of equal width over [1/2, 1]."""
+    """Calibration of N > 0 relations, with bins of equal width over [1/2, 1]."""
     p_N = 1.0 / (1.0 + np.exp(-np.abs(margins_N)))
     correct_N = (margins_N > 0.0).astype(np.float64)
     edges = np.linspace(0.5, 1.0, NUM_BINS + 1)

@@ -1,4 +1,4 @@
-"""Models that are evaluated: directories or hub names, ours or others'."""
+"""The models to evaluate: directories or hub names."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from mapl_ray.config import Method
 from mapl_ray.hub_models import is_commit
 from mapl_ray.models import check_model_directory, kind_of
 
-_COMMIT_DIGITS = 12  # of a commit, in tables
+_COMMIT_DIGITS = 12  # shown in tables
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One model. As a policy (`dpo`) its reward is the implicit one, against a reference."""
+    """One model. A policy (`dpo`) has the implicit reward, against a reference."""
 
-    name: str  # in tables
+    name: str  # shown in tables
     path: str  # absolute directory, or a hub name
     revision: str | None
     method: Method
 
 
 def named_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
-    """The models that the user names, `owner/name@revision` among them; the kind of each is read from its config.
+    """The models given by the user, as directories or `owner/name@revision`. Their configs give their kinds.
 
-    Directories go by the shortest distinct end of their path. Raises `UserError` for what is no model
+    A directory is named by the shortest distinct end of its path. Raises `UserError` for anything that is no model
     directory, can't be reached, or is neither a reward model nor a policy.
     """
     places = [split_revision(one) for one in given]
@@ -38,7 +38,7 @@ def named_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
 
 
 def split_revision(given: str) -> tuple[str, str | None]:
-    """Absolute directory and None, or a hub name and its revision."""
+    """Split into (absolute directory, None), or (hub name, revision)."""
     folder = Path(given).expanduser()
     if folder.is_dir():
         return str(folder.resolve()), None

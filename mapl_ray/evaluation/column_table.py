@@ -1,7 +1,7 @@
-"""What the measures need of relation groups as Arrow columns, one row per group: numbers and names, no text.
+"""The Arrow columns that the metrics need, one row per relation group: numbers and names, no text.
 
-Workers write these columns beside the groups (`distributed/evaluation_groups.py`); the driver reads them instead of the
-groups (`columns.py`).
+Workers write these columns next to the groups (`distributed/evaluation_groups.py`). The driver reads them instead of
+the groups (`columns.py`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _INTS = pa.list_(pa.int32())
 COLUMN_SCHEMA = pa.schema(
     [
         ("prompt_key", pa.uint64()),  # digest of the original prompt's text
-        ("text_words", pa.int32()),  # words of the original prompt and the responses
+        ("text_words", pa.int32()),  # number of words in the original prompt and the responses
         ("functions", pa.string()),  # sorted names of the group's functions
         ("response_words", _INTS),
-        ("cell_prompts", _INTS),  # prompt and response of every sequence
+        ("cell_prompts", _INTS),  # indices of prompt and response of each sequence
         ("cell_responses", _INTS),
         ("prompt_kinds", pa.list_(pa.int8())),
-        ("levels", pa.list_(pa.int8())),  # from here on: of every relation
+        ("levels", pa.list_(pa.int8())),  # this and the following columns: one entry per relation
         ("preferred", pa.list_(_INTS)),
         ("dispreferred", pa.list_(_INTS)),
-        ("instructions_k", _INTS),  # instructions of the relation's most instructed prompt, 0 for pref
+        ("instructions_k", _INTS),  # maximum number of instructions of the relation's prompts, 0 for pref
         ("relation_functions", pa.list_(pa.string())),  # sorted names of the functions of its prompts
         ("unseen_phrasing", pa.list_(pa.bool_())),
     ]
@@ -46,12 +46,12 @@ def columns_table(groups: Sequence[RelationGroup]) -> pa.Table:
 
 
 def prompt_text(group: RelationGroup) -> str:
-    """The text of the group's original prompt: what the bootstrap resamples by."""
+    """The text of the group's original prompt. The bootstrap resamples by it."""
     return "\n\n".join(f"{message.role}: {message.content}" for message in group.prompts[0])
 
 
 def prompt_kinds(group: RelationGroup) -> dict[int, str]:
-    """Which prompt is x, x+ or x-: read from the inter relations, so that it holds for every layout."""
+    """Map prompt indices to x, x+ or x-. The inter relations decide, so it works for every layout."""
     kinds = {0: "x"}
     names = {Level.INTER_WIDENING: "x+", Level.INTER_NARROWING: "x-"}
     for relation in group.relations:
@@ -62,7 +62,7 @@ def prompt_kinds(group: RelationGroup) -> dict[int, str]:
 
 
 def is_unseen_wording(record: InstructionRecord) -> bool:
-    """Whether the text is a wording that `synthesis.held_out_phrasings` holds out; False for unknown functions."""
+    """Whether the text is a phrasing that `synthesis.held_out_phrasings` holds out; False for unknown functions."""
     function = REGISTRY.get(record.name)
     if function is None:
         return False

@@ -1,4 +1,4 @@
-"""Relation groups as arrays, the same for every model: made from tables of `COLUMN_SCHEMA`, part by part.
+"""Relation groups as arrays, the same for every model, built from tables of `COLUMN_SCHEMA` part by part.
 
 Dimensions: G groups, S sequences of all groups, R relations of all groups, M members (a sequence on one side of a
 relation), N gaps (a prompt with both responses), P distinct original prompts.
@@ -19,18 +19,18 @@ from mapl_ray.errors import RunError
 from mapl_ray.evaluation.column_table import NAME_SEPARATOR, columns_table
 from mapl_ray.evaluation.items import BoolArray, FloatArray, IntArray, RelationItems, Rewards
 
-_INDEX = np.int32  # of sequences and relations: a driver holds fewer than 2**31
+_INDEX = np.int32  # sequences and relations: there are fewer than 2**31 in a driver
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelationSide:
-    """One side of every relation: the sequences of relation r are the next `length_R[r]` of `cell_M`."""
+    """One side of all relations: `cell_M` holds `length_R[r]` sequence indices for each relation r, in order."""
 
     cell_M: IntArray
     length_R: IntArray
 
     def sums(self, rewards_S: FloatArray) -> FloatArray:
-        """Sum of rewards [R], float64, added in the order of the data."""
+        """Sum of rewards per relation, [R] float64, added in the order of the data."""
         relation_M = np.repeat(np.arange(len(self.length_R), dtype=_INDEX), self.length_R)
         sums_R = np.bincount(relation_M, weights=rewards_S[self.cell_M], minlength=len(self.length_R))
         return sums_R.astype(np.float64, copy=False)
@@ -38,20 +38,20 @@ class RelationSide:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupColumns:
-    """What the measures need of G groups."""
+    """The arrays that the metrics need, for G groups."""
 
     pair_ids: pa.ChunkedArray  # [G]
     items: RelationItems
     group_S: IntArray  # index of the group
-    original_S: BoolArray  # whether the sequence is under the original prompt
-    words_S: IntArray  # words of the response
+    original_S: BoolArray  # whether the sequence has the original prompt
+    words_S: IntArray  # number of words in the response
     preferred: RelationSide
     dispreferred: RelationSide
     gap_kind_N: IntArray  # index into `GAP_KINDS`
     gap_chosen_N: IntArray  # index of the sequence
     gap_rejected_N: IntArray
-    chosen_longer_G: IntArray  # words of chosen minus words of rejected
-    text_words_G: IntArray  # words of the original prompt and the responses
+    chosen_longer_G: IntArray  # number of words in chosen minus number of words in rejected
+    text_words_G: IntArray  # number of words in the original prompt and the responses
     functions_G: IntArray  # index into `function_sets`
     function_sets: tuple[frozenset[str], ...]
 
@@ -62,7 +62,7 @@ class GroupColumns:
     def of_tables(cls, tables: Iterable[pa.Table], families: Mapping[str, str]) -> GroupColumns:
         """Concatenate tables with `pair_id` and the columns of `COLUMN_SCHEMA`, one in memory at a time.
 
-        `families` maps a function's name to its family; a function that it does not know counts as `unknown`.
+        `families` maps a function's name to its family. Functions that are not in it count as `unknown`.
         """
         collected = _Collected(families)
         for table in tables:
@@ -77,20 +77,20 @@ def columns_of_groups(groups: Sequence[RelationGroup], families: Mapping[str, st
 
 
 def flat_rewards(columns: GroupColumns, rewards: Rewards, model: str) -> FloatArray:
-    """One model's rewards [S] from one tuple per group. Raises `RunError` where they do not fit; `model` names them."""
+    """One model's rewards [S] from one tuple per group. Raises `RunError`, with `model`, if the sizes do not match."""
     sizes_G = np.bincount(columns.group_S, minlength=len(columns))
     if len(rewards) != len(columns):
-        raise RunError(f"model {model}: rewards of {len(rewards)} groups, but there are {len(columns)} groups.")
+        raise RunError(f"model {model}: got rewards of {len(rewards)} groups, expected {len(columns)}.")
     for index, (of_group, size) in enumerate(zip(rewards, sizes_G, strict=True)):
         if len(of_group) != size:
             raise RunError(
-                f"model {model}, group {columns.pair_ids[index]}: {len(of_group)} rewards, but {size} sequences."
+                f"model {model}, group {columns.pair_ids[index]}: got {len(of_group)} rewards, expected {size}."
             )
     return np.array([reward for of_group in rewards for reward in of_group], dtype=np.float64)
 
 
 def cell_values(table: pa.Table, by_response: pa.ChunkedArray) -> IntArray:
-    """The value [S] of every sequence's response; `by_response` has a list of one value per response for each group."""
+    """The value of each sequence's response, [S]. `by_response` has a list per group, with one value per response."""
     cells_G, response_S = _lists(table, "cell_responses")
     lists = by_response.combine_chunks()
     lengths_G = _lengths(lists)
@@ -100,13 +100,13 @@ def cell_values(table: pa.Table, by_response: pa.ChunkedArray) -> IntArray:
 
 
 def relation_margins(columns: GroupColumns, rewards_S: FloatArray, model: str) -> FloatArray:
-    """Signed sums of rewards [R]: over preferred minus over dispreferred sequences (docs/method.md).
+    """Margins [R]: sum of rewards of preferred minus dispreferred sequences (docs/method.md).
 
-    Raises `RunError` where rewards do not fit the groups or are not finite; `model` names them in messages.
+    Raises `RunError`, with `model`, if the rewards do not match the groups or are not finite.
     """
     if len(rewards_S) != len(columns.group_S):
         raise RunError(
-            f"model {model}: {len(rewards_S)} rewards, but the groups have {len(columns.group_S)} sequences."
+            f"model {model}: got {len(rewards_S)} rewards, but the groups have {len(columns.group_S)} sequences."
         )
     bad_S = ~np.isfinite(rewards_S)
     if bad_S.any():
@@ -117,7 +117,7 @@ def relation_margins(columns: GroupColumns, rewards_S: FloatArray, model: str) -
 
 
 class _Collected:
-    """Arrays of the tables so far."""
+    """Collects the arrays of several tables."""
 
     def __init__(self, families: Mapping[str, str]) -> None:
         self._families = families
@@ -165,7 +165,7 @@ class _Collected:
 
     def _add_gaps(self, table: pa.Table, group_S: IntArray, prompt_S: IntArray, response_S: IntArray) -> None:
         kinds_G, kinds = _lists(table, "prompt_kinds")
-        key_S = (np.cumsum(kinds_G) - kinds_G)[group_S] + prompt_S  # of the prompt, in all of the table
+        key_S = (np.cumsum(kinds_G) - kinds_G)[group_S] + prompt_S  # index of the prompt in the table
         chosen, rejected = (np.flatnonzero(response_S == response) for response in (0, 1))
         key_N, chosen_N, rejected_N = np.intersect1d(key_S[chosen], key_S[rejected], return_indices=True)
         of_kind_N = kinds[key_N] >= 0
@@ -181,7 +181,7 @@ class _Collected:
         return np.concatenate(parts) if parts else np.empty(0, dtype=_INDEX)
 
     def columns(self) -> GroupColumns:
-        """The arrays of all tables."""
+        """Concatenate the arrays of all tables."""
         prompt_G, group_R = _by_first_occurrence(self._all("prompt_key_G")), self._all("group_R")
         items = RelationItems(
             level_R=self._all("level_R"),
@@ -211,7 +211,7 @@ class _Collected:
 
 
 def _lists(table: pa.Table, name: str) -> tuple[IntArray, Any]:
-    """Length of every list of a column, and all their values."""
+    """The length of each list in a column, and the concatenated values."""
     lists = table.column(name).combine_chunks()
     return _lengths(lists), lists.flatten().to_numpy(zero_copy_only=False)
 
@@ -222,7 +222,7 @@ def _lengths(lists: Any) -> IntArray:
 
 
 def _coded(names: Any, codes: dict[frozenset[str], int], mapped: Any) -> IntArray:
-    """The code of every text of joined names, by the set of what its names are mapped to; new sets get new codes."""
+    """Encode texts of joined names: map each name, and give each distinct set of results a code."""
     encoded = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
     encoded = encoded.dictionary_encode()
     sets = [frozenset(map(mapped, filter(None, text.split(NAME_SEPARATOR)))) for text in encoded.dictionary.to_pylist()]
@@ -231,7 +231,7 @@ def _coded(names: Any, codes: dict[frozenset[str], int], mapped: Any) -> IntArra
 
 
 def _by_first_occurrence(key_G: Any) -> IntArray:
-    """Equal keys get the same index; indices rise in the order in which keys first occur."""
+    """Number the keys in the order of their first occurrence; equal keys get the same index."""
     _, first_P, inverse_G = np.unique(key_G, return_index=True, return_inverse=True)
     rank_P = np.empty(len(first_P), dtype=_INDEX)
     rank_P[np.argsort(first_P)] = np.arange(len(first_P), dtype=_INDEX)

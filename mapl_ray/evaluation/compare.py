@@ -1,4 +1,4 @@
-"""Paired comparison of two models on the same relations, resampled by prompt; the order in which tables list both."""
+"""Paired comparison of two models on the same relations, and the order of models and comparisons in tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BASELINE_SUFFIX = "-baseline"
 
 
 class Comparison(TypedDict):
-    """Two models on the same items; levels without relations are absent."""
+    """A comparison of two models on the same items; levels without relations are absent."""
 
     model: str
     baseline: str
@@ -27,7 +27,7 @@ def compare(
     samples: int,
     seed: int,
 ) -> dict[str, Difference]:
-    """Differences of accuracy per level: the mean over items of (model right) - (baseline right)."""
+    """Difference of accuracy per level: the mean of (model right) - (baseline right), resampled by prompt."""
     right_R, baseline_right_R = (margins_R > 0.0).astype(float), (baseline_margins_R > 0.0).astype(float)
     results: dict[str, Difference] = {}
     for level_family in LEVEL_FAMILIES:
@@ -39,26 +39,26 @@ def compare(
 
 
 def baseline_pairs(models: Iterable[str]) -> list[tuple[str, str]]:
-    """`(name, name-baseline)` for every model whose baseline is there too."""
+    """`(name, name-baseline)` for each model whose baseline is also in `models`."""
     names = list(models)
     return [(name, name + BASELINE_SUFFIX) for name in names if name + BASELINE_SUFFIX in names]
 
 
 def pairs_with_the_first(models: Iterable[str]) -> list[tuple[str, str]]:
-    """`(name, first)` for every other model: of models that were named one by one, the first is what to beat."""
+    """`(name, first)` for each other model: models given by the user are compared with the first one."""
     first, *others = models
     return [(name, first) for name in others]
 
 
 def is_own_baseline(comparison: Mapping[str, Any]) -> bool:
-    """Whether a model is compared with the plain baseline that was trained beside it."""
+    """Whether a model is compared with its own plain baseline."""
     return bool(comparison["baseline"] == comparison["model"] + BASELINE_SUFFIX)
 
 
 def in_table_order(results: Mapping[str, Any]) -> Iterator[tuple[list[str], Any]]:
-    """Models that have not been listed yet, and the comparison whose row follows them; None: there is none left.
+    """Yield (models to list, comparison to list after them); the comparison is None for the remaining models.
 
-    A model stands before its own baseline, and after any other model that it is compared with.
+    A model is listed before its own baseline, and after any other model that it is compared with.
     """
     shown: set[str] = set()
     for comparison in results["comparisons"]:

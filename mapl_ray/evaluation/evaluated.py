@@ -1,7 +1,7 @@
-"""Groups as an evaluation takes them: those that fit every model, their variants, and the columns of the measures.
+"""Prepare groups for evaluation: keep those that fit every model, add their variants and the columns of the metrics.
 
-One part of groups in, one table out. Every group gives one row or one rejection, and so does every kind of variant of
-it, so that rows in and rows out can be compared.
+One part of groups in, one table out. Each group gives one row or one rejection, and so does each of its variants, so
+that rows in and rows out can be compared.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mapl_ray.models import load_tokenizer
 from mapl_ray.progress import tracked
 from mapl_ray.scoring import tokenizer_identity
 
-ITSELF = ""  # the kind of a group that is no variant
+ITSELF = ""  # kind of an original group, as opposed to a variant
 _OWN_COLUMNS = pa.schema(
     [
-        ("variant", pa.string()),  # kind of variant; `ITSELF` for the group
-        ("of", pa.int32()),  # 0-based place of the group in the part that this one is made of
-        ("response_tokens", pa.list_(pa.list_(pa.int32()))),  # tokens of every response, by tokenizer
+        ("variant", pa.string()),  # kind of variant; `ITSELF` for the original group
+        ("of", pa.int32()),  # 0-based index of the original group in its part
+        ("response_tokens", pa.list_(pa.list_(pa.int32()))),  # number of tokens of each response, by tokenizer
     ]
 )
 EVALUATED_SCHEMA = pa.schema([*GROUP_SCHEMA, *_OWN_COLUMNS, *COLUMN_SCHEMA])
@@ -38,15 +38,15 @@ EVALUATED_SCHEMA = pa.schema([*GROUP_SCHEMA, *_OWN_COLUMNS, *COLUMN_SCHEMA])
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """The tokenizers of all models, equal ones once, and the longest sequence that all models take."""
+    """The distinct tokenizers of all models, and the maximum sequence length."""
 
     tokenizers: tuple[Any, ...]
     max_tokens: int
-    of_model: Mapping[str, int]  # index of a model's tokenizer, by the model's name
+    of_model: Mapping[str, int]  # model name -> index of its tokenizer
 
     @classmethod
     def of(cls, models: Sequence[Checkpoint], max_tokens: int) -> Encoders:
-        """Those of the models, loaded."""
+        """Load the tokenizers of the models."""
         found: dict[str, tuple[int, Any]] = {}
         of_model = {}
         for model in models:
@@ -56,12 +56,12 @@ class Encoders:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What decides which groups fit."""
+        """Everything that decides which groups fit."""
         return {"tokenizers": [tokenizer_identity(one) for one in self.tokenizers], "max_tokens": self.max_tokens}
 
     def response_tokens(self, group: RelationGroup) -> list[list[int]] | Rejection:
-        """Tokens of every response by every tokenizer, or why a model can't take the group: it is too long, or its chat
-        template refuses it."""
+        """Number of tokens of each response by each tokenizer, or a rejection: the group is too long for a model, or a
+        chat template rejects it."""
         lengths = []
         for tokenizer in self.tokenizers:
             encoded = encode_group(group, tokenizer, self.max_tokens)
@@ -73,7 +73,7 @@ class Encoders:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedPart:
-    """A part in `EVALUATED_SCHEMA`, what is not in it, and its counts."""
+    """A part in `EVALUATED_SCHEMA`, its rejections and its counts."""
 
     table: pa.Table
     rejections: list[Rejection]
@@ -83,7 +83,7 @@ class EvaluatedPart:
 def evaluated_part(
     groups: Sequence[RelationGroup], encoders: Encoders, kinds: Sequence[str], seed: int
 ) -> EvaluatedPart:
-    """The groups that fit every model, then their variants of every kind, those that fit as well."""
+    """The groups that fit every model, then their variants that fit every model."""
     rows: list[tuple[RelationGroup, str, int, list[list[int]]]] = []
     left_out: list[Rejection] = []
     variants: list[Rejection] = []
@@ -101,7 +101,7 @@ def evaluated_part(
         for place, (group, fits) in enumerate(zip(groups, whole, strict=True)):
             other = variant_of(group, kind, seed) if fits else None
             if other is None:
-                why = "has no such form" if fits else "is left out itself"
+                why = "has no such variant" if fits else "is left out itself"
                 variants.append(Rejection(group.source, -1, group.pair_id, "variant", f"{kind}: the group {why}"))
             else:
                 take(other, kind, place, variants)
@@ -128,19 +128,19 @@ def evaluated_part(
 
 @dataclass(frozen=True, slots=True)
 class UsableRows:
-    """Rows of a public set that every model takes, and the place of each one's groups among the groups that fit."""
+    """Rows of a public set that fit every model, and the indices of their groups among the groups that fit."""
 
     rows: list[SetRow]
     places: list[list[int]]
 
 
 def usable_rows(found: PublicSet, fitting: Mapping[int, int], encoders: Encoders) -> UsableRows:
-    """The rows of a set all of whose groups fit.
+    """The rows of a set whose groups all fit.
 
-    `fitting` maps a group's place among the groups of all rows to its place among those that fit every model.
+    `fitting` maps a group's index among the groups of all rows to its index among those that fit every model.
 
-    Rows that a chat template refuses become rejections of the set; those that are too long do not. Raises `UserError`
-    where templates refuse all rows.
+    Rows that a chat template rejects become rejections of the set; rows that are too long do not. Raises `UserError`
+    if chat templates reject all rows.
     """
     kept, usable, read, place = list[SetRow](), UsableRows([], []), len(found.rejected), 0
     for row in found.rows:

@@ -1,4 +1,4 @@
-"""A few groups for people to look at, with every model's rewards."""
+"""A few example groups for the report, with every model's rewards."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mapl_ray.evaluation.columns import GroupColumns
 
 
 class Example(TypedDict):
-    """One group as a plain row of `GROUP_SCHEMA`, and per model one reward a sequence."""
+    """One group as a plain row of `GROUP_SCHEMA`, and for each model one reward per sequence."""
 
     group: dict[str, Any]
     rewards: dict[str, list[float]]
 
 
 def pick_examples(columns: GroupColumns, count: int = 4, max_words: int = 150) -> list[int]:
-    """Indices of up to `count` groups: short ones are preferred, each adding as many functions not shown yet as it can.
+    """Indices of up to `count` groups, preferably short ones, chosen greedily to show as many functions as possible.
 
-    The choice depends on the groups alone: of equals the first is taken.
+    The choice is deterministic: the first of equal candidates is taken.
     """
     words_G = columns.text_words_G
     short_G = words_G <= max_words
@@ -32,7 +32,7 @@ def pick_examples(columns: GroupColumns, count: int = 4, max_words: int = 150) -
     picked: list[int] = []
     while len(candidates) and len(picked) < count:
         new = np.array([len(names - shown) for names in columns.function_sets])
-        place = int(np.argmax(new[columns.functions_G[candidates]]))  # the first of equals
+        place = int(np.argmax(new[columns.functions_G[candidates]]))  # the first of equal candidates
         picked.append(int(candidates[place]))
         candidates = np.delete(candidates, place)
         shown |= columns.function_sets[columns.functions_G[picked[-1]]]

@@ -1,4 +1,4 @@
-"""Accuracy of policies on IFEval and IFBench from the checkers' verdicts."""
+"""Accuracy of policies on IFEval and IFBench, from the checkers' verdicts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mapl_ray.evaluation.items import FloatArray
 
 
 class FollowResults(TypedDict):
-    """Prompt level: all instructions of the prompt are followed. Instruction level: each counts by itself."""
+    """Prompt level: all instructions of the prompt are followed. Instruction level: each instruction counts."""
 
     prompt_strict: Estimate
     instruction_strict: Estimate
     prompt_loose: Estimate
     instruction_loose: Estimate
-    by_kind: dict[str, Estimate]  # strict, instruction level, by what stands before the id's colon
-    cut: int  # responses that reached the largest number of tokens
-    failed: int  # responses on which a public checker broke off; nothing of them counts as followed
+    by_kind: dict[str, Estimate]  # strict, instruction level, by the part of the id before the colon
+    cut: int  # responses truncated at max_new_tokens
+    failed: int  # responses on which a public checker failed; their instructions count as not followed
 
 
 def follow_results(
     rows: Sequence[FollowRow], verdicts: Sequence[Verdict], cut: int, samples: int, seed: int
 ) -> FollowResults:
-    """Measure one policy on at least one row; intervals resample prompts."""
+    """Results of one policy on one or more rows; intervals resample prompts."""
 
     def measured(flags: Callable[[Verdict], tuple[bool, ...]], prompt_level: bool) -> Estimate:
         counted = [(all(flags(v)),) if prompt_level else flags(v) for v in verdicts]
@@ -52,7 +52,7 @@ def follow_results(
 
 
 def prompt_level(verdicts: Sequence[Verdict]) -> FloatArray:
-    """1 where all instructions are followed, strictly [N]: what two policies are compared by."""
+    """1 where all instructions are followed (strict), [N]. Policies are compared by it."""
     return np.array([all(verdict.strict) for verdict in verdicts], dtype=np.float64)
 
 

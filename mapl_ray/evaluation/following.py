@@ -1,8 +1,8 @@
-"""IFEval and IFBench: verdicts of their own public checkers on responses, none of ours.
+"""IFEval and IFBench: verdicts of their public checkers on responses.
 
-IFEval (Zhou et al. 2023, arXiv 2311.07911) with the checkers that lm-evaluation-harness carries; IFBench (Pyatkin et
-al. 2025, arXiv 2507.02833) with those of its repository. Strict: the response as it is. Loose: any of eight forms of
-it, without its first or last line or both, without asterisks. Both procedures are the checkers' own, too.
+IFEval (Zhou et al. 2023, arXiv 2311.07911) uses the checkers of lm-evaluation-harness, IFBench (Pyatkin et al. 2025,
+arXiv 2507.02833) those of its repository. Strict checks the response as it is. Loose accepts any of eight forms of it,
+without its first or last line or both, without asterisks. Both procedures also come from these projects.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _TRIAL = """The river is low this year. Boats lie on the stones, and nobody know
 2. Then they wait; some of them sing (not very well).
 
 "It will rain on Monday," says the old woman. Will it? We shall see!"""
-# (module with the procedure, module with the registry), the first that can be imported.
+# (module with the procedure, module with the registry); the first pair that can be imported is used.
 _MODULES: dict[Benchmark, tuple[tuple[str, str], ...]] = {
     "ifeval": (("lm_eval.tasks.ifeval.utils", "lm_eval.tasks.ifeval.instructions_registry"),),
     "ifbench": (
-        # A checkout of the repository on PYTHONPATH: the procedure is not in the package. In older ones nothing was.
+        # Needs a checkout on PYTHONPATH: the package does not contain the procedure. Older versions have no package.
         ("evaluation_lib", "ifbench.instructions_registry"),
         ("evaluation_lib", "instructions_registry"),
     ),
 }
-# Arguments that the checkers compare as they are, or not at all.
+# Arguments that the checkers do not use as regular expressions.
 _NO_PATTERNS = frozenset({"prompt_to_repeat", "original_message", "end_phrase", "first_word"})
 _OPERATORS = re.compile(r"[*+{|(\[\\]")
 _LONGEST_PATTERN = 200  # characters
@@ -51,17 +51,17 @@ class FollowRow:
     key: str
     prompt: str
     instruction_ids: tuple[str, ...]
-    kwargs: tuple[Mapping[str, Any], ...]  # one an instruction, without those that are not set
+    kwargs: tuple[Mapping[str, Any], ...]  # one per instruction, without null values
     benchmark: Benchmark
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the checkers say of one response; a flag an instruction, in the row's order."""
+    """The checkers' verdict on one response: one flag per instruction, in the row's order."""
 
     strict: tuple[bool, ...]
     loose: tuple[bool, ...]
-    failed: bool = False  # a checker broke off on this response: nothing counts as followed
+    failed: bool = False  # a checker failed on this response: no instruction counts as followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class _Checkers:
 
 
 def follow_row(values: Mapping[str, Any]) -> FollowRow:
-    """A row, tried on an ordinary text, so that nothing is generated for one that can't be checked.
+    """Parse a row and check an ordinary text with it, so that nothing is generated for a row that can't be checked.
 
-    Raises `RowError` for what the row holds, `UserError` where the checkers or what they need are not installed.
+    Raises `RowError` for a bad row, and `UserError` if the checkers or their data are not installed.
     """
     prompt, ids, given = (values.get(name) for name in ("prompt", "instruction_id_list", "kwargs"))
     if not isinstance(prompt, str) or not prompt.strip():
@@ -81,7 +81,7 @@ def follow_row(values: Mapping[str, Any]) -> FollowRow:
     if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
         raise RowError("instruction_id_list", "not a list of ids", "at least one, as 'keywords:existence'", ids)
     if not isinstance(given, list) or len(given) != len(ids) or not all(isinstance(one, Mapping) for one in given):
-        raise RowError("kwargs", "not one object an instruction", f"a list of {len(ids)} objects", given)
+        raise RowError("kwargs", "not one object per instruction", f"a list of {len(ids)} objects", given)
     kwargs = tuple({name: value for name, value in one.items() if value is not None} for one in given)
     for index, one in enumerate(kwargs):
         _refuse_patterns(one, f"kwargs[{index}]")
@@ -91,7 +91,7 @@ def follow_row(values: Mapping[str, Any]) -> FollowRow:
 
 
 def judge_response(row: FollowRow, response: str) -> Verdict:
-    """The public checkers' verdicts on a response. Raises as `follow_row` does."""
+    """The public checkers' verdict on a response. Raises as `follow_row` does."""
     checkers = _checkers(row.benchmark)
     example = checkers.procedure.InputExample(
         key=row.key,
@@ -111,7 +111,7 @@ def judge_response(row: FollowRow, response: str) -> Verdict:
 
 
 def judge_responses(rows: Sequence[FollowRow], responses: Sequence[str]) -> list[Verdict]:
-    """A verdict a row, in order. Where a checker breaks off on a text, that is counted, not raised."""
+    """One verdict per row, in order. If a checker fails on a response, the verdict is marked `failed`."""
     verdicts = []
     for row, response in zip(rows, responses, strict=True):
         try:
@@ -125,9 +125,9 @@ def judge_responses(rows: Sequence[FollowRow], responses: Sequence[str]) -> list
 
 
 def _refuse_patterns(kwargs: Mapping[str, Any], field: str) -> None:
-    """The checkers search some texts as regular expressions, and one that backtracks would search for years.
+    """Raise `RowError` for arguments that are regular expressions with repetition or alternatives, or too long.
 
-    Raises `RowError` for operators that repeat or choose in a text of theirs that is a keyword by its length.
+    The checkers use some arguments as regular expressions, and a backtracking one could run for years.
     """
     for name, value in kwargs.items():
         for text in value if isinstance(value, list) else [value]:
@@ -141,7 +141,7 @@ def _refuse_patterns(kwargs: Mapping[str, Any], field: str) -> None:
 
 
 def _benchmark(ids: Sequence[str]) -> Benchmark:
-    """Whose instructions they are: IFEval's registry is asked first, for it is the one that a package carries."""
+    """The benchmark that knows all ids. IFEval is tried first because its checkers are in a package."""
     known = _checkers("ifeval").registry
     foreign = [one for one in ids if one not in known]
     if not foreign:
@@ -153,7 +153,7 @@ def _benchmark(ids: Sequence[str]) -> Benchmark:
 
 def _try(row: FollowRow) -> None:
     if row.benchmark == "ifeval":
-        # The harness leaves out what is 0 or empty, and the checker then draws a value of its own.
+        # The harness drops values that are 0 or empty, and the checker then draws a random value.
         for index, one in enumerate(row.kwargs):
             if unset := [name for name, value in one.items() if not value]:
                 raise RowError(f"kwargs[{index}].{unset[0]}", "0 or empty", "a value or null", one[unset[0]])
@@ -161,9 +161,9 @@ def _try(row: FollowRow) -> None:
         judge_response(row, _TRIAL)
     except UserError:
         raise
-    # The checkers check no arguments: whatever they do with odd ones ends here.
+    # The checkers do not validate arguments, so they can raise anything.
     except Exception as error:
-        raise RowError("kwargs", f"refused by the checker ({error!r})", "the arguments of its kind") from None
+        raise RowError("kwargs", f"rejected by the checker ({error!r})", "the arguments of this instruction") from None
 
 
 @contextmanager
@@ -174,8 +174,8 @@ def _data_of_checkers() -> Iterator[None]:
         if "nltk" not in str(error).lower():
             raise
         raise UserError(
-            "evaluation.sets: the checkers split sentences with NLTK's punkt_tab, which is not there. Run "
-            "`python -m nltk.downloader punkt_tab`, or copy it to a folder and set NLTK_DATA to that."
+            "evaluation.sets: the checkers need NLTK's punkt_tab to split sentences, and it is not installed. Run "
+            "`python -m nltk.downloader punkt_tab`, or copy it to a folder and set NLTK_DATA to that folder."
         ) from None
 
 
@@ -193,7 +193,7 @@ def _checkers(benchmark: Benchmark) -> _Checkers:
 
 
 def _same_languages_every_time() -> None:
-    """The checkers' detection of languages draws at random, unless it is given a seed."""
+    """Seed the checkers' language detection, which is random otherwise."""
     try:
         importlib.import_module("langdetect").DetectorFactory.seed = 0
     except ImportError:

@@ -1,6 +1,6 @@
-"""Distributions of the gap r(., chosen) - r(., rejected) under x, x+ and x-, as histograms.
+"""Histograms of the gap r(., chosen) - r(., rejected) under x, x+ and x-.
 
-A model that reads instructions widens the gap under x+ and narrows it under x- (docs/method.md, L_inter).
+A model that follows instructions has a wider gap under x+ and a narrower one under x- (docs/method.md, L_inter).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BINS = 40
 
 
 class Histogram(TypedDict):
-    """Counts between the shared edges; the outer bins take what lies beyond."""
+    """Counts between the shared edges. The outer bins include values beyond the edges."""
 
     counts: list[int]
     mean: float
@@ -26,14 +26,14 @@ class Histogram(TypedDict):
 
 
 class GapHistograms(TypedDict):
-    """`edges` has one entry more than every `counts`; kinds without gaps are absent."""
+    """`edges` has one more entry than each `counts`; kinds without gaps are absent."""
 
     edges: list[float]
     kinds: dict[str, Histogram]
 
 
 def gap_histograms(columns: GroupColumns, rewards_S: FloatArray) -> GapHistograms:
-    """Histograms of one model's gaps with common edges over the middle 99 % of all its gaps."""
+    """Histograms of one model's gaps, with common edges over the middle 99 % of all its gaps."""
     gap_N = rewards_S[columns.gap_chosen_N] - rewards_S[columns.gap_rejected_N]
     by_kind = {kind: gap_N[columns.gap_kind_N == number] for number, kind in enumerate(GAP_KINDS)}
     gaps = {kind: values_N for kind, values_N in by_kind.items() if len(values_N)}
@@ -54,6 +54,6 @@ def gap_histograms(columns: GroupColumns, rewards_S: FloatArray) -> GapHistogram
 
 def _edges(values_N: FloatArray) -> FloatArray:
     low, high = np.quantile(values_N, [0.005, 0.995])
-    if high - low <= 1e-12 * max(1.0, abs(low)):  # a constant gap still needs a bin with a width
+    if high - low <= 1e-12 * max(1.0, abs(low)):  # a constant gap still needs bins of positive width
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, _BINS + 1)

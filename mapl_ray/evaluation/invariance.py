@@ -1,4 +1,4 @@
-"""Invariance: what happens to the rewards when the instructions are in another order, or in other words."""
+"""Invariance: how rewards change when instructions are reordered or rephrased."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mapl_ray.evaluation.items import FloatArray, IntArray
 
 
 class Invariance(TypedDict):
-    """One model on one kind of variant, over the groups that have one. By level: `intra` and `inter`.
+    """One model on one kind of variant, over the groups that have this variant. Levels are `intra` and `inter`.
 
-    A decision is whether a relation's signed sum is above 0. `reward_change` is the mean of |r of the variant - r|
-    over (instructed prompt, response); `reward_deviation` the standard deviation of those r, which gives it a scale.
+    A decision is whether a relation's margin is above 0. `reward_change` is the mean of |r of the variant - r| over
+    (prompt with instructions, response); `reward_deviation` is the standard deviation of r, for scale.
     """
 
     groups: int
-    flips: dict[str, Estimate]  # share of the relations whose decision is another
+    flips: dict[str, Estimate]  # share of relations whose decision changes
     accuracy: dict[str, Estimate]  # of the variant
-    accuracy_before: dict[str, Estimate]  # of the same relations as they were
+    accuracy_before: dict[str, Estimate]  # of the same relations in the original groups
     reward_change: float
     reward_deviation: float
 
@@ -33,8 +33,8 @@ class ScoredVariant:
     """One kind of variant of some groups, with every model's rewards."""
 
     columns: GroupColumns
-    of_G: IntArray  # index of the group that each is a form of, rising
-    rewards: Mapping[str, FloatArray]  # model -> [S] of the variant
+    of_G: IntArray  # index of the original group of each variant, ascending
+    rewards: Mapping[str, FloatArray]  # model -> rewards [S] of the variants
 
 
 def invariance(
@@ -46,7 +46,7 @@ def invariance(
     samples: int,
     seed: int,
 ) -> dict[str, Invariance]:
-    """Measure `model` on every kind of variant; rewards and margins are its own of the groups themselves."""
+    """Measure `model` on every kind of variant; `rewards_S` and `margins_R` are those of the original groups."""
     return {
         kind: _measure(columns, rewards_S, margins_R, scored, model, samples, seed) for kind, scored in variants.items()
     }

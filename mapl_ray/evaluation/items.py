@@ -1,4 +1,4 @@
-"""The relations of all groups as arrays: one item per relation, the same items for every model.
+"""The relations of all groups as arrays: one item per relation, the same for every model.
 
 Dimensions: R relations of all groups.
 """
@@ -23,15 +23,15 @@ Rewards = Sequence[tuple[float, ...]]  # of one model: one tuple per group, one 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelationItems:
-    """What is known of the R relations before any model scores them."""
+    """Properties of the R relations that do not depend on a model."""
 
     level_R: IntArray  # index into `LEVELS`
     group_R: IntArray  # index of the group
     prompt_R: IntArray  # index of the original prompt; groups with the same text share it
-    k_R: IntArray  # instructions of the relation's most instructed prompt, 0 for pref
+    k_R: IntArray  # maximum number of instructions of the relation's prompts, 0 for pref
     family_R: IntArray  # index into `family_sets`
     family_sets: tuple[frozenset[str], ...]  # instruction families of a relation's prompts
-    unseen_phrasing_R: BoolArray  # whether a prompt carries a phrasing that `held_out_phrasings` holds out
+    unseen_phrasing_R: BoolArray  # whether a prompt has a phrasing that `held_out_phrasings` holds out
 
     def of_family(self, level_family: str) -> BoolArray:
         """Mask [R] of the relations of `pref`, `intra` or `inter`."""
@@ -43,5 +43,5 @@ class RelationItems:
         return mask_R
 
     def with_any(self, families: Collection[str]) -> BoolArray:
-        """Mask [R] of the relations whose prompts carry an instruction of one of these families."""
+        """Mask [R] of the relations whose prompts have an instruction of one of these families."""
         return np.array([not one.isdisjoint(families) for one in self.family_sets], dtype=np.bool_)[self.family_R]

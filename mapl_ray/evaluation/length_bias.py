@@ -1,4 +1,4 @@
-"""Length bias: does the reward follow the preference, or the number of words?"""
+"""Length bias: does the reward depend on the number of words?"""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mapl_ray.evaluation.items import FloatArray
 
 
 class LengthBias(TypedDict):
-    """Preference accuracy by which response is longer, and rank correlations with length in words.
+    """Pref accuracy by which response is longer, and rank correlations with length in words.
 
-    An unbiased model has equal accuracies. `reward_length` takes every (original prompt, response);
-    `gap_length` the gap chosen - rejected against the difference of their lengths, so that prompts do not mix.
+    An unbiased model has equal accuracies. `reward_length` correlates reward and length over (original prompt,
+    response). `gap_length` correlates the gap and the difference of lengths, so that prompts are not mixed.
     """
 
     chosen_longer: Estimate | None
@@ -27,7 +27,7 @@ class LengthBias(TypedDict):
 def length_bias(
     columns: GroupColumns, margins_R: FloatArray, rewards_S: FloatArray, samples: int, seed: int
 ) -> LengthBias:
-    """Measure length bias on the `pref` relations and on the sequences under the original prompt."""
+    """Measure length bias on the `pref` relations and on the sequences with the original prompt."""
     items = columns.items
     longer_R = columns.chosen_longer_G[items.group_R]
     pref_R = items.of_family("pref")
@@ -46,7 +46,7 @@ def length_bias(
 
 
 def spearman(first_N: FloatArray, second_N: FloatArray) -> float | None:
-    """Spearman's rank correlation, ties given their average rank; None where one side is constant or N < 2."""
+    """Spearman's rank correlation, with average ranks for ties; None if one side is constant or N < 2."""
     ranks = np.stack([_average_ranks(first_N), _average_ranks(second_N)])
     if ranks.shape[1] < 2:
         return None

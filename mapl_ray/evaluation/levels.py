@@ -1,6 +1,6 @@
-"""Accuracy per level, and of intra and inter by the number of instructions k (docs/method.md).
+"""Accuracy per level, and of intra and inter also by the number of instructions k (docs/method.md).
 
-It is the share of relations whose signed sum of rewards is above 0.
+Accuracy is the share of relations with a margin above 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mapl_ray.evaluation.items import BoolArray, FloatArray, RelationItems
 
 
 class LevelResult(TypedDict):
-    """One level of one model. Ties count as wrong; their share is reported: a constant reward ties everywhere."""
+    """One level of one model. Ties count as wrong; `ties` is their share, 1 for a constant reward."""
 
     accuracy: Estimate
     mean_margin: float
@@ -29,7 +29,7 @@ def level_results(items: RelationItems, margins_R: FloatArray, samples: int, see
 
 
 def kind_results(items: RelationItems, margins_R: FloatArray, samples: int, seed: int) -> dict[str, LevelResult]:
-    """Results of widening and narrowing inter relations apart; kinds without relations are absent."""
+    """Separate results of widening and narrowing inter relations; kinds without relations are absent."""
     masks = {level.value: items.of_level(level) for level in (Level.INTER_WIDENING, Level.INTER_NARROWING)}
     return _results(masks, items, margins_R, samples, seed)
 
@@ -51,7 +51,7 @@ def _results(
 def accuracy_by_k(
     items: RelationItems, margins_R: FloatArray, samples: int, seed: int
 ) -> dict[str, dict[str, Estimate]]:
-    """`{"intra": {"1": ..., "2": ...}, "inter": ...}`; k as text because JSON keys are; in rising order of k."""
+    """`{"intra": {"1": ..., "2": ...}, "inter": ...}` in ascending order of k, which is a string as JSON keys are."""
     results: dict[str, dict[str, Estimate]] = {}
     correct_R = (margins_R > 0.0).astype(float)
     for level_family in ("intra", "inter"):

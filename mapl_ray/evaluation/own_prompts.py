@@ -1,7 +1,7 @@
-"""Prompts of the run's own held-out groups, and which instructions of such a prompt an answer meets.
+"""Select prompts from the run's held-out groups, and check which of their instructions an answer meets.
 
-Of a group it is x+: the original prompt with the instructions that the chosen response satisfies. An answer is new
-text, so the rule of each function decides. Soft functions have none: their judge has not read the answer.
+The prompt of a group is x+: the original prompt with the instructions that the chosen response satisfies. An answer is
+new text, so each function's checker decides. Soft functions have none: their judge has not read the answer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mapl_ray.errors import UserError, first_line
 from mapl_ray.evaluation.column_table import GAP_KINDS, prompt_kinds
 from mapl_ray.instructions import REGISTRY, Features, Instruction, features_of
 
-# undecided: readings of the instruction differ on this answer. not checked: a soft function's, or a removed one's.
+# undecided: readings of the instruction differ on this answer. not checked: a soft function, or one that was removed.
 Mark = Literal["met", "not met", "undecided", "not checked"]
 _OF_VERDICT: Mapping[bool | None, Mark] = {True: "met", False: "not met", None: "undecided"}
 _SEVERAL = 2
 
 
 def asked_prompt(group: RelationGroup) -> int:
-    """Index of the prompt that is answered. Raises `ValueError` for a group without instructions."""
+    """Index of the prompt to answer. Raises `ValueError` for a group without instructions."""
     found = _asked(prompt_kinds(group), group.instructions)
     if found is None:
         raise ValueError(f"group {group.pair_id} has no prompt with instructions")
@@ -30,10 +30,10 @@ def asked_prompt(group: RelationGroup) -> int:
 
 
 def candidates(rows: Sequence[Mapping[str, Any]], seed: int) -> Iterator[tuple[tuple[bool, str], int]]:
-    """Rank and index of every row whose prompt has an instruction that can be checked; a lower rank is taken first.
+    """Yield (rank, index) of each row whose prompt has an instruction with a checker; lower ranks are used first.
 
     Rows have `pair_id`, `instructions` and `prompt_kinds` (`COLUMN_SCHEMA`). Prompts with several such instructions
-    come before those with one, each kind in an order that `seed` and the ids alone decide.
+    come before those with one. Among equals, the order depends only on `seed` and the ids.
     """
     for index, row in enumerate(rows):
         kinds = {place: GAP_KINDS[kind] for place, kind in enumerate(row["prompt_kinds"]) if kind >= 0}
@@ -44,16 +44,16 @@ def candidates(rows: Sequence[Mapping[str, Any]], seed: int) -> Iterator[tuple[t
 
 
 def has_checker(name: str) -> bool:
-    """Whether a function of this name decides on any text."""
+    """Whether the function with this name can check any text."""
     function = REGISTRY.get(name)
     return function is not None and function.sides != "soft"
 
 
 def marks_of(instructions: Sequence[InstructionRecord], answer: str) -> list[Mark]:
-    """What an answer makes of every instruction of its prompt, in order.
+    """A mark for each instruction of an answer's prompt, in order.
 
-    `met`: under every reasonable reading (`Instruction.verdict`). An empty answer meets none, as in IFEval. Raises
-    `UserError` where a checker breaks off.
+    `met` means under every reasonable reading (`Instruction.verdict`). An empty answer meets none, as in IFEval. Raises
+    `UserError` if a checker fails.
     """
     text = features_of(answer)
     return [_mark(record, text, empty=not answer.strip()) for record in instructions]
@@ -68,14 +68,14 @@ def _mark(record: InstructionRecord, text: Features, *, empty: bool) -> Mark:
         return _OF_VERDICT[Instruction.from_record(record).verdict(text)]
     except UserError:
         raise
-    except Exception as error:  # a function of the user's own
+    except Exception as error:  # e.g. in a user's own function
         raise UserError(
-            f"instruction {record.name!r}: its checker broke off on the answer {text.text[:60]!r}: "
+            f"instruction {record.name!r}: its checker failed on the answer {text.text[:60]!r}: "
             f"{type(error).__name__}: {first_line(error)}. Fix the function, or set evaluation.own_prompts=0."
         ) from error
 
 
 def _asked(kinds: Mapping[int, str], instructions: Sequence[Sequence[Any]]) -> int | None:
-    """x+; in a layout without inter relations the first prompt with instructions."""
+    """Index of x+, or of the first prompt with instructions in a layout without inter relations."""
     named = [place for place, kind in kinds.items() if kind == "x+" and instructions[place]]
     return next(iter(named), next((place for place, some in enumerate(instructions) if some), None))

@@ -1,4 +1,4 @@
-"""How many instructions of the run's own prompts each model's answers meet, before and after DPO."""
+"""Measure how many instructions of the run's own prompts each model's answers meet, before and after DPO."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from mapl_ray.evaluation.items import FloatArray, IntArray
 from mapl_ray.evaluation.own_prompts import Mark, asked_prompt, marks_of
 from mapl_ray.evaluation.paired import Difference, paired_difference
 
-_SHOWN = 3  # prompts whose texts are kept beside the numbers
+_SHOWN = 3  # prompts whose texts are stored with the results
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model answered to one prompt."""
+    """A model's answer to one prompt."""
 
     text: str
-    cut: bool  # it reached the largest number of tokens
+    cut: bool  # truncated at max_new_tokens
 
 
 class OwnModel(TypedDict):
-    """One model. Instructions that are not checked count nowhere; undecided ones count as not met."""
+    """Results of one model. Instructions that are not checked are ignored; undecided ones count as not met."""
 
-    prompt: Estimate  # share of prompts all of whose instructions are met
+    prompt: Estimate  # share of prompts with all instructions met
     instruction: Estimate  # share of instructions that are met
-    undecided: int  # instructions
-    cut: int  # answers that reached the largest number of tokens
-    empty: int  # answers without text; they meet nothing
+    undecided: int  # number of undecided instructions
+    cut: int  # answers truncated at max_new_tokens
+    empty: int  # answers without text; they meet no instruction
 
 
 class OwnComparison(TypedDict):
-    """Two models on the same prompts."""
+    """A comparison of two models on the same prompts."""
 
     model: str
     baseline: str
@@ -47,7 +47,7 @@ class OwnComparison(TypedDict):
 
 
 class ShownAnswer(TypedDict):
-    """An answer and what it makes of the instructions, in the prompt's order."""
+    """An answer and its marks, in the order of the prompt's instructions."""
 
     text: str
     cut: bool
@@ -59,7 +59,7 @@ class ShownPrompt(TypedDict):
 
     pair_id: str
     original: list[dict[str, str]]  # messages without the instructions
-    prompt: list[dict[str, str]]  # messages as they were answered
+    prompt: list[dict[str, str]]  # messages with the instructions, as given to the models
     instructions: list[str]
     answers: dict[str, ShownAnswer]  # by model
 
@@ -69,11 +69,11 @@ class OwnResults(TypedDict):
 
     counts: dict[str, int]  # prompts, instructions that are checked, instructions that are not
     max_new_tokens: int
-    before: str | None  # which of `models` DPO began with
+    before: str | None  # the one of `models` that DPO started from
     models: dict[str, OwnModel]
     comparisons: list[OwnComparison]
     left_out: dict[str, str]  # model -> why it has no answers
-    notes: list[str]  # what to know of the models
+    notes: list[str]  # remarks on the models
     shown: list[ShownPrompt]
 
 
@@ -89,10 +89,10 @@ def own_results(
     samples: int,
     seed: int,
 ) -> OwnResults:
-    """Measure every model on `groups`; `answers` maps it to one per group.
+    """Measure every model on `groups`. `answers` maps a model to one answer per group.
 
-    `pairs` are (model, baseline); each is also compared with `before`. Intervals resample original prompts. Raises
-    `UserError` where a checker breaks off.
+    `pairs` are (model, baseline); each model is also compared with `before`. Intervals resample original prompts.
+    Raises `UserError` if a checker fails.
     """
     marks = {model: _marks(groups, given) for model, given in answers.items()}
     items = _Items.of(groups, next(iter(marks.values()), []))
@@ -115,7 +115,7 @@ def own_results(
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    """What is counted, the same for every model: prompts, or checked instructions."""
+    """The items that are counted, the same for every model: prompts, or checked instructions."""
 
     prompt_G: IntArray  # index of the original prompt of every group
     checked: int
@@ -129,7 +129,7 @@ class _Items:
         return cls(prompt_G, sum(map(len, marks)) - unchecked, unchecked)
 
     def values(self, marks: Sequence[Sequence[Mark]], whole: bool) -> tuple[FloatArray, IntArray]:
-        """1 where met, [N], and the original prompt of each; `whole`: prompts, all of whose instructions are met."""
+        """1 for each item that is met, [N], and its original prompt. With `whole` the items are prompts."""
         checked = [[mark == "met" for mark in some if mark != "not checked"] for some in marks]
         counted = [[all(some)] if whole else some for some in checked]
         flags = np.array([flag for some in counted for flag in some], dtype=np.float64)
@@ -148,7 +148,7 @@ def _measured(
 ) -> OwnModel:
     prompt = estimate(*items.values(marks, True), samples, seed)
     instruction = estimate(*items.values(marks, False), samples, seed)
-    assert prompt is not None  # there are prompts, and each has an instruction that is checked
+    assert prompt is not None  # there are prompts, and each has a checked instruction
     assert instruction is not None
     return OwnModel(
         prompt=prompt,

@@ -1,6 +1,6 @@
-"""Answers to the run's own prompts on the terminal: a table of rates, and a few answers before and after DPO.
+"""Terminal output for the run's own prompts: a table of rates, and a few answers before and after DPO.
 
-Prompts and answers are other people's text: nothing that could move the cursor is printed.
+Prompts and answers are untrusted text, so control characters are not printed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mapl_ray.evaluation.compare import BASELINE_SUFFIX
 
 SIGNS = {"met": "✓", "not met": "✗", "undecided": "?", "not checked": "-"}
 _WIDTH = 110
-_LINES = 2  # of a question or an answer
-_BREAK = " ↵ "  # for a line break
+_LINES = 2  # shown of a question or an answer
+_BREAK = " ↵ "  # replaces a line break
 
 
 def own_table(own: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Head, a row per model, and a row `[difference from ..., prompts, instructions]` per comparison."""
+    """Header, one row per model, and one row `[model - baseline, prompts, instructions]` per comparison."""
     head = ["model", "prompts with all met", "instructions met", "undecided", "cut"]
     rows = [
         [
@@ -42,14 +42,14 @@ def own_table(own: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[
 
 
 def own_counts(own: Mapping[str, Any]) -> str:
-    """`3 held-out prompts, 7 instructions checked, 1 not: only a judge could`."""
+    """`3 held-out prompts, 7 instructions checked, 1 not (soft ones, which need a judge)`."""
     counts = own["counts"]
     line = f"{counts['prompts']} held-out prompts, {counts['instructions']} instructions checked"
     return line + (f", {counts['not checked']} not (soft ones, which need a judge)" if counts["not checked"] else "")
 
 
 def own_legend(own: Mapping[str, Any]) -> str:
-    """What the signs mean, as far as they occur."""
+    """A legend of the signs that occur."""
     found = {mark for shown in own["shown"] for answer in shown["answers"].values() for mark in answer["marks"]}
     words = {"undecided": "undecided: readings differ", "not checked": "not checked: needs a judge"}
     return ", ".join(
@@ -58,9 +58,9 @@ def own_legend(own: Mapping[str, Any]) -> str:
 
 
 def before_and_after(own: Mapping[str, Any]) -> dict[str, str]:
-    """`before` and `after` to the models that they are, as far as they have answers.
+    """Map `before` and `after` to models, if they have answers.
 
-    After: the first model that is neither the one that DPO began with nor a plain baseline.
+    `after` is the first model that is neither the one that DPO started from nor a plain baseline.
     """
     before = own["before"]
     others = [model for model in own["models"] if model != before]
@@ -69,7 +69,7 @@ def before_and_after(own: Mapping[str, Any]) -> dict[str, str]:
 
 
 def answers_text(own: Mapping[str, Any]) -> str:
-    """A block per shown prompt: question, instructions with a sign before and after, the beginning of both answers."""
+    """A block per shown prompt: question, instructions with signs before and after DPO, the start of both answers."""
     sides = before_and_after(own)
     if not own["shown"] or not sides:
         return ""
@@ -91,19 +91,19 @@ def _block(number: int, shown: Mapping[str, Any], sides: Mapping[str, str]) -> l
         signs = " → ".join(SIGNS[answer["marks"][place]] for answer in answers.values())
         lines += _beginning(f"   {signs}  ", instruction, 1)
     for label, answer in answers.items():
-        note = " (stopped at the largest number of tokens)" if answer["cut"] else ""
+        note = " (truncated at max_new_tokens)" if answer["cut"] else ""
         lines += _beginning(f"   {label + ':':7} ", answer["text"] if answer["text"].strip() else "(empty)", note=note)
     return lines
 
 
 def _question(messages: Sequence[Mapping[str, str]]) -> str:
-    """The last user turn; a tool turn after it goes without saying."""
+    """The last user turn; tool turns after it are not shown."""
     turns = [message["content"] for message in messages if message["role"] == "user"]
     return turns[-1] if turns else messages[-1]["content"]
 
 
 def _beginning(lead: str, text: str, most: int = _LINES, note: str = "") -> list[str]:
-    """The first lines of a text, and what was left out."""
+    """The first lines of a text, and the number of characters left out."""
     plain = printable(text)
     wrapped = textwrap.wrap(plain, _WIDTH - len(lead)) or [""]
     if len(wrapped) > most:
@@ -115,6 +115,6 @@ def _beginning(lead: str, text: str, most: int = _LINES, note: str = "") -> list
 
 
 def printable(text: str) -> str:
-    """On one line, line breaks marked, without control and other invisible characters."""
+    """The text on one line, with marked line breaks and without control and other invisible characters."""
     lines = [" ".join(line.split()) for line in text.strip().splitlines()]
     return "".join(char for char in _BREAK.join(line for line in lines if line) if char.isprintable())

@@ -12,15 +12,15 @@ from mapl_ray.evaluation.items import BoolArray, FloatArray, IntArray
 
 
 class Difference(TypedDict):
-    """Accuracy of `model` minus accuracy of `baseline`, with two tests of "there is none".
+    """Accuracy of `model` minus accuracy of `baseline`, with two tests of "there is no difference".
 
-    `p_value` is of the bootstrap that resamples prompts. McNemar's exact test takes items for independent, which
-    relations of one prompt are not: it is meant for levels with one item a prompt. None where an item is no yes or no.
+    `p_value` is from the bootstrap over prompts. McNemar's exact test assumes independent items, so use it only with
+    one item per prompt. It is None if the items are not binary.
     """
 
     accuracy: Estimate
     p_value: float | None
-    only_model: int | None  # items that the model alone gets right
+    only_model: int | None  # items that only the model gets right
     only_baseline: int | None
     mcnemar_p: float | None
 
@@ -28,7 +28,7 @@ class Difference(TypedDict):
 def paired_difference(
     values_N: FloatArray, baseline_N: FloatArray, prompt_N: IntArray, samples: int, seed: int
 ) -> Difference | None:
-    """Compare two models by what each scored on the same N items, in [0, 1]; None where there are no items."""
+    """Compare two models by their scores in [0, 1] on the same N items; None if there are no items."""
     difference_N = values_N - baseline_N
     accuracy = estimate(difference_N, prompt_N, samples, seed)
     if accuracy is None:
@@ -45,12 +45,13 @@ def paired_difference(
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p-value: the items that one model alone gets right fall on either side with probability 1/2.
+    """Two-sided p-value of McNemar's test (1947) in its exact, binomial form.
 
-    McNemar 1947 in its exact, binomial form: min(1, 2 P(X <= the smaller number)), X ~ Binomial(their sum, 1/2).
+    Items that only one model gets right favor either model with probability 1/2:
+    min(1, 2 P(X <= the smaller number)), X ~ Binomial(sum of both, 1/2).
     """
     number, least = only_first + only_second, min(only_first, only_second)
-    # In logarithms: for some thousands of items the coefficients are beyond a float.
+    # In logarithms: with thousands of items the coefficients overflow a float.
     terms = [_log_choose(number, k) - number * math.log(2.0) for k in range(least + 1)]
     return min(1.0, 2.0 * math.fsum(math.exp(term) for term in terms))
 

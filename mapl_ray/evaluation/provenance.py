@@ -1,4 +1,4 @@
-"""Where numbers come from: code, packages, data, chat template, counts, seed, date, machine."""
+"""Provenance of results: code, packages, data, chat templates, counts, seed, date, machine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mapl_ray.versions import package_versions
 
 
 class Provenance(TypedDict):
-    """Everything a sceptic needs to rerun; all values are JSON-able."""
+    """Everything needed to reproduce the results. All values can be written as JSON."""
 
-    git_hash: str | None  # of the installed source; None outside a checkout
+    git_hash: str | None  # commit of the installed source; None outside a checkout
     git_dirty: bool | None
     versions: dict[str, str]
     data: dict[str, str]  # content hash of every data set
     chat_templates: dict[str, str | None]  # sha256 of every model's template
     counts: dict[str, int]
-    settings: str | None  # digest of what was asked: models, data, options that change the numbers
+    settings: str | None  # digest of models, data and options that change the numbers
     seed: int
     date: str  # ISO 8601, UTC
     machine: dict[str, Any]
@@ -38,10 +38,10 @@ def collect_provenance(
     counts: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Provenance:
-    """Gather provenance.
+    """Collect the provenance of this process.
 
-    `data` maps a data set to its `Manifest.content_hash`, `chat_templates` a model to its template's text. Of
-    `settings` the digest is kept.
+    `data` maps a data set to its `Manifest.content_hash`, `chat_templates` maps a model to its template's text. Only
+    the digest of `settings` is kept.
     """
     commit, dirty = _git(Path(__file__).resolve())
     return Provenance(
@@ -59,14 +59,14 @@ def collect_provenance(
 
 
 def text_digest(text: str | None) -> str | None:
-    """sha256 (hex) of a text; None for no text."""
+    """sha256 (hex) of a text; None for None."""
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 def _git(source: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout that tracks `source`, and whether it has changes.
 
-    An installed copy inside somebody else's checkout is not tracked there and has no commit.
+    A copy installed inside another project's checkout is not tracked there, so it has no commit.
     """
 
     def git(*arguments: str) -> str:
@@ -81,7 +81,7 @@ def _git(source: Path) -> tuple[str | None, bool | None]:
 
 
 def _machine() -> dict[str, Any]:
-    import torch  # here alone, so that the measures need numpy only
+    import torch  # imported here so that the metrics only need numpy
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus}

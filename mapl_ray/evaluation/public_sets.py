@@ -1,7 +1,7 @@
-"""Public evaluation sets, read whole: rows to score, rows of IFEval and IFBench to answer, and rows that are rejected.
+"""Read public evaluation sets: rows to score, rows of IFEval and IFBench to answer, and rejected rows.
 
-The formats of rows are in `set_rows.py`; `ifeval` (key, prompt, instruction_id_list, kwargs: IFEval and IFBench) is for
-policies and in `following.py`.
+`set_rows.py` has the row formats, except `ifeval` (key, prompt, instruction_id_list, kwargs; for IFEval and IFBench),
+which is for policies and is in `following.py`.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from mapl_ray.preferences.read import declared
 from mapl_ray.preferences.sources import check_columns, open_sources
 
 _STAGE = "evaluate"
-_ANY_LENGTH = 10**9  # what is too long for a model is reported in tokens
+_ANY_LENGTH = 10**9  # no limit in characters: rows that are too long are counted by tokens, later
 
 
 @dataclass(slots=True)
 class PublicSet:
-    """What was read of a set; rows + following + rejected = input rows."""
+    """The rows of a public set: rows + following + rejected = input rows."""
 
     name: str
     format: SetFormat
-    digest: str  # sha256 over its files' digests, or a hub's name and revision
+    digest: str  # sha256 over the digests of its files, or hub name and revision
     rows: list[SetRow] = field(default_factory=list)
-    following: list[FollowRow] = field(default_factory=list)  # of IFEval and IFBench
+    following: list[FollowRow] = field(default_factory=list)  # rows of IFEval and IFBench
     rejected: list[Rejection] = field(default_factory=list)
 
     @property
     def input_rows(self) -> int:
-        """All rows, good or bad."""
+        """Number of all rows, including rejected ones."""
         return len(self.rows) + len(self.following) + len(self.rejected)
 
 
 def read_set(name: str, config: EvaluationSet) -> PublicSet:
-    """Read a set whole. Bad rows become rejections that name file, row, field and reason.
+    """Read a whole set. Bad rows become rejections with file, row, field and reason.
 
-    Raises `UserError` for what can't be read at all, and where no row can be used.
+    Raises `UserError` if the set can't be read, or if no row can be used.
     """
     data = _data_config(config)
     try:
@@ -73,7 +73,7 @@ def _read(name: str, config: EvaluationSet, data: DataConfig) -> PublicSet:
     if not found.rows and not found.following:
         shown = "; ".join(f"row {r.row}: {r.reason}" for r in found.rejected[:3])
         raise UserError(
-            f"data.path={config.path!r}: no row of {len(found.rejected)} could be used ({shown or 'empty'})."
+            f"data.path={config.path!r}: none of its {len(found.rejected)} rows can be used ({shown or 'empty'})."
         )
     return found
 

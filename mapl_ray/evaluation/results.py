@@ -1,4 +1,4 @@
-"""All measures of all models in one JSON-able result."""
+"""Compute all metrics of all models, as one result that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ RESULTS_VERSION = 1
 
 
 class ModelResults(TypedDict):
-    """Every measure of one model."""
+    """All metrics of one model."""
 
     levels: dict[str, LevelResult]
     inter_kinds: dict[str, LevelResult]
     by_k: dict[str, dict[str, Estimate]]
     by_family: dict[str, dict[str, Estimate]]
-    by_novelty: dict[str, dict[str, Estimate]]  # families seen and unseen in training; empty where all were seen
-    by_phrasing: dict[str, dict[str, Estimate]]  # likewise of phrasings
+    by_novelty: dict[str, dict[str, Estimate]]  # families seen and unseen in training; empty if all were seen
+    by_phrasing: dict[str, dict[str, Estimate]]  # the same for phrasings
     worst_family: dict[str, WorstFamily]
     length_bias: LengthBias
     gaps: GapHistograms
     calibration: dict[str, Calibration]
-    invariance: dict[str, Invariance]  # by kind of variant; empty where none was scored
+    invariance: dict[str, Invariance]  # by kind of variant; empty if none was scored
 
 
 class Results(TypedDict):
-    """What `evaluation.json` holds."""
+    """The content of `evaluation.json`."""
 
     results_version: int
     counts: dict[str, int]
     models: dict[str, ModelResults]
     comparisons: list[Comparison]
     sets: dict[str, SetResults]  # by name of the public set
-    own_prompts: OwnResults | None  # None where none were asked for
+    own_prompts: OwnResults | None  # None if evaluation.own_prompts is 0
     examples: list[Example]
     families: dict[str, str]
-    unseen_families: list[str]  # that no train group carries
+    unseen_families: list[str]  # families that no train group has
     config: dict[str, Any]
     provenance: Provenance | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Measured:
-    """What all models are measured on, and how."""
+    """Data and settings of the metrics, the same for all models."""
 
     columns: GroupColumns
     variants: Mapping[str, ScoredVariant]
@@ -88,7 +88,7 @@ def evaluate_models(
     config: EvaluationConfig,
     **options: Any,
 ) -> Results:
-    """As `evaluate_columns`, of groups in memory; `rewards` maps a model to one tuple of rewards per group."""
+    """Like `evaluate_columns`, for groups in memory; `rewards` maps a model to one tuple of rewards per group."""
     columns = columns_of_groups(groups, families)
     flat = {model: flat_rewards(columns, of_model, model) for model, of_model in rewards.items()}
     rows = [group.to_row() for group in groups]
@@ -113,19 +113,19 @@ def evaluate_columns(
 ) -> Results:
     """Measure every model on the same groups.
 
-    `rewards` maps a model to one reward per sequence, [S]; `families` a function's name to its family, as the columns
-    were made with; `row_of` gives the row of a group (`GROUP_SCHEMA`) by its index, for the examples; `comparisons` are
-    (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are those that training held out,
-    `unseen_phrasings` whether it held out phrasings; `variants` are the groups in another form, with every model's
-    rewards; `sets` the results on public sets, which may be all there is; `own_prompts` those on answers to the groups'
-    prompts. Raises `UserError` where there is nothing to evaluate, `RunError` where rewards do not fit the groups or
-    are not finite.
+    `rewards` maps a model to one reward per sequence, [S]; `families` maps a function's name to its family, the same as
+    in the columns; `row_of` returns the row of a group (`GROUP_SCHEMA`) by its index, for the examples; `comparisons`
+    are (model, baseline), by default every `name` with `name-baseline`; `unseen_families` are the families that
+    training held out, `unseen_phrasings` is whether it held out phrasings; `variants` are variants of the groups with
+    every model's rewards; `sets` are the results on public sets, `own_prompts` those on answers to the groups' prompts.
+    Raises `UserError` if there are neither groups nor sets, and `RunError` if rewards do not match the groups or are
+    not finite.
     """
     if not len(columns) and not sets:
         raise UserError("no held-out groups to evaluate on: raise data.eval_fraction or data.limit, and run again.")
     pairs = baseline_pairs(rewards) if comparisons is None else list(comparisons)
     if missing := {name for pair in pairs for name in pair} - set(rewards):
-        raise RunError(f"comparison of models without rewards: {', '.join(sorted(missing))}.")
+        raise RunError(f"comparisons: no rewards for these models: {', '.join(sorted(missing))}.")
     items, samples = columns.items, config.bootstrap_samples
     margins = {model: relation_margins(columns, of_model, model) for model, of_model in rewards.items()}
     measured = _Measured(columns, variants or {}, unseen_families, unseen_phrasings, samples, seed)

@@ -1,4 +1,4 @@
-"""Rewards from what a model gives the sequences: a reward model's own numbers, or a policy's against a reference."""
+"""Rewards of sequences: a reward model's scores, or a policy's implicit rewards against a reference."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Float32Array = npt.NDArray[np.float32]
 def implicit_rewards(
     logps_S: Float32Array, ref_logps_S: Float32Array, beta: float, lengths_S: Float32Array | None = None
 ) -> FloatArray:
-    """As `objective.dpo_rewards`, on arrays: beta * (logps - ref_logps), [S], computed in float32, as float64.
+    """Like `objective.dpo_rewards`, on arrays: beta * (logps - ref_logps), [S], computed in float32, as float64.
 
-    With `lengths_S` (response tokens) it is divided by them, as length-normalised DPO trains.
+    With `lengths_S`, rewards are divided by the number of response tokens, as in length-normalized DPO.
     """
     rewards_S = np.float32(beta) * (logps_S - ref_logps_S)
     return (rewards_S if lengths_S is None else rewards_S / lengths_S).astype(np.float64)
@@ -55,14 +55,14 @@ def model_rewards(
 def reference_logps(
     groups: Sequence[RelationGroup], reference: Checkpoint, *, micro_batch_size: int, max_sequence_tokens: int
 ) -> list[tuple[float, ...]]:
-    """log pi_ref(y|x) in nats of every sequence of every group, in order. Raises `UserError` for too long groups."""
+    """log pi_ref(y|x) in nats of every sequence of every group, in order. Raises `UserError` for groups too long."""
     return _scores(groups, reference, micro_batch_size, max_sequence_tokens)
 
 
 def _scores(
     groups: Sequence[RelationGroup], model: Checkpoint, micro_batch_size: int, max_sequence_tokens: int
 ) -> list[tuple[float, ...]]:
-    from torch import cuda  # here, for torch takes seconds
+    from torch import cuda  # imported here because torch takes seconds to import
 
     from mapl_ray.scoring.trees import TreeScorer
 

@@ -1,8 +1,8 @@
-"""Results on public sets: one table a set, by the set's own rules (`set_rules.py`).
+"""Results on public sets, by each set's own rules (`set_rules.py`).
 
-RM-Bench (Liu et al. 2024, arXiv 2410.16184) has a matrix: m[i][j] is the share of rows whose chosen response of style i
-is above the rejected one of style j, styles rising from concise to formatted; hard is the mean above the diagonal,
-normal on it, easy below it.
+RM-Bench (Liu et al. 2024, arXiv 2410.16184) has a matrix: m[i][j] is the share of rows in which the chosen response of
+style i scores above the rejected response of style j. Styles go from concise to formatted. hard is the mean above the
+diagonal, normal the mean on it, easy the mean below it.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _SHOWN_REJECTIONS = 20
 
 
 class PreferenceResults(TypedDict):
-    """One model on one set. What a row counts for, `row_right` says; ties are the share of relations at 0."""
+    """Results of one model on one set. `row_right` scores a row; `ties` is the share of relations with margin 0."""
 
     accuracy: Estimate
     ties: float
     by_subset: dict[str, Estimate]
-    sections: dict[str, float]  # as the set's authors have them: RewardBench's, RM-Bench's domains, ...
-    score: float | None  # the set's own; None where it has none
-    details: dict[str, float]  # further numbers of the set's own
-    matrix: list[list[float]]  # RM-Bench alone, else empty
+    sections: dict[str, float]  # the set's own sections: RewardBench's sections, RM-Bench's domains, ...
+    score: float | None  # the set's own score; None if it has none
+    details: dict[str, float]  # further numbers that the set defines
+    matrix: list[list[float]]  # only for RM-Bench, else empty
     styles: dict[str, Estimate]  # hard, normal, easy
     calibration: Calibration
 
 
 class SetComparison(TypedDict):
-    """Two models on the same rows; of IFEval by strict prompt-level verdicts."""
+    """A comparison of two models on the same rows; for IFEval and IFBench by strict prompt-level accuracy."""
 
     model: str
     baseline: str
@@ -52,11 +52,11 @@ class SetComparison(TypedDict):
 
 
 class SetResults(TypedDict):
-    """One set; `preference` of models with rewards, `following` of policies on IFEval and IFBench."""
+    """Results on one set: `preference` by rewards; `following` for policies on IFEval and IFBench."""
 
     format: str
     counts: dict[str, int]  # rows, used, rejected, too long
-    rejections: list[dict[str, Any]]  # the first of them; all are in a file beside
+    rejections: list[dict[str, Any]]  # the first ones; evaluation/NAME-rejected.jsonl has all
     preference: dict[str, PreferenceResults]
     following: dict[str, FollowResults]
     comparisons: list[SetComparison]
@@ -70,10 +70,10 @@ def preference_results(
     samples: int,
     seed: int,
 ) -> SetResults:
-    """Measure every model on `rows`, those of the set that fit all models.
+    """Measure every model on `rows`, the rows of the set that fit all models.
 
-    `rewards`: model -> a row -> a group -> a reward for each of its sequences. `pairs` are (model, baseline) to be
-    compared. Raises `RunError` for rewards that are not finite.
+    `rewards` maps a model to rewards by row, group and sequence. `pairs` are the (model, baseline) to compare. Raises
+    `RunError` for rewards that are not finite.
     """
     prompt_N = _prompt_index(rows)
     for model, of_model in rewards.items():
@@ -109,7 +109,7 @@ def following_results(
     samples: int,
     seed: int,
 ) -> SetResults:
-    """Measure every policy on `rows`, those that fit all; `responses`: policy -> (one per row, number cut)."""
+    """Measure every policy on `rows`, which fit all policies. `responses`: policy -> (responses, number truncated)."""
     verdicts = {model: judge_responses(rows, given) for model, (given, _) in responses.items() if rows}
     comparisons = []
     for model, baseline in pairs:
@@ -132,7 +132,7 @@ def following_results(
 
 
 def set_counts(found: PublicSet, used: int) -> dict[str, int]:
-    """rows = used + rejected + too long."""
+    """Counts of rows: rows = used + rejected + too long."""
     rejected = len(found.rejected)
     return {
         "rows": found.input_rows,
@@ -191,7 +191,7 @@ def _check_finite(rewards: Sequence[Rewards], model: str, name: str) -> None:
 
 
 def _wins(rewards: Sequence[Rewards]) -> npt.NDArray[np.float64]:
-    """[N, K, K]: 1 where the chosen response of style i is above the rejected one of style j."""
+    """[N, K, K]: 1 where the chosen response of style i scores above the rejected one of style j."""
     scores_NK2 = np.array(rewards, dtype=np.float64)
     wins: npt.NDArray[np.float64] = (scores_NK2[:, :, None, 0] > scores_NK2[:, None, :, 1]).astype(np.float64)
     return wins

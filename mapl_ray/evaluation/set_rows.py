@@ -1,15 +1,14 @@
-"""Rows of public evaluation sets in their own formats, as relation groups with nothing but preferences.
+"""Parse rows of public evaluation sets in their own formats into relation groups with pref relations.
 
     pairs, rewardbench  prompt, chosen, rejected (and subset)
     hh                  chosen, rejected: whole transcripts
-    rewardbench-2       prompt, chosen, rejected: lists, the better answers and the others; num_correct, subset
-    rm-bench            prompt, chosen [3], rejected [3] (and domain): the same content in rising style
+    rewardbench-2       prompt, chosen, rejected: lists of right and wrong answers; num_correct, subset
+    rm-bench            prompt, chosen [3], rejected [3] (and domain): the same content in three styles
     judgebench          question, response_A, response_B, label: A>B or B>A; source
-    if-rewardbench      messages, responses, preference_graph: pairs of responses by their numbers; instruction_type
-    llmbar              input, output_1, output_2, label: which of the two is better, 1 or 2
+    if-rewardbench      messages, responses, preference_graph: pairs of response ids; instruction_type
+    llmbar              input, output_1, output_2, label: the better one, 1 or 2
 
-A format is found by a row's columns alone. What one row is becomes groups, so that models score sets as they score
-everything else.
+The columns of a row decide its format. Rows become groups, so that models score them like any other group.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from mapl_ray.preferences.formats import parse_pair
 from mapl_ray.preferences.shapes import PROMPT_COLUMNS, RawPair
 
 Row = Mapping[str, Any]
-NUM_STYLES = 3  # of RM-Bench
-TIES = "ties"  # RewardBench 2's subset with several right answers, in lower case
+NUM_STYLES = 3  # styles of RM-Bench
+TIES = "ties"  # RewardBench 2's subset with several right answers, in lowercase
 _TIES_ID = re.compile(r"(?:ref|tied):\d{1,9}", re.ASCII)
 _SUBSET_COLUMNS: Mapping[SetFormat, str] = {"judgebench": "source", "if-rewardbench": "instruction_type"}
 _REWARDBENCH_2 = ("num_correct", "num_incorrect", "num_rejected", "total_completions", "subset")
@@ -37,24 +36,24 @@ _REWARDBENCH_2 = ("num_correct", "num_incorrect", "num_rejected", "total_complet
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """One row: a group, or of RM-Bench one a style (chosen[i] beside rejected[i])."""
+    """One row: one group, or for RM-Bench one group per style (chosen[i] and rejected[i])."""
 
     groups: tuple[RelationGroup, ...]
-    subset: str  # "" where the set has none
-    row: int = -1  # 0-based in its file, -1 where not known
+    subset: str  # "" if the set has none
+    row: int = -1  # 0-based in its file, -1 if not known
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Several responses to one prompt, and which of them is better than which, by index."""
+    """Several responses to one prompt, and preferences between them by index."""
 
-    prompt: RawPair  # without chosen and rejected; its names are the row's own
-    responses: Sequence[tuple[str, Any]]  # the row's name of each, and its text
-    edges: Sequence[tuple[int, int]]  # better, worse
+    prompt: RawPair  # without chosen and rejected; its names are the column names of the row
+    responses: Sequence[tuple[str, Any]]  # (name in the row, text)
+    edges: Sequence[tuple[int, int]]  # (better, worse)
 
 
 def set_format(values: Row) -> SetFormat | None:
-    """The format that a row's columns say; None for columns of no format."""
+    """The format with the columns of this row; None if there is none."""
     for format_, fits in _FITS.items():
         if fits(values):
             return format_
@@ -62,10 +61,10 @@ def set_format(values: Row) -> SetFormat | None:
 
 
 def set_row(values: Row, format_: SetFormat, label: str, row: int, subset: str, data: DataConfig) -> SetRow | Rejection:
-    """Read one row of a set; `subset` where the row has none of its own. Raises `RowError` for what the row holds."""
+    """Parse one row of a set; `subset` is used if the row has no subset. Raises `RowError` for a bad row."""
     if format_ == "auto":
         columns = ", ".join(map(repr, values))
-        raise RowError("columns", f"{columns}: of no known format", "those that docs/evaluation.md lists")
+        raise RowError("columns", f"{columns}: no known format", "those of a format in docs/evaluation.md")
     groups = []
     for item in _READERS.get(format_, _one_pair)(values):
         if isinstance(item, Listed):
@@ -98,7 +97,7 @@ def _group(raw: RawPair, format_: SetFormat, label: str, row: int, data: DataCon
 
 
 def _listed_group(listed: Listed, label: str, row: int, data: DataConfig) -> RelationGroup | Rejection:
-    """One group of all responses that an edge names, in their order, with a relation an edge."""
+    """One group of all responses that occur in an edge, in their order, with one relation per edge."""
     texts: dict[int, str] = {}
     first: PreferencePair | None = None
     for better, worse in listed.edges:
@@ -129,13 +128,13 @@ def _one_pair(values: Row) -> Sequence[RawPair | Listed]:
 
 
 def _styles(values: Row) -> Sequence[RawPair | Listed]:
-    """RM-Bench's three pairs of one style."""
+    """RM-Bench: three pairs, one per style."""
     if found := next((name for name in _REWARDBENCH_2 if name in values), None):
         raise RowError(found, "a column of RewardBench 2, not of RM-Bench", "format: rewardbench-2", values[found])
     for side in ("chosen", "rejected"):
         given = values.get(side)
         if not isinstance(given, list) or len(given) != NUM_STYLES:
-            raise RowError(side, "not a list of three", f"{NUM_STYLES} responses in rising style", given)
+            raise RowError(side, "not a list of three", f"{NUM_STYLES} responses, one per style", given)
     kept = {name: values[name] for name in ("id", "prompt") if name in values}
     return [
         RawPair(
@@ -147,19 +146,19 @@ def _styles(values: Row) -> Sequence[RawPair | Listed]:
 
 
 def _rewardbench_2(values: Row) -> Sequence[RawPair | Listed]:
-    """All right answers above all wrong ones; of the Ties subset the id says which rows belong together."""
+    """RewardBench 2: all right answers above all wrong ones. In the subset Ties, the id links rows of one prompt."""
     chosen, rejected = (_answers(values, side) for side in ("chosen", "rejected"))
     stated = {"num_correct": len(chosen), "num_incorrect": len(rejected), "num_rejected": len(rejected)}
     stated["total_completions"] = len(chosen) + len(rejected)
     for name, number in stated.items():
         if not blank(values.get(name)) and values[name] != number:
-            raise RowError(name, f"but there are {number}", "the number of answers in the row", values[name])
+            raise RowError(name, f"but the row has {number}", "the number of answers in the row", values[name])
     if str(values.get("subset", "")).lower() == TIES:
         id_ = values.get("id")
         if not isinstance(id_, str) or not _TIES_ID.fullmatch(id_):
             raise RowError("id", "not an id of the Ties subset", "ref:N or tied:N", id_)
         if id_.startswith("tied") and len(chosen) < 2:
-            raise RowError("chosen", "one right answer", "two or more, as a row tied:N has", chosen)
+            raise RowError("chosen", "one right answer", "two or more in a row tied:N", chosen)
     elif len(chosen) != 1:
         raise RowError("chosen", f"{len(chosen)} right answers", "one, in every subset but Ties", chosen)
     responses = [(f"chosen[{n}]", text) for n, text in enumerate(chosen)]
@@ -189,7 +188,7 @@ def _better(values: Row, prompt: str, chosen: str, rejected: str) -> RawPair:
 
 
 def _if_rewardbench(values: Row) -> Sequence[RawPair | Listed]:
-    """The pairs of a row's graph, by `response_id`, or by place where the responses have none."""
+    """IF-RewardBench: the pairs of a row's graph, by `response_id`, or by index if the responses have none."""
     responses, graph = (_objects(values, name) for name in ("responses", "preference_graph"))
     places = {item.get("response_id", place): place for place, item in enumerate(responses)}
     edges = []
@@ -200,7 +199,7 @@ def _if_rewardbench(values: Row) -> Sequence[RawPair | Listed]:
             response_id = end.get("response_id") if isinstance(end, Mapping) else end
             if not isinstance(response_id, int | str) or response_id not in places:
                 where = f"preference_graph[{number}].{side}"
-                raise RowError(where, "names no response", "the response_id of one of responses", response_id)
+                raise RowError(where, "no such response", "the response_id of one of the responses", response_id)
             ends.append(places[response_id])
         edges.append((ends[0], ends[1]))
     texts = [(f"responses[{place}].response", item.get("response")) for place, item in enumerate(responses)]
@@ -234,7 +233,7 @@ def _is_pair(values: Row) -> bool:
     return has_sides and (any(name in values for name in PROMPT_COLUMNS) or isinstance(values["chosen"], list))
 
 
-# In the order in which they are tried: from the particular to the general.
+# Tried in this order, from specific to general.
 _FITS: Mapping[SetFormat, Callable[[Row], bool]] = {
     "ifeval": lambda values: "instruction_id_list" in values and "chosen" not in values,
     "llmbar": lambda values: values.keys() >= {"output_1", "output_2", "label"},

@@ -1,4 +1,4 @@
-"""Results on public sets as rows of text: one table a set, the same for the terminal and the report."""
+"""Tables of results on public sets as rows of text, one table per set, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STYLES = ("hard", "normal", "easy")
 
 
 def set_table(of_set: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: models in their order; columns as the set's own rules have them."""
+    """Header and rows: one row per model, columns by the set's own rules."""
     if of_set["following"]:
         head = ["policy", *(name.replace("_", " ") for name in _FOLLOWING), "cut", "failed"]
         rows = [
@@ -44,7 +44,7 @@ def set_table(of_set: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def set_differences(of_set: Mapping[str, Any]) -> list[list[str]]:
-    """`[model, baseline, difference in points, p of the bootstrap, McNemar's p]` of every comparison."""
+    """`[model, baseline, difference in points, bootstrap p, McNemar's p]` of every comparison."""
     rows = []
     for comparison in of_set["comparisons"]:
         difference = comparison["difference"]
@@ -55,12 +55,12 @@ def set_differences(of_set: Mapping[str, Any]) -> list[list[str]]:
 
 
 def counts_line(of_set: Mapping[str, Any]) -> str:
-    """`2985 rows: 2980 used, 3 rejected, 2 too long`, and a subset that the score is without."""
+    """`2985 rows: 2980 used, 3 rejected, 2 too long`, and a note if the score excludes the subset Ties."""
     counts = of_set["counts"]
     line = f"{counts['rows']} rows: {counts['used']} used, {counts['rejected']} rejected, {counts['too long']} too long"
     details = [results.get("details", {}) for results in of_set["preference"].values()]
     if any("ties_ref_accuracy" in one and "ties_score" not in one for one in details):
-        line += "; score is without Ties, of which no prompt has both rows (ref:N and tied:N)"
+        line += "; score excludes Ties, because no prompt has both rows (ref:N and tied:N)"
     return line
 
 

@@ -13,7 +13,7 @@ from mapl_ray.evaluation.set_tables import counts_line, set_differences, set_tab
 
 
 def results_table(results: Results) -> str:
-    """The held-out groups' table, that of the own prompts, then one a public set."""
+    """The table of the held-out groups, that of the own prompts, then one per public set."""
     parts = [_levels_table(results)] if results["models"] else []
     if (own := results["own_prompts"]) is not None and own["models"]:
         parts.append(_own_table(own))
@@ -21,9 +21,9 @@ def results_table(results: Results) -> str:
 
 
 def _levels_table(results: Results) -> str:
-    """Models as rows, levels as columns: accuracy in percent with its 95 % interval, then the differences in points.
+    """Models as rows, levels as columns: accuracy in percent with its 95 % interval.
 
-    A model is followed by its baseline and their paired difference.
+    Each model is followed by its baseline and their paired difference in points.
     """
     rows: list[list[str] | None] = [["accuracy, %", *LEVEL_FAMILIES], None]
     for first_told, comparison in in_table_order(results):
@@ -49,7 +49,7 @@ def _own_table(own: OwnResults) -> str:
     head, models, differences = own_table(own)
     rows: list[list[str] | None] = [head, None, *models]
     rows += [[f"  {name}", *cells, "", ""] for name, *cells in differences]
-    return f"{own_counts(own)}; %, undecided ones count as not met\n{_aligned(rows)}"
+    return f"{own_counts(own)}; in percent, undecided ones count as not met\n{_aligned(rows)}"
 
 
 def _set_table(name: str, of_set: SetResults) -> str:
@@ -57,7 +57,7 @@ def _set_table(name: str, of_set: SetResults) -> str:
     rows: list[list[str] | None] = [head, None, *body]
     text = f"{name} ({of_set['format']}), {counts_line(of_set)}\n{_aligned(rows)}"
     if differences := set_differences(of_set):
-        text += "\n" + _aligned([["model", "against", "difference", "p", "p (McNemar)"], None, *differences])
+        text += "\n" + _aligned([["model", "baseline", "difference", "p", "p (McNemar)"], None, *differences])
     return text
 
 

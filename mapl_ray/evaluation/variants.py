@@ -1,6 +1,6 @@
-"""The same groups asked for otherwise: instructions in another order, or in other words. Nothing else changes.
+"""Variants of groups: instructions reordered or rephrased. Nothing else changes.
 
-A reward that reads instructions for what they mean gives a variant what it gave the group itself.
+A reward model that understands the instructions gives a variant the same rewards as the original group.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ ORDER, PHRASING, UNSEEN_PHRASING = "order", "phrasing", "unseen phrasing"
 
 
 def variant_kinds(held_out_phrasings: bool) -> tuple[str, ...]:
-    """`order` and `phrasing`, and `unseen phrasing` where training held some out."""
+    """`order` and `phrasing`, and `unseen phrasing` if training held phrasings out."""
     return (ORDER, PHRASING, UNSEEN_PHRASING) if held_out_phrasings else (ORDER, PHRASING)
 
 
 def variant_of(group: RelationGroup, kind: str, seed: int) -> RelationGroup | None:
-    """The group in another form; None where it has none of this kind.
+    """The variant of a group; None if it has none of this kind.
 
-    Other wordings are drawn by `seed` and the group's id alone.
+    Only `seed` and the group's id decide which phrasings are drawn.
     """
     if kind == ORDER:
         return reordered(group)
@@ -34,7 +34,7 @@ def variant_of(group: RelationGroup, kind: str, seed: int) -> RelationGroup | No
 
 
 def reordered(group: RelationGroup) -> RelationGroup | None:
-    """Every prompt's instructions from the last to the first; None where no prompt has two."""
+    """Reverse the order of each prompt's instructions; None if no prompt has two."""
     if max(map(len, group.instructions)) < 2:
         return None
     instructions = tuple(tuple(reversed(some)) for some in group.instructions)
@@ -43,10 +43,10 @@ def reordered(group: RelationGroup) -> RelationGroup | None:
 
 
 def rephrased(group: RelationGroup, rng: random.Random, unseen: bool = False) -> RelationGroup | None:
-    """Every instruction in another wording that its function has; with `unseen` in one that training held out.
+    """Rephrase every instruction with another phrasing of its function; with `unseen`, one that training held out.
 
-    An instruction at the same place of two prompts gets the same wording, as in synthesis. One that has no such
-    wording keeps its own. None where nothing has another; with `unseen` where not all come to be unseen.
+    Instructions at the same index of two prompts get the same phrasing, as in synthesis. An instruction without
+    another phrasing keeps its text. None if nothing changes; with `unseen`, None unless all instructions are unseen.
     """
     draws = [rng.getrandbits(32) for _ in range(max(map(len, group.instructions)))]
     instructions = tuple(
@@ -73,7 +73,7 @@ def _reworded(record: InstructionRecord, draw: int, unseen: bool) -> Instruction
 def _with_instructions(
     group: RelationGroup, instructions: tuple[tuple[InstructionRecord, ...], ...], sequences: tuple[Cell, ...]
 ) -> RelationGroup:
-    """Without scores: those of the group are of its own prompts."""
+    """The group with other instructions, without scores, which belong to the original prompts."""
     prompts = tuple(
         rejoin_prompt(group.prompts[0], prompt, [i.text for i in old], [i.text for i in new]) if old else prompt
         for prompt, old, new in zip(group.prompts, group.instructions, instructions, strict=True)

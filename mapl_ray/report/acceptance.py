@@ -1,4 +1,4 @@
-"""How often synthesis got what it asked for: by function, by family, by number of instructions."""
+"""Acceptance rates of synthesis: by function, by family, by number of instructions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mapl_ray.synthesis import Tally
 
 
 def read_tally(data_sets: Sequence[tuple[Path, Manifest]]) -> Tally | None:
-    """The counts of all parts; None where a part has none (an earlier release made it)."""
+    """The summed counts of all parts; None if a part has no counts (parts of earlier releases)."""
     total = Tally()
     for directory, manifest in data_sets:
         for part in manifest.parts:
@@ -24,7 +24,7 @@ def read_tally(data_sets: Sequence[tuple[Path, Manifest]]) -> Tally | None:
 
 
 def acceptance_section(tally: Tally | None, families: Mapping[str, str]) -> Markup | None:
-    """Three tables, the worst first; `families` names the family of every function."""
+    """Three tables, sorted by ascending acceptance; `families` maps each function to its family."""
     if tally is None or not tally.asked:
         return None
     asked, written = (_grouped(counts, families) for counts in (tally.asked, tally.written))
@@ -40,9 +40,8 @@ def acceptance_section(tally: Tally | None, families: Mapping[str, str]) -> Mark
         for k, pairs in sorted(tally.pairs.items())
     ]
     note = (
-        "A function is asked for an instruction that this response satisfies or violates, as the contrast "
-        "needs it; where it can't write one, another set of functions is drawn. Counted over all pairs, the rejected "
-        "ones too."
+        "A function is asked for an instruction that a response satisfies or violates, as the contrast requires. If it "
+        "can't write one, another set of functions is drawn. Counts include rejected pairs."
     )
     head = ["asked", "written", "acceptance"]
     return join(

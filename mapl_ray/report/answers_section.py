@@ -1,6 +1,6 @@
-"""Answers to the run's own prompts, before and after DPO: rates, and a few answers whole.
+"""The report's section on answers to the run's own prompts, before and after DPO: rates, and a few full answers.
 
-All of it is other people's text and models': everything is escaped.
+Prompts and answers are untrusted text, so everything is escaped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mapl_ray.report.result_sections import Evaluation, with_interval
 
 
 def answers_section(evaluation: Evaluation) -> Markup | None:
-    """The rates of all models, their paired differences, and the prompts that `evaluation.json` has texts of."""
+    """The rates of all models, their paired differences, and the prompts whose texts are in `evaluation.json`."""
     own = evaluation.get("own_prompts")
     if own is None:
         return None
@@ -26,9 +26,9 @@ def answers_section(evaluation: Evaluation) -> Markup | None:
     ]
     rows += [[el("em", name), *map(with_interval, cells), "", ""] for name, *cells in differences]
     note = (
-        f"{own_counts(own)}. vLLM, greedy, at most {own['max_new_tokens']} tokens. In percent, of prompts all of whose "
-        "instructions are met and of instructions; an instruction that is met under some readings only is undecided "
-        "and counts as not met. Differences in points, paired."
+        f"{own_counts(own)}. vLLM, greedy, at most {own['max_new_tokens']} tokens. Percent of prompts with all "
+        "instructions met, and percent of instructions met. An instruction that is met only under some readings is "
+        "undecided and counts as not met. Differences are paired and in points."
     )
     left_out = [[model, reason] for model, reason in own["left_out"].items()]
     return join(
@@ -58,7 +58,7 @@ def _prompt(own: Mapping[str, Any], shown: Mapping[str, Any], number: int) -> Ma
         *(
             el(
                 "div",
-                el("h4", model + (" (stopped at the largest number of tokens)" if answer["cut"] else "")),
+                el("h4", model + (" (truncated at max_new_tokens)" if answer["cut"] else "")),
                 el("p", answer["text"]),
                 class_="response",
             )

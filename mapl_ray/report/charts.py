@@ -1,4 +1,4 @@
-"""The report's kinds of plot. Every one takes plain numbers and gives a figure as markup."""
+"""The plots of the report. Each function takes plain numbers and returns a figure as markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mapl_ray.report.markup import Markup, el
 from mapl_ray.report.svg import BOTTOM, NUM_STYLES, TOP, Frame, padded, shortened
 
 Value = Mapping[str, Any]  # an Estimate: value, low, high, count, prompts
-# Other colours than the first models have: here a colour is a prompt.
+# Other colors than those of the first models, because here a color stands for a prompt.
 _KIND_STYLES = {"x": "s6", "x+": "s5", "x-": "s4"}
 
 
@@ -29,7 +29,7 @@ def bars(series: Mapping[str, Mapping[str, Value]], categories: Sequence[str]) -
 
 
 def curves_with_intervals(series: Mapping[str, Mapping[str, Value]], x_name: str) -> Markup:
-    """Accuracy against a small whole number (given as text keys), markers with intervals, chance line."""
+    """Accuracy against a small integer (as string keys): markers with intervals, and the chance line."""
     keys = sorted({int(key) for values in series.values() for key in values})
     frame = Frame((keys[0] - 0.5, keys[-1] + 0.5), (0.0, 1.0), f"accuracy by {x_name}")
     frame.y_axis("accuracy", "{:.1f}")
@@ -46,7 +46,7 @@ def curves_with_intervals(series: Mapping[str, Mapping[str, Value]], x_name: str
 
 
 def forest(series: Mapping[str, Mapping[str, Value]], categories: Sequence[str]) -> Markup:
-    """Accuracy per category, a row each: markers with horizontal intervals, chance line."""
+    """Accuracy per category, one row each: markers with horizontal intervals, and the chance line."""
     row = 16 + 13 * len(series)
     frame = Frame((0.0, 1.0), (0.0, 1.0), "accuracy by family", height=TOP + BOTTOM + row * len(categories), left=104)
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -67,7 +67,7 @@ def forest(series: Mapping[str, Mapping[str, Value]], categories: Sequence[str])
 
 
 def reliability(series: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """Accuracy against the probability that a model gives its own decisions; the dashed line is calibration."""
+    """Accuracy against the probability that a model gives its decisions; the dashed line is perfect calibration."""
     frame = Frame((0.48, 1.02), (0.0, 1.0), "accuracy against confidence")
     frame.y_axis("accuracy", "{:.1f}")
     frame.line(0.5, 0.5, 1.0, 1.0, "chance")
@@ -76,7 +76,7 @@ def reliability(series: Mapping[str, Mapping[str, Any]]) -> Markup:
         frame.polyline([(one["confidence"], one["accuracy"]) for one in bins], f"curve s{style % NUM_STYLES}")
         for one in bins:
             said = (
-                f"{model}: sure to {one['confidence']:.2f}, right in {one['accuracy']:.2f} of {one['count']} relations"
+                f"{model}: confidence {one['confidence']:.2f}, accuracy {one['accuracy']:.2f}, {one['count']} relations"
             )
             frame.marker(one["confidence"], one["accuracy"], style, said)
     frame.x_axis("confidence: sigmoid of |margin|")
@@ -84,7 +84,7 @@ def reliability(series: Mapping[str, Mapping[str, Any]]) -> Markup:
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], styles: Sequence[int], name: str) -> Markup:
-    """Values against training steps, one line per run; accuracies get the chance line."""
+    """Values against training steps, one line per run; plots of accuracies have the chance line."""
     points = [point for values in series.values() for point in values]
     accuracy = "accurac" in name
     y = [value for _, value in points]
@@ -110,7 +110,7 @@ def histograms(
     x_name: str = "gap: reward of chosen minus rejected",
     signed: bool = True,
 ) -> Markup:
-    """Outlined histograms over shared edges, as shares, one below the other; medians and zero marked."""
+    """Stacked histograms with shared edges, as shares; medians and zero are marked."""
     room, height = 78, TOP + BOTTOM + 78 * len(kinds)
     frame = Frame((edges[0], edges[-1]), (0.0, 1.0), f"distributions of {x_name}", height=height, left=46)
     inner = room * len(kinds)

@@ -1,4 +1,4 @@
-"""The groups' data card: `datasets.load_dataset(run_dir / "groups")` opens both splits by its header."""
+"""The data card of the groups. With its header, `datasets.load_dataset(run_dir / "groups")` loads both splits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mapl_ray.synthesis import module_digests
 _COLUMNS = {
     "pair_id": "id of the original pair",
     "prompts": "messages of every prompt; the first is the original one",
-    "instructions": "one list per prompt: name of the function, its arguments as JSON text, the wording",
+    "instructions": "one list per prompt: name of the function, its arguments as JSON, the text",
     "responses": "chosen, rejected",
     "sequences": "(prompt, response) by index, and whether the response satisfies each instruction of the prompt",
-    "relations": "level; preferred and dispreferred sequences by index: the rewards of the first should sum to more",
-    "source": "file or data set that the pair is from",
-    "margin": "the annotator's confidence, where there was one, or a reward model's margin, where the run fills it",
+    "relations": "level; preferred and dispreferred sequences by index: preferred rewards should have the larger sum",
+    "source": "file or data set of the pair",
+    "margin": "the margin of the original pair, or a reward model's margin if the run fills it; may be null",
     "ref_logps": "log-probabilities under the reference policy, after scoring",
     "rewards": "rewards under a reward model, after scoring",
-    "tool_fields": "tool calls, tool results and tools of the conversation, as JSON text, where there are any",
+    "tool_fields": "tool calls, tool results and tools of the conversation, as JSON; may be null",
 }
 
 
 def build_data_card(run_dir: Path, config: SynthesisConfig, seed: int) -> Path:
-    """Write `run_dir/groups/README.md`. Raises `UserError` without finished groups or pairs."""
+    """Write `run_dir/groups/README.md`. Raises `UserError` if groups or pairs are not finished."""
     manifests = {split: read_manifest(run_dir / "groups" / split, verify=False) for split in ("train", "eval")}
     header = yaml.safe_dump(_header(run_dir, manifests), sort_keys=False)
     text = f"---\n{header}---\n\n{_body(run_dir, manifests, config, seed)}"
@@ -39,7 +39,7 @@ def build_data_card(run_dir: Path, config: SynthesisConfig, seed: int) -> Path:
 
 
 def _header(run_dir: Path, manifests: dict[str, Manifest]) -> dict[str, Any]:
-    # A split without rows has Parquet files all the same, and `datasets` takes no split that is empty.
+    # A split without rows still has Parquet files, and `datasets` rejects an empty split.
     files = [{"split": s, "path": f"{s}/part-*.parquet"} for s, manifest in manifests.items() if manifest.rows]
     return {
         "pretty_name": f"MAPL relation groups: {run_dir.name}",
@@ -50,14 +50,14 @@ def _header(run_dir: Path, manifests: dict[str, Manifest]) -> dict[str, Any]:
 
 
 def _size(rows: int) -> str:
-    """As the hub names sizes."""
+    """The hub's name of a size category."""
     steps = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     return next((name for limit, name in steps.items() if rows < limit), "1M<n<10M" if rows < 10**7 else "n>10M")
 
 
 def _body(run_dir: Path, manifests: dict[str, Manifest], config: SynthesisConfig, seed: int) -> str:
     pairs = {split: read_manifest(run_dir / "pairs" / split, verify=False) for split in manifests}
-    # The module's name and content say what ran; where it lay concerns nobody who reads the card.
+    # A module's name and digest identify it; the card does not show local paths.
     digests = module_digests(config.modules)
     modules = {Path(m).name: f"sha256 {digest}" for m, digest in zip(config.modules, digests, strict=True)}
     values = config.model_dump(mode="json") | {"modules": modules}
@@ -65,8 +65,8 @@ def _body(run_dir: Path, manifests: dict[str, Manifest], config: SynthesisConfig
         "# Relation groups",
         "",
         "Preference pairs with instructions that one response satisfies and the other does not, made by mapl_ray "
-        "(Multi-level Aware Preference Learning, arXiv 2505.12845). One row is one original pair; the texts are those "
-        "of its source, whose license holds for them.",
+        "(Multi-level Aware Preference Learning, arXiv 2505.12845). One row is one original pair. The license of its "
+        "source applies to its texts.",
         "",
         "| split | rows | rejected | content | pairs | content of pairs |",
         "|---|---|---|---|---|---|",
@@ -77,13 +77,13 @@ def _body(run_dir: Path, manifests: dict[str, Manifest], config: SynthesisConfig
     ]
     lines += [
         "",
-        "Contents are the first digits of a sha256 over the Parquet files.",
+        "The content columns show the first digits of a sha256 over the Parquet files.",
         "",
         "| source | rows |",
         "|---|---|",
     ]
     lines += [f"| {name} | {rows} |" for name, rows in _sources(run_dir, manifests).most_common()]
-    lines += ["", "| column | what it holds |", "|---|---|"]
+    lines += ["", "| column | content |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in _COLUMNS.items()]
     lines += ["", f"Made with seed {seed} and:", "", "```yaml", yaml.safe_dump(values, sort_keys=False).rstrip(), "```"]
     lines += ["", "Rows that could not be used are in `rejected-*.jsonl`, each with its reason.", ""]
@@ -91,7 +91,7 @@ def _body(run_dir: Path, manifests: dict[str, Manifest], config: SynthesisConfig
 
 
 def _sources(run_dir: Path, manifests: dict[str, Manifest]) -> Counter[str]:
-    """Rows by where their pair is from; the last part of a path."""
+    """Number of rows per source; a path is shortened to its last part."""
     counts: Counter[str] = Counter()
     for split, manifest in manifests.items():
         for part in manifest.parts:

@@ -1,4 +1,4 @@
-"""`build_data_report`: what synthesis made of the pairs, as one self-contained HTML file."""
+"""`build_data_report`: a report on the synthesized groups, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mapl_ray.report.run_sections import data_section
 from mapl_ray.synthesis.leak import BOUND, Leak, leak
 
 QUESTION = (
-    "What became of the preference pairs: how many gave a group, what do the instructions ask for, and does a prompt "
-    "by itself give away whether it is preferred?"
+    "How many preference pairs became groups, what do the instructions ask for, and does a prompt alone reveal whether "
+    "it is preferred?"
 )
 FILE = "data_report.html"
 _EXAMPLES = 6
 
 
 def build_data_report(run_dir: Path) -> Path:
-    """Write `run_dir/data_report.html`. Raises `UserError` where there are no finished groups."""
+    """Write `run_dir/data_report.html`. Raises `UserError` if there are no finished groups."""
     splits = [run_dir / "groups" / split for split in ("train", "eval")]
     data_sets = [(directory, read_manifest(directory, verify=False)) for directory in splits]
     stats = data_stats(data_sets)
@@ -48,11 +48,11 @@ def build_data_report(run_dir: Path) -> Path:
             "acceptance",
             "Acceptance by number of instructions, family, function",
             acceptance_section(read_tally(data_sets), families),
-            "The groups were made without counting what was tried.",
+            "The groups were made by an earlier release, which did not count acceptance.",
         ),
-        ("k", "Instructions a prompt, relations by level", _counts(stats), few),
-        ("flags", "Truth by function", _flags(stats), few),
-        ("leak", "Does the prompt give its side away?", _leak(leak(stats.kept)), few),
+        ("k", "Instructions per prompt, relations by level", _counts(stats), few),
+        ("flags", "Satisfied instructions by function", _flags(stats), few),
+        ("leak", "Does the prompt reveal whether it is preferred?", _leak(leak(stats.kept)), few),
         ("lengths", "Text lengths", _lengths(stats), few),
         ("examples", "Examples", examples_section(_examples(stats.kept), _EXAMPLES), few),
     ]
@@ -69,7 +69,7 @@ def _counts(stats: DataStats) -> Markup | None:
         return None
     note = f"Counted in {stats.groups:,} of {stats.of_groups:,} groups."
     if stats.margins:
-        note += f" Of {stats.margins:,} with a margin, {stats.nonpositive_margins:,} have one of 0 or below."
+        note += f" Of {stats.margins:,} with a margin, {stats.nonpositive_margins:,} have a margin of 0 or below."
     per_prompt, levels = stats.per_prompt.total(), stats.levels.total()
     return join(
         [
@@ -98,8 +98,8 @@ def _flags(stats: DataStats) -> Markup | None:
         function = REGISTRY.get(name)
         rows.append([name, "unknown" if function is None else function.family, f"{counts.total():,}", *shares])
     note = (
-        "Every instruction is checked on both responses. In the grid each function is written for the one response as "
-        "often as for the other, so the two shares should be close."
+        "Every instruction is checked on both responses. With layout `grid`, each function is used for both responses "
+        "equally often, so the two shares should be close."
     )
     head = ["function", "family", "checked", "chosen satisfies", "rejected satisfies"]
     return join([el("p", note, class_="note"), table(head, rows)])
@@ -108,16 +108,16 @@ def _flags(stats: DataStats) -> Markup | None:
 def _leak(found: Leak | None) -> Markup | None:
     if found is None:
         return None
-    verdict = "guessing" if max(found.single, found.paired) <= BOUND else "more than guessing: mind this data"
+    verdict = "chance level" if max(found.single, found.paired) <= BOUND else "better than chance: check the data"
     rows = [
         ["single prompts classified correctly", f"{found.single:.1%}"],
         ["pairs of prompts classified correctly", f"{found.paired:.1%}"],
-        ["relations asked about", f"{found.relations:,}"],
+        ["relations tested", f"{found.relations:,}"],
         ["verdict", f"{verdict} (bound {BOUND:.0%})"],
     ]
     note = (
-        "A bag-of-words classifier sees the instructions alone, never the response, learns from two thirds of the "
-        "prompts and says of the others whether they are the preferred one. It should be no better than a coin."
+        "A bag-of-words classifier sees only the instructions, not the response. It is trained on two thirds of the "
+        "prompts and predicts for the others whether they are preferred. It should be no better than chance."
     )
     return join([el("p", note, class_="note"), table(["", ""], rows)])
 
@@ -132,7 +132,7 @@ def _lengths(stats: DataStats) -> Markup | None:
         kind = {"counts": counts.tolist(), "count": len(words), "median": float(np.median(words))}
         figure = histograms(edges, {name: kind}, "words", signed=False)
         figures.append(el("figure", el("figcaption", name), figure))
-    note = "In words. The last bin takes what lies beyond the 99th percentile."
+    note = "In words. The last bin includes values above the 99th percentile."
     return join([el("p", note, class_="note"), el("div", *figures, class_="panels")])
 
 

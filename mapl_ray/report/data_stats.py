@@ -1,7 +1,7 @@
-"""What the data report shows of the groups: counts, lengths, flags, from columns of a sample of parts.
+"""Statistics for the data report: counts, lengths and flags, from a sample of parts.
 
-A batch of a part is in memory at a time, as Arrow columns. Groups become objects only where their texts are looked at,
-and these are few: every n-th one.
+One batch of a part is in memory at a time, as Arrow columns. Only every n-th group, whose texts are used, becomes an
+object.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from mapl_ray.data.records import RelationGroup
 from mapl_ray.data.shards import Manifest, Part, read_batches
 from mapl_ray.errors import UserError
 
-SAMPLED_GROUPS = 20_000  # counts are of about so many at most, every n-th part of a larger data set
-KEPT_GROUPS = 2_000  # texts are looked at in so many
+SAMPLED_GROUPS = 20_000  # counts use about this many groups: every n-th part of a larger data set
+KEPT_GROUPS = 2_000  # groups whose texts are used
 _RESPONSES = ("chosen", "rejected")
 IntArray = npt.NDArray[np.int64]
 
 
 def sampled_parts(manifest: Manifest, most: int = SAMPLED_GROUPS) -> tuple[Part, ...]:
-    """Every n-th part, so that they have about `most` rows; all parts of a smaller data set."""
+    """Every n-th part, with about `most` rows in total; all parts of a smaller data set."""
     return manifest.parts[:: max(1, -(-manifest.rows // most))]
 
 
 def sample_batches(
     directory: Path, manifest: Manifest, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of the sampled parts, of some columns or all; one is in memory at a time."""
+    """Batches of the sampled parts, with some columns or all; one is in memory at a time."""
     for part in sampled_parts(manifest):
         yield from read_batches(directory, part, columns)
 
 
 def function_names(batch: pa.RecordBatch) -> Counter[str]:
-    """How often every function occurs in the column `instructions` of a batch."""
+    """How often each function occurs in the column `instructions` of a batch."""
     return value_counts(batch.column("instructions").flatten().flatten().field("name"))
 
 
 @dataclass(slots=True)
 class DataStats:
-    """Sums over the groups that were looked at."""
+    """Sums over the sampled groups."""
 
-    groups: int = 0
-    of_groups: int = 0  # that there are
-    per_prompt: Counter[int] = field(default_factory=Counter)  # instructions of an instructed prompt
-    margins: int = 0  # groups whose pair has one
-    nonpositive_margins: int = 0  # of these, 0 or below
+    groups: int = 0  # sampled groups
+    of_groups: int = 0  # all groups
+    per_prompt: Counter[int] = field(default_factory=Counter)  # number of instructions -> prompts, without the original
+    margins: int = 0  # groups with a margin
+    nonpositive_margins: int = 0  # groups with a margin of 0 or below
     levels: Counter[str] = field(default_factory=Counter)
     flags: dict[str, Counter[tuple[str, bool]]] = field(default_factory=dict)  # function -> (response, satisfied)
     words: dict[str, list[int]] = field(default_factory=lambda: {"prompt": [], "chosen": [], "rejected": []})
     kept: list[RelationGroup] = field(default_factory=list)
 
     def add(self, batch: pa.RecordBatch, keep_every: int) -> None:
-        """Count the groups of a batch of all columns, and keep every n-th as an object.
+        """Count the groups of a batch with all columns, and keep every n-th group as an object.
 
-        Raises `UserError` for a sequence whose flags are not those of its prompt's instructions.
+        Raises `UserError` for a sequence with another number of flags than its prompt has instructions.
         """
         margins = pc.drop_null(batch.column("margin"))
         self.margins += len(margins)
@@ -89,7 +89,7 @@ class DataStats:
         if (wrong_S := flags_S != number_P[prompt_S]).any():
             pair = batch.column("pair_id")[int(group_S[np.argmax(wrong_S)])].as_py()
             raise UserError(f"pair {pair}: a sequence has more or fewer flags than its prompt has instructions.")
-        # Of every flag: its instruction is at the same place in the prompt's list as the flag in the sequence's.
+        # A flag and its instruction have the same index, in the sequence's list and in the prompt's list.
         place_F = np.arange(flags_S.sum()) - np.repeat(_starts(flags_S), flags_S)
         instruction_F = np.repeat(_starts(number_P)[prompt_S], flags_S) + place_F
         names = of_prompts.flatten().field("name").dictionary_encode()
@@ -109,7 +109,7 @@ class DataStats:
 
 
 def data_stats(data_sets: list[tuple[Path, Manifest]]) -> DataStats:
-    """Look at the groups of all data sets (one per split)."""
+    """Statistics of the groups of all data sets (one per split)."""
     stats = DataStats(of_groups=sum(manifest.rows for _, manifest in data_sets))
     keep_every = max(1, -(-min(stats.of_groups, SAMPLED_GROUPS) // KEPT_GROUPS))
     for directory, manifest in data_sets:
@@ -119,7 +119,7 @@ def data_stats(data_sets: list[tuple[Path, Manifest]]) -> DataStats:
 
 
 def value_counts(values: pa.Array | pa.ChunkedArray) -> Counter[str]:
-    """In the order in which values first occur."""
+    """How often each value occurs, in the order of first occurrence."""
     return Counter({one["values"]: one["counts"] for one in pc.value_counts(values).to_pylist()})
 
 
@@ -128,7 +128,7 @@ def _lengths(lists: pa.Array) -> IntArray:
 
 
 def _starts(lengths: IntArray) -> IntArray:
-    """Where every list begins among all values."""
+    """The index of each list's first value among all values."""
     return np.cumsum(lengths) - lengths
 
 

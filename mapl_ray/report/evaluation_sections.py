@@ -1,4 +1,4 @@
-"""Sections made from evaluation.json: calibration, order and phrasing of instructions, public sets."""
+"""Report sections from evaluation.json: calibration, order and phrasing of instructions, public sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTRUCTED = ("intra", "inter")
 
 
 def calibration_section(evaluation: Evaluation) -> Markup | None:
-    """A reliability curve a level, and the expected calibration errors."""
+    """A reliability curve per level, and the expected calibration errors."""
     models = evaluation["models"]
     found = {model: results.get("calibration", {}) for model, results in models.items()}
     figures = [
@@ -28,8 +28,8 @@ def calibration_section(evaluation: Evaluation) -> Markup | None:
     if not figures:
         return None
     note = (
-        "The probability that a model gives its decision on a relation is sigmoid(|margin|); a calibrated model is "
-        "right as often as it says (dashed line). Below the line it is too sure. Expected calibration error, ten bins:"
+        "A model gives its decision on a relation the probability sigmoid(|margin|). For a calibrated model, this is "
+        "its accuracy (dashed line); below the line it is overconfident. Expected calibration error, ten bins:"
     )
     rows = [
         [model, *(f"{levels[name]['ece']:.3f}" if name in levels else "-" for name in LEVEL_FAMILIES)]
@@ -45,7 +45,7 @@ def calibration_section(evaluation: Evaluation) -> Markup | None:
 
 
 def wording_section(evaluation: Evaluation) -> Markup | None:
-    """Phrasings seen and unseen in training; what another order and other words change."""
+    """Accuracy by phrasings seen and unseen in training, and the effect of reordering and rephrasing."""
     parts = [_phrasings(evaluation), _invariance(evaluation)]
     return join(parts) if any(parts) else None
 
@@ -60,7 +60,7 @@ def _phrasings(evaluation: Evaluation) -> Markup | None:
     if not rows:
         return None
     note = (
-        "The last phrasing of every function was held out of training. Accuracy in percent; unseen relations carry at "
+        "The last phrasing of every function was held out of training. Accuracy in percent; unseen relations have at "
         "least one instruction in such a phrasing."
     )
     head = ["model", *(f"{level}, {kind}" for level, kind in columns)]
@@ -78,9 +78,9 @@ def _invariance(evaluation: Evaluation) -> Markup | None:
     if not rows:
         return None
     note = (
-        "The same groups with their instructions from last to first (order), in other words (phrasing), or all in "
-        "phrasings that training held out (unseen phrasing). Decisions that flip, in percent of the relations; "
-        "accuracy as they were, and then; mean absolute change of the reward, beside the rewards' standard deviation."
+        "The same groups with their instructions in reverse order (order), in other phrasings (phrasing), or all in "
+        "phrasings that training held out (unseen phrasing). Percent of relations whose decision flips; accuracy "
+        "before and after; mean absolute change of the reward, and the standard deviation of the rewards."
     )
     head = ["model", "variant", *(f"{level}: flips" for level in _INSTRUCTED)]
     head += [*(f"{level}: accuracy" for level in _INSTRUCTED), "reward changes by"]
@@ -88,7 +88,7 @@ def _invariance(evaluation: Evaluation) -> Markup | None:
 
 
 def sets_section(evaluation: Evaluation) -> Markup | None:
-    """A table a public set, its rows accounted for, and the paired differences."""
+    """For each public set: a table, its row counts, and the paired differences."""
     parts: list[Markup] = []
     for name, of_set in evaluation.get("sets", {}).items():
         head, rows = set_table(of_set)
@@ -99,7 +99,7 @@ def sets_section(evaluation: Evaluation) -> Markup | None:
         ]
         if differences := set_differences(of_set):
             shown = [[m, baseline, with_interval(points), *tests] for m, baseline, points, *tests in differences]
-            parts.append(table(["model", "against", "difference, points", "p", "p (McNemar)"], shown, "results"))
+            parts.append(table(["model", "baseline", "difference, points", "p", "p (McNemar)"], shown, "results"))
         if of_set["rejections"]:
             rejections = [[f"{r['source']}, row {r['row']}", r["reason"]] for r in of_set["rejections"][:5]]
             parts.append(table(["rejected", "reason"], rejections, "wrap"))

@@ -1,4 +1,4 @@
-"""Example groups with their instructions highlighted. All of it is other people's text: everything is escaped."""
+"""Example groups with their instructions highlighted. The texts are untrusted, so everything is escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESPONSES = ("chosen", "rejected")
 
 
 def examples_section(examples: Sequence[Mapping[str, Any]], limit: int = 6) -> Markup | None:
-    """Up to `limit` groups: prompts with instructions marked, responses, and who satisfies what at which reward."""
+    """Up to `limit` groups: prompts with marked instructions, responses, satisfied flags and rewards."""
     shown = [_example(example, index) for index, example in enumerate(examples[:limit])]
     return join(shown) if shown else None
 
@@ -35,7 +35,7 @@ def _example(example: Mapping[str, Any], index: int) -> Markup:
 
 
 def highlighted(text: str, instructions: Sequence[str]) -> Markup:
-    """The text with every occurrence of the instructions in `<mark>`, escaped piece by piece."""
+    """The escaped text, with every occurrence of an instruction in `<mark>`."""
     for instruction in sorted(instructions, key=len, reverse=True):
         before, found, after = text.partition(instruction)
         if instruction and found:

@@ -1,4 +1,4 @@
-"""HTML and SVG that cannot be injected into: every text is escaped unless it is `Markup` made here."""
+"""Injection-safe HTML and SVG: every text is escaped unless it is `Markup` created here."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def el(tag: str, *children: Child, **attributes: str | float | None) -> Markup:
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """Children one after another, plain text escaped, None left out."""
+    """Concatenate children; plain text is escaped, None is left out."""
     return Markup("".join(_child(child) for child in children if child is not None))
 
 
 def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], class_: str | None = None) -> Markup:
-    """A table that scrolls sideways by itself on a narrow screen; the first column holds row headers."""
+    """A table that scrolls horizontally on a narrow screen; the first column holds row headers."""
     body = []
     for row in rows:
         first, *rest = row
@@ -54,11 +54,11 @@ def _number(value: str | float | None) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-Section: TypeAlias = tuple[str, str, Markup | None, str]  # id, title, content, what to say where there is none
+Section: TypeAlias = tuple[str, str, Markup | None, str]  # id, title, content, text if there is no content
 
 
 def write_page(path: Path, title: str, question: str, sections: Sequence[Section], notes: Sequence[str]) -> Path:
-    """Write the page, whole or not at all, and return its path."""
+    """Write the page atomically and return its path."""
     navigation = el("nav", el("ul", *(el("li", el("a", name, href=f"#{key}")) for key, name, _, _ in sections)))
     parts = [
         el("section", el("h2", name), el("p", missing, class_="missing") if content is None else content, id=key)

@@ -1,4 +1,4 @@
-"""`build_report`: one self-contained HTML file for a run."""
+"""`build_report`: the report of a run, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ QUESTION = (
 
 
 def build_report(run_dir: Path, data_dir: Path | None = None) -> Path:
-    """Write `run_dir/report.html` from what the run holds and return its path; `data_dir`: the run that has its data.
+    """Write `run_dir/report.html` and return its path; `data_dir` is the run that has the data, if it is another one.
 
-    Parts that are not there are left out with a sentence. Raises `UserError` where there is no run directory.
+    A section without data says so. Raises `UserError` if there is no run directory.
     """
     files = read_run(run_dir, data_dir)
     sections = _result_sections(files) + _run_sections(files)
@@ -44,7 +44,7 @@ def build_report(run_dir: Path, data_dir: Path | None = None) -> Path:
 
 def _result_sections(files: RunFiles) -> list[Section]:
     evaluation = files.evaluation
-    missing = "There is no evaluation.json in this run yet: `mapl evaluate` makes it."
+    missing = "There is no evaluation.json in this run yet: run `mapl evaluate`."
     if evaluation is None:
         return [("results", "Results", None, missing)]
     sets = (
@@ -62,9 +62,9 @@ def _result_sections(files: RunFiles) -> list[Section]:
             "k",
             "Accuracy by number of instructions",
             by_k_section(evaluation),
-            "No instructed relations were evaluated.",
+            "No intra or inter relation was evaluated.",
         ),
-        ("families", "Accuracy by family", by_family_section(evaluation), "No instructed relations were evaluated."),
+        ("families", "Accuracy by family", by_family_section(evaluation), "No intra or inter relation was evaluated."),
         ("gaps", "Gaps under x, x+ and x-", gaps_section(evaluation), "There are no gaps to show."),
         ("length", "Length bias", length_section(evaluation), missing),
         ("calibration", "Calibration", calibration_section(evaluation), "Calibration was not measured."),
@@ -78,7 +78,7 @@ def _result_sections(files: RunFiles) -> list[Section]:
             "answers",
             "Answers before and after DPO",
             answers_section(evaluation),
-            "No own prompts were answered: evaluation.own_prompts is their number.",
+            "No own prompts were answered: set evaluation.own_prompts to their number.",
         ),
         sets,
     ]
@@ -94,7 +94,7 @@ def _run_sections(files: RunFiles) -> list[Section]:
             curves_section(files.metrics, list(evaluation.get("models", {}))),
             "No run has written a metrics.jsonl yet.",
         ),
-        ("tuning", "Tuning", tuning_section(files.trials), "There was no tuning: tune/trials.json is not there."),
+        ("tuning", "Tuning", tuning_section(files.trials), "There was no search: tune/trials.json does not exist."),
         ("examples", "Examples", examples_section(files.examples), "There are no groups to show."),
         (
             "data",
@@ -107,6 +107,6 @@ def _run_sections(files: RunFiles) -> list[Section]:
             "provenance",
             "Provenance",
             None if provenance is None else provenance_section(provenance),
-            "The evaluation carries no provenance.",
+            "The evaluation has no provenance.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Sections made from evaluation.json: table, levels, k, families, gaps, length bias."""
+"""Report sections from evaluation.json: table, levels, k, families, gaps, length bias."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Evaluation = Mapping[str, Any]
 
 
 def results_section(evaluation: Evaluation) -> Markup:
-    """The table: models as rows, levels as columns, every model followed by its baseline and their difference."""
+    """The table: models as rows, levels as columns; each model is followed by its baseline and their difference."""
     rows: list[list[str | Markup]] = []
     for first_told, comparison in in_table_order(evaluation):
         rows += [_model_row(evaluation, name) for name in first_told]
@@ -27,15 +27,15 @@ def results_section(evaluation: Evaluation) -> Markup:
     counts = evaluation["counts"]
     note = (
         f"Accuracy in percent: the share of {counts['relations']} held-out relations ({counts['groups']} groups, "
-        f"{counts['prompts']} prompts) whose signed sum of rewards is above 0. Chance is 50. Brackets are 95 % "
-        "bootstrap intervals that resample prompts; differences are in points, "
+        f"{counts['prompts']} prompts) whose margin is above 0. Chance is 50. Brackets are 95 % "
+        "bootstrap intervals over prompts; differences are in points, "
         "p is two-sided from the same paired bootstrap."
     )
     return join([table(["model", *LEVEL_FAMILIES], rows, "results"), el("p", note, class_="note")])
 
 
 def levels_section(evaluation: Evaluation) -> Markup:
-    """Bars per level, and the two inter kinds apart."""
+    """Bars per level, and separate bars for the two kinds of inter."""
     models = evaluation["models"]
     by_level = {m: {n: r["accuracy"] for n, r in models[m]["levels"].items()} for m in models}
     by_kind = {
@@ -78,7 +78,7 @@ def by_family_section(evaluation: Evaluation) -> Markup | None:
     return join(
         [
             panels(legend(list(evaluation["models"])), figures),
-            el("p", "A relation counts for every family its prompts carry. Worst family of each model:", class_="note"),
+            el("p", "A relation counts for every family of its prompts. Worst family of each model:", class_="note"),
             table(["model", "intra", "inter"], worst),
             _novelty(evaluation) if unseen else None,
         ]
@@ -91,7 +91,7 @@ def _novelty(evaluation: Evaluation) -> Markup:
     for model, results in evaluation["models"].items():
         found = [results["by_novelty"].get(level, {}).get(kind) for level, kind in columns]
         rows.append([model, *("-" if value is None else with_interval(format_percent(value)) for value in found)])
-    note = f"Held out of training (†): {', '.join(evaluation['unseen_families'])}. Unseen relations carry one of these."
+    note = f"Held out of training (†): {', '.join(evaluation['unseen_families'])}. Unseen relations have one of these."
     head = ["model", *(f"{level}, {kind}" for level, kind in columns)]
     return join([el("p", note, class_="note"), table(head, rows)])
 
@@ -107,14 +107,14 @@ def gaps_section(evaluation: Evaluation) -> Markup | None:
         return None
     note = (
         "x is the original prompt, x+ asks for something that only the chosen response does, x- for something that "
-        "only the rejected one does. A model that reads instructions moves x+ to the right of x and x- to the left. "
-        "Solid line: median; dashed line: 0. The outer bins take what lies beyond the middle 99 %."
+        "only the rejected one does. A model that follows instructions moves x+ to the right of x and x- to the left. "
+        "Solid line: median; dashed line: 0. The outer bins include values outside the middle 99 %."
     )
     return join([el("p", note, class_="note"), panels(None, figures)])
 
 
 def length_section(evaluation: Evaluation) -> Markup:
-    """Preference accuracy by which response is longer, and rank correlations."""
+    """Pref accuracy by which response is longer, and rank correlations."""
     rows = []
     for model, results in evaluation["models"].items():
         bias = results["length_bias"]
@@ -130,9 +130,9 @@ def length_section(evaluation: Evaluation) -> Markup:
         "rank corr. gap, length difference",
     ]
     note = (
-        "Preference accuracy in percent by which response has more words; a model that rewards length is right where "
-        "the chosen one is longer and wrong where it is shorter. "
-        "Rank correlations are Spearman's, near 0 without bias."
+        "Pref accuracy in percent by which response has more words. A model that rewards length is right where "
+        "chosen is longer and wrong where it is shorter. "
+        "Rank correlations are Spearman's and near 0 without bias."
     )
     return join([table(head, rows, "results"), el("p", note, class_="note")])
 
@@ -174,7 +174,7 @@ def _difference_cells(levels: Mapping[str, Any]) -> list[str | Markup]:
 
 
 def with_interval(text: str) -> Markup:
-    """The value, and its interval smaller: on a narrow screen it goes below."""
+    """The value, with its interval in a smaller font; on a narrow screen the interval goes below the value."""
     value, _, interval = text.partition(" ")
     return join([value, el("small", f" {interval}") if interval else None])
 

@@ -1,4 +1,4 @@
-"""What a run directory holds, read tolerantly: a report of half a run is better than none."""
+"""Read a run directory for the report. Missing parts are tolerated, so that an unfinished run has a report, too."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mapl_ray.errors import UserError
 from mapl_ray.report.data_stats import function_names, sample_batches, sampled_parts
 
 _EXAMPLES = 4
-_CURVE_ROWS = 5_000  # more than a curve has points
+_CURVE_ROWS = 5_000  # rows kept of a metrics.jsonl; more than a plot needs
 _DATA_SETS = ("pairs", "pair-judgements", "pair-rewards", "pairs-scored", "groups")
 
 
 @dataclass(slots=True)
 class DataSet:
-    """One finished data set and what was counted in it."""
+    """One finished data set with counts of rejection reasons and functions."""
 
-    name: str  # as in groups/train
+    name: str  # for example groups/train
     manifest: Manifest
     reasons: Counter[str] = field(default_factory=Counter)
     functions: Counter[str] = field(default_factory=Counter)
@@ -35,7 +35,7 @@ class DataSet:
 
 @dataclass(slots=True)
 class RunFiles:
-    """The parts of a run; a missing or unreadable part is empty, `notes` lists the unreadable ones."""
+    """The parts of a run. Missing or unreadable parts are empty; `notes` lists the unreadable ones."""
 
     run_dir: Path
     evaluation: dict[str, Any] | None = None
@@ -48,9 +48,9 @@ class RunFiles:
 
 
 def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
-    """Read everything below `run_dir`, and the data sets of another run where `data_dir` names it.
+    """Read everything below `run_dir`, with the data sets from `data_dir` if given.
 
-    Raises `UserError` where there is no such directory.
+    Raises `UserError` if `run_dir` does not exist.
     """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such run directory. Run the pipeline first, or check name and output_dir.")
@@ -77,14 +77,14 @@ def read_run(run_dir: Path, data_dir: Path | None = None) -> RunFiles:
 
 
 def finite_or_none(value: Any) -> float | None:
-    """A finite number, or None: bools, text and NaN are none."""
+    """The value as float if it is a finite number; None for anything else, including bools, text and NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def short(value: Any) -> str:
-    """A number in four digits, anything else as it is."""
+    """Format a number with four digits; anything else with `str`."""
     as_number = finite_or_none(value)
     if as_number is None:
         return "-" if value is None else str(value)
@@ -95,7 +95,7 @@ def _read_data_set(directory: Path, files: RunFiles) -> None:
     name = f"{directory.parent.name}/{directory.name}"
     try:
         data_set = DataSet(name, read_manifest(directory, verify=False))
-        for part in sampled_parts(data_set.manifest):  # the digests of all would take as long as reading all
+        for part in sampled_parts(data_set.manifest):  # checking all digests would take as long as reading all parts
             verify_part(directory, part)
     except UserError as error:
         files.notes.append(str(error))
@@ -112,7 +112,7 @@ def _read_data_set(directory: Path, files: RunFiles) -> None:
 
 
 def _generalised(reason: str) -> str:
-    """The reason without the row's own values, so that like reasons are counted together."""
+    """The reason without the row's values, so that equal reasons are counted together."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "'…'", reason)
     return re.sub(r"\d+(\.\d+)?", "n", reason)[:160]
 
@@ -128,7 +128,7 @@ def _read_json(path: Path, notes: list[str]) -> Any:
 
 
 def _sampled_lines(path: Path, most: int = _CURVE_ROWS) -> list[dict[str, Any]]:
-    """All rows of `metrics.jsonl`; of more than twice `most`, evenly spaced ones. Evaluations are counted apart."""
+    """All rows of `metrics.jsonl`; evenly spaced ones if there are more than 2 * `most`. Evaluations are separate."""
     kept: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     every, seen = {False: 1, True: 1}, {False: 0, True: 0}
     for row in _read_lines(path):

@@ -1,4 +1,4 @@
-"""Sections made from the run's other files: learning curves, data, cost, provenance."""
+"""Report sections from the run's other files: learning curves, data, cost, provenance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COST_FIELDS = (
 
 
 def curves_section(metrics: Mapping[str, Sequence[Mapping[str, Any]]], order: Sequence[str]) -> Markup | None:
-    """One panel per metric (accuracies, losses, margins), one line per run; `order` gives runs their styles."""
+    """One panel per metric (accuracies, losses, margins) with one line per run; `order` sets the runs' styles."""
     runs = [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
     style_of = {run: index for index, run in enumerate([*order, *(name for name in runs if name not in order)])}
     keys = Counter(
@@ -55,13 +55,13 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def _order(key: str) -> tuple[int, int, str]:
-    """Panels by kind of metric, then by level as the method has them, then by name."""
+    """Sort key of panels: kind of metric, then level in the order of the method, then name."""
     last = key.rsplit("/", 1)[-1]
     return _rank(key), LEVEL_FAMILIES.index(last) if last in LEVEL_FAMILIES else len(LEVEL_FAMILIES), key
 
 
 def _rank(key: str) -> int:
-    """Order of the panels; 9 is left out."""
+    """Rank of a panel by its kind of metric; metrics with rank 9 are not shown."""
     held_out = 0 if key.startswith("eval") else 4
     for rank, word in enumerate(("accurac", "loss", "margin")):
         if word in key:
@@ -70,7 +70,7 @@ def _rank(key: str) -> int:
 
 
 def data_section(data_sets: Sequence[DataSet], families: Mapping[str, str]) -> Markup | None:
-    """Row accounting, reasons for rejection, and how often every function was used."""
+    """Row counts, reasons for rejection, and how often each function was used."""
     if not data_sets:
         return None
     rows = []
@@ -94,7 +94,7 @@ def data_section(data_sets: Sequence[DataSet], families: Mapping[str, str]) -> M
 
 
 def cost_section(costs: Mapping[str, Mapping[str, Any]]) -> Markup | None:
-    """What every training run took, as far as its result.json records."""
+    """The cost of every training run, from its result.json."""
     fields = [
         name for name in _COST_FIELDS if any(finite_or_none(cost.get(name)) is not None for cost in costs.values())
     ]
@@ -105,8 +105,8 @@ def cost_section(costs: Mapping[str, Mapping[str, Any]]) -> Markup | None:
 
 
 def provenance_section(provenance: Mapping[str, Any]) -> Markup:
-    """Everything provenance holds, one line a value."""
-    return table(["what", "value"], _flat(provenance, ""), "wrap")
+    """All provenance, one line per value."""
+    return table(["field", "value"], _flat(provenance, ""), "wrap")
 
 
 def _flat(value: Mapping[str, Any], prefix: str) -> list[list[str]]:

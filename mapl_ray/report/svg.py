@@ -1,6 +1,6 @@
-"""A small plotting frame in SVG: scales, ticks, axes, legend. Colours come from CSS, so dark mode and print work.
+"""A small plotting frame in SVG: scales, ticks, axes, legend. Colors come from CSS, so dark mode and print work.
 
-Series differ by colour (Okabe-Ito), by marker shape and by dashes, never by colour alone.
+Series differ by color (Okabe-Ito), marker shape and dashes, never only by color.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Frame:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    label: str  # what a screen reader says
+    label: str  # text for screen readers
     height: int = HEIGHT
     left: int = LEFT
     parts: list[Markup] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Frame:
         self.text((self.left + WIDTH - RIGHT) / 2, self.height - 6, name, "axis")
 
     def marker(self, x: float, y: float, style: int, title: str) -> None:
-        """A marker whose shape and colour identify the series; `title` shows on hovering."""
+        """A marker whose shape and color identify the series; `title` is shown on hover."""
         self.parts.append(marker_at(self.px(x), self.py(y), style, title))
 
     def render(self) -> Markup:
@@ -78,7 +78,7 @@ class Frame:
 
 
 def marker_at(px: float, py: float, style: int, title: str | None = None) -> Markup:
-    """Circle, square, diamond, triangle: the shape changes with the style, as the colour does."""
+    """A marker at a pixel position. Shape (circle, square, diamond, triangle) and color depend on the style."""
     hover = None if title is None else el("title", title)
     class_ = f"mark s{style % NUM_STYLES}"
     shape = style % 4
@@ -91,7 +91,7 @@ def marker_at(px: float, py: float, style: int, title: str | None = None) -> Mar
 
 
 def legend(names: Sequence[str], styles: Sequence[int] | None = None) -> Markup:
-    """Names beside their markers, as HTML so that it wraps on narrow screens."""
+    """Names with their markers, as HTML so that they wrap on narrow screens."""
     items = []
     for name, style in zip(names, styles or range(len(names)), strict=True):
         line = el("line", x1=0, y1=7, x2=26, y2=7, class_=f"curve s{style % NUM_STYLES}")
@@ -119,5 +119,5 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
 
 
 def shortened(text: str, limit: int = 15) -> str:
-    """At most so many characters, the last of them an ellipsis where some were left out."""
+    """The text, truncated to `limit` characters with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""Plots of a search: Pareto front, the objective against one value, and all values of all trials side by side."""
+"""Plots of a search: Pareto front, the objective against one value, and parallel coordinates of all trials."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mapl_ray.report.markup import Markup, el
 from mapl_ray.report.run_files import finite_or_none
 from mapl_ray.report.svg import BOTTOM, TOP, WIDTH, Frame, padded, shortened
 
-FRONT, BEHIND = 0, 6  # styles: of a point on the front, of the others
-THIRDS = (0, 1, 6)  # styles of the best, the middle and the last third: two colours apart in brightness, one dashed
-_DECADES = 0.7  # a range that spans more is drawn on a logarithmic axis
+FRONT, BEHIND = 0, 6  # styles of points on the front and of all others
+THIRDS = (0, 1, 6)  # styles of the best, middle and last third: two colors of different brightness, one dashed
+_DECADES = 0.7  # a larger range is drawn on a logarithmic axis
 _LABEL_ROWS = 15
 _MOST_MARKS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Values of one name as places on an axis: numbers by themselves or their logarithm, all else in turn."""
+    """Positions of one option's values on an axis: numbers, their logarithms, or indices of names."""
 
     name: str
     values: tuple[object, ...]  # one per trial
@@ -27,7 +27,7 @@ class Axis:
 
     @classmethod
     def of(cls, name: str, values: Sequence[object]) -> Axis:
-        """Log where all are positive and span more than five times the smallest."""
+        """Choose the kind: log if all values are positive and the largest is more than five times the smallest."""
         numbers = [finite_or_none(value) for value in values]
         if any(value is None for value in numbers):
             return cls(name, tuple(values), "names")
@@ -37,11 +37,11 @@ class Axis:
 
     @property
     def names(self) -> list[str]:
-        """Of an axis of names: these, in order."""
+        """The distinct names of an axis of names, sorted."""
         return sorted({str(value) for value in self.values})
 
     def place(self, value: object) -> float:
-        """Where a value is."""
+        """The position of a value."""
         if self.kind == "names":
             return float(self.names.index(str(value)))
         found = finite_or_none(value)
@@ -50,11 +50,11 @@ class Axis:
 
     @property
     def places(self) -> list[float]:
-        """Of all values."""
+        """The positions of all values."""
         return [self.place(value) for value in self.values]
 
     def marks(self) -> list[tuple[float, str]] | None:
-        """Ticks with their texts; None: those of the numbers themselves."""
+        """Ticks with their labels; None for the default ticks of a linear axis."""
         if self.kind == "names":
             step = math.ceil(len(self.names) / _MOST_MARKS)
             return [(float(index), shortened(name, 9)) for index, name in enumerate(self.names)][::step]
@@ -65,7 +65,7 @@ class Axis:
 
 
 def pareto(points: Sequence[tuple[float, float, bool, str]], names: tuple[str, str]) -> Markup:
-    """Two objectives, both the larger the better: (x, y, on the front, what is said of it); the front as a staircase.
+    """Two objectives to maximize, with the front as a staircase; points are (x, y, on the front, tooltip).
 
     The first point is ringed.
     """
@@ -74,7 +74,7 @@ def pareto(points: Sequence[tuple[float, float, bool, str]], names: tuple[str, s
     frame.y_axis(names[1])
     front = sorted({(x, y) for x, y, on, _ in points if on})
     stairs = [front[0]]
-    for x, y in front[1:]:  # to the right it falls: what is below and to the left of it is outdone
+    for x, y in front[1:]:  # the staircase descends to the right; points below and left of it are dominated
         stairs += [(stairs[-1][0], y), (x, y)]
     frame.polyline([(frame.x[0], stairs[0][1]), *stairs, (stairs[-1][0], frame.y[0])], f"curve s{FRONT}")
     for x, y, on, said in sorted(points, key=lambda point: point[2]):
@@ -85,7 +85,7 @@ def pareto(points: Sequence[tuple[float, float, bool, str]], names: tuple[str, s
 
 
 def sensitivity(axis: Axis, objectives: Sequence[float], said: Sequence[str]) -> Markup:
-    """The objective against one searched value, a dot a trial; the best is ringed."""
+    """The objective against one searched option, one dot per trial; the best trial is ringed."""
     places = axis.places
     frame = Frame(padded(places), padded(objectives), f"objective against {axis.name}")
     frame.y_axis("objective")
@@ -98,13 +98,13 @@ def sensitivity(axis: Axis, objectives: Sequence[float], said: Sequence[str]) ->
 
 
 def parallel(axes: Sequence[Axis], thirds: Sequence[int], best: int, said: Sequence[str]) -> Markup:
-    """One line per trial through all its values, one upright axis each; `thirds`: the third (0 best) of each trial.
+    """Parallel coordinates: one vertical axis per option, one line per trial.
 
-    The line of trial `best` is thicker.
+    `thirds` has the third (0 is the best) of each trial. The line of trial `best` is thicker.
     """
     height = 250 + 2 * _LABEL_ROWS
     frame = Frame((0.0, len(axes) - 1.0), (0.0, 1.0), "parallel coordinates: all trials", height=height, left=34)
-    top = 1.0 - 2.6 * _LABEL_ROWS / (height - BOTTOM - TOP)  # below two rows of names
+    top = 1.0 - 2.6 * _LABEL_ROWS / (height - BOTTOM - TOP)  # leaves room for two rows of names
     scaled = [[_share(place, axis.places) * top for place in axis.places] for axis in axes]
     for index, axis in enumerate(axes):
         frame.line(index, 0.0, index, top, "base")

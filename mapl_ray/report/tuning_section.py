@@ -1,4 +1,4 @@
-"""The report's section on a search: what was tried, with what result, and what each trial cost."""
+"""The report's section on a search: trials with their values, results and cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Row:
     cost: Mapping[str, Any]
 
     def said(self) -> str:
-        """For tooltips."""
+        """The text of a tooltip."""
         found = [f"trial {self.name}", *(f"{key} {short(value)}" for key, value in self.params.items())]
         found += [f"objective {short(self.objective)}"]
         found += [
@@ -39,7 +39,7 @@ class _Row:
 
 
 def tuning_section(trials: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Trials from best to worst with their cost; Pareto front, sensitivities, parallel coordinates."""
+    """Pareto front, parallel coordinates, sensitivities, and a table of trials from best to worst with their cost."""
     rows = sorted((_row(index, trial) for index, trial in enumerate(trials)), key=_order, reverse=True)
     if not rows:
         return None
@@ -58,7 +58,7 @@ def tuning_section(trials: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's, equal values at their mean rank; None where one of them does not vary."""
+    """Spearman's rank correlation, with average ranks for ties; None if one side is constant."""
     a, b = _ranks(x), _ranks(y)
     if a.std() == 0.0 or b.std() == 0.0:
         return None
@@ -94,7 +94,7 @@ def _note(rows: Sequence[_Row]) -> Markup:
 
 
 def _front(rows: Sequence[_Row]) -> Markup | None:
-    points = [  # best first, as the rows come
+    points = [  # best first, like the rows
         (row.pref, row.multi, row.trial.get("on_front") is True, row.said())
         for row in rows
         if row.pref is not None and row.multi is not None
@@ -111,7 +111,7 @@ def _parallel(rows: Sequence[_Row], names: Sequence[str]) -> Markup | None:
     if len(rows) < 2 or not axes:
         return None
     objectives = [row.objective for row in rows]
-    thirds = [min(index * 3 // len(rows), 2) for index in range(len(rows))]  # rows come best first
+    thirds = [min(index * 3 // len(rows), 2) for index in range(len(rows))]  # rows are sorted, best first
     shown = [*axes, Axis.of("objective", objectives)]
     key = legend(["best third", "middle third", "last third"], list(THIRDS))
     figure = el("figure", parallel(shown, thirds, 0, [row.said() for row in rows]))
@@ -158,7 +158,7 @@ def _table(rows: Sequence[_Row], names: Sequence[str]) -> Markup:
 
 
 def _moves(rows: Sequence[_Row]) -> list[Markup]:
-    """Who took over whose checkpoint in a population."""
+    """The checkpoints that trials copied from each other under PBT."""
     found = []
     for row in rows:
         moves = row.trial.get("moves")
@@ -167,7 +167,7 @@ def _moves(rows: Sequence[_Row]) -> list[Markup]:
                 found.append([row.name, short(move.get("step")), f"{int(finite_or_none(move.get('from')) or 0):04d}"])
     if not found:
         return []
-    return [el("h3", "Checkpoints taken over"), table(["trial", "after step", "from trial"], sorted(found))]
+    return [el("h3", "Copied checkpoints"), table(["trial", "after step", "from trial"], sorted(found))]
 
 
 def _ranks(values: Sequence[float]) -> Any:

@@ -1,4 +1,4 @@
-"""Scores of sequences, from vLLM or the trainer's forward pass: reference log-probabilities and rewards."""
+"""Scores of sequences (ref_logps and rewards), computed by vLLM or by the trainer's forward pass."""
 
 from mapl_ray.scoring.column_scorer import ColumnScorer
 from mapl_ray.scoring.journal import Journal, Outcome

@@ -1,6 +1,6 @@
-"""What one stage computes for every group: which numbers, by which model, and the fingerprint of all that decides them.
+"""`ColumnScorer`: the scores that a stage computes for every group, the model that computes them, their fingerprint.
 
-`score` has one for each column, evaluation one for each model.
+`score` has one scorer per column, evaluation has one per model.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class ColumnScorer:
 
     column: Column
     options: EngineOptions | TreeOptions
-    label: str = ""  # in progress lines and errors; empty: the column
+    label: str = ""  # name in progress lines and errors; empty: the column
     whole: bool = False  # a group without scores is an error, not a rejection
-    keep_stored: bool = False  # groups that have `ref_logps` keep them
+    keep_stored: bool = False  # groups that already have `ref_logps` keep them
 
     @property
     def name(self) -> str:
-        """In progress lines and errors."""
+        """The name in progress lines and errors."""
         return self.label or self.column
 
     @property
     def recipe(self) -> str:
-        """Fingerprint of everything but the groups that decides the scores."""
+        """Fingerprint of everything that decides the scores, except the groups."""
         options = self.options
         values = {
             "column": self.column,
@@ -51,10 +51,10 @@ class ColumnScorer:
         return fingerprint_of(values | ({"lora": model_identity(options.lora)} if options.lora else {}))
 
     def stored(self, group: RelationGroup) -> Outcome | None:
-        """Scores that the group has and keeps; None: they are to be computed."""
+        """Scores that the group already has and keeps; None if they must be computed."""
         return group.ref_logps if self.keep_stored else None
 
     def check(self, group: RelationGroup, outcome: Outcome) -> None:
-        """Raise `RunError` for a group without scores, where all must have them."""
+        """Raise `RunError` for a group without scores if `whole` is set."""
         if self.whole and isinstance(outcome, str):
             raise RunError(f"{self.name}, group {group.pair_id} of {group.source}: {outcome}")

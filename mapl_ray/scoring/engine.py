@@ -1,4 +1,4 @@
-"""The one module that imports vllm: one engine a scorer, started once and used for all batches."""
+"""Scorers with vLLM, one engine each, which is started once. No other module imports vllm."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ CPU_BLOCK_TOKENS = 32
 class LogprobScorer:
     """log p(response | prompt) under a causal model, summed over response tokens, in nats.
 
-    Prefix caching does not pay here: a token taken from the cache has no logits, so vLLM 0.32 has a request for
-    `prompt_logprobs` read nothing from it (`SamplingParams.skip_reading_prefix_cache`).
+    Prefix caching does not help here: a cached token has no logits, so in vLLM 0.32 a request with `prompt_logprobs`
+    does not read the cache (`SamplingParams.skip_reading_prefix_cache`).
     """
 
     reads_cache = False
 
     def __init__(self, options: EngineOptions) -> None:
-        """Raises `UserError` for a model without tokenizer, of another kind, or with other weights than its config
-        says; `RunError` where the engine does not start, or fails on a single token."""
+        """Start the engine. Raises `UserError` for a model without tokenizer, of the wrong kind, or with weights that
+        do not match its config, and `RunError` if the engine does not start or fails on a single token."""
         self.options = options
         self.tokenizer = load_tokenizer(options.model, options.revision)
-        # vLLM always generates: one token more than is scored.
+        # vLLM always generates at least one token.
         self.max_tokens = options.max_model_len - 1
         self._engine = _engine(options, "generate", self.reads_cache)
         self._adapter = _adapter(options)
         try_engine(self, options.model)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One sum a sequence. They leave as floats: raw logprobs are nested objects that would be pickled."""
+        """One sum per sequence, as floats: vLLM's logprobs are nested objects, which are slow to pickle."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
@@ -55,10 +55,10 @@ class LogprobScorer:
 
 
 class Generator(LogprobScorer):
-    """Responses of a causal model, by greedy decoding."""
+    """Generates responses of a causal model with greedy decoding."""
 
     def generate(self, token_ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
-        """A response a prompt, and whether it was cut at `max_new_tokens` or at the engine's length.
+        """One response per prompt, and whether it was truncated at `max_new_tokens` or at the engine's length.
 
         Prompts have at most `max_tokens` tokens.
         """
@@ -78,9 +78,9 @@ class Generator(LogprobScorer):
         return [(out.outputs[0].text, out.outputs[0].finish_reason == "length") for out in outputs]
 
     def end(self) -> None:
-        """Give back what the engine holds, so that this process can start another; this one can't be used any more.
+        """Shut the engine down, so that this process can start another one. This one can't be used afterwards.
 
-        For engines on CPUs without ranks of their own: on a GPU memory stays taken until the process ends.
+        Only for engines on CPUs with one rank: GPU memory is not freed until the process ends.
         """
         from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -97,15 +97,15 @@ class RewardScorer:
         self.tokenizer = load_tokenizer(options.model, options.revision)
         self.max_tokens = options.max_model_len
         self._pad_token_id = read_config(options.model, options.revision).pad_token_id
-        self.cached_tokens = 0  # of the last batch: read from the prefix cache instead of computed
+        self.cached_tokens = 0  # tokens of the last batch that were read from the prefix cache
         self._engine = _engine(options, "pooling", reads_cache=True)
         try_engine(self, options.model)
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One logit a sequence, read where the model was trained (`batches.read_at`); `starts` does not matter here."""
+        """One logit per sequence, read at the token as in training (`batches.read_at`); `starts` is not used."""
         from vllm import PoolingParams
 
-        # What a batch finds in the cache is its own, whichever batches this engine had before: the same scores again.
+        # So that scores do not depend on earlier batches, a batch only reads its own tokens from the cache.
         self._engine.reset_prefix_cache()
         pooling = PoolingParams(use_activation=False)  # a sigmoid would squash the reward
         read = [read_at(ids, self._pad_token_id) for ids in token_ids]
@@ -115,7 +115,7 @@ class RewardScorer:
 
 
 class JudgeScorer(LogprobScorer):
-    """p(yes) of a prompt under a causal model, normalised over yes and no: see `scoring.judge`."""
+    """p(yes) after a prompt under a causal model, normalized over yes and no (see `scoring.judge`)."""
 
     reads_cache = True
 
@@ -123,10 +123,10 @@ class JudgeScorer(LogprobScorer):
         """Raises as `LogprobScorer` does."""
         self.answers = find_answers(load_tokenizer(options.model, options.revision))
         super().__init__(options)
-        self.max_tokens -= self.answers.longest - 1  # what follows a prompt where answers are scored as strings
+        self.max_tokens -= self.answers.longest - 1  # leaves room for answers of several tokens after the prompt
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One p(yes) a prompt, in [0, 1]; the answer starts at its end, so `starts` does not matter here."""
+        """One p(yes) per prompt, in [0, 1]; the answer starts at the prompt's end, so `starts` is not used."""
         answers = (*self.answers.yes, *self.answers.no)
         logps = self._next_token(token_ids) if self.answers.single else self._strings(token_ids)
         split = len(self.answers.yes)
@@ -134,7 +134,7 @@ class JudgeScorer(LogprobScorer):
         return [p_yes(row[:split], row[split:]) for row in rows]
 
     def _next_token(self, token_ids: Sequence[Sequence[int]]) -> list[float]:
-        """log p of every answer after every prompt, answers innermost; unlike `prompt_logprobs` it uses the cache."""
+        """log p of every answer after every prompt, answers innermost. Unlike `prompt_logprobs` this uses the cache."""
         from vllm import SamplingParams
 
         wanted = [token for (token,) in (*self.answers.yes, *self.answers.no)]
@@ -151,23 +151,22 @@ class JudgeScorer(LogprobScorer):
 
 
 def try_engine(scorer: Scorer, model: str) -> None:
-    """Score one token, so that what every batch would give is the run's error before any group is at stake.
+    """Score one token, so that an engine that fails on every batch ends the run before any group is blamed.
 
-    Every engine is tried when it starts, one that is started again after a failure too: where the failure was the
-    engine's and not a group's, it ends the run here. Raises `RunError` with the engine's own words.
+    Every engine is tested when it starts, also when it is restarted after a failure. Raises `RunError` with the
+    engine's error.
     """
     token = scorer.tokenizer.eos_token_id
     try:
         scorer.score([[token, token]], [1])
     except Exception as error:
         raise RunError(
-            f"{model}: the engine fails on a single token, so on every batch: {type(error).__name__}: "
-            f"{first_line(error)}"
+            f"{model}: the engine fails on a single token, so on any batch: {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
 def _adapter(options: EngineOptions) -> Any:
-    """What makes vLLM apply the adapter to the model; None without one."""
+    """vLLM's request for the adapter; None without an adapter."""
     if options.lora is None:
         return None
     from vllm.lora.request import LoRARequest
@@ -187,30 +186,30 @@ def _prompts(token_ids: Sequence[Sequence[int]]) -> list[dict[str, list[int]]]:
 
 
 def cache_options(options: EngineOptions, reads_cache: bool) -> dict[str, Any]:
-    """Of the prefix cache: none where nothing is read from it, as keeping it costs a hash a block.
+    """vLLM's options for the prefix cache. It is off if nothing reads it, because it costs a hash per block.
 
-    The CPU build takes blocks of 128 tokens, and most prompts are shorter: nothing was ever shared. Its kernels take
-    multiples of 32 alike.
+    The CPU build's default blocks have 128 tokens. Most prompts are shorter, so nothing would be shared. Its kernels
+    also take multiples of 32.
     """
     if not (reads_cache and options.prefix_caching):
         return {"enable_prefix_caching": False}
-    # Not True: vLLM knows which models allow it.
+    # None instead of True: vLLM decides by the model whether it can be on.
     return {"enable_prefix_caching": None, **({"block_size": CPU_BLOCK_TOKENS} if options.gpus == 0 else {})}
 
 
 def _engine(options: EngineOptions, runner: Literal["generate", "pooling"], reads_cache: bool) -> Any:
-    # Read by vLLM on import or start; this process exists for the engine alone.
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says while it is imported, before it sets a level
+    # vLLM reads these on import or start. This process only runs the engine.
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # for messages during the import, before vLLM sets its own level
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if options.ranks == 1:
-        # The engine in this process: nothing to be left behind when the actor is killed.
+        # Run the engine in this process, so that no child process remains when the actor is killed.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     if options.gpus == 0:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_cache_gib)
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # actors share the cores
         if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
-            # torch's compiler still writes vector code there, without its headers: vLLM's sampling would not build.
+            # torch's compiler would still emit vector code, without its headers, and vLLM's sampling would not compile.
             import torch._dynamo
 
             torch._dynamo.config.disable = True
@@ -230,11 +229,11 @@ def _started(options: EngineOptions, runner: Literal["generate", "pooling"], rea
             model=model,
             runner=runner,
             dtype=options.dtype,
-            load_format="safetensors",  # else pickled weights are taken where there are no others
+            load_format="safetensors",  # otherwise vLLM would fall back to pickled weights
             max_model_len=options.max_model_len,
             tensor_parallel_size=options.tensor_parallel_size,
             pipeline_parallel_size=options.pipeline_parallel_size,
-            # Beside this process: Ray would be asked for resources that this actor holds already.
+            # Not Ray: it would request resources that this actor already holds.
             distributed_executor_backend=None if options.ranks == 1 else "mp",
             **cache_options(options, reads_cache),
             enable_chunked_prefill=options.chunked_prefill,

@@ -1,17 +1,17 @@
-"""What an engine has in hand, written down before it begins: a process that dies reports no cause.
+"""A journal of the batches that an engine starts and finishes, because a process that dies reports no cause.
 
-One file a part of the data, one JSON text a line, appended:
+One file per part of the data, with one appended JSON object per line:
 
-    {"fingerprint": ..., "total": 1000, "size": 64}                    what the lines below are about
-    {"run": ..., "begin": [0, 64]}                                     groups 0 to 63 go to the engine
-    {"run": ..., "failed": [0, 64], "reason": ...}                     the engine gave an error instead of scores
+    {"fingerprint": ..., "total": 1000, "size": 64}                    header: the groups and the batch size
+    {"run": ..., "begin": [0, 64]}                                     groups 0 to 63 are sent to the engine
+    {"run": ..., "failed": [0, 64], "reason": ...}                     the engine raised an error
     {"end": [0, 64], "outcomes": [[-12.5, ...], "too long", ...]}      scores, or why there are none
 
-A batch that was begun and never ended killed its engine, or was in hand when something else did: it is tried once more
-as it is, then halved, and so are its halves, until the group that does it stands alone and is set aside with its
-reason. What is ended is not scored again. Deaths count within one run: a run that is stopped says nothing about groups.
+A batch that began and never ended killed its engine, or was running when something else did. It is tried once more as a
+whole, then halved repeatedly until the group that causes it is found and rejected with its reason. Finished batches are
+not scored again. Only failures of the same run count: an earlier run that was stopped says nothing about groups.
 
-From the first line on that is not of these forms, a file is damaged and is cut there: those batches are scored again.
+A line in any other form means that the file is damaged. It is truncated there, and later batches are scored again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mapl_ray.data.shards import json_lines, write_atomically
 
 Outcome = tuple[float, ...] | str  # scores of a group's sequences, or why it has none
 Span = tuple[int, int]
-TRIES = 2  # engines that a group may cost
+TRIES = 2  # engine failures after which a group is rejected
 _FORMS = {
     "begin": {"run", "begin"},
     "failed": {"run", "failed", "reason"},
@@ -35,10 +35,10 @@ _FORMS = {
 
 
 class Journal:
-    """The batches of one part: which is next, and what the finished ones gave."""
+    """The batches of one part: the next batch, and the outcomes of finished ones."""
 
     def __init__(self, path: Path, fingerprint: str, total: int, size: int, run: str) -> None:
-        """Take over what is in the file, if it is about the same `total` groups in batches of `size`."""
+        """Load the file if it has the same fingerprint, `total` and `size`; otherwise start a new one."""
         self._path, self._total, self._size, self._run = path, total, size, run
         self._done: dict[Span, list[Outcome]] = {}
         self._begun: Counter[Span] = Counter()
@@ -55,34 +55,34 @@ class Journal:
             write_atomically(path, lambda aside: aside.write_bytes(whole))
 
     def next(self) -> Span | None:
-        """The next batch `[low, high)` to hand to an engine; None when every group has an outcome."""
+        """The next batch `[low, high)` for the engine; None when every group has an outcome."""
         for low in range(0, self._total, self._size):
             for span in self._pending(low, min(low + self._size, self._total), 0):
                 return span
         return None
 
     def begin(self, span: Span) -> None:
-        """To be called before the engine sees the batch."""
+        """Record that a batch begins. Call it before sending the batch to the engine."""
         self._append({"run": self._run, "begin": list(span)})
 
     def fail(self, span: Span, reason: str) -> None:
-        """The engine raised an error; it is not to be used any more."""
+        """Record that the engine raised an error. The engine must not be used again."""
         self._append({"run": self._run, "failed": list(span), "reason": reason})
 
     def end(self, span: Span, outcomes: Sequence[Outcome]) -> None:
-        """One outcome a group of the batch."""
+        """Record a finished batch, with one outcome per group."""
         self._append({"end": list(span), "outcomes": list(outcomes)})
 
     def outcomes(self) -> list[Outcome]:
-        """One a group of the part, in order, once `next` is None."""
+        """One outcome per group of the part, in order. Complete once `next` returns None."""
         return [outcome for _, batch in sorted(self._done.items()) for outcome in batch]
 
     def remove(self) -> None:
-        """The part is written: nothing is to be remembered."""
+        """Delete the file. Call it when the part is written."""
         self._path.unlink(missing_ok=True)
 
     def _pending(self, low: int, high: int, earlier: int) -> Iterator[Span]:
-        """`earlier` engines died of batches that these groups were part of."""
+        """The batches to score in `[low, high)`; `earlier` is the number of failures of larger batches with them."""
         span = (low, high)
         if span in self._done:
             return
@@ -103,8 +103,8 @@ class Journal:
         return any(span[0] <= low and high <= span[1] for low, high in self._done)
 
     def _blame(self, span: Span) -> str:
-        reason = self._reasons.get(span, "its process died without a word; it may have run out of memory")
-        return f"the engine broke on this group at {TRIES} tries, the last time with nothing else in hand: {reason}"
+        reason = self._reasons.get(span, "its process died without a message; it may have run out of memory")
+        return f"the engine failed on this group in {TRIES} tries, the last time with this group only: {reason}"
 
     def _append(self, line: dict[str, Any]) -> None:
         text = _text(line)
@@ -113,7 +113,7 @@ class Journal:
         self._take(json.loads(text))
 
     def _take(self, line: dict[str, Any]) -> bool:
-        """Whether the line is of a known form, and of groups of this part."""
+        """Apply a line. False if its form is unknown or its groups are not in this part."""
         form = next((form for form, keys in _FORMS.items() if line.keys() == keys), None)
         if form is None or (span := self._span(line[form])) is None:
             return False

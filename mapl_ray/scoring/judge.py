@@ -1,10 +1,9 @@
-"""A judge's p(yes) for a question about a response: from the probabilities of its answers, never from a sentence.
+"""A judge's p(yes) for a question about a response, from the probabilities of its answers; no text is generated.
 
     p(yes) = sum of p(a) over a in yes / sum of p(a) over a in yes and no,   a: the spellings of either word
 
-and the mean of this over the two orders in which the prompt names the words, for a model may lean to the first or the
-last. The prompts of one response begin alike, response first, so that an engine's prefix cache holds it for all
-questions.
+p(yes) is averaged over the two orders of the words in the prompt, because a model may prefer the first or the last. The
+prompts of one response start with the response, so that the engine's prefix cache shares it between questions.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ TEMPLATE = (
     "you.\n\n----------\n{response}\n----------\n\n{question} Answer {order}, with that one word."
 )
 ORDERS = ("yes or no", "no or yes")
-_SPELLINGS = ("{}", " {}")  # of yes, Yes, YES where no token is one
-_DIGITS = 4  # of p(yes): further ones depend on what else the engine computes beside it
+_SPELLINGS = ("{}", " {}")  # spellings of yes, Yes, YES if no single token is one
+_DIGITS = 4  # digits kept of p(yes): further ones depend on the other requests in the engine's batch
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a judge made of one pair."""
+    """A judge's results for one pair."""
 
     judgements: tuple[Judgement, ...]
-    order_gap: float  # mean over them of |p(yes) in one order - in the other|: how little the judge knows its mind
+    order_gap: float  # mean of |p(yes) in one order - p(yes) in the other order|: the inconsistency of the judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +47,17 @@ class Answers:
 
     @property
     def single(self) -> bool:
-        """Whether each is one token: one forward pass is then enough."""
+        """Whether each spelling is one token, so that one forward pass is enough."""
         return all(len(ids) == 1 for ids in (*self.yes, *self.no))
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest spelling."""
+        """Number of tokens of the longest spelling."""
         return max(len(ids) for ids in (*self.yes, *self.no))
 
 
 def find_answers(tokenizer: Any) -> Answers:
-    """The tokens of the vocabulary that say yes or no, white space and case aside; whole strings if either has none."""
+    """All tokens that are yes or no, ignoring whitespace and case; token strings if either word has no token."""
     special = {*tokenizer.all_special_ids}
     ids = [token for token in range(len(tokenizer)) if token not in special]
     words = [text.strip().lower() for text in tokenizer.batch_decode([[token] for token in ids])]
@@ -70,7 +69,7 @@ def find_answers(tokenizer: Any) -> Answers:
 
 
 def whole_answers(tokenizer: Any) -> Answers:
-    """Both words as the tokenizer writes them, token by token. Raises `UserError` where it writes them alike."""
+    """Both words as token strings. Raises `UserError` if the tokenizer encodes them the same way."""
 
     def spelt(word: str) -> tuple[tuple[int, ...], ...]:
         texts = [form.format(one) for one in (word, word.title(), word.upper()) for form in _SPELLINGS]
@@ -78,12 +77,12 @@ def whole_answers(tokenizer: Any) -> Answers:
 
     answers = Answers(spelt("yes"), spelt("no"))
     if not all((*answers.yes, *answers.no)) or {*answers.yes} & {*answers.no}:
-        raise UserError("scoring.judge: to the model's tokenizer yes and no are the same. Name another judge.")
+        raise UserError("scoring.judge: the tokenizer encodes yes and no the same way. Use another judge.")
     return answers
 
 
 def p_yes(yes_logps: Sequence[float], no_logps: Sequence[float]) -> float:
-    """p(yes) / (p(yes) + p(no)) from log-probabilities (nats) of their spellings; NaN where none has any."""
+    """p(yes) / (p(yes) + p(no)) from log-probabilities (nats) of the spellings; NaN if none is finite."""
     top = max(*yes_logps, *no_logps)
     if not math.isfinite(top):
         return math.nan
@@ -92,41 +91,41 @@ def p_yes(yes_logps: Sequence[float], no_logps: Sequence[float]) -> float:
 
 
 def judge_questions(config: SynthesisConfig, names: Sequence[str] | None) -> dict[str, str]:
-    """Soft function -> its question: the ones named, or all that `config` allows.
+    """Soft function -> its question, for the given names or for all functions that `config` allows.
 
-    Raises `UserError` for a function that is unknown or not soft, and where there is nothing to ask.
+    Raises `UserError` for a function that is unknown or not soft, and if there are no questions.
     """
-    allowed = select_functions(config)  # imports the user's own modules, too
+    allowed = select_functions(config)  # also imports the user's own modules
     functions = allowed if names is None else [lookup(name) for name in names]
     questions = {function.name: function.question for function in functions if function.question is not None}
     if names is not None and (hard := [name for name in names if name not in questions]):
-        raise UserError(f"scoring.judge.functions: {hard[0]!r} is not a soft function; a rule checks it.")
+        raise UserError(f"scoring.judge.functions: {hard[0]!r} is not a soft function, it needs no judge. Remove it.")
     if not questions:
         raise UserError(
-            "scoring.judge: there is nothing to ask. Allow soft functions in synthesis.functions and family_weights, "
-            "or name some in scoring.judge.functions."
+            "scoring.judge: there are no soft functions to judge. Allow some in synthesis.functions and "
+            "family_weights, or list some in scoring.judge.functions."
         )
     return questions
 
 
 def judge_prompts(response: str, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of every question in both orders, `[question 0, order 0], [question 0, order 1], ...`.
+    """Token ids of every question in both orders: `[question 0, order 0], [question 0, order 1], ...`.
 
-    Raises `UserError` where the judge's chat template does not take one user turn.
+    Raises `UserError` if the judge's chat template does not take a single user turn.
     """
     texts = (TEMPLATE.format(response=response, question=q, order=order) for q in questions for order in ORDERS)
     try:
         return [encode_prompt((Message("user", text),), tokenizer) for text in texts]
     except RenderError as error:
-        raise UserError(f"scoring.judge.model: {error}. Name another judge.") from None
+        raise UserError(f"scoring.judge.model: {error}. Use another judge.") from None
 
 
 def judge_pairs(
     pairs: Sequence[PreferencePair], judge: Scorer, questions: Mapping[str, str]
 ) -> list[Judged | Rejection]:
-    """Judgements of every pair by name of the question, or why there are none: too long, or no finite number.
+    """Judgements of every pair by function name, or a rejection: too long, or no finite number.
 
-    A judgement that came with the pair is not made again, and not returned. `judge.score` gives p(yes) of a prompt.
+    Judgements that a pair already has are neither computed nor returned. `judge.score` returns p(yes) per prompt.
     """
     asked = [[name for name in questions if name not in {j.name for j in pair.judgements}] for pair in pairs]
     prompts = [
@@ -151,7 +150,7 @@ def _prompts(pair: PreferencePair, questions: Sequence[str], judge: Scorer) -> I
 
 
 def _judged(pair: PreferencePair, names: Sequence[str], scores: Sequence[float]) -> Judged | Rejection:
-    """`scores` by response, question and order."""
+    """The results of a pair; `scores` are ordered by response, question and order."""
     if not all(map(math.isfinite, scores)):
         return _rejection(pair, "not judged: the engine gave no finite p(yes)")
     both = [scores[i : i + len(ORDERS)] for i in range(0, len(scores), len(ORDERS))]

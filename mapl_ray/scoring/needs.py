@@ -1,4 +1,4 @@
-"""What an engine needs, from a model's config alone: plain arithmetic before anything starts.
+"""Estimate the memory that an engine needs from the model's config, before anything starts.
 
 KV cache of a token = 2 (keys, values) * layers * key-value heads * head size * bytes of a value
 """
@@ -18,32 +18,32 @@ from mapl_ray.preferences import is_uri
 
 GIB = 2.0**30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Python, torch and vLLM in one process on a CPU, before any model.
+# Memory of one process with Python, torch and vLLM on a CPU, without a model.
 PROCESS_GIB = 1.0
 _SPLITS = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "num_hidden_layers")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineNeeds:
-    """Of one model in one engine, over all of its ranks. Sizes in bytes; None where the config does not give them."""
+    """Needs of one model in one engine, over all ranks. Sizes are in bytes; None if the config does not give them."""
 
     model: str
     weights: float | None
     kv_token: float | None
-    longest: int | None  # tokens that the model was made for
+    longest: int | None  # the model's maximum sequence length, in tokens
     by_vllm: bool = True  # False: the trainer's forward pass, which has no KV cache and is not split
-    splits: Mapping[str, int] = field(default_factory=dict)  # what tensor parallelism cuts, by its name in the config
+    splits: Mapping[str, int] = field(default_factory=dict)  # sizes that parallelism splits, by name in the config
 
     def kv_token_of_a_rank(self, config: ScoringConfig) -> float:
-        """Bytes of KV cache that a token takes on one rank: heads by tensor, layers by pipeline parallelism.
+        """Bytes of KV cache per token on one rank; tensor parallelism splits heads, pipeline parallelism splits layers.
 
-        Key-value heads that are fewer than ranks are kept more than once.
+        If there are fewer key-value heads than ranks, they are replicated.
         """
         tensor = min(config.tensor_parallel_size, self.splits.get("num_key_value_heads", config.tensor_parallel_size))
         return (self.kv_token or 0.0) / (tensor * config.pipeline_parallel_size)
 
     def memory_gib(self, config: ScoringConfig) -> float:
-        """Main memory of one CPU engine: processes, KV cache, weights."""
+        """Main memory of one CPU engine, in GiB: processes, KV cache, weights."""
         if not self.by_vllm:
             return PROCESS_GIB + (self.weights or 0.0) / GIB
         ranks = config.tensor_parallel_size * config.pipeline_parallel_size
@@ -51,7 +51,7 @@ class EngineNeeds:
 
 
 def engine_needs(config: RunConfig) -> list[EngineNeeds]:
-    """Of every model that `scoring` names; one whose config is not here (yet) is left out. Asks no server."""
+    """Needs of every model in `scoring`, without network requests. Unknown sizes are None."""
     scoring = config.scoring
     of_trainer = config.model.dtype_where(config.training("dpo").in_bf16)
     by_vllm = scoring.ref_logps_by == "vllm"
@@ -67,12 +67,12 @@ def engine_needs(config: RunConfig) -> list[EngineNeeds]:
 
 
 def weight_bytes(name: str, dtype: str) -> float | None:
-    """Bytes of a model's weights in `dtype`; None where its files are not here (yet). Asks no server."""
+    """Bytes of a model's weights in `dtype`, without network requests; None if its files are not on this machine."""
     return _of_directory(name, dtype).weights
 
 
 def evaluation_gib(config: RunConfig) -> float:
-    """Main memory of one CPU actor of an evaluation: Python, torch, and the largest model in float32."""
+    """Main memory of one CPU actor of an evaluation, in GiB: Python, torch, and the largest model in float32."""
     given = config.evaluation
     names = [*(given.models or (config.model.name_or_path,)), *([given.reference] if given.reference else [])]
     tiny = _tiny(config.model.tiny, "float32").weights
@@ -81,7 +81,7 @@ def evaluation_gib(config: RunConfig) -> float:
 
 
 def check_engine(config: RunConfig) -> None:
-    """Raise `UserError` for a length that model or KV cache can't take, and for parts that can't be cut."""
+    """Raise `UserError` for a length above the limit of model or KV cache, and for sizes that can't be split."""
     length, gib = config.scoring.max_model_len, config.scoring.kv_cache_gib
     for needs in engine_needs(config):
         if needs.by_vllm:
@@ -92,10 +92,10 @@ def check_engine(config: RunConfig) -> None:
                 "(max_position_embeddings). Lower it; longer sequences are rejected and counted."
             )
         wanted = needs.kv_token_of_a_rank(config.scoring) * length / GIB
-        # GPU engines take what gpu_memory_utilization leaves, which their node alone knows.
+        # The KV cache of a GPU engine depends on gpu_memory_utilization and on the GPU, which is not known here.
         if needs.by_vllm and not config.scoring.gpus_per_engine and wanted > gib:
             raise UserError(
-                f"scoring.kv_cache_gib={gib}: one sequence of scoring.max_model_len={length} tokens takes "
+                f"scoring.kv_cache_gib={gib}: one sequence of scoring.max_model_len={length} tokens needs "
                 f"{wanted:.1f} GiB of KV cache in {needs.model}. Raise kv_cache_gib, or lower max_model_len."
             )
 
@@ -107,11 +107,11 @@ def _check_parallel(needs: EngineNeeds, config: ScoringConfig) -> None:
             wrong = pipeline > number
             what = f"scoring.pipeline_parallel_size={pipeline}: {needs.model} has {number} layers ({name})"
         else:
-            # Key-value heads may also be fewer, each on several ranks.
+            # There may also be fewer key-value heads than ranks; each is then replicated.
             wrong = number % tensor != 0 and not (name == "num_key_value_heads" and tensor % number == 0)
             what = f"scoring.tensor_parallel_size={tensor}: {needs.model} has {name}={number}, which it does not divide"
         if wrong:
-            raise UserError(f"{what}. Choose a size that fits, and more engines (scoring.num_engines) instead.")
+            raise UserError(f"{what}. Use a size that fits, and more engines (scoring.num_engines) instead.")
 
 
 def _tiny(tiny: TinyModelConfig, dtype: str) -> EngineNeeds:
@@ -152,7 +152,7 @@ def _kv_token(values: dict[str, Any], dtype: str) -> float | None:
 
 
 def _longest(values: dict[str, Any]) -> int | None:
-    """None where positions are scaled: vLLM then finds a longer one itself."""
+    """The maximum sequence length; None if positions are scaled, because vLLM then derives a longer one itself."""
     scaling = values.get("rope_scaling") or values.get("rope_parameters") or {}
     plain = scaling.get("rope_type", scaling.get("type", "default")) == "default"
     longest = values.get("max_position_embeddings")

@@ -1,4 +1,4 @@
-"""What an engine, or the trainer's forward pass in its place, is started with."""
+"""Options of a vLLM engine, and of the trainer's forward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mapl_ray.config import Attention, Dtype, Method, RunConfig, ScoringConfig, 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """One vLLM engine; the same values on every actor, so that scores do not depend on who computed them."""
+    """Options of one vLLM engine. They are the same on every actor, so that scores do not depend on the actor."""
 
     model: str
     revision: str | None
@@ -30,7 +30,7 @@ class EngineOptions:
 
     @property
     def ranks(self) -> int:
-        """Processes that hold a share of the model each."""
+        """Number of processes that share the model."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
     @classmethod
@@ -64,25 +64,25 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class TreeOptions:
-    """The trainer's forward pass; what decides a sum's rounding is as `mapl train dpo` has it."""
+    """Options of the trainer's forward pass. Those that affect rounding are the same as in `mapl train dpo`."""
 
     model: str
     revision: str | None
-    dtype: Dtype  # in which weights are loaded
+    dtype: Dtype  # dtype in which weights are loaded
     bf16: bool  # `train.bf16`: parameters are cast to bfloat16
     max_tokens: int
-    batching: Literal["tree", "padded", "auto"]  # auto: trees where the model takes them
+    batching: Literal["tree", "padded", "auto"]  # auto: trees if the model supports them
     attention: Attention
     row_tokens: int | None
     groups_at_once: int
     gpus: int  # 0: on CPUs
     lora: str | None = None
-    head: Literal["logps", "reward"] = "logps"  # of a policy, or the scalar of a reward model
-    float32_head: bool = False  # with `bf16`: the output layer alone stays in float32
+    head: Literal["logps", "reward"] = "logps"  # logps of a policy, or the reward of a reward model
+    float32_head: bool = False  # with `bf16`: the output layer stays in float32
 
     @classmethod
     def of(cls, config: RunConfig, model: str, revision: str | None, lora: str | None = None) -> TreeOptions:
-        """Those of DPO in this run."""
+        """The options of DPO training in this run."""
         train, (_, _, _, gpus) = config.training("dpo"), config.scoring.trainer_actors
         return cls(
             model=model,
@@ -102,7 +102,7 @@ class TreeOptions:
     def of_evaluation(
         cls, config: RunConfig, model: str, revision: str | None, method: Method, max_tokens: int
     ) -> TreeOptions:
-        """Those of a model that is evaluated: float32 on CPUs; on GPUs a bfloat16 body and a float32 head."""
+        """The options for evaluating a model: float32 on CPUs; on GPUs a bfloat16 body and a float32 head."""
         train, gpus = config.training(method), math.ceil(config.evaluation.gpus)
         return cls(
             model=model,
@@ -121,7 +121,7 @@ class TreeOptions:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """What decides the scores beside the model: batch and device move last digits alone, as with engines."""
+        """Everything except the model that decides the scores. Batch and device only change last digits."""
         computed = "bfloat16" if self.bf16 else self.dtype
         values: dict[str, object] = {"by": "trainer", "computed": computed, "batching": self.batching}
         if self.head != "logps" or self.float32_head:
@@ -130,5 +130,5 @@ class TreeOptions:
 
 
 def _attention(train: TrainConfig, gpus: int) -> Attention:
-    """FlexAttention and FlashAttention need a GPU, which training may have and scoring not."""
+    """The training's attention; `auto` if only one of training and scoring has GPUs, which some kernels need."""
     return "auto" if bool(gpus) != bool(train.gpus_per_worker) else train.attention

@@ -1,4 +1,4 @@
-"""Rewards of original pairs, and what is done with their margins."""
+"""Rewards of original pairs, and the uses of their margins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rewards = tuple[float, float]  # r(x, chosen), r(x, rejected)
 
 
 def score_pairs(pairs: Sequence[PreferencePair], scorer: Scorer) -> list[Rewards | Rejection]:
-    """Rewards of both responses, or why there are none: too long, or not finite."""
+    """Rewards of both responses, or a rejection: too long, or not finite."""
     results: list[Rewards | Rejection] = []
     for scored in score_groups([pair_group(pair) for pair in pairs], scorer, "rewards"):
         if isinstance(scored, Rejection):
@@ -32,10 +32,10 @@ def with_scores(
     rewards: Mapping[str, Rewards],
     judgements: Mapping[str, Sequence[Judgement]],
 ) -> PreferencePair | Rejection:
-    """The pair as synthesis takes it: its judgements beside those it came with, its margin filled, or dropped for it.
+    """Add judgements and the margin to a pair, or reject it by its margin.
 
-    Both mappings are by pair id. A pair that a judge or reward model could not take is kept as it is, but for
-    `min_margin`, which asks for a number, and for `fill_margin`, whose column has one scale or nothing.
+    Both mappings are by pair id. A pair that the judge or reward model could not score is kept, except that
+    `min_margin` rejects it, and `fill_margin` sets its margin to null, so that the column has one scale.
     """
     pair = replace(pair, judgements=(*pair.judgements, *judgements.get(pair.pair_id, ())))
     found = rewards.get(pair.pair_id)
@@ -43,14 +43,14 @@ def with_scores(
     if config.min_margin is not None:
         bound = f"scoring.pair_margin.min_margin={config.min_margin:g}"
         if margin is None:
-            return _rejection(pair, f"no reward, hence no margin to hold against {bound}")
+            return _rejection(pair, f"no reward, so no margin to compare with {bound}")
         if margin < config.min_margin:
             return _rejection(pair, f"margin {margin:+.4f} under the reward model is below {bound}")
     return replace(pair, margin=margin) if config.fill_margin else pair
 
 
 def pair_group(pair: PreferencePair) -> RelationGroup:
-    """The pair as a group of one prompt and two sequences."""
+    """The pair as a group with one prompt and two sequences."""
     return RelationGroup(
         pair_id=pair.pair_id,
         prompts=(pair.prompt,),

@@ -1,4 +1,4 @@
-"""What can score: vLLM's engines and the trainer's forward pass here, anything else elsewhere."""
+"""Interfaces of scorers: vLLM engines, the trainer's forward pass, or others."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from mapl_ray.batches import EncodedGroup
 
 
 class Scorer(Protocol):
-    """Scores token sequences. `tokenizer` makes the ids, `max_tokens` is the longest sequence it takes."""
+    """Scores token sequences, encoded with `tokenizer` and at most `max_tokens` long."""
 
     tokenizer: Any
     max_tokens: int
 
     def score(self, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-        """One float a sequence; `starts` gives where each one's response begins."""
+        """One float per sequence; `starts` has the index of each response's first token."""
 
 
 @runtime_checkable
 class GroupScorer(Protocol):
-    """Scores whole groups, whose sequences share tokens. `tokenizer` and `max_tokens` as in `Scorer`."""
+    """Scores whole groups, whose sequences share tokens. `tokenizer` and `max_tokens` are as in `Scorer`."""
 
     tokenizer: Any
     max_tokens: int

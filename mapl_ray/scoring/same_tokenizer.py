@@ -1,4 +1,4 @@
-"""ref_logps are sums over the trainer's tokens: another tokenizer would give numbers that mean something else."""
+"""Check that reference and policy have the same tokenizer. ref_logps are sums over the policy's tokens."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from mapl_ray.data.records import canonical_json
 from mapl_ray.errors import UserError
 
-# Blanks, digits, case, marks, scripts: where tokenizers of one vocabulary part ways.
+# Whitespace, digits, case, marks, scripts: where tokenizers with the same vocabulary can differ.
 _PROBE = "Two  spaces,\ttab\n\nlines; 1234.5 isn't don't I'm NaïveÉ 東京 😀 <b> https://a.b/c?d=1 "
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
-    """What decides the ids of a conversation; two tokenizers with the same one give the same."""
+    """Everything that decides the token ids of a conversation. Equal identities give equal ids."""
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
     return {
         "vocabulary": _digest(tokenizer.get_vocab()),
@@ -27,8 +27,8 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
 def check_same_tokenizer(
     scorer: str, trainer: str, scorer_revision: str | None = None, trainer_revision: str | None = None
 ) -> None:
-    """Raise `UserError` where the two models' tokenizers would give other ids, with what differs."""
-    # Here, for transformers takes seconds to load, and plans and joins of scores do without.
+    """Raise `UserError`, with the differences, if the two models' tokenizers would give different ids."""
+    # Imported here: transformers takes seconds to import, and some callers of this module do not need it.
     from mapl_ray.models import load_tokenizer
 
     theirs = tokenizer_identity(load_tokenizer(scorer, scorer_revision))
@@ -38,7 +38,7 @@ def check_same_tokenizer(
     ]
     if differing:
         raise UserError(
-            f"ref_logps of {scorer}: its tokenizer is not that of {trainer}, which is trained; they differ in "
+            f"ref_logps of {scorer}: its tokenizer is not that of {trainer}, the trained model: they differ in "
             f"{', '.join(differing)}. Use a reference model with the trained model's tokenizer files and chat template."
         )
 

@@ -1,4 +1,4 @@
-"""Scores of whole groups, from any scorer. Token ids are those of training: `batches.encode_group` makes both."""
+"""Score whole groups with any scorer. Token ids are the same as in training (`batches.encode_group`)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ScoredGroup = RelationGroup | Rejection
 
 
 class BrokenEngineError(Exception):
-    """The engine raised an error: what it holds now is unknown, and its process is to be left."""
+    """The engine raised an error. Its state is unknown, so its process must be replaced."""
 
 
 def score_groups(groups: Sequence[RelationGroup], scorer: Scorer | GroupScorer, column: Column) -> list[ScoredGroup]:
-    """Fill one column of every group; a group that is too long or scores NaN or infinity is rejected, with why."""
+    """Fill one column of every group. A group that is too long or has a NaN or infinite score is rejected."""
     outcomes = _outcomes([encode_group(group, scorer.tokenizer, scorer.max_tokens) for group in groups], scorer)
     return [with_outcome(group, column, outcome) for group, outcome in zip(groups, outcomes, strict=True)]
 
@@ -35,15 +35,15 @@ def score_part(
     engine: AbstractContextManager[object] | None = None,
     on_scored: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
-    """The outcome of every group, batch by batch as `journal` records; `engine` is held from the first to the last.
-    `on_scored` is called after every batch with its number of groups.
+    """The outcome of every group, scored in the batches that `journal` gives. `on_scored` is called after every batch
+    with its number of groups.
 
-    Not batch by batch: two threads that take turns end together, and then read and tokenize together, while the engine
-    has nothing to do.
+    The lock `engine` is held from the first to the last batch. If it were taken per batch, two threads would finish at
+    the same time and then both read and tokenize while the engine is idle.
 
-    Raises `BrokenEngineError` for whatever the scorer raises, but for `UserError` and `RunError`.
+    Raises `BrokenEngineError` for any error of the scorer except `UserError` and `RunError`.
     """
-    # All of it before the first batch: another thread's part is on the engine meanwhile.
+    # Tokenize the whole part before taking the engine: meanwhile it scores another thread's part.
     encoded = [encode_group(group, scorer.tokenizer, scorer.max_tokens) for group in groups]
     with engine or nullcontext():
         while (span := journal.next()) is not None:
@@ -82,7 +82,7 @@ def _outcomes(encoded: Sequence[EncodedGroup | Rejection], scorer: Scorer | Grou
 
 
 def _one_by_one(groups: Sequence[EncodedGroup], scorer: Scorer) -> list[tuple[float, ...]]:
-    """Group by group and in prefix order: what two sequences begin with alike is the engine's most recent work."""
+    """Score group by group in prefix order, so that shared prefixes are the engine's most recent work."""
     cells = [
         (number, index, ids, group.prompt_length(index))
         for number, group in enumerate(groups)

@@ -1,7 +1,7 @@
-"""ref_logps and rewards by the trainer's own forward pass: prefix trees, the same code and rounding as training.
+"""ref_logps and rewards from the trainer's forward pass on prefix trees, with the same code and rounding as training.
 
-A group's shared prefixes are computed once; vLLM computes every sequence whole. Imports torch, and neither vllm nor
-deepspeed.
+Shared prefixes of a group are computed once; vLLM computes every sequence in full. This module imports torch, but
+neither vllm nor deepspeed.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from mapl_ray.scoring.needs import GIB, weight_bytes
 from mapl_ray.scoring.options import TreeOptions
 
 _CURE = "A model is evaluated on one GPU: use GPUs with more memory, or CPUs (evaluation.gpus=0)."
-_GPU_SHARE = 0.9  # of a GPU's memory that weights may take: activations need the rest
+_GPU_SHARE = 0.9  # maximum share of GPU memory for weights; activations need the rest
 
 
 class TreeScorer:
-    """Scores of every sequence, float32: log p(response | prompt) summed over response tokens, in nats, of a policy;
-    the scalar at the last token of a reward model."""
+    """Scores of sequences, float32: for a policy log p(response | prompt) summed over response tokens, in nats; for a
+    reward model the scalar at the last token."""
 
     def __init__(self, options: TreeOptions) -> None:
-        """Raises `UserError` for a model that can't be loaded, does not fit the GPU, or can't take trees."""
+        """Load the model. Raises `UserError` if it can't be loaded, does not fit the GPU, or does not support trees."""
         self.tokenizer = load_tokenizer(options.model, options.revision)
         self.max_tokens = options.max_tokens
         self._options, self._device = options, torch.device("cuda" if options.gpus else "cpu")
@@ -56,7 +56,7 @@ class TreeScorer:
         if options.batching != "padded" and self._takes_trees(model):
             self.batching = "tree"
             self._multiple, self._row_tokens = row_multiple(model), options.row_tokens or row_budget(model)
-        if options.lora is not None:  # its layers are in the model; the wrapper around it is not needed
+        if options.lora is not None:  # adapter layers are inside the model; peft's wrapper is not needed
             model = with_saved_adapter(model, Path(options.lora)).get_base_model()
         module = RewardScores(model) if options.head == "reward" else PolicyLogps(model)
         self._pad_token_id: int | None = model.config.pad_token_id
@@ -75,7 +75,7 @@ class TreeScorer:
 
     @torch.no_grad()
     def score_trees(self, groups: Sequence[EncodedGroup]) -> list[tuple[float, ...]]:
-        """One score per sequence; as many groups at once as a micro-batch has."""
+        """One score per sequence, computed in batches of `groups_at_once` groups."""
         options, pad, found = self._options, self.tokenizer.pad_token_id, list[tuple[float, ...]]()
         if options.head == "reward":
             groups = [self._as_trained(group) for group in groups]
@@ -87,19 +87,19 @@ class TreeScorer:
         return found
 
     def _as_trained(self, group: EncodedGroup) -> EncodedGroup:
-        """With responses that end at the token which the reward model was trained to be read at."""
+        """The group with responses truncated at the token where the reward model's score is read."""
         ids = tuple(tuple(read_at(ids, self._pad_token_id)) for ids in group.response_ids)
         return replace(group, response_ids=ids)
 
 
 class TreesInTurn:
-    """Forward passes of several models, of which one is in memory at a time."""
+    """Forward passes of several models, with one model in memory at a time."""
 
     def __init__(self) -> None:
         self._held: tuple[TreeOptions, TreeScorer] | None = None
 
     def take(self, options: TreeOptions) -> None:
-        """Have this model in memory, and no other. Raises as `TreeScorer` does."""
+        """Load this model and unload the previous one. Raises as `TreeScorer` does."""
         if self._held is not None and self._held[0] == options:
             return
         self._held = None
@@ -109,14 +109,14 @@ class TreesInTurn:
         try:
             self._held = options, TreeScorer(options)
         except torch.OutOfMemoryError as error:
-            raise UserError(f"{options.model}: the GPU has no room for it ({first_line(error)}). {_CURE}") from None
+            raise UserError(f"{options.model}: it does not fit on the GPU ({first_line(error)}). {_CURE}") from None
 
     def scorer(self, options: TreeOptions) -> TreeInTurn:
-        """Of a model that `take` is called for before anything is scored."""
+        """A scorer for a model. Call `take` with the same options before scoring with it."""
         return TreeInTurn(load_tokenizer(options.model, options.revision), options.max_tokens, self)
 
     def score_trees(self, groups: Sequence[EncodedGroup]) -> list[tuple[float, ...]]:
-        """By the model in memory."""
+        """Score with the model in memory."""
         assert self._held is not None
         return self._held[1].score_trees(groups)
 
@@ -135,10 +135,10 @@ class TreeInTurn:
 
 
 def _check_gpu_memory(options: TreeOptions) -> None:
-    """Raise `UserError` for weights that one GPU can't hold, before they are read."""
+    """Raise `UserError` if the weights do not fit on one GPU, before they are loaded."""
     needed = weight_bytes(options.model, "bfloat16" if options.bf16 else options.dtype)
     there = torch.cuda.get_device_properties(0).total_memory
     if needed is not None and needed > _GPU_SHARE * there:
         raise UserError(
-            f"{options.model}: its weights take {needed / GIB:.1f} GiB, and the GPU has {there / GIB:.1f} GiB. {_CURE}"
+            f"{options.model}: its weights take {needed / GIB:.1f} GiB, but the GPU has {there / GIB:.1f} GiB. {_CURE}"
         )

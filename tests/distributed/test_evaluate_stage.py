@@ -112,7 +112,7 @@ def test_models_side_by_side_on_groups_and_sets(
         (("--set", "bench=gone.jsonl"), "evaluation.sets.bench.path='gone.jsonl': no such file"),
         (("--models", "./gone"), "gone: no such model directory"),
         (("evaluation.sets={'../x': y}",), "name '../x': expected letters"),
-        (("evaluation.models=[a, a]",), "expected every model once"),
+        (("evaluation.models=[a, a]",), "expected non-empty names, each listed once"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(

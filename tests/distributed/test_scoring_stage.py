@@ -162,7 +162,7 @@ def test_a_group_that_breaks_engines_is_set_aside_and_another_scorer_adds_its_co
     rejected = (broken.data_dir / "scored" / "eval" / "rejected-00000.jsonl").read_text()
     assert other.pair_id in rejected
     assert '"stage":"score"' in rejected
-    assert "broke on this group at 2 tries" in rejected
+    assert "failed on this group in 2 tries" in rejected
     (row,) = iter_rows(broken.data_dir / "scored" / "eval")
     (same,) = iter_rows(calm.data_dir / "scored" / "eval")
     assert row["pair_id"] == same["pair_id"]

@@ -167,8 +167,8 @@ def test_baseline_pairs():
 @pytest.mark.parametrize(
     ("rewards", "message"),
     [
-        ([REWARDS, REWARDS], "rewards of 2 groups, but there are 1"),
-        ([REWARDS[:5]], "model m, group a: 5 rewards, but 6 sequences"),
+        ([REWARDS, REWARDS], "rewards of 2 groups, expected 1"),
+        ([REWARDS[:5]], "model m, group a: got 5 rewards, expected 6"),
         ([(*REWARDS[:5], float("nan"))], "model m, group a: the rewards are not finite"),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_checker_that_breaks_off_is_named() -> None:
     def broken_one(case: Case, rng: random.Random) -> Args | None:
         return {}
 
-    with pytest.raises(UserError, match="'broken_one': its checker broke off on the answer 'fine': ZeroDivisionError"):
+    with pytest.raises(UserError, match="'broken_one': its checker failed on the answer 'fine': ZeroDivisionError"):
         marks_of([InstructionRecord("broken_one", "Do it.", {})], "fine")
 
 

@@ -123,9 +123,9 @@ def test_transcripts_and_parquet(tmp_path: Path, shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "no row of 0 could be used"),
-        ([{"text": "Why?"}], "columns='text'|'text': of no known format"),
-        (["{"], "no row of 1 could be used .*not JSON"),
+        ([], "none of its 0 rows can be used"),
+        ([{"text": "Why?"}], "columns='text'|'text': no known format"),
+        (["{"], "none of its 1 rows can be used .*not JSON"),
     ],
 )
 def test_a_set_without_a_row_is_the_users_mistake(tmp_path: Path, rows: list[Any], message: str) -> None:

@@ -53,5 +53,5 @@ def test_nothing_to_evaluate_is_the_users_mistake():
 
 
 def test_comparison_with_an_unknown_model_is_refused(make_group):
-    with pytest.raises(RunError, match="without rewards: gone"):
+    with pytest.raises(RunError, match="no rewards for these models: gone"):
         evaluate_models([make_group()], {"a": [RIGHT]}, {}, None, EvaluationConfig(), comparisons=[("a", "gone")])

@@ -171,15 +171,15 @@ def test_ties_rows_are_scored_by_their_rule_and_not_as_styles(tmp_path: Path) ->
     one = alone["preference"]["m"]
     assert (one["sections"], one["by_subset"]["Ties"]["value"]) == ({"Factuality": 1.0}, 0.0)
     assert one["details"] == {"ties_ref_accuracy": 0.0, "ties_tied_accuracy": 0.0}
-    assert "score is without Ties, of which no prompt has both rows" in counts_line(alone)
-    assert "without Ties" not in counts_line(results)
+    assert "score excludes Ties, because no prompt has both rows" in counts_line(alone)
+    assert "excludes Ties" not in counts_line(results)
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (FACT | {"num_correct": 2}, "num_correct=2: but there are 1"),
-        (FACT | {"total_completions": 5}, "total_completions=5: but there are 4"),
+        (FACT | {"num_correct": 2}, "num_correct=2: but the row has 1"),
+        (FACT | {"total_completions": 5}, "total_completions=5: but the row has 4"),
         (FACT | {"chosen": ["a", "b"], "num_correct": 2, "total_completions": 5}, "chosen=['a', 'b']: 2 right answers"),
         (FACT | {"rejected": []}, "rejected=[]: not a list of answers"),
         (FACT | {"rejected": ["a", " ", "c"]}, "rejected[1]=' ': empty"),
@@ -227,7 +227,7 @@ def test_if_rewardbench_is_a_graph_of_pairs_by_instruction_type(tmp_path: Path) 
     assert group.responses == ("a b", "a", "a b c")
     assert [(r.preferred, r.dispreferred) for r in group.relations] == [((0,), (1,)), ((0,), (2,)), ((2,), (1,))]
     assert [r.reason.split(";")[0] for r in found.rejected] == [
-        "preference_graph[0].chosen=7: names no response",
+        "preference_graph[0].chosen=7: no such response",
         "preference_graph: empty",
     ]
     # All three in order; one in order, one the other way round, one tie: C = 1, D = 1.

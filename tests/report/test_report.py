@@ -74,7 +74,7 @@ def test_calibration_wording_and_sets_are_shown(page):
         for start, end in (("calibration", "wording"), ("wording", "answers"), ("sets", "curves"))
     )
     assert re.findall(r"<figcaption>(.*?)</figcaption>", calibration) == ["pref", "intra", "inter"]
-    assert re.search(r"rm: sure to 0\.\d\d, right in [01]\.\d\d of \d+ relations", calibration)
+    assert re.search(r"rm: confidence 0\.\d\d, accuracy [01]\.\d\d, \d+ relations", calibration)
     assert "intra, seen" in wording
     assert "inter: flips" in wording
     assert "styles (rm-bench)" in sets
@@ -89,7 +89,7 @@ def test_answers_before_and_after_are_shown(page):
     assert "A note of the models." in section
     assert "<em>dpo - before DPO</em>" in section
     assert re.search(r'<th scope="row">Do not use commas.</th><td>✗</td><td>✓</td>', section)
-    assert "dpo (stopped at the largest number of tokens)" in section
+    assert "dpo (truncated at max_new_tokens)" in section
     assert '<th scope="row">dpo-baseline</th>' in section
 
 

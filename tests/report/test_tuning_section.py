@@ -63,7 +63,7 @@ def test_every_plot_is_there_and_costs_are_told() -> None:
     assert "GPU s" not in found  # none was used
     moved = tuning_section([*rows, row(3, 1e-3, 0.5, 0.4, moves=[{"step": 5, "from": 1}])])
     assert moved is not None
-    assert "<h3>Checkpoints taken over</h3>" in moved
+    assert "<h3>Copied checkpoints</h3>" in moved
 
 
 @pytest.mark.parametrize(

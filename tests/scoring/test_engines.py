@@ -238,5 +238,5 @@ def test_an_engine_that_fails_on_one_token_ends_the_run(tokenizer: Any) -> None:
             raise ValueError("this model does not support classify\nlong story")
 
     try_engine(ConstantScorer(tokenizer), "org/rm")
-    with pytest.raises(RunError, match="org/rm: the engine fails on a single token, so on every batch: ValueError: th"):
+    with pytest.raises(RunError, match="org/rm: the engine fails on a single token, so on any batch: ValueError: th"):
         try_engine(Broken(tokenizer), "org/rm")

@@ -54,10 +54,10 @@ def score_until_done(
     ("error", "size", "deaths", "word"),
     [
         # 8 groups in hand: twice as they are, 4, 2, and the one alone.
-        (Killed, 8, 5, "without a word"),
+        (Killed, 8, 5, "without a message"),
         # An engine that says what it can't do is not asked for the same batch again: 8, 4, 2, 1.
         (RuntimeError, 8, 4, "RuntimeError: no more"),
-        (Killed, 1, 2, "without a word"),
+        (Killed, 1, 2, "without a message"),
     ],
 )
 def test_the_group_that_kills_is_set_aside(
@@ -70,7 +70,7 @@ def test_the_group_that_kills_is_set_aside(
     outcomes, died = score_until_done(groups, scorer, path, size)
     assert died == deaths
     assert isinstance(outcomes[5], str)
-    assert "broke on this group at 2 tries" in outcomes[5]
+    assert "failed on this group in 2 tries" in outcomes[5]
     assert word in outcomes[5]
     assert [*outcomes[:5], *outcomes[6:]] == [*expected[:5], *expected[6:]]
     # What was finished is never scored again: 10 groups in batches that came back.

@@ -71,7 +71,7 @@ class DeafTokenizer:
 
 
 def test_a_tokenizer_that_cannot_tell_yes_from_no() -> None:
-    with pytest.raises(UserError, match="Name another judge"):
+    with pytest.raises(UserError, match="Use another judge"):
         find_answers(DeafTokenizer())
 
 
@@ -128,7 +128,7 @@ def test_what_is_asked() -> None:
     for names, message in ((["word_count"], "'word_count' is not a soft function"), (["formal_tonne"], "formal_tonne")):
         with pytest.raises(UserError, match=message):
             judge_questions(SynthesisConfig(), names)
-    with pytest.raises(UserError, match="nothing to ask"):
+    with pytest.raises(UserError, match="no soft functions to judge"):
         judge_questions(SynthesisConfig(functions=("word_count", "sentence_count")), None)
 
 

@@ -26,7 +26,7 @@ def config(model: Path | str = "tiny", **scoring: Any) -> RunConfig:
         ({"gpus_per_engine": 3, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}, "pipeline_parallel_size = 4"),
         ({"pipeline_parallel_size": 2}, "on CPUs .*tensor_parallel_size instead"),
         ({"chunked_prefill": False, "max_num_batched_tokens": 128}, "at least max_model_len = 256"),
-        ({"ref_logps": False, "reward_model": "org/rm", "lora": "here"}, "lora are of ref_logps"),
+        ({"ref_logps": False, "reward_model": "org/rm", "lora": "here"}, "lora need ref_logps"),
     ],
 )
 def test_what_contradicts_itself_is_refused(scoring: dict[str, Any], word: str) -> None:
@@ -127,7 +127,7 @@ def test_an_adapter_that_vllm_does_not_take_is_refused(tmp_path: Path) -> None:
         check_lora(str(tmp_path), on_gpu)
     adapter = {"peft_type": "LORA", "r": 8, "bias": "none"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
-    with pytest.raises(UserError, match="no safetensors"):
+    with pytest.raises(UserError, match=r"no adapter_model\.safetensors"):
         check_lora(str(tmp_path), on_gpu)
     (tmp_path / "adapter_model.safetensors").touch()
     check_lora(str(tmp_path), on_gpu)
@@ -139,5 +139,5 @@ def test_an_adapter_that_vllm_does_not_take_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_a_cpu_is_refused() -> None:
-    with pytest.raises(UserError, match=r"on a CPU.*ref_logps_by=trainer.*Merge the adapter"):
+    with pytest.raises(UserError, match=r"on CPUs.*ref_logps_by=trainer.*Merge the adapter"):
         check_lora("somewhere", ScoringConfig())

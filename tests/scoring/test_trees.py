@@ -116,7 +116,7 @@ def test_limits_of_vllm_do_not_apply_and_those_of_the_model_do(tiny_model: Path)
     )
     sizes = [needs.memory_gib(config(tiny_model, {"kv_cache_gib": 7}).scoring) for needs in (cached, not_cached)]
     assert sizes[0] - sizes[1] == pytest.approx(7.0)
-    with pytest.raises(UserError, match="ref_logps_by and lora are of ref_logps"):
+    with pytest.raises(UserError, match="ref_logps_by and lora need ref_logps"):
         config(tiny_model, {"ref_logps": False})
 
 

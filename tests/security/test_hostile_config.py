@@ -56,7 +56,7 @@ BOMB = "\n".join(
         ("output_dir: s3://bucket/runs", "not a URI"),
         ("output_dir: ''", "got an empty text"),
         ('output_dir: "runs\\e[2J"', "control character"),
-        ('data: {path: "a\\r\\nb.jsonl"}', "data.path holds a control character"),
+        ('data: {path: "a\\r\\nb.jsonl"}', "data.path contains a control character"),
     ],
 )
 def test_a_hostile_file(text: str, message: str, canary: Any, tmp_path: Path) -> None:

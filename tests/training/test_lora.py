@@ -236,7 +236,7 @@ def test_model_cards_tell_data_config_versions_and_metrics(runs: Path, data: Pat
 
 def test_what_can_not_be_had_is_told() -> None:
     check_quantize(TrainConfig(lora={"quantize": "4bit"}))  # without bitsandbytes: tests/test_optional.py
-    with pytest.raises(UserError, match="ZeRO-3 can't cut 4-bit weights"):
+    with pytest.raises(UserError, match="ZeRO-3 can't partition 4-bit weights"):
         load_config(None, ["rm.lora.quantize=4bit", "rm.zero_stage=3"])
     with pytest.raises(UserError, match="reference=adapter needs lora"):
         load_config(None, ["train.reference=adapter"])
