@@ -58,6 +58,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         longest_first(items)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """After the fixtures of the test, and of its file if it was the last there."""
+    yield
+    if hasattr(item.config, "workerinput"):  # else the files of a group don't follow each other
+        from tests.schedule import end_shared
+
+        end_shared(item, nextitem)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real preference data; tests that need it are skipped, with a message, where it is missing."""

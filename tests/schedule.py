@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def longest_first(items: list[pytest.Item]) -> None:
         return rank_of(group), -sizes[group], group
 
     items.sort(key=place)
+
+
+# Ends what a group's files share and leave up: idle, agents of clusters and threads of gloo take a fifth of a core.
+shared: list[Callable[[], None]] = []
+
+
+def end_shared(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """To be called after a test: end what is shared if it was the last of its group."""
+    if nextitem is None or group_of(nextitem.nodeid) != group_of(item.nodeid):
+        while shared:
+            shared.pop()()
 
 
 class GroupScheduling(LoadScopeScheduling):

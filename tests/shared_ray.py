@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from mapl_ray.config import ClusterConfig
+from tests.schedule import shared
 
 CPUS = 8  # as Ray counts them
 
@@ -23,6 +24,7 @@ class SharedRay:
 
         if not ray.is_initialized():
             self._session.enter_context(ray_session(ClusterConfig(num_cpus=CPUS)))
+            shared.append(self.stop)
         assert ray.is_initialized()
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ what is marked `long` on the cluster, and `make test-multihost` all of it.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.multihost.cluster import RayCluster, ray_cluster
 from tests.multihost.host import Host
 from tests.multihost.network import Network, hosts_available
+from tests.schedule import shared
 
 NODES = 3
 CPUS = 2  # of a node, as Ray counts
@@ -35,7 +37,9 @@ def stranger(hosts: Sequence[Host]) -> Host:
 @pytest.fixture(scope="session")
 def cluster(hosts: Sequence[Host]) -> Iterator[RayCluster]:
     """A head and two workers, started by the launcher's file, with a token."""
-    with ray_cluster(hosts[:NODES], CPUS) as started:
+    with ExitStack() as running:
+        started = running.enter_context(ray_cluster(hosts[:NODES], CPUS))
+        shared.append(running.close)
         yield started
 
 

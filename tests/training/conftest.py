@@ -15,6 +15,7 @@ from mapl_ray.batches import EncodedGroup, collate, encode_group
 from mapl_ray.data.records import GROUP_SCHEMA, RelationGroup
 from mapl_ray.data.shards import commit, write_part
 from mapl_ray.models import PolicyLogps, load_policy
+from tests.schedule import shared
 from tests.training.warm_ranks import WarmRanks
 
 Outcome = dict[str, Any]
@@ -87,11 +88,15 @@ def warm_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[i
     def of(ranks: int) -> WarmRanks:
         if ranks not in started or not started[ranks].alive:
             started[ranks] = WarmRanks(ranks, tmp_path_factory.mktemp("ranks"))
+            shared.append(stop)
         return started[ranks]
 
+    def stop() -> None:
+        while started:
+            started.popitem()[1].stop()
+
     yield of
-    for one in started.values():
-        one.stop()
+    stop()
 
 
 @pytest.fixture(scope="session")

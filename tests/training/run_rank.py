@@ -69,14 +69,12 @@ def run(spec: dict[str, Any]) -> None:
 
 def serve(folder: Path) -> None:
     """Run `specs-0.json`, `specs-1.json`, ... as they come; see `WarmRanks`. Ends when torchrun does."""
-    launch, torchrun, idle = 0, os.getppid(), 0
+    launch, torchrun = 0, os.getppid()
     while os.getppid() == torchrun:
         specs = folder / f"specs-{launch}.json"
         if not specs.exists():
-            idle += 1
-            time.sleep(0.02 if idle < 100 else 0.5)  # they stay up while other files' tests need the cores
+            time.sleep(0.02)
             continue
-        idle = 0
         for one in json.loads(specs.read_text()):
             run(one)
         (folder / f"done-{launch}-{os.environ.get('RANK', '0')}").touch()
