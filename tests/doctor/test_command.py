@@ -35,7 +35,7 @@ def test_every_recipe_loads_and_doctor_prints_its_estimates(path: Path, capsys: 
     assert f"run {config.name}: every key and value is valid" in out
     for method in ("rm", "dpo"):
         train = config.training("rm" if method == "rm" else "dpo")
-        assert re.search(rf"train {method}: \d+\.\d [GM]iB a worker .*\(ZeRO-{train.zero_stage}, ", out)
+        assert re.search(rf"train {method}: \d+\.\d [GM]iB per worker .*\(ZeRO-{train.zero_stage}, ", out)
         wanted = f"train {method} needs {train.num_workers * train.cpus_per_worker:g} CPU"
         assert wanted in out
     assert code == (1 if re.search(r"^fail ", out, re.MULTILINE) else 0)

@@ -215,5 +215,5 @@ def test_what_is_no_weight(tmp_path: Path, weight: float) -> None:
 
 
 def test_path_and_mix_are_one_or_the_other(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="set only one of them"):
         parse_config({"data": {"path": "a.jsonl", "mix": [{"path": "b.jsonl"}]}}, "test")

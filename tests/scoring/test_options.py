@@ -24,7 +24,7 @@ def config(model: Path | str = "tiny", **scoring: Any) -> RunConfig:
         ({"concurrency": [0, 2]}, "1 <= min <= max"),
         ({"concurrency": [1, 2], "num_engines": 2}, "set one of them"),
         ({"gpus_per_engine": 3, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}, "pipeline_parallel_size = 4"),
-        ({"pipeline_parallel_size": 2}, "on CPUs .*tensor_parallel_size instead"),
+        ({"pipeline_parallel_size": 2}, "on CPUs.*tensor_parallel_size instead"),
         ({"chunked_prefill": False, "max_num_batched_tokens": 128}, "at least max_model_len = 256"),
         ({"ref_logps": False, "reward_model": "org/rm", "lora": "here"}, "lora need ref_logps"),
     ],

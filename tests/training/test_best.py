@@ -268,7 +268,7 @@ def test_a_copy_with_other_bytes_is_no_best_model(tmp_path: Path, monkeypatch: p
 
     Killer(monkeypatch, links=False)
     monkeypatch.setattr(shards.shutil, "copyfile", worse)
-    with pytest.raises(RunError, match=r"state/weights: not the bytes that were copied from"):
+    with pytest.raises(RunError, match=r"state/weights: the copy differs from"):
         train(tmp_path, SCORES["at a checkpoint"])
 
 
@@ -308,7 +308,7 @@ def test_weights_that_are_damaged_at_the_end_are_not_exported(tmp_path: Path) ->
         run.checkpoints.load_best(best.best)
     assert run.engine.weights == TOTAL - 1
     remove_bests(tmp_path / "checkpoints")
-    with pytest.raises(RunError, match="the best model, of step 6, is gone"):
+    with pytest.raises(RunError, match="the best model, of step 6, is missing"):
         run.checkpoints.load_best(best.best)
 
 

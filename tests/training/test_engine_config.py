@@ -78,7 +78,7 @@ def test_a_file_is_laid_over_ours() -> None:
         ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, ("offload_param.device='cpu'", "train.offload")),
         (
             {"zero_optimization": {"zero_hpz_partition_size": 2}},
-            ("zero_hpz_partition_size=2, and 1 follows", "train.zero_hpz_partition_size"),
+            ("zero_hpz_partition_size=2, but 1 follows", "train.zero_hpz_partition_size"),
         ),
         ({"bf16": {"enabled": False}}, ("bf16.enabled=False", "train.bf16")),
         ({"fp16": {"enabled": True}}, ("fp16.enabled=True", "train.bf16")),
@@ -101,7 +101,7 @@ def test_a_file_must_hold_for_every_number_of_workers_of_an_elastic_run() -> Non
         check_sizes(elastic.model_copy(update={"deepspeed_config": values}))
 
     check(train_batch_size="auto", train_micro_batch_size_per_gpu=2, zero_optimization={"overlap_comm": True})
-    with pytest.raises(UserError, match=r"min_workers=2: with 3 worker\(s\): .*train_batch_size=8, and 12 follows"):
+    with pytest.raises(UserError, match=r"min_workers=2: with 3 worker\(s\): .*train_batch_size=8, but 12 follows"):
         check(train_batch_size=8)  # what DeepSpeed makes of two micro-batches on three workers, one of them short
     with pytest.raises(UserError, match=r"with 2 worker\(s\): .*gradient_accumulation_steps=1, and 2 follows"):
         check(gradient_accumulation_steps=1)
