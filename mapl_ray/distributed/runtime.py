@@ -67,7 +67,7 @@ _LOG_LEVELS = {
     "ray._private.authentication": logging.ERROR,  # reports at every start that a token is required
 }
 
-# The control store's error if the process of an actor has just exited when Ray Data ends its pool. It is harmless; other
+# The control store's error if an actor's process has just exited when Ray Data ends its pool. It is harmless. Other
 # failures to end an actor are shown.
 _EXITED_ACTOR = r"\(gcs_server\) gcs_actor_scheduler\.cc:\d+: Failed to kill actor .*: Socket closed"
 
