@@ -39,7 +39,7 @@ WORDS = [
     "evaluation.invariance=true",
     "evaluation.bootstrap_samples=50",
 ]
-ONE_NODE = ["cluster.num_cpus=1", "evaluation.concurrency=[1,1]"]
+ONE_NODE = ["cluster.num_cpus=2", "cluster.synthesis_workers=1", "evaluation.concurrency=[1,1]"]
 # An evaluation's actor a host: there is no room for two. 1.5 CPUs are one thread.
 THREE_NODES = [f"scoring.num_engines={NODES}", f"evaluation.concurrency=[{NODES},{NODES}]", "evaluation.cpus=1.5"]
 STAGES = {  # below a run's folder; a part or an item is a file
