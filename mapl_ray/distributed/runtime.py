@@ -6,6 +6,7 @@ import importlib
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, ray_logging
 
 from mapl_ray.config import ClusterConfig
 from mapl_ray.distributed.cluster_address import head_address
@@ -65,6 +66,10 @@ _LOG_LEVELS = {
     "ray.tune.utils.util": logging.ERROR,  # warns when bookkeeping takes half a second on a busy machine
     "ray._private.authentication": logging.ERROR,  # reports at every start that a token is required
 }
+
+# The control store's error if an actor's process has just exited when Ray Data ends its pool. It is harmless. Other
+# failures to end an actor are shown.
+_EXITED_ACTOR = r"\(gcs_server\) gcs_actor_scheduler\.cc:\d+: Failed to kill actor .*: Socket closed"
 
 
 @contextmanager
@@ -130,9 +135,18 @@ def available_resources() -> Resources:
     return Resources(tuple(nodes))
 
 
+def hide_exited_actors() -> None:
+    """Hide `_EXITED_ACTOR` in this driver, in addition to what `RAY_DEDUP_LOGS_SKIP_REGEX` hides."""
+    lines = ray_logging.stderr_deduplicator
+    hidden = lines.skip_re.pattern if lines.skip_re else None
+    if hidden is None or _EXITED_ACTOR not in hidden:
+        lines.skip_re = re.compile(_EXITED_ACTOR if hidden is None else f"{hidden}|{_EXITED_ACTOR}")
+
+
 def _connect(config: ClusterConfig, searches: bool, port: int) -> None:
     for noisy, level in _LOG_LEVELS.items():
         logging.getLogger(noisy).setLevel(level)
+    hide_exited_actors()
     options = {"log_to_driver": True, "logging_level": logging.WARNING}
     if config.address is None:
         if named := os.environ.get("RAY_ADDRESS"):

@@ -23,6 +23,7 @@ LAUNCHER = ROOT / "cluster" / "ray-launcher.yaml"
 PYTHON = Path(sys.executable)
 _PORT = 6379
 _SMALL = "--object-store-memory=100000000 --block"  # what a test adds to the file's own commands
+_FIRST_GROUP = 7701  # of the groups by which files show who made them: see `RayCluster.maker`
 # Run on the head: nodes that are alive, by address, once there are that many.
 _NODES = """\
 import json, sys, time, ray
@@ -55,12 +56,17 @@ class RayCluster:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.hosts[0].home / TOKEN)}
 
     def start(self, host: Host, options: str = "") -> None:
-        """`ray start` on a host, as the head if it is the first; the command's own options come last."""
+        """`ray start` on a host, as the head if it is the first; the command's own options come last.
+
+        Ray's processes of each host have a group of their own.
+        """
         head = host is self.hosts[0]
         commands = _start_commands("head_start_ray_commands" if head else "worker_start_ray_commands")
         words = " ; ".join(f"{command} {_SMALL} --num-cpus={self.cpus} {options}" for command in commands)
         env = {**self.env, "RAY_HEAD_IP": self.hosts[0].address, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-        self.running[host.name] = host.start(["bash", "-c", words], self.log(host), env)
+        # A change of group clears the signal that the host's own `setpriv` has asked for.
+        group = ["setpriv", f"--regid={_FIRST_GROUP + self.hosts.index(host)}", "--clear-groups", "--pdeathsig=TERM"]
+        self.running[host.name] = host.start([*group, "bash", "-c", words], self.log(host), env)
 
     def log(self, host: Host) -> Path:
         """What `ray start` said on a host."""
@@ -93,11 +99,21 @@ class RayCluster:
         return "\n".join(f"--- {name}\n{path.read_text()[-2000:]}" for name, path in found.items())
 
     def mapl(
-        self, *words: str, host: Host | None = None, env: Mapping[str, str] | None = None, timeout: float = 300
+        self,
+        *words: str,
+        host: Host | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 300,
+        module: str = "mapl_ray.cli",
     ) -> str:
         """Run `mapl ...` on a host (the last) against the cluster, to its end; what it printed."""
-        command = [PYTHON, "-m", "mapl_ray.cli", *words, f"cluster.address={self.address}"]
+        command = [PYTHON, "-m", module, *words, f"cluster.address={self.address}"]
         return (host or self.hosts[-1]).run(command, {**self.token, **(env or {})}, timeout).stdout
+
+    def maker(self, path: Path) -> str:
+        """Name of the host whose Ray has made a file on shared storage; "driver" for one that another process made."""
+        index = path.stat().st_gid - _FIRST_GROUP
+        return self.hosts[index].name if 0 <= index < len(self.hosts) else "driver"
 
     def actors(self, name: str) -> dict[str, str]:
         """The host's name by the actor's id, of every actor of a class that there ever was."""
