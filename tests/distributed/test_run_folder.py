@@ -64,7 +64,7 @@ def test_unfinished_training_of_other_settings_is_named_at_once(
     assert main(["train", "rm", "--config", str(file), "train.learning_rate=0.5"]) == 2
     error = capsys.readouterr().err
     assert "step-00000003 is of a run with other settings (train.learning_rate: 0.001 there, 0.5 now)" in error
-    assert "Give this run a name of its own" in error
+    assert "Use another name" in error
     assert error.count("\n") == 1
 
 

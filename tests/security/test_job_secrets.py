@@ -113,7 +113,7 @@ def test_files_of_secrets(file: str, content: str, empty_home: Path) -> None:
      ("sk-proj-" + "a1B2" * 10, "an API key"), ("-----BEGIN OPENSSH PRIVATE KEY-----", "a private key")],
 )  # fmt: skip
 def test_secrets_that_say_what_they_are(token: str, kind: str) -> None:
-    with pytest.raises(UserError, match=f"run.yaml holds {kind}\\.") as refused:
+    with pytest.raises(UserError, match=rf"run.yaml holds {kind}\.") as refused:
         refuse_secrets({"run.yaml": f"name: {token!r}"})
     assert token not in str(refused.value)
 
