@@ -103,7 +103,7 @@ def test_a_file_must_hold_for_every_number_of_workers_of_an_elastic_run() -> Non
     check(train_batch_size="auto", train_micro_batch_size_per_gpu=2, zero_optimization={"overlap_comm": True})
     with pytest.raises(UserError, match=r"min_workers=2: with 3 worker\(s\): .*train_batch_size=8, but 12 follows"):
         check(train_batch_size=8)  # what DeepSpeed makes of two micro-batches on three workers, one of them short
-    with pytest.raises(UserError, match=r"with 2 worker\(s\): .*gradient_accumulation_steps=1, and 2 follows"):
+    with pytest.raises(UserError, match=r"with 2 worker\(s\): .*gradient_accumulation_steps=1, but 2 follows"):
         check(gradient_accumulation_steps=1)
     check_sizes(CONFIG.model_copy(update={"deepspeed_config": {"train_batch_size": 7}}))  # a fixed run: told by its own
 
