@@ -30,7 +30,9 @@ RUN = {
 
 @pytest.mark.ray
 @pytest.mark.long
-@pytest.mark.parametrize(("how", "variables"), [("mapl submit", {}), ("ray job submit", SWITCHES | QUIET)])
+@pytest.mark.parametrize(
+    ("how", "variables"), [("mapl submit", {}), ("ray job submit", SWITCHES | QUIET)], ids=["unset", "set"]
+)
 def test_stages_come_to_their_end(cluster: str, tmp_path: Path, how: str, variables: dict[str, str]) -> None:
     """`ray job submit --runtime-env-json` is how KubeRay hands a RayJob's runtimeEnvYAML over.
 
