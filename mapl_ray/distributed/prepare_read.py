@@ -269,7 +269,7 @@ def _together(config: RunConfig, items: Sequence[Item], entries: Sequence[Entry]
     rejected = sum(entry["rejected"] for entry in entries)
     if not pieces:
         shown = "; ".join(first[:_NAMED])
-        raise UserError(f"data.path={config.data.path!r}: no row of {rejected} could be used ({shown}).")
+        raise UserError(f"data.path={config.data.path!r}: none of its {rejected} rows could be used ({shown}).")
     return ReadPairs(
         pieces,
         rejections,

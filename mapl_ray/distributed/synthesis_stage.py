@@ -60,7 +60,7 @@ def run_synthesis(config: RunConfig) -> dict[str, Manifest]:
     manifests = {}
     done = run_stages(stages, lambda shards: _compute(shards, stages, [*of_split.values()], config))
     for split, (manifest, made) in zip(SPLITS, done, strict=True):
-        print(f"  {split}: {_told(manifest, made, pairs[split].rows)}", flush=True)
+        print(f"  {split}: {_summary(manifest, made, pairs[split].rows)}", flush=True)
         manifests[split] = manifest
     if manifests["train"].rows == 0:
         raise UserError(
@@ -75,7 +75,7 @@ def split_configs(config: SynthesisConfig) -> dict[str, SynthesisConfig]:
     return dict(zip(SPLITS, (absolute.for_training(), absolute), strict=True))
 
 
-def _told(manifest: Manifest, made: int, pairs: int) -> str:
+def _summary(manifest: Manifest, made: int, pairs: int) -> str:
     share = manifest.rows / max(1, manifest.input_rows)
     each = f" x {manifest.input_rows // pairs}" if manifest.input_rows > pairs else ""
     text = f"{pairs} pairs{each} -> {manifest.rows} groups ({share:.1%}), {manifest.rejected} rejected"

@@ -26,8 +26,8 @@ def _levels_table(results: Results) -> str:
     Each model is followed by its baseline and their paired difference in points.
     """
     rows: list[list[str] | None] = [["accuracy, %", *LEVEL_FAMILIES], None]
-    for first_told, comparison in in_table_order(results):
-        rows += [_model_row(results, name) for name in first_told]
+    for names, comparison in in_table_order(results):
+        rows += [_model_row(results, name) for name in names]
         if comparison is None:
             continue
         differences, baseline = comparison["levels"], comparison["baseline"]

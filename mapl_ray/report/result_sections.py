@@ -18,8 +18,8 @@ Evaluation = Mapping[str, Any]
 def results_section(evaluation: Evaluation) -> Markup:
     """The table: models as rows, levels as columns; each model is followed by its baseline and their difference."""
     rows: list[list[str | Markup]] = []
-    for first_told, comparison in in_table_order(evaluation):
-        rows += [_model_row(evaluation, name) for name in first_told]
+    for names, comparison in in_table_order(evaluation):
+        rows += [_model_row(evaluation, name) for name in names]
         if comparison is not None:
             own = is_own_baseline(comparison)
             label = el("em", "difference" if own else f"difference from {comparison['baseline']}")

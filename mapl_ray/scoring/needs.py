@@ -109,7 +109,7 @@ def _check_parallel(needs: EngineNeeds, config: ScoringConfig) -> None:
         else:
             # There may also be fewer key-value heads than ranks; each is then replicated.
             wrong = number % tensor != 0 and not (name == "num_key_value_heads" and tensor % number == 0)
-            what = f"scoring.tensor_parallel_size={tensor}: {needs.model} has {name}={number}, which it does not divide"
+            what = f"scoring.tensor_parallel_size={tensor}: {needs.model} has {name}={number}, not a multiple of it"
         if wrong:
             raise UserError(f"{what}. Use a size that fits, and more engines (scoring.num_engines) instead.")
 

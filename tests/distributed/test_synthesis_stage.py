@@ -217,7 +217,7 @@ def test_functions_of_ones_own_reach_the_workers(
 def test_no_usable_row_is_the_users_mistake(tmp_path: Path) -> None:
     row = {"prompt": "Say something.", "chosen": "same", "rejected": "same"}
     config = config_of(tmp_path / "run", [row, row])
-    with pytest.raises(UserError, match="no row of 2 could be used"):
+    with pytest.raises(UserError, match="none of its 2 rows could be used"):
         prepare_pairs(config)
     assert not (config.run_dir / "pairs" / "train" / "manifest.json").exists()
 

@@ -2,7 +2,7 @@
 
 Run on another host. Prints a JSON object, port -> answer:
     "not reachable"            nobody answers from there
-    "refused: ..."             every call asks for a token
+    "refused: ..."             every call requires a token
     "answered: ..."            what came back to a call without one, or that nothing is known of it
 """
 
