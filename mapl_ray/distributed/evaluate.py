@@ -10,10 +10,10 @@ import numpy as np
 
 from mapl_ray.config import Method, RunConfig
 from mapl_ray.data.shards import read_manifest, write_rejections
+from mapl_ray.distributed.answer_stage import answer_own_prompts, asked_models
 from mapl_ray.distributed.evaluation_groups import HELD_OUT, EvaluationGroups, evaluation_groups, set_folder
 from mapl_ray.distributed.evaluation_scores import EvaluationScores, score_groups_of_evaluation
 from mapl_ray.distributed.generate import PolicyAnswers, answer_prompts
-from mapl_ray.distributed.own_prompts import answer_own_prompts, asked_models
 from mapl_ray.distributed.preflight import METHODS
 from mapl_ray.distributed.training_job import data_dirs
 from mapl_ray.errors import UserError

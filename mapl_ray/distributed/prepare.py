@@ -37,7 +37,7 @@ from mapl_ray.data.shards import (
 )
 from mapl_ray.distributed.passes import Entry, Pass, run_pass
 from mapl_ray.distributed.prepare_compare import decided
-from mapl_ray.distributed.prepare_read import ReadPairs, describe, plan_items, read_all
+from mapl_ray.distributed.prepare_read import ReadPairs, items_as_json, plan_items, read_all
 from mapl_ray.distributed.prepare_write import PartRange, WriteContext, plan_ranges, rejected_pairs, write_range
 from mapl_ray.errors import RunError, UserError
 from mapl_ray.lease import lease, lease_path
@@ -84,7 +84,7 @@ def prepare_pairs(config: RunConfig) -> dict[str, Manifest]:
         set_parts_aside(folder / split, fingerprint, {fingerprint})
     items = plan_items(config.data, SIZES.item_bytes)
     # One folder per division of the work, so that a worker that outlives its run can't write into another run's.
-    identity = {"pairs": fingerprint, "files": _WORK, "items": describe(items), **asdict(SIZES)}
+    identity = {"pairs": fingerprint, "files": _WORK, "items": items_as_json(items), **asdict(SIZES)}
     work = folder / f"work-{fingerprint_of(identity)[:16]}"
     _remove_work(folder, but=work)
     try:

@@ -35,7 +35,7 @@ def decided(config: RunConfig, work: Path, pieces: Sequence[Piece], keys: int) -
     number = -(-total // keys)
     edges = [2**64 * part // number for part in range(number + 1)]
     items = [(band, low, high) for band in bands for low, high in pairwise(edges)]
-    one = Pass("compare", folder, partial(compare, folder=folder, pieces=pieces))
+    one = Pass("compare", folder, partial(compare_keys, folder=folder, pieces=pieces))
     run_pass(one, items, config.cluster.synthesis_workers, here=total * len(bands) <= keys)
     names = [f"{index:05d}.npy" for index in range(len(items))]
     await_files(folder, names)
@@ -44,7 +44,7 @@ def decided(config: RunConfig, work: Path, pieces: Sequence[Piece], keys: int) -
     return path
 
 
-def compare(item: tuple[int, int, int], number: int, *, folder: Path, pieces: Sequence[Piece]) -> Entry:
+def compare_keys(item: tuple[int, int, int], number: int, *, folder: Path, pieces: Sequence[Piece]) -> Entry:
     """Write the rows that share a key with another row, within the item's band and key range."""
     rows = rows_with_shared_keys(pieces, *item)
 

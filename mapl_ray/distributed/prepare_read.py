@@ -35,7 +35,7 @@ _NAMED = 3  # number of rejected rows shown in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SourceSlices:
     """Slices of sources of one part of `config.data.parts()`, with an optional limit on their rows."""
 
     part: int
@@ -43,7 +43,7 @@ class Reading:
     limit: int | None = None
 
 
-Item = tuple[Reading, ...]
+Item = tuple[SourceSlices, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def read_all(
     return _together(config, items, run_pass(work, items, config.cluster.synthesis_workers, here=False), folder)
 
 
-def describe(items: Sequence[Item]) -> list[Any]:
+def items_as_json(items: Sequence[Item]) -> list[Any]:
     """The division of the sources into items, as JSON values."""
     return [
         [[one.part, one.limit, [[source.name, part.size] for source, part in one.slices]] for one in item]
@@ -120,16 +120,16 @@ def plan_items(config: DataConfig, item_bytes: int) -> list[Item]:
 
     A limit counts rows from the first one, so the sources of a part with a limit are read sequentially in one item.
     """
-    items, waiting, size = list[Item](), list[Reading](), 0
+    items, waiting, size = list[Item](), list[SourceSlices](), 0
     for number, part in enumerate(config.parts()):
         check_columns(part)
         sources = open_sources(part)
         if part.limit is not None:
             whole = tuple((source, Slice(None, source.size)) for source in sources)
-            readings = [(Reading(number, whole, part.limit), sum(source.size for source in sources), True)]
+            readings = [(SourceSlices(number, whole, part.limit), sum(source.size for source in sources), True)]
         else:
             cut = [(source, one) for source in sources for one in source.slices(item_bytes)]
-            readings = [(Reading(number, ((source, one),)), one.size, one.numbered) for source, one in cut]
+            readings = [(SourceSlices(number, ((source, one),)), one.size, one.numbered) for source, one in cut]
         for reading, own, numbered in readings:
             if waiting and (size + own > item_bytes or not numbered):
                 items.append(tuple(waiting))
@@ -207,7 +207,7 @@ class _Counted:
             yield results
 
 
-def _results(reading: Reading, part: DataConfig, check: TemplateCheck | None) -> Iterator[Results]:
+def _results(reading: SourceSlices, part: DataConfig, check: TemplateCheck | None) -> Iterator[Results]:
     for source, one in reading.slices:
         yield from read_slice(source, one.rows, part, check)
 

@@ -79,12 +79,12 @@ def write_range(item: PartRange, number: int, *, context: WriteContext) -> Entry
     with ExternalSort(context.folder) as rejections:
         for place_in in enumerate(tracked(context.pieces, f"write {item.split} pairs", "pieces")):
             _collect(found, rejections, item, place_in, decided, count)
-        _write_rejections(rejections_path(context.folder, number), rejections)
+        _write_rejections(rejected_pairs_path(context.folder, number), rejections)
     parts = _write_parts(item, context, found, count)
     return {"parts": [asdict(part) for part in parts], "rejected": found.rejected}
 
 
-def rejections_path(folder: Path, number: int) -> Path:
+def rejected_pairs_path(folder: Path, number: int) -> Path:
     """Path of an item's rejected pairs."""
     return folder / f"{number:05d}.rejected.jsonl"
 
@@ -95,7 +95,7 @@ def rejected_pairs(folder: Path, items: Sequence[PartRange]) -> Iterator[Rejecti
     def of(split: str) -> Iterator[Placed]:
         for number, item in enumerate(items):
             if item.split == split:
-                yield from _read_rejections(rejections_path(folder, number))
+                yield from _read_rejections(rejected_pairs_path(folder, number))
 
     for _, _, rejection in merge(*(of(split) for split in ("train", "eval")), key=lambda one: one[:2]):
         yield rejection

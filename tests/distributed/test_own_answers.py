@@ -12,8 +12,8 @@ from mapl_ray.batches import encode_prompt
 from mapl_ray.config import DataConfig, RunConfig, SynthesisConfig, parse_config
 from mapl_ray.data.records import GROUP_SCHEMA, PreferencePair, RelationGroup
 from mapl_ray.data.shards import commit, iter_rows, read_groups, write_part
+from mapl_ray.distributed.answer_stage import BEFORE, asked_models
 from mapl_ray.distributed.evaluate import run_evaluation
-from mapl_ray.distributed.own_prompts import BEFORE, asked_models
 from mapl_ray.evaluation.checkpoints import named_checkpoints
 from mapl_ray.evaluation.own_prompts import asked_prompt
 from mapl_ray.evaluation.own_results import OwnResults
