@@ -282,7 +282,7 @@ def test_a_run_that_is_killed_goes_on_wherever_it_was(
     config = made_of(tmp_path / "run", "several files", "near")
     kill = Kill(monkeypatch)
     expected, files = prepare_pairs(config), kill.files
-    for number in range(1, files - 1, files // 9):
+    for number in range(1, files - 1, files // 4):
         shutil.rmtree(config.data_dir)
         kill.at(number, after=number % 2 == 0)
         with pytest.raises(KilledError):

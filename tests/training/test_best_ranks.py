@@ -27,17 +27,19 @@ LORA = {"lora": {"r": 4, "alpha": 8}}
 SCORES = {best: {str(step): 0.9 if step == best else 0.1 * (step % 2) for step in range(1, 6)} for best in (2, 3, 5)}
 # name -> ranks, best step, changes to the config
 RUNS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "stage 2": (2, 3, {"zero_stage": 2}),
+    "stage 3, a checkpoint": (2, 2, {"zero_stage": 3}),
+    "bf16, stage 3": (2, 2, {"zero_stage": 3, **BF16}),
+    "lora, stage 2": (2, 3, {"zero_stage": 2, **LORA}),
+}
+MORE_RUNS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "one rank, stage 0": (1, 2, {"zero_stage": 0}),
     "one rank, stage 3": (1, 3, {"zero_stage": 3}),
     "stage 0": (2, 3, {"zero_stage": 0}),
     "stage 1": (2, 2, {"zero_stage": 1}),
     "stage 2, a checkpoint": (2, 2, {"zero_stage": 2}),
-    "stage 2, none": (2, 3, {"zero_stage": 2}),
-    "stage 3, a checkpoint": (2, 2, {"zero_stage": 3}),
-    "stage 3, none": (2, 3, {"zero_stage": 3}),
+    "stage 3": (2, 3, {"zero_stage": 3}),
     "bf16, stage 0": (2, 2, {"zero_stage": 0, **BF16}),
-    "bf16, stage 3": (2, 2, {"zero_stage": 3, **BF16}),
-    "lora, stage 2": (2, 3, {"zero_stage": 2, **LORA}),
     "lora, stage 3": (2, 2, {"zero_stage": 3, **LORA}),
     "lora, the last": (2, 5, {"zero_stage": 3, **LORA}),
 }
@@ -54,16 +56,26 @@ def spec(output: Path, best: int, changes: dict[str, Any], **more: Any) -> dict[
     return {"method": "rm", "config": {**CONFIG, **changes}, "output": str(output), "scores": SCORES[best], **more}
 
 
+def specs_of(runs: dict[str, tuple[int, int, dict[str, Any]]], ranks: int, folder: Path) -> dict[str, dict[str, Any]]:
+    return {name: spec(folder / name, best, changes) for name, (needs, best, changes) in runs.items() if needs == ranks}
+
+
 @pytest.fixture(scope="module")
 def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Every run, and what it left of gathers and errors."""
+    """Every run of `RUNS`, and its gathers and errors."""
+    folder = tmp_path_factory.mktemp("best")
+    specs = specs_of(RUNS, 2, folder)
+    return folder, dict(zip(specs, launch(2, *specs.values()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def more_runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Every run of `MORE_RUNS`, `KILLED` and `RESIZED`, and its gathers and errors."""
     folder, outcomes = tmp_path_factory.mktemp("best"), {}
     for ranks in (2, 1):
-        specs = {
-            name: spec(folder / name, best, changes) for name, (needs, best, changes) in RUNS.items() if needs == ranks
-        }
+        specs = specs_of(MORE_RUNS, ranks, folder)
+        again = {}  # launched later: two runs of one folder would overwrite each other's outcome
         if ranks == 2:
-            again = {}  # to be launched after: both leave their outcome in one folder
             for where, stage in KILLED.items():
                 killed = folder / f"killed {where}"
                 specs[f"{where}, killed"] = spec(killed, 2, {"zero_stage": stage}, die=where)
@@ -73,7 +85,6 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
                 for name, changes in RESIZED.items()
             }
         else:
-            again = {}
             four = {"gradient_accumulation_steps": 4}
             specs |= {
                 f"resized {name}": spec(folder / f"resized {name}", 3, {**changes, **four})
@@ -114,21 +125,34 @@ def check(run: Path, best: int, *left_out: str) -> None:
     assert [path.name for path in committed(run / "checkpoints")] == ["step-00000004"]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_best_is_what_an_export_at_its_step_would_have_written(runs: tuple[Path, dict[str, Any]], name: str) -> None:
-    folder, outcomes = runs
-    best = RUNS[name][1]
-    assert outcomes[name]["error"] is None
+def check_run(folder: Path, outcome: dict[str, Any], name: str, best: int) -> None:
+    assert outcome["error"] is None
     # Weights are gathered at the end alone, once where the last step is the best.
-    assert outcomes[name]["gathers"] == ([5] if best == 5 else [5, 5])
+    assert outcome["gathers"] == ([5] if best == 5 else [5, 5])
     check(folder / name, best)
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_best_is_what_an_export_at_its_step_would_have_written(runs: tuple[Path, dict[str, Any]], name: str) -> None:
+    folder, outcomes = runs
+    check_run(folder, outcomes[name], name, RUNS[name][1])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MORE_RUNS)
+def test_best_is_what_an_export_at_its_step_would_have_written_in_every_mode(
+    more_runs: tuple[Path, dict[str, Any]], name: str
+) -> None:
+    folder, outcomes = more_runs
+    check_run(folder, outcomes[name], name, MORE_RUNS[name][1])
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("where", KILLED)
 def test_a_run_that_ends_in_its_export_exports_the_same_model_the_next_time(
-    runs: tuple[Path, dict[str, Any]], where: str
+    more_runs: tuple[Path, dict[str, Any]], where: str
 ) -> None:
-    folder, outcomes = runs
+    folder, outcomes = more_runs
     assert "killed" in outcomes[f"{where}, killed"]["error"]["text"]
     assert outcomes[f"{where}, again"]["error"] is None
     assert outcomes[f"{where}, again"]["gathers"] == [5, 5]
@@ -136,9 +160,10 @@ def test_a_run_that_ends_in_its_export_exports_the_same_model_the_next_time(
     check(folder / f"killed {where}", 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RESIZED)
-def test_one_rank_exports_what_two_ranks_kept(runs: tuple[Path, dict[str, Any]], name: str) -> None:
-    folder, outcomes = runs
+def test_one_rank_exports_what_two_ranks_kept(more_runs: tuple[Path, dict[str, Any]], name: str) -> None:
+    folder, outcomes = more_runs
     assert outcomes[f"resized {name}, begun"]["gathers"] == []
     assert outcomes[f"resized {name}"]["error"] is None
     result = json.loads((folder / f"resized {name}" / "result.json").read_text())
