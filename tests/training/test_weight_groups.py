@@ -1,7 +1,7 @@
 """hpZ: a second copy of ZeRO-3's weights in groups of ranks changes where weights come from, and not what is learned.
 
-What it sends is in test_traffic.py. Training with one group of two ranks and resuming are tested by `make test`, two
-groups of two ranks by `make test-long`.
+What it sends is in test_traffic.py. One group of two ranks is tested by `make test`; adapters, offloading, resuming and
+two groups of two ranks by `make test-long`.
 """
 
 import json
@@ -40,13 +40,12 @@ CONFIG = {
 }
 HPZ = {"zero_hpz_partition_size": 2}
 # Of both: with a second copy of the weights and without.
-KINDS: dict[str, dict[str, Any]] = {
-    "rm": {},
-    "dpo": {"reference": "frozen"},
+KINDS: dict[str, dict[str, Any]] = {"rm": {}, "dpo": {"reference": "frozen"}}
+MORE_KINDS: dict[str, dict[str, Any]] = {
     "dpo adapter": {"lora": {"r": 4}, "reference": "adapter", "gradient_checkpointing": True},
     "dpo offloaded": {"offload": "optimizer+parameters"},
 }
-WIDE = {**KINDS, "rm shared rows": {"sequence_parallel_size": 2}}
+WIDE = {**KINDS, **MORE_KINDS, "rm shared rows": {"sequence_parallel_size": 2}}
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -69,11 +68,22 @@ def specs_of(folder: Path, ranks: int, kinds: dict[str, dict[str, Any]]) -> list
     ]
 
 
-@pytest.fixture(scope="module")
-def runs(launch: Any, dropout_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_all(launch: Any, specs: list[dict[str, Any]]) -> None:
     """On two ranks."""
+    assert [outcome["error"] for outcome in launch(2, *specs)] == [None] * len(specs)
+
+
+@pytest.fixture(scope="module")
+def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hpz")
-    specs = specs_of(folder, 2, KINDS)
+    run_all(launch, specs_of(folder, 2, KINDS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def more_runs(launch: Any, dropout_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hpz-more")
+    specs = specs_of(folder, 2, MORE_KINDS)
     # Stopped after a step and resumed: with a copy throughout, and where it is added or dropped on the way.
     for name, copies in {"kept": (HPZ, HPZ), "added": ({}, HPZ), "dropped": (HPZ, {})}.items():
         common = {"method": "rm", "output": str(folder / name), "model": str(dropout_model)}
@@ -81,22 +91,32 @@ def runs(launch: Any, dropout_model: Path, tmp_path_factory: pytest.TempPathFact
         stopped = {**common, "config": {**first, "checkpoint_every_steps": 3}, "stop_after": 3}
         specs += [stopped, {**common, "config": second}]
     whole = {"method": "rm", "config": {**CONFIG, "num_workers": 2, **HPZ}, "model": str(dropout_model)}
-    specs.append({**whole, "output": str(folder / "whole")})
-    assert [outcome["error"] for outcome in launch(2, *specs)] == [None] * len(specs)
+    run_all(launch, [*specs, {**whole, "output": str(folder / "whole")}])
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_learn_the_same_to_the_bit(runs: Path, kind: str) -> None:
+def check_kind(runs: Path, kind: str) -> None:
     plain, hpz = runs / kind, runs / f"{kind} hpZ"
     assert largest_difference(weights(plain), weights(hpz)) == 0.0
     assert rows(plain) == rows(hpz)
     assert len(rows(hpz)) == STEPS
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_learn_the_same_to_the_bit(runs: Path, kind: str) -> None:
+    check_kind(runs, kind)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", MORE_KINDS)
+def test_two_ranks_learn_the_same_to_the_bit_in_other_modes(more_runs: Path, kind: str) -> None:
+    check_kind(more_runs, kind)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["kept", "added", "dropped"])
-def test_resumed_equals_uninterrupted_to_the_bit(runs: Path, way: str) -> None:
-    whole, resumed = runs / "whole", runs / way
+def test_resumed_equals_uninterrupted_to_the_bit(more_runs: Path, way: str) -> None:
+    whole, resumed = more_runs / "whole", more_runs / way
     assert json.loads((resumed / "result.json").read_text())["resumed_step"] == 3
     assert largest_difference(weights(whole), weights(resumed)) == 0.0
     assert rows(whole) == rows(resumed)
