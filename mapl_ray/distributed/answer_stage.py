@@ -102,7 +102,10 @@ def answer_own_prompts(
     source = config.run_dir / "evaluation" / "rows" / _FOLDER
     digest = fingerprint_of([group.to_row() for group in groups])
     manifest = finished(source, digest) or write_groups(source, groups, digest, _PART)
-    made = sum(_answer(config, asked, some, source) for some in _at_once(config, asked.policies))
+    before = _parts(config, asked.policies)
+    for some in _at_once(config, asked.policies):
+        _answer(config, asked, some, source)
+    made = len(_parts(config, asked.policies) - before)
     answers = {policy.name: _read(_target(config, policy), groups) for policy in asked.policies}
     work = f"{made} parts made" if made else "already there"
     print(f"  own prompts: {len(groups)} answered by {', '.join(answers) or 'no model'}; {work}", flush=True)
@@ -175,9 +178,15 @@ def _at_once(config: RunConfig, policies: Sequence[Checkpoint]) -> list[list[Che
     return [[policy] for policy in policies] if alone else [list(policies)]
 
 
-def _answer(config: RunConfig, asked: Asked, policies: Sequence[Checkpoint], source: Path) -> int:
-    """Generate the answers of policies that share actors; returns the number of new parts. A policy that fails is left
-    out, and the others are run without it."""
+def _parts(config: RunConfig, policies: Sequence[Checkpoint]) -> set[tuple[Path, int]]:
+    """Path and modification time, in nanoseconds, of every part of these policies' answers."""
+    paths = [path for policy in policies for path in _target(config, policy).glob("part-*.parquet")]
+    return {(path, path.stat().st_mtime_ns) for path in paths}
+
+
+def _answer(config: RunConfig, asked: Asked, policies: Sequence[Checkpoint], source: Path) -> None:
+    """Generate the answers of policies that share actors. A policy that fails is left out, and the others are run
+    without it."""
     scoring, limit = config.scoring, config.evaluation.max_new_tokens
     options = [EngineOptions.of(scoring, p.path, p.revision, config.engine_dtype, config.seed) for p in policies]
     stages = [
@@ -185,13 +194,13 @@ def _answer(config: RunConfig, asked: Asked, policies: Sequence[Checkpoint], sou
         for policy, one in zip(policies, options, strict=True)
     ]
     try:
-        done = run_stages(stages, lambda shards: on_generators(shards, stages, options, limit, scoring))
+        run_stages(stages, lambda shards: on_generators(shards, stages, options, limit, scoring))
     except (UserError, RunError) as error:
-        if len(policies) > 1:
-            return sum(_answer(config, asked, [policy], source) for policy in policies)
-        asked.leave_out(policies[0].name, str(error))
-        return 0
-    return sum(made for _, made in done)
+        if len(policies) == 1:
+            asked.leave_out(policies[0].name, str(error))
+            return
+        for policy in policies:
+            _answer(config, asked, [policy], source)
 
 
 def _recipe(options: EngineOptions, max_new_tokens: int) -> str:

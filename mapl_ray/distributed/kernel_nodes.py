@@ -14,7 +14,6 @@ from mapl_ray.progress import WAITING_SECONDS, progress
 
 _START_SECONDS = 60.0  # limit for a worker's start; if another job holds the GPU, it would wait for that job to end
 _ANSWER_SECONDS = 30.0  # beyond the trial's own limit
-_NOT_STARTED = f"not tried: no GPU of this node was free within {_START_SECONDS:g} s, or no Ray worker started on it"
 _LOOK = "check that the same version of mapl_ray is installed on that node, and read Ray's logs there"
 
 
@@ -59,12 +58,11 @@ def _trials(
     running = [
         one.tried.remote(needs, seconds) if ref in started else None for one, ref in zip(actors, ready, strict=True)
     ]
+    late = f"not tried: no GPU of this node was free within {start_seconds:g} s, or no Ray worker started on it"
     trials = []
     for host, ref in zip(hosts, running, strict=True):
         if ref is None:
-            trials.append(
-                KernelTrial(host, "GPU", error=_NOT_STARTED, cure="run it again when a GPU is free", tried=False)
-            )
+            trials.append(KernelTrial(host, "GPU", error=late, cure="run it again when a GPU is free", tried=False))
             continue
         try:
             trials.append(ray.get(ref, timeout=seconds + _ANSWER_SECONDS))

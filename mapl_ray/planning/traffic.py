@@ -33,7 +33,8 @@ def sent_bytes(shape: ModelShape, train: TrainConfig, method: Method, workers: i
     Weights that stay gathered at stage 3 (below `stage3_param_persistence_threshold`) are counted like the others.
 
     With a second copy of the weights (`train.zero_hpz_partition_size`), only a step's first gather of a trained weight
-    spans all workers. Other gathers span the group that holds the copy. Copies of frozen weights are kept.
+    spans all workers (of an adapter's weight the first two, as measured). Other gathers span the group that holds the
+    copy. Copies of frozen weights are kept.
     """
     if workers == 1:
         return {}
@@ -50,7 +51,8 @@ def sent_bytes(shape: ModelShape, train: TrainConfig, method: Method, workers: i
     group = hpz_group(train, workers)
     if group in (1, workers):
         return {workers: (each * reduced + every) * share}
-    return {workers: (each * reduced + gathered) * share, group: (every - gathered) * (group - 1) / group}
+    wide = gathered if train.lora is None else 2 * gathered
+    return {workers: (each * reduced + wide) * share, group: (every - wide) * (group - 1) / group}
 
 
 def hpz_group(train: TrainConfig, workers: int) -> int:
