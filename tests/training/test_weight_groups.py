@@ -45,7 +45,7 @@ MORE_KINDS: dict[str, dict[str, Any]] = {
     "dpo adapter": {"lora": {"r": 4}, "reference": "adapter", "gradient_checkpointing": True},
     "dpo offloaded": {"offload": "optimizer+parameters"},
 }
-WIDE = {**KINDS, **MORE_KINDS, "rm shared rows": {"sequence_parallel_size": 2}}
+WIDE = {"rm": {}, "dpo adapter": MORE_KINDS["dpo adapter"], "rm shared rows": {"sequence_parallel_size": 2}}
 
 
 def rows(run: Path) -> list[dict[str, float]]:
