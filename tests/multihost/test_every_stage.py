@@ -72,10 +72,12 @@ class Runs:
         return sorted(name for name in alone.keys() | hosts.keys() if alone.get(name) != hosts.get(name))
 
     def evaluation(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Results without their date."""
+        """Results without their date and the settings of `ONE_NODE` and `THREE_NODES`."""
         alone, hosts = (json.loads((run / "evaluation.json").read_text()) for run in (self.alone, self.hosts))
         for results in (alone, hosts):
             del results["provenance"]["date"]
+            for name in ("concurrency", "cpus"):
+                del results["config"][name]
         return alone, hosts
 
 
