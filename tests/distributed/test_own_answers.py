@@ -150,7 +150,7 @@ def test_answers_are_those_of_each_model_and_are_made_once(
 
 @pytest.mark.ray
 @pytest.mark.vllm
-@pytest.mark.long
+@pytest.mark.faults
 def test_a_model_that_vllm_does_not_take_is_left_out_and_the_rest_goes_on(
     run: Path, local_ray: None, policy: Path, tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

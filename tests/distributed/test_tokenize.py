@@ -106,7 +106,7 @@ def test_a_disk_without_room(local_ray: None, run_to_train: Make, tmp_path: Path
 def test_two_trainings_share_ids_and_learn_what_they_learn_without(
     local_ray: None, run_to_train: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = run_to_train(max_steps=4, num_workers=2)
+    config = run_to_train(max_steps=4)
     without = losses(config, "rm", "without")
     assert "token ids" not in printed(capsys)
     assert not (config.data_dir / "tokens").exists()

@@ -156,10 +156,10 @@ CACHES = "set TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR"
     ("cause", "line", "cure"),
     [
         pytest.param(
-            no_compiler, "No working C++ compiler", "install gcc and g++ on every node", marks=pytest.mark.long
+            no_compiler, "No working C++ compiler", "install gcc and g++ on every node", marks=pytest.mark.faults
         ),
-        pytest.param(broken_compiler, "No working C++ compiler", "others with CC and CXX", marks=pytest.mark.long),
-        pytest.param(no_headers, "fatal error: Python.h: No", "install the headers of", marks=pytest.mark.long),
+        pytest.param(broken_compiler, "No working C++ compiler", "others with CC and CXX", marks=pytest.mark.faults),
+        pytest.param(no_headers, "fatal error: Python.h: No", "install the headers of", marks=pytest.mark.faults),
         (file_in_place, "File exists: '{folder}/taken'", CACHES),
         (below_a_file, "Not a directory: '{folder}/taken/triton'", CACHES),
     ],
@@ -241,7 +241,7 @@ def test_a_process_that_dies_is_named_with_its_step(cache: Path) -> None:
 
 
 @NEEDS_CPU_TORCH
-@pytest.mark.long
+@pytest.mark.faults
 def test_a_torch_for_cpus_on_a_node_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
     trial = tried_in_process("cuda", PLAIN, LONG_SECONDS)
