@@ -67,15 +67,15 @@ class MaplTrainer(Trainer):
             eval_dataset: the same for evaluation, or a dict of data sets.
             processing_class: the tokenizer. Default: that of `model`, if it is a directory or hub name.
             max_sequence_tokens: as in the `train` section of a run config (docs/config.md).
-            truncate_prompt, batching, attention: as in the `train` section.
+            truncate_prompt: as in the `train` section.
+            batching: as in the `train` section.
+            attention: as in the `train` section.
             trainer_options: further arguments of `transformers.Trainer` (callbacks, optimizers, ...).
 
         Raises `UserError` for groups that can't be used, and for models that can't be trained on them.
         """
         if args.n_gpu > 1:
-            raise UserError(
-                "MaplTrainer: one process sees several GPUs. Start it with `accelerate launch` or torchrun."
-            )
+            raise UserError("MaplTrainer: one process sees several GPUs. Use `accelerate launch` or torchrun.")
         if isinstance(model, str):
             processing_class, model = processing_class or load_tokenizer(model), _loaded(model, objective, args.seed)
         collator = _prepared(model, processing_class, args, objective, batching, attention)
