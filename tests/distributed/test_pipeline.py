@@ -96,7 +96,7 @@ def test_no_secret_of_the_environment_is_kept_by_any_stage(demo: Demo, ray_logs:
 
 # What makes a newcomer believe that something went wrong.
 ALARMS = (" E ", "WARNING", "Warning:", "Failed to", "Traceback")
-ELAPSED = re.compile(r": (\d+ of \d+ parts, )?\d\d:\d\d( \(.* left\))?$")
+ELAPSED = re.compile(r": (\d+ of \d+ (parts|groups), )?\d\d:\d\d( \(.* left\))?$")
 MOST_LINES = 120  # without those that only say that work goes on: a slow machine shows more of them
 
 
